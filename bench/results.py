@@ -1,0 +1,124 @@
+"""Repeats to medians and ratios, and ratios to tables. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+Runs = Mapping[str, Sequence[Mapping[str, Any]]]  # contender -> its repeats, in the order they ran
+
+RATE = "utterances_per_second"
+TRAINING = {
+    "limit": "compute limit",
+    "ours_w0": "train.py, 0 workers",
+    "ours_w2": "train.py, 2 workers",
+    "trainer_w0": "Trainer, 0 workers",
+    "trainer_w2": "Trainer, 2 workers",
+}
+TRAINING_RATIOS = (
+    ("ours_w0", "limit"),
+    ("ours_w2", "limit"),
+    ("trainer_w0", "limit"),
+    ("trainer_w2", "limit"),
+    ("ours_w0", "trainer_w0"),
+    ("ours_w0", "trainer_w2"),
+    ("ours_w2", "trainer_w2"),
+)
+EVALUATION = {"plain": "decode, extractor, generate", "ours": "evaluate.py"}
+EVALUATION_RATIOS = (("ours", "plain"),)
+
+
+def summary(runs: Runs, ratios: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """Every figure of every contender as median, least and most, the ratios of their rates, and the runs themselves."""
+    return {
+        "contenders": {name: {**_medians(repeats), "runs": list(repeats)} for name, repeats in runs.items()},
+        "ratios": {f"{a}/{b}": _ratio(runs[a], runs[b]) for a, b in ratios},
+    }
+
+
+def _medians(repeats: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    names = [name for name, value in repeats[0].items() if isinstance(value, int | float)]
+    return {name: _spread([repeat[name] for repeat in repeats]) for name in names}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": round(median(values), 5), "min": min(values), "max": max(values)}
+
+
+def _ratio(above: Sequence[Mapping[str, Any]], below: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Ratio of the median rates, and the least and most of the ratios inside one repeat: how much is noise."""
+    inside = [a[RATE] / b[RATE] for a, b in zip(above, below, strict=True)]
+    of_medians = median(run[RATE] for run in above) / median(run[RATE] for run in below)
+    return {"ratio": round(of_medians, 3), "min": round(min(inside), 3), "max": round(max(inside), 3)}
+
+
+def shown(results: Mapping[str, Any]) -> Group:
+    """All of it for the terminal."""
+    machine = results["machine"]
+    packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers", "datasets"))
+    parts: list[Any] = [Text(f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads; {packages}")]
+    if results["effort"]["at_once"] > 1:
+        parts.append(Text("quick: several things ran at once; the figures mean nothing"))
+    for name, size in results["sizes"].items():
+        parts += [_training_table(name, size["training"]), _evaluation_table(name, size["evaluation"])]
+    normalizer = results["normalizer"]
+    parts.append(
+        Text(
+            f"normaliser: golden {normalizer['golden_us_per_sentence']} µs a sentence, BasicTextNormalizer "
+            f"{normalizer['whisper_basic_us_per_sentence']} µs: {normalizer['ratio']:.2f} times as long"
+        )
+    )
+    return Group(*parts)
+
+
+def _training_table(size: str, training: Mapping[str, Any]) -> Table:
+    table = _table(f"Training, {size}", "utt/s", "min–max", "÷ limit", "first s", "MB", "MB, all")
+    limit = training["contenders"]["limit"][RATE]["median"]
+    for name, found in training["contenders"].items():
+        table.add_row(
+            TRAINING[name],
+            *_rate(found),
+            f"{found[RATE]['median'] / limit:.2f}",
+            f"{found['first_step_seconds']['median']:.2f}",
+            f"{found['peak_rss_mb']['median']:.0f}",
+            f"{found['peak_rss_with_workers_mb']['median']:.0f}",
+        )
+    table.caption = "\n".join([*_told(training["ratios"]), _noise(training)])
+    return table
+
+
+def _evaluation_table(size: str, evaluation: Mapping[str, Any]) -> Table:
+    table = _table(f"Evaluation, {size}", "utt/s", "min–max", "MB")
+    for name, found in evaluation["contenders"].items():
+        table.add_row(EVALUATION[name], *_rate(found), f"{found['peak_rss_mb']['median']:.0f}")
+    texts = "all texts identical" if not evaluation["differing_texts"] else f"{evaluation['differing_texts']} DIFFER"
+    table.caption = "\n".join([*_told(evaluation["ratios"]), texts, _noise(evaluation)])
+    return table
+
+
+def _noise(part: Mapping[str, Any]) -> str:
+    shares = [found["others_share"] for found in part["contenders"].values()]
+    middle, most = median(share["median"] for share in shares), max(share["max"] for share in shares)
+    return f"others took {100 * middle:.0f} % of the cores, at most {100 * most:.0f} %"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE, padding=(0, 1))
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _rate(found: Mapping[str, Any]) -> tuple[str, str]:
+    rate = found[RATE]
+    return f"{rate['median']:.1f}", f"{rate['min']:.1f}–{rate['max']:.1f}"
+
+
+def _told(ratios: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for name, ratio in ratios.items():
+        yield f"{name} {ratio['ratio']:.2f} ({ratio['min']:.2f}–{ratio['max']:.2f})"

@@ -1,0 +1,57 @@
+"""What is measured, and how thoroughly: data, so that another size is another line."""
+
+from dataclasses import dataclass, replace
+
+from whisper_ft.demo.model import Shape
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model and the batch it is trained with."""
+
+    name: str
+    shape: Shape
+    batch: int = 16
+    learning_rate: float = 2e-3
+    """High: the model of the evaluation starts from nothing and has to write sentences soon."""
+
+
+SIZES = (Size("micro-5s", Shape()),)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long everything runs."""
+
+    steps: int
+    """Of each training contender, the first ones included."""
+    unmeasured_steps: int
+    """At the start: memory is allocated, workers fill their queues."""
+    repeats: int
+    """Of all contenders in turn."""
+    taught_steps: int
+    """Training of the model that is evaluated: enough that its sentences end. 0 takes what a contender has trained."""
+    train_utterances: int
+    test_utterances: int
+    patience_seconds: float
+    """To wait before each run for a machine on which nothing else runs."""
+    attempts: int = 1
+    """At each run, for one beside which nothing else ran."""
+    at_once: int = 1
+    """Contenders that run at the same time."""
+
+    def of(self, steps: int | None, repeats: int | None) -> "Effort":
+        """The same with what the user asked for; ValueError if that leaves nothing to measure."""
+        steps = self.steps if steps is None else steps
+        repeats = self.repeats if repeats is None else repeats
+        if steps <= self.unmeasured_steps:
+            raise ValueError(f"--steps must be above the {self.unmeasured_steps} that are not measured, got {steps}")
+        if repeats < 1:
+            raise ValueError(f"--repeats must be at least 1, got {repeats}")
+        return replace(self, steps=steps, repeats=repeats)
+
+
+# 80 steps of 16 are 1,280 utterances: no more than one and a half epochs of the demo's corpus.
+FULL = Effort(80, 10, 5, taught_steps=400, train_utterances=1_000, test_utterances=200, patience_seconds=20, attempts=3)
+# Shows that everything runs; its figures mean nothing.
+QUICK = Effort(6, 1, 1, taught_steps=0, train_utterances=64, test_utterances=4, patience_seconds=0, at_once=2)

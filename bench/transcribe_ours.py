@@ -1,0 +1,57 @@
+"""Contender: what evaluate.py does between loading the model and scoring."""
+
+import json
+import time
+from itertools import islice
+from pathlib import Path
+
+from bench.tasks import TranscriptionTask, answer, from_argument
+from bench.watch import Watch
+from whisper_ft.agreement import Agreement
+from whisper_ft.audio import LogMel
+from whisper_ft.config import Decoding, Source
+from whisper_ft.decoding import Transcriber, transcribe
+from whisper_ft.labels import LabelEncoder
+from whisper_ft.model import load_whisper, quiet_libraries
+from whisper_ft.sources import open_source
+from whisper_ft.stream import heard
+
+
+def main() -> None:
+    """Transcribe the set, and report."""
+    task = from_argument(TranscriptionTask)
+    quiet_libraries()
+    with Watch() as watch:
+        model, processor = load_whisper(task.model)
+        model.eval()
+        encode = LabelEncoder(
+            processor.tokenizer,
+            model.generation_config,
+            model.config.max_target_positions,
+            task.language,
+            "transcribe",
+        )
+        transcriber = Transcriber(model, processor.tokenizer, encode, Decoding(batch_size=task.batch), "fp32")
+        source, log_mel = (
+            open_source(Source(path=task.data, language=task.language)),
+            LogMel(processor.feature_extractor),
+        )
+        total = sum(source.rows)
+        transcriber.transcribe(list(islice(heard(source, log_mel, 0, 1), task.batch)))  # unmeasured
+        begin = time.perf_counter()
+        predictions = transcribe(transcriber, heard(source, log_mel, 0, 1), task.batch, total, Agreement())
+        seconds = time.perf_counter() - begin
+    texts = [prediction.hyp for prediction in predictions]
+    Path(task.texts).write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
+    tokens = sum(prediction.hyp_tokens for prediction in predictions)
+    answer(
+        {
+            "utterances_per_second": round(total / seconds, 2),
+            "tokens_per_utterance": round(tokens / total, 2),
+            **watch.result(),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

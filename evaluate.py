@@ -1,0 +1,112 @@
+"""Score a checkpoint by generation: every utterance once, nothing dropped, corpus-level rates.
+
+    python evaluate.py --model runs/demo/best --data.path demo-data/be/test --out runs/demo/test
+    NPROC=2 ./launch.sh evaluate.py --model ... --data.path ... --out ...      # the same, in two processes
+
+Writes summary.json, predictions.jsonl and report.html to --out and prints a table. The same `transcribe` and `score`
+as the training loop, so the WER of a model here is the WER in its log.
+"""
+
+import json
+import os
+import sys
+import time
+import traceback
+
+import accelerate
+import torch
+import transformers
+
+from normalizers import get_normalizer
+from whisper_ft import durable
+from whisper_ft.agreement import Agreement
+from whisper_ft.audio import LogMel
+from whisper_ft.commandline import load, refuse_missing, refuse_missing_gpu, refuse_missing_model
+from whisper_ft.config import EvaluateConfig, to_plain
+from whisper_ft.decoding import Transcriber, transcribe
+from whisper_ft.failure import RunError, as_usage_error
+from whisper_ft.labels import LabelEncoder
+from whisper_ft.model import load_whisper, quiet_libraries
+from whisper_ft.report import table, write_report
+from whisper_ft.scoring import Scores, save_summary, score
+from whisper_ft.sources import open_source
+from whisper_ft.stream import heard
+from whisper_ft.tracking import Tracker
+
+
+def evaluate(
+    config: EvaluateConfig, accelerator: accelerate.Accelerator, agreement: Agreement, tracker: Tracker
+) -> Scores:
+    """Transcribe the whole set with all ranks and score it; the same result on every rank."""
+    with as_usage_error("normalizer"):
+        get_normalizer(config.normalizer)  # an unknown name should not be found after an hour of decoding
+    model, processor = load_whisper(config.model)
+    model = model.to(accelerator.device).eval()
+    language = config.data.language or getattr(model.generation_config, "language", None)
+    encode = LabelEncoder(
+        processor.tokenizer, model.generation_config, model.config.max_target_positions, language, config.data.task
+    )
+    source = open_source(config.data)
+    total = min(sum(source.rows), config.max_utterances or sum(source.rows))
+    transcriber = Transcriber(model, processor.tokenizer, encode, config.decoding, config.precision)
+    utterances = heard(source, LogMel(processor.feature_extractor), agreement.rank, agreement.world, total)
+    with tracker.live(0), tracker.counting("transcribing", -(-total // agreement.world)) as progress:
+        predictions = transcribe(transcriber, utterances, config.decoding.batch_size, total, agreement, progress)
+    return score(predictions, get_normalizer(config.normalizer, language=encode.language))
+
+
+def write(config: EvaluateConfig, scores: Scores, seconds: float) -> None:
+    """Put summary.json, predictions.jsonl and report.html into --out, each whole or not there."""
+    with durable.disk_errors(config.out):
+        config.out.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps(row.record(), ensure_ascii=False, allow_nan=False) for row in scores.rows]
+    durable.write_text(config.out / "predictions.jsonl", "".join(f"{row}\n" for row in rows))
+    facts = {
+        "model": config.model,
+        "data": config.data.path,
+        "normaliser": config.normalizer,
+        "decoding": "greedy" if config.decoding.num_beams == 1 else f"{config.decoding.num_beams} beams",
+        "precision": config.precision,
+        "seconds": f"{seconds:.1f}",
+        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
+    }
+    write_report(config.out / "report.html", scores, title=f"{config.model} on {config.data.path}", facts=facts)
+    summary = {**scores.summary(), "seconds": round(seconds, 3), "config": to_plain(config)}
+    save_summary(config.out / "summary.json", summary)
+
+
+def main() -> int:
+    """Evaluate, and turn whatever goes wrong into one line and an exit code."""
+    quiet_libraries()
+    begin = time.monotonic()
+    is_main = os.environ.get("RANK", "0") == "0"
+    try:
+        config = load(EvaluateConfig)
+        refuse_missing_model("model", config.model)
+        refuse_missing("data.path", config.data.path)
+        refuse_missing_gpu(config.device)
+        accelerator = accelerate.Accelerator(cpu=config.device == "cpu", mixed_precision="no")
+        agreement = Agreement()
+        tracker = Tracker(config.out, steps=0, enabled=is_main)
+        scores = evaluate(config, accelerator, agreement, tracker)
+        seconds = time.monotonic() - begin
+        agreement.from_main(lambda: write(config, scores, seconds))
+        tracker.show(table(scores, f"{config.model} on {config.data.path}", seconds))
+        tracker.say(f"summary, predictions and report are in {config.out}")
+        code = 0
+    except RunError as error:
+        code = error.exit_code
+        if is_main:
+            print(f"error: {error}", file=sys.stderr)
+    except Exception:  # noqa: BLE001 - a bug of ours: show it all, and let no rank wait
+        code = 1
+        traceback.print_exc()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # destroying the process group would wait for a rank that may be gone
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,660 @@
+"""Text as it is scored: `get_normalizer("golden", language="be")("Раз’яднаць!") == "раз'яднаць"`.
+
+The golden rule: never remove or merge what could turn one word into another; remove what no one speaks.
+What a language needs is data (`Preset`); what happens is a fixed list of small pure steps (`STEPS`). The rules for a
+linguist, with their reasons, stand in docs/normalisation.md; `python normalizers.py --help` tries them on your text.
+It imports nothing of this project and keeps its data with it, so that this one file can be copied anywhere.
+"""
+
+import argparse
+import difflib
+import hashlib
+import io
+import json
+import os
+import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import cached_property, partial
+from itertools import groupby, zip_longest
+from typing import Any, Literal, NoReturn
+
+VERSION = "1"  # goes up whenever a rule changes an output: scores of two versions are not comparable
+
+Unit = Literal["words", "characters"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What one language needs; the defaults are `und`, which loses no letter and no mark."""
+
+    unit: Unit = "words"
+    """What is counted: `characters` for languages written without spaces."""
+    grouping: str = ""
+    """Signs that group thousands (`1,000`), besides no-break spaces and apostrophes, which do so everywhere."""
+    final_apostrophe: bool = True
+    """A word may end in an apostrophe (po', dogs')."""
+    initial_apostrophe: str = ""
+    """What may follow an apostrophe at the beginning of a word, as a regular expression ('tis, 'ōlelo)."""
+    apostrophe_after: str = ""
+    """Letters with which an apostrophe forms one letter, so that it never closes a quotation (Uzbek oʻ gʻ)."""
+    apostrophe_letters: bool = True
+    """U+02BC and its kin are letters, kept wherever they stand; false where they only spell the apostrophe."""
+    optional: str = ""
+    """Marks that writers leave out, as the inside of a regular expression's `[]` (niqqud, tashkeel)."""
+    spellings: tuple[tuple[str, str], ...] = ()
+    """(regular expression, replacement): encodings of one spelling, applied until nothing changes."""
+    zwnj: Literal["keep", "drop", "space"] = "keep"
+    """Between letters of scripts that join: `drop` where it only changes the rendering."""
+    zwj: Literal["keep", "drop"] = "keep"
+    """The same for the joiner, once `spellings` has seen it."""
+    turkic_i: bool = False
+    """I is the capital of ı, and İ of i."""
+    inner_colon: bool = False
+    """A colon inside a word is spelling (EU:s)."""
+    inner_dot: bool = False
+    """A raised dot inside a word is spelling (col·legi)."""
+    geresh: bool = False
+    """Apostrophes and double quotes after Hebrew letters are geresh and gershayim."""
+    spoken: str = ""
+    """Signs that are words here, besides SPOKEN and the currencies (Sindhi ۽)."""
+    hyphen: Literal["space", "keep", "delete"] = "space"
+    """Between letters. `delete` makes re-sign resign: only for comparison with figures that did so."""
+
+    def __reduce__(self) -> tuple[Callable[..., "Preset"], tuple[Any, ...]]:
+        return Preset, astuple(self)  # pickled without what is cached below
+
+    @cached_property
+    def table(self) -> "CharacterTable":
+        """`plain` for every character, for str.translate."""
+        return CharacterTable(self)
+
+    @cached_property
+    def same_spellings(self) -> list[tuple[re.Pattern[str], str]]:
+        """`spellings`, compiled."""
+        return [(re.compile(pattern), replacement) for pattern, replacement in self.spellings]
+
+    @cached_property
+    def initial(self) -> re.Pattern[str]:
+        """`initial_apostrophe`, compiled; empty matches nothing."""
+        return re.compile(self.initial_apostrophe or "(?!)", re.IGNORECASE)
+
+    @cached_property
+    def grouped(self) -> re.Pattern[str]:
+        """A number with grouped thousands: one separator all through, no digit before or after."""
+        start, end = r"(?<![0-9])(?<![0-9][.,])(?<![0-9]{0})[1-9]", r"(?!{0}?[0-9])"
+        by_three = start + r"[0-9]{{0,2}}(?:{0}[0-9]{{3}})+" + end
+        by_two = start + r"[0-9]?(?:{0}[0-9]{{2}})+{0}[0-9]{{3}}" + end  # 1,00,000: a lakh
+        patterns = [by_three.format(re.escape(sign)) for sign in f"{NO_BREAK}'{self.grouping}"]
+        return re.compile("|".join([*patterns, by_two.format(",")] if "," in self.grouping else patterns))
+
+    @cached_property
+    def loose(self) -> re.Pattern[str]:
+        """The punctuation that, between its neighbours, no one speaks."""
+        signs = [r"[.,](?:(?<![0-9].)|(?![0-9]))"]  # all but the decimal point and comma
+        if self.unit == "characters":
+            signs.append(r"-(?![0-9])")  # no space can tell minus 5 (气温-5度) from 3 to 5 (3-5天): both stay
+        else:
+            hyphen = r'-(?:(?<=[^ .,:"·]-)|(?![0-9]))'  # all but a minus
+            signs.append(hyphen if self.hyphen == "space" else f"(?!{BETWEEN_LETTERS}){hyphen}")
+        signs.append(f":(?!(?<={INSIDE}:){LETTER})" if self.inner_colon else ":")
+        if self.inner_dot:
+            signs.append(f"·(?!(?<={LETTER}·){LETTER})")
+        if self.geresh:
+            signs.append(f'"|׳(?<!{HEBREW}׳)|״(?!(?<={HEBREW}״){HEBREW})')
+        return re.compile("|".join(signs))
+
+
+# --- The steps ------------------------------------------------------------------------------------------------------
+
+NO_BREAK = "\xa0"  # stands for every space that may group digits, until `numbers` has seen it
+SPOKEN = "%‰&@+=#§°№×÷±"  # read aloud, as all currency signs are: C++ is not C, 50 % is not 50
+APOSTROPHES = "'’‘‛`´′\u055a\u1fbd"  # U+2019 2018 201B 0060 00B4 2032, Armenian, Greek koronis
+APOSTROPHE_LETTERS = "\u02bc\u02bb\ua78b\ua78c"  # ʼ ʻ Ꞌ ꞌ: letters to Unicode, one sign with the others to a typist
+SAME_SIGN = {
+    **dict.fromkeys(APOSTROPHES, "'"),
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"),  # hyphens, figure and en dash, minus; an em dash is none
+    **dict.fromkeys("\u202f\u2007\u2009\u066c", NO_BREAK),  # narrow, figure and thin space; Arabic thousands sign
+    "‚": " '",  # U+201A only ever opens
+    "\u066a": "%",  # Arabic percent, per mille and decimal signs
+    "\u0609": "‰",
+    "\u066b": ".",
+}
+# Invisible, or drawn over their base: soft hyphen, grapheme joiner, tatweel, bidi, word joiner, variation selectors,
+# BOM, tags, enclosing marks, and the Armenian marks of intonation that stand inside a word.
+DELETED = re.compile(
+    "[\xad\u034f\u0640\u061c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
+    "\u0488\u0489\u1abe\u20dd-\u20e0\u20e2-\u20e4\ua670-\ua672\u055b\u055c\u055e\u055f]"
+)
+# Where compatibility characters are only other code points for the same text. Never plain NFKC: it makes x² x2.
+FOLDED = re.compile(
+    "[ĲĳĿŀŉ\u2103\u2109\u2160-\u217f"  # ĳ ŀ ŉ, degrees Celsius and Fahrenheit, Roman numerals
+    "\u2e80-\u2fdf\u309b\u309c\u3200-\u33ff"  # CJK radicals, ゛ ゜ after their kana, enclosed CJK, squared units
+    "\ufb00-\ufdff\ufe10-\ufe19\ufe50-\ufefc\uff00-\uffef"  # ligatures, presentation forms, full and half width
+    "\U0001d400-\U0001d7ff]"  # mathematical letters and digits
+)
+JOINING = "\u0600-\u08ff\u0900-\u109f\u1780-\u180d\u180f-\u18af\u1900-\u1c7f\u1cd0-\u1cff\ua800-\uaaff\uabc0-\uabff"
+JOINERS = "\u200c\u200d\u180e"
+LOOSE_JOINERS = re.compile(f"(?<![{JOINING}{JOINERS}])[{JOINERS}]++|[{JOINERS}]++(?![{JOINING}])")
+SPECIAL_TOKEN = re.compile(r"<\|[^<>]*\|>")
+# A tag hugs its text, and one of several words stands alone: neither a < b > c nor x<y and y>z is a tag.
+ANNOTATION = re.compile(r"[\[［][^\[\]［］]*[\]］]|[<＜](?!\s)(?:[^<>＜＞\s]*|(?<!\w.)[^<>＜＞]*)(?<!\s)[>＞]")
+NEGATIVE_MONEY = re.compile(r"[-\u2212]([$£¥\u20a0-\u20cf])(?=[0-9])")
+LEADING_POINT = re.compile(rf"\.(?=[0-9])(?<![^ {NO_BREAK}-]\.)")
+# After `characters`, only these and spaces are left of what is neither letter nor digit nor a spoken sign.
+EDGE = " '\".,:·׳״-" + APOSTROPHE_LETTERS
+INSIDE, LETTER = f"[^{re.escape(EDGE)}]", f"[^{re.escape(EDGE)}0-9]"
+BETWEEN_LETTERS = f"(?<={LETTER})-(?={LETTER})"
+HEBREW = "[\u0591-\u05c7\u05d0-\u05f2]"
+APOSTROPHE = re.compile(f"['{APOSTROPHE_LETTERS}]")
+APOSTROPHE_RUN = re.compile(f"['{APOSTROPHE_LETTERS}]{{2,}}")
+DIGITS = "0123456789"
+NOT_BETWEEN_LATIN = re.compile(r"'(?!(?<=[A-Za-zÀ-ɏ]')[A-Za-zÀ-ɏ])")
+SPACE_OF_NO_WORD = re.compile(r" (?![0-9])|(?<![0-9]) ")  # the one between two digits keeps two numbers apart
+
+nfc = partial(unicodedata.normalize, "NFC")
+
+
+def tokens_and_annotations(text: str, preset: Preset) -> str:
+    """Text without Whisper's <|..|>, [annotations] and <tags>. What stands in () and {} may have been spoken."""
+    if "<|" in text:
+        text = SPECIAL_TOKEN.sub(" ", text)
+    if "[" in text or "<" in text or "［" in text or "＜" in text:  # four times faster than any()
+        while (rest := ANNOTATION.sub(" ", text)) != text:  # [from the [inner] to the outer]
+            text = rest
+    return text
+
+
+def plain(char: str, preset: Preset) -> str:
+    """What becomes of a character wherever it stands; the few whose neighbours decide (EDGE) stay for later steps."""
+    kind = unicodedata.category(char)
+    if DELETED.match(char) or (preset.optional and re.match(f"[{preset.optional}]", char)):
+        return ""
+    if FOLDED.match(char) and kind != "No" and (parts := unicodedata.decomposition(char).split()):
+        folded = "".join(plain(chr(int(code, 16)), preset) for code in parts[1:])
+        return folded.lstrip() if kind == "Lo" else folded  # Arabic marks alone decompose into space and mark
+    if kind == "Nd":
+        return str(unicodedata.decimal(char))
+    if char in APOSTROPHE_LETTERS and not preset.apostrophe_letters:
+        return "'"
+    sign = SAME_SIGN.get(char, char)
+    if sign[-1] in f"'.,:-{NO_BREAK}":
+        return sign
+    if preset.inner_dot and sign in "·•‧∙⋅・":
+        return "·"
+    if preset.geresh and sign in '"“”„‟״׳':
+        return sign if sign in "״׳" else '"'
+    if char in "\u200c\u200d\u180e":
+        return char if char != "\u200c" else {"keep": char, "drop": "", "space": " "}[preset.zwnj]
+    if kind == "Sc" or sign in SPOKEN + preset.spoken:
+        return f" {sign} "
+    return " " if is_silent(char, kind) else char
+
+
+def is_silent(char: str, kind: str) -> bool:
+    """Whether no one speaks it: punctuation, symbols, spaces, controls, and emoji newer than this Python."""
+    newer_emoji = kind == "Cn" and "\U0001f000" <= char < "\U0001fc00"
+    return kind[0] in "PSZ" or kind in ("Cc", "Cf", "Cs") or newer_emoji
+
+
+class CharacterTable(dict[int, str]):
+    """`plain` of each character met so far: str.translate asks once per character, then it is a look-up."""
+
+    def __init__(self, preset: Preset):
+        super().__init__()
+        self.preset = preset
+
+    def __missing__(self, code: int) -> str:
+        value = self[code] = plain(chr(code), self.preset)
+        return value
+
+
+def characters(text: str, preset: Preset) -> str:
+    """Format characters deleted, compatibility forms folded, digits ASCII, signs that are always silent now spaces."""
+    if "$" in text or "-" in text or "\u2212" in text:
+        text = NEGATIVE_MONEY.sub(r"\1-", text)  # -$5 is $ -5: the minus belongs to the number
+    return nfc(text.translate(preset.table))
+
+
+def numbers(text: str, preset: Preset) -> str:
+    """Numbers without grouping (1,000 is 1000), none beginning with a point; other no-break spaces are spaces."""
+    if "." in text:
+        text = LEADING_POINT.sub("0.", text)
+    if NO_BREAK in text or "'" in text or any(sign in text for sign in preset.grouping):
+        text = preset.grouped.sub(lambda number: re.sub("[^0-9]", "", number[0]), text).replace(NO_BREAK, " ")
+    return text
+
+
+def spellings(text: str, preset: Preset) -> str:
+    """The encodings of one spelling made one."""
+    before = None
+    while preset.same_spellings and text != before:
+        before = text
+        for pattern, replacement in preset.same_spellings:
+            text = pattern.sub(replacement, text)
+        text = nfc(text)
+    return text
+
+
+def joiners(text: str, preset: Preset) -> str:
+    """Joiners only between letters of scripts that join."""
+    if "\u200c" not in text and "\u200d" not in text and "\u180e" not in text:
+        return text
+    if preset.zwj == "drop":
+        text = text.replace("\u200d", "")
+    while (kept := spellings(nfc(LOOSE_JOINERS.sub("", text)), preset)) != text:  # letters meet, marks change places
+        text = kept
+    return text
+
+
+def apostrophes(text: str, preset: Preset) -> str:
+    """Apostrophes that are spelling, all as U+0027; those that quote become spaces, pairs first."""
+    if not APOSTROPHE.search(text):
+        return text
+    if preset.unit == "characters":
+        return NOT_BETWEEN_LATIN.sub(" ", text)
+    text = APOSTROPHE_RUN.sub(lambda run: run[0].replace("'", " "), text)  # two make a double quote
+    marks, open_quotes, kept_until = list(text), 0, 0
+    for at in [match.start() for match in APOSTROPHE.finditer(text)]:
+        before, after = text[at - 1 : at] or " ", text[at + 1 : at + 2] or " "
+        if at < kept_until or before in APOSTROPHE_LETTERS or after in APOSTROPHE_LETTERS:
+            continue  # the second of 'n'; a run of letters
+        left, right = before not in EDGE, after not in EDGE
+        final = left and not right and preset.final_apostrophe and before not in DIGITS
+        initial = preset.initial.match(text, at + 1) if right and not left else None
+        if left and right and not (before in DIGITS and after in DIGITS):  # сям'я
+            marks[at] = "'"
+        elif initial:  # 'tis
+            marks[at], kept_until = "'", initial.end()
+        elif text[at] in APOSTROPHE_LETTERS:  # never a quote
+            marks[at] = "'" if final else text[at]
+        elif left and before in preset.apostrophe_after:  # tog'
+            marks[at] = "'"
+        elif right and not left:  # opens a quotation, unless it stands for the century: '90s
+            open_quotes, marks[at] = open_quotes + (after not in DIGITS), " "
+        elif open_quotes and not right:  # closes it
+            open_quotes, marks[at] = open_quotes - 1, " "
+        elif final:  # po', and the Hebrew geresh of סנדוויץ'
+            marks[at] = "׳" if preset.geresh and re.match(HEBREW, before) else "'"
+        else:  # 5'10, or alone
+            marks[at] = " "
+    return "".join(marks)
+
+
+def punctuation(text: str, preset: Preset) -> str:
+    """Only the punctuation that is spoken or spelling: decimals, minus, and what the preset names."""
+    if preset.hyphen == "delete":
+        text = re.sub(BETWEEN_LETTERS, "", text)
+    return preset.loose.sub(" ", text)
+
+
+def case(text: str, preset: Preset) -> str:
+    """Lower case; not casefold, which makes Maße Masse. İ never leaves a dot behind."""
+    if preset.turkic_i:
+        text = text.replace("I", "ı")
+    text = text.replace("İ", "i").lower()
+    return re.sub("i\u0307+", "i", text) if preset.turkic_i else text
+
+
+def spaces(text: str, preset: Preset) -> str:
+    """One space between words, none at the ends; in languages without spaces only between two numbers; NFC."""
+    text = " ".join(text.split())
+    return nfc(text if preset.unit == "words" else SPACE_OF_NO_WORD.sub("", text))
+
+
+STEPS = (tokens_and_annotations, characters, numbers, spellings, joiners, apostrophes, punctuation, case, spaces)
+
+
+def golden(text: str, preset: Preset) -> str:
+    """Text after every step. All deletions come first: a deletion after a decision could change its neighbours."""
+    text, before = nfc(text), None
+    while text != before:
+        before = text
+        for step in STEPS:
+            text = step(text, preset)
+        if preset.unit == "words":
+            break  # once is enough, unless letters meet where spaces went
+    return text
+
+
+def orthographic(text: str) -> str:
+    """Text as written: NFC and single spaces, nothing else."""
+    return " ".join(nfc(text).split())
+
+
+# --- The languages --------------------------------------------------------------------------------------------------
+
+
+def _words(listed: str) -> str:
+    """A regular expression for any of the words."""
+    return f"(?:{'|'.join(sorted(listed.split(), key=len, reverse=True))})(?!{INSIDE})"
+
+
+def _visarga(block: str) -> tuple[str, str]:
+    """An ASCII colon inside a word of the script (given by its first letter's row, e.g. ऀ) is its visarga."""
+    letters = f"[{block}-{chr(ord(block) + 0x7F)}]"
+    return f"(?<={letters}):(?={letters})", chr(ord(block) + 3)
+
+
+_VOWEL = "[аеёиоуыэюяіїєАЕЁИОУЫЭЮЯІЇЄ]"
+_STRESS = ((f"\u0301(?:(?<={_VOWEL}.)|(?<={_VOWEL}[\u0300-\u036f].))", ""),)  # за́мак: only dictionaries write it
+_EYELASH_RA = ("र्\u200d", "ऱ्")  # two encodings of one letter; without it दर्‍या (valleys) would be दर्या (sea)
+_KHANDA_TA = ("ত্\u200d", "ৎ")
+_CHILLU = tuple((f"{letter}്\u200d", chillu) for letter, chillu in zip("ണനരലളകമയഴ", "ൺൻർൽൾൿൔൕൖ", strict=True))
+_HARAKAT = "\u064b-\u0652"
+_KAF_YEH = (("ك", "ک"), ("[يى]", "ی"))
+_GERESH = ((f"(?<={HEBREW})(?:\"|''|׳׳)(?={HEBREW})", "״"), (f"(?<={HEBREW})'(?={HEBREW})", "׳"))
+_THAI_LAO = (  # one look, several codings: sara am and Lao am, tone marks before their vowel or after, two e for ae
+    ("\u0e4d([\u0e48-\u0e4b]*)\u0e32", "\\1\u0e33"),
+    ("([\u0e48-\u0e4b])([\u0e31\u0e34-\u0e37\u0e47])", r"\2\1"),
+    ("\u0e33([\u0e48-\u0e4b])", "\\1\u0e33"),
+    ("\u0e40\u0e40", "\u0e41"),
+    ("\u0ecd([\u0ec8-\u0ecb]*)\u0eb2", "\\1\u0eb3"),
+    ("\u0eb3([\u0ec8-\u0ecb])", "\\1\u0eb3"),
+    ("\u0ec0\u0ec0", "\u0ec1"),
+)
+_MYANMAR = (("0(?=[\u102b-\u103e])", "ဝ"), ("7(?=[\u102b-\u103e])", "ရ"), ("4(?=င်း)", "၎"))  # digits typed as letters
+_DIGRAPHS = tuple(zip("ǄǅǆǇǈǉǊǋǌ", ["DŽ", "Dž", "dž", "LJ", "Lj", "lj", "NJ", "Nj", "nj"], strict=True))
+
+_CYRILLIC = Preset(final_apostrophe=False, apostrophe_letters=False)
+_HEBREW = Preset(geresh=True, apostrophe_letters=False, spellings=_GERESH)
+_INDIC = Preset(zwnj="drop")
+_DEVANAGARI = Preset(zwnj="drop", zwj="drop", spellings=(_EYELASH_RA, ("अ\u200d?ॅ", "ॲ"), _visarga("ऀ")))
+_SPACELESS = Preset(unit="characters")
+_DUTCH = Preset(initial_apostrophe=_words("s t n k m r d ie em er"))
+_OKINA = Preset(initial_apostrophe="[aeiouāēīōū](?![\u0300-\u036f])", final_apostrophe=False)
+
+_PRESETS = {  # a row: the languages, what they need beyond the row's base
+    "be bg mk ru uk": replace(_CYRILLIC, spellings=_STRESS),
+    "ba cv kk ky mn sah sr tg tt": _CYRILLIC,
+    "mk": replace(_CYRILLIC, spellings=_STRESS, initial_apostrophe="р"),
+    "en": Preset(
+        initial_apostrophe=_words(
+            "tis tisn't twas twasn't twere twill twould til till em bout round cause cos coz cuz n n'"
+        )
+    ),
+    "nl af fy li nds": _DUTCH,
+    "lb": Preset(initial_apostrophe=_words("s t n")),
+    "de": Preset(initial_apostrophe=_words("s n ne nem nen ner nes")),
+    "it": Preset(initial_apostrophe=_words("ndrangheta ndrina ndrine sta ste sti sto")),
+    "br": Preset(initial_apostrophe=_words("m n ta vel zo")),
+    "cy": Preset(initial_apostrophe=_words("n r di dyn ma na sdim te")),
+    "ga gd": Preset(initial_apostrophe=_words("na nam s sa san")),
+    "el": Preset(
+        initial_apostrophe=_words("ναι χω χεις χει χουμε χετε χουν ρθω ρθει ρθεις μαι σαι στε ταν τανε γω κει δω")
+    ),
+    "tl": Preset(initial_apostrophe=_words("di wag yan yun yon yung to pag no")),
+    "mt": Preset(initial_apostrophe=_words("l il")),
+    "ha": Preset(initial_apostrophe="y", final_apostrophe=False),
+    "haw sm to ty": _OKINA,
+    "uz kaa": Preset(apostrophe_after="oOgG"),
+    "az crh gag tr": Preset(turkic_i=True),
+    "fi sv": Preset(inner_colon=True),
+    "ca oc": Preset(inner_dot=True),
+    "ro": Preset(spellings=(("ş", "ș"), ("Ş", "Ș"), ("ţ", "ț"), ("Ţ", "Ț"))),  # cedilla: the comma of old code pages
+    "bs hr": Preset(spellings=_DIGRAPHS),
+    "sr": replace(_CYRILLIC, spellings=_DIGRAPHS),
+    "he": replace(_HEBREW, optional="\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"),
+    "yi": replace(_HEBREW, spellings=(*_GERESH, ("װ", "וו"), ("ױ", "וי"), ("ײ", "יי"))),  # its points are spelling
+    "ar": Preset(
+        optional=f"{_HARAKAT}\u0670\u0610-\u061a\u0656-\u065f\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed"
+    ),
+    "fa": Preset(zwnj="space", optional=f"{_HARAKAT}\u0670", spellings=(*_KAF_YEH, ("ۀ", "ه\u0654"))),
+    "ur": Preset(zwnj="space", optional=_HARAKAT, spellings=(*_KAF_YEH, ("ه", "ہ"), ("ۀ", "ۂ"), ("ة", "ۃ"))),
+    "ps": Preset(zwnj="space", optional=_HARAKAT, spellings=(("ك", "ک"),)),  # its five yehs are five letters
+    "sd": Preset(zwnj="space", optional=_HARAKAT, spoken="۽۾"),  # ain (and), men (in); ڪ and ک are two letters
+    "ckb": Preset(spellings=(("ه\u200c", "ە"),)),
+    "hi mr ne sa": _DEVANAGARI,
+    "gu": replace(_INDIC, zwj="drop", spellings=(_visarga("\u0a80"),)),
+    "as bn": replace(_INDIC, spellings=(_KHANDA_TA, _visarga("\u0980"))),  # ZWJ stays: র‍্য is not র্য
+    "or": replace(_INDIC, spellings=(_visarga("\u0b00"),)),
+    "te": replace(_INDIC, spellings=(_visarga("\u0c00"),)),
+    "kn": replace(_INDIC, spellings=(_visarga("\u0c80"),)),
+    "pa si": _INDIC,
+    "ta": replace(_INDIC, spellings=(("ஶ்ரீ", "ஸ்ரீ"),)),  # shri before and after Unicode 4.1
+    "ml": Preset(zwnj="drop", zwj="drop", spellings=(*_CHILLU, ("ൻ്റ", "ന്റ"), _visarga("\u0d00"))),
+    "ja yue zh": _SPACELESS,
+    "th lo": replace(_SPACELESS, zwnj="drop", zwj="drop", spellings=_THAI_LAO),
+    "km": replace(_SPACELESS, zwnj="drop", zwj="drop", optional="\u17b4\u17b5"),  # inherent vowels, never visible
+    "my": replace(_SPACELESS, zwnj="drop", zwj="drop", spellings=_MYANMAR, spoken="၌၍၎၏"),
+}
+_GROUPING = {
+    ",": "am ar as bn cy dv en fa ga gu ha haw he hi ja kn ko mi ml mr ms mt my ne or pa ps sd si sn so sw ta te th tl "
+    "ur yi yo yue zh",
+    ".": "az bs ca da de el es eu fo gl hr id is it jw lb mk nl pt ro sl sq sr su tr vi",
+}
+
+# Code, ISO 639-3 and other codes, names. The first 100 are Whisper's.
+_LANGUAGES = """
+af afr afrikaans; am amh amharic; ar ara arb arabic; as asm assamese; az aze azj azerbaijani; ba bak bashkir;
+be bel belarusian; bg bul bulgarian; bn ben bengali; bo bod tibetan; br bre breton; bs bos bosnian;
+ca cat catalan valencian; cs ces czech; cy cym welsh; da dan danish; de deu german; el ell greek; en eng english;
+es spa spanish castilian; et est ekk estonian; eu eus basque; fa fas pes persian; fi fin finnish; fo fao faroese;
+fr fra french; gl glg galician; gu guj gujarati; ha hau hausa; haw hawaiian; he heb iw hebrew; hi hin hindi;
+hr hrv croatian; ht hat haitian haitian-creole; hu hun hungarian; hy hye armenian; id ind in indonesian;
+is isl icelandic; it ita italian; ja jpn japanese; jw jv jav javanese; ka kat georgian; kk kaz kazakh; km khm khmer;
+kn kan kannada; ko kor korean; la lat latin; lb ltz luxembourgish letzeburgesch; ln lin lingala; lo lao;
+lt lit lithuanian; lv lav lvs latvian; mg mlg plt malagasy; mi mri maori; mk mkd macedonian; ml mal malayalam;
+mn mon khk mongolian; mr mar marathi; ms msa zsm malay; mt mlt maltese; my mya myanmar burmese; ne nep npi nepali;
+nl nld dutch flemish; nn nno nynorsk; no nor nb nob norwegian; oc oci occitan; pa pan panjabi punjabi;
+pl pol polish; ps pus pbt pashto pushto; pt por portuguese; ro ron mo romanian moldavian moldovan; ru rus russian;
+sa san sanskrit; sd snd sindhi; si sin sinhala sinhalese; sk slk slovak; sl slv slovenian; sn sna shona;
+so som somali; sq sqi albanian; sr srp serbian; su sun sundanese; sv swe swedish; sw swa swh swahili; ta tam tamil;
+te tel telugu; tg tgk tajik; th tha thai; tk tuk turkmen; tl tgl fil tagalog; tr tur turkish; tt tat tatar;
+uk ukr ukrainian; ur urd urdu; uz uzb uzn uzbek; vi vie vietnamese; yi yid ji yiddish; yo yor yoruba; yue cantonese;
+zh zho cmn chinese mandarin;
+ckb; crh; cv chv; dv div; eo epo; fy fry; ga gle; gag; gd gla; gn grn; gsw; ia ina; ig ibo; kaa; kab; ku kmr; ky kir;
+lg lug; li lim; nan; nds; nso; ny nya; om orm; or ori ory; qu que; rm roh; rw kin; sah; sm smo; st sot; sc srd; ti tir;
+tn tsn; to ton; ts tso; ty tah; ug uig; wo wol; xh xho; zu zul
+"""
+CODES = {name: entry.split()[0] for entry in _LANGUAGES.split(";") for name in entry.split()}
+
+
+def _presets() -> dict[str, Preset]:
+    presets = {code: Preset() for code in (*CODES.values(), "und")}
+    presets |= {code: preset for codes, preset in _PRESETS.items() for code in codes.split()}
+    for sign, codes in _GROUPING.items():
+        presets |= {code: replace(presets[code], grouping=sign) for code in codes.split()}
+    return presets
+
+
+PRESETS = _presets()
+
+
+def language_code(language: str | None) -> str:
+    """The code of a language given by code, locale (sv-SE, cmn_hans_cn) or name; `und` for None and the unknown."""
+    key = re.sub("[_ ]", "-", (language or "").strip("<|> ").lower())
+    return CODES.get(key) or CODES.get(key.split("-")[0], "und")
+
+
+# --- Normalisers by name --------------------------------------------------------------------------------------------
+
+NAMES = ("none", "golden", "whisper-basic", "whisper-english")
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """A function from text to text that can say what it is; record these fields with every score."""
+
+    name: str
+    language: str
+    unit: Unit
+    """What the error rate should count."""
+    version: str
+    fingerprint: str
+    """Equal fingerprints mean equal rules and data."""
+    rule: Callable[[str], str] = field(repr=False, compare=False)
+
+    def __call__(self, text: str) -> str:
+        """The text as it is scored."""
+        return self.rule(text)
+
+
+def get_normalizer(
+    name: str = "golden", language: str | None = None, spelling: Mapping[str, str] | None = None
+) -> Normalizer:
+    """The normaliser of that name for a language.
+
+    `spelling` is for whisper-english alone: the British-to-American map of Whisper's `normalizer.json`, which
+    published English figures used (a tokenizer has it as `english_spelling_normalizer`); none without it.
+    """
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no normaliser is called {name!r}{hint} (allowed: {', '.join(NAMES)})")
+    if spelling is not None and name != "whisper-english":
+        raise ValueError(f"spelling belongs to the normaliser 'whisper-english', not to {name!r}")
+    code = language_code(language)
+    preset = PRESETS[code]
+    rule, data = _rule(name, preset, dict(spelling or {}))
+    identity = json.dumps([VERSION, name, preset.unit, data], sort_keys=True)
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return Normalizer(name, code, preset.unit, VERSION, fingerprint, rule)
+
+
+def _rule(name: str, preset: Preset, spelling: dict[str, str]) -> tuple[Callable[[str], str], object]:
+    """The function behind a name, and the data that decide what it does."""
+    if name == "golden":
+        return partial(golden, preset=preset), asdict(preset)
+    if name == "none":
+        return orthographic, None
+    import transformers  # heavy, and only these two need it
+    from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
+
+    whisper = BasicTextNormalizer() if name == "whisper-basic" else EnglishTextNormalizer(spelling)
+    return whisper, [transformers.__version__, spelling]
+
+
+# --- python normalizers.py --language be < text ---------------------------------------------------------------------
+
+
+class UsageError(Exception):
+    """What the user has to change, in one line."""
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see --help)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Show what a normaliser does to the lines on standard input; the exit code."""
+    try:
+        if sys.stdin is None or sys.stdout is None:
+            raise UsageError("standard input and output must be open: python normalizers.py --language be < text")
+        _preview(argv)
+        sys.stdout.flush()
+    except (UsageError, OSError) as error:
+        if isinstance(error, OSError):  # what is left to print must not fail again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # `| head` has seen enough
+            return 0
+        print(f"normalizers.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _preview(argv: Sequence[str] | None) -> None:
+    parser = _OneLineParser(
+        prog="python normalizers.py",
+        description="Shows what a normaliser does to the lines on standard input: before, after, and what changed.",
+        epilog="example: python normalizers.py --language be < text",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--language", metavar="CODE", help="code, locale or name: be, sv-SE, belarusian")
+    parser.add_argument("--name", default="golden", help=f"{', '.join(NAMES)} (default: golden)")
+    parser.add_argument("--plain", action="store_true", help="no table, also on a terminal")
+    options = parser.parse_args(argv)
+    try:
+        normalizer = get_normalizer(options.name, options.language)
+    except ValueError as refusal:
+        raise UsageError(f"--name: {refusal}") from None
+    if options.language and normalizer.language == "und":
+        print(f"no preset for {options.language!r}: und is used, which loses no letter and no mark", file=sys.stderr)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows escapes, not a traceback
+    as_table = sys.stdout.isatty() and not options.plain
+    rows: list[tuple[int, str, str]] = []
+    counts: Counter[tuple[str, str]] = Counter()
+    lines = changed = 0
+    for lines, before in enumerate(_input_lines(), start=1):
+        after = normalizer(before)
+        if after != before:
+            changed += 1
+            counts.update(changes(before, after))
+            if as_table:
+                rows.append((lines, visible(before), visible(after)))
+            else:
+                print(f"{lines}- {visible(before)}\n{lines}+ {visible(after)}")
+    if as_table:
+        _print_table(rows)
+    rules = f"{normalizer.name}, {normalizer.language}, scored as {normalizer.unit}, version {normalizer.version}"
+    print(f"{changed} of {lines} lines changed ({rules}, {normalizer.fingerprint})")
+    for (old, new), count in counts.most_common():
+        print(f"{count:7} × {described(old, new)}")
+
+
+def _input_lines() -> Iterator[str]:
+    for number, line in enumerate(sys.stdin.buffer, start=1):
+        try:
+            yield line.decode().rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"line {number} is not UTF-8 (byte {error.start + 1}): convert the text first") from None
+
+
+def _print_table(rows: list[tuple[int, str, str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("line", "before", "after", show_lines=True)
+    for number, before, after in rows:
+        table.add_row(str(number), Text(before), Text(after))  # Text: square brackets are no markup
+    Console().print(table)
+
+
+LOWER_CASE, COMPOSED = ("A", "a"), ("NFD", "NFC")
+
+
+def changes(before: str, after: str) -> Iterator[tuple[str, str]]:
+    """(what stood there, what stands there now) for each place; lines that were not NFC and capitals as one kind."""
+    from rapidfuzz.distance import Levenshtein
+
+    if before != nfc(before):
+        yield COMPOSED
+        before = nfc(before)
+    for differs, run in groupby(Levenshtein.opcodes(before, after), key=lambda code: code.tag != "equal"):
+        if not differs:
+            continue
+        codes = list(run)  # together, so that ﬁ and fi stand against each other
+        old, new = before[codes[0].src_start : codes[-1].src_end], after[codes[0].dest_start : codes[-1].dest_end]
+        if len(old) == len(new) or not (new or any(char.isalnum() for char in old)):
+            pairs = zip_longest(old, new, fillvalue="")
+            yield from (LOWER_CASE if then and then == was.lower() else (was, then) for was, then in pairs)
+        else:
+            yield old, new
+
+
+def visible(text: str) -> str:
+    """Text with an escape for what would not show: controls, no-break spaces, byte order marks."""
+    return "".join(char if char.isprintable() or char in JOINERS else f"\\u{ord(char):04x}" for char in text)
+
+
+def described(old: str, new: str) -> str:
+    """One line of the summary, with the names of single characters."""
+    if (old, new) == LOWER_CASE:
+        return "letters in lower case"
+    if (old, new) == COMPOSED:
+        return "lines that were not composed (NFC)"
+    name = f"  U+{ord(old):04X} {unicodedata.name(old, 'unnamed')}" if len(old) == 1 else ""
+    became = {"": "removed", " ": "→ space"}.get(new, f"→ {visible(new)}")
+    return f"{visible(old)}{name}  {became}" if old else f"{'space' if new == ' ' else visible(new)}  added"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""What the tests share: a small spoken corpus, a tiny real Whisper, and runs of the real programs in real processes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine, threads that wait for each other crawl
+
+from whisper_ft.demo.corpus import write_corpus
+from whisper_ft.demo.model import Shape, write_micro_whisper
+
+ROOT = Path(__file__).parents[1]
+START_SECONDS = 120  # a program that has not got somewhere by then hangs
+
+# Same examples every time, and no deadline: a shared machine is slow now and then.
+settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 spoken Belarusian training sentences, 12 for validation and 12 for test: FLAC and MP3 in parquet."""
+    folder = tmp_path_factory.mktemp("data") / "be"
+    write_corpus(folder, train=100, validation=12, test=12, processes=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def micro_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real Whisper of 32 dimensions, 2 + 2 layers and a 5-second window, untrained."""
+    folder = tmp_path_factory.mktemp("model") / "micro-whisper"
+    write_micro_whisper(folder, Shape(d_model=32))
+    return folder
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A program that ran."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(processes: int) -> dict[str, str]:
+    """Few threads, no network, and on a CPU box what makes several processes one gloo group."""
+    return os.environ | {
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+
+
+def command(program: str, processes: int, *arguments: str) -> list[str]:
+    """The command line of a root program in so many processes."""
+    if processes == 1:
+        return [sys.executable, str(ROOT / program), *arguments]
+    launcher = ["accelerate", "launch", "--config_file", str(ROOT / "accelerate_config.yaml"), "--multi_gpu"]
+    return [*launcher, "--num_processes", str(processes), str(ROOT / program), *arguments]
+
+
+def run(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> Ended:
+    """Run a root program to its end."""
+    done = subprocess.run(
+        command(program, processes, *arguments),
+        cwd=cwd,
+        env=environment(processes),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS * 3,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+class Trainer:
+    """Runs of train.py on the small corpus, each in its own run directory."""
+
+    def __init__(self, folder: Path, corpus: Path, model: Path) -> None:
+        self.folder, self.corpus, self.model = folder, corpus, model
+
+    def arguments(self, name: str, **settings: Any) -> list[str]:
+        """A short run with dropout, evaluations and checkpoints on; `optim__lr=1` means --optim.lr 1."""
+        given: dict[str, Any] = {
+            "run_dir": self.folder / name,
+            "steps": 8,
+            "model.name": self.model,
+            "model.dropout": 0.1,
+            "data.path": self.corpus / "train",
+            "data.language": "be",
+            "batch.size": 8,
+            "batch.per_device": 4,
+            "optim.lr": 1e-3,
+            "schedule.warmup": 2,
+            "log.every": 1,
+            "eval.path": self.corpus / "validation",
+            "eval.every": 4,
+            "eval.max_utterances": 4,
+            "eval.max_new_tokens": 12,
+            "save.every": 2,
+        }
+        given |= {key.replace("__", "."): value for key, value in settings.items()}
+        return [text for key, value in given.items() for text in (f"--{key}", str(value))]
+
+    def __call__(self, name: str, processes: int = 1, **settings: Any) -> Path:
+        """The run directory of a run that must end well."""
+        ended = self.end(name, processes, **settings)
+        assert ended.code == 0, ended.out + ended.err
+        return self.folder / name
+
+    def end(self, name: str, processes: int = 1, **settings: Any) -> Ended:
+        """How a run ended."""
+        return run("train.py", *self.arguments(name, **settings), processes=processes)
+
+    def interrupt(
+        self, name: str, when: Callable[[Path], bool], with_signal: signal.Signals, processes: int = 1, **settings: Any
+    ) -> int:
+        """Start a run, send all its processes a signal as soon as something is so, and give the exit code."""
+        started = subprocess.Popen(
+            command("train.py", processes, *self.arguments(name, **settings)),
+            cwd=ROOT,
+            env=environment(processes),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not when(self.folder / name) and started.poll() is None:
+            assert time.monotonic() < deadline, "the run did not get that far"
+            time.sleep(0.005)
+        assert started.poll() is None, "the run ended before it was interrupted"
+        # torchrun starts each worker in a session of its own: a signal to the launcher's group would miss them.
+        for process in [*psutil.Process(started.pid).children(recursive=True), psutil.Process(started.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(with_signal)
+        return started.wait(START_SECONDS)
+
+
+@pytest.fixture
+def train(tmp_path: Path, corpus: Path, micro_whisper: Path) -> Trainer:
+    """Runs of train.py in this test's folder."""
+    return Trainer(tmp_path, corpus, micro_whisper)
+
+
+def metrics(run_dir: Path, *, having: str = "loss") -> dict[int, dict[str, Any]]:
+    """Rows of metrics.jsonl by step; the last of a step counts, as after a resume."""
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["step"]: row for row in map(json.loads, lines) if having in row}
+
+
+def digest(run_dir: Path, part: str = "final/model.safetensors") -> str:
+    """sha256 of the weights after the last update."""
+    return hashlib.sha256((run_dir / part).read_bytes()).hexdigest()
+
+
+def logged(step: int) -> Callable[[Path], bool]:
+    """True once a run has logged a step."""
+    return lambda run_dir: (run_dir / "metrics.jsonl").exists() and step in metrics_so_far(run_dir)
+
+
+def metrics_so_far(run_dir: Path) -> set[int]:
+    """Steps logged by a run that may be writing its next line."""
+    steps = set()
+    for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        if line.endswith("}"):
+            steps.add(json.loads(line)["step"])
+    return steps

@@ -1,0 +1,103 @@
+"""`make bench` on a corpus of 64 sentences: that all of it runs and is written down, not how fast anything is."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.results import TRAINING_RATIOS, summary
+from bench.sizes import FULL, SIZES
+
+ROOT = Path(__file__).parents[1]
+HANGS_SECONDS = 600
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m bench` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=HANGS_SECONDS,
+    )
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """results.json of one quick run, with what it printed."""
+    out = tmp_path_factory.mktemp("bench") / "results.json"
+    done = bench("--quick", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {**json.loads(out.read_text(encoding="utf-8")), "printed": done.stdout}
+
+
+def test_every_contender_reports_every_figure(results: dict[str, Any]):
+    trained = {
+        "utterances_per_second",
+        "first_step_seconds",
+        "start_to_first_step_seconds",
+        "loss",
+        "peak_rss_mb",
+        "peak_rss_with_workers_mb",
+        "cpu_seconds",
+        "others_share",
+    }
+    assert list(results["sizes"]) == [size.name for size in SIZES]
+    for size in results["sizes"].values():
+        training, evaluation = size["training"]["contenders"], size["evaluation"]["contenders"]
+        assert set(training) == {"limit", "ours_w0", "ours_w2", "trainer_w0", "trainer_w2"}
+        assert set(evaluation) == {"plain", "ours"}
+        for found in training.values():
+            assert trained <= set(found)
+        for found in [*training.values(), *evaluation.values()]:
+            assert found["utterances_per_second"]["median"] > 0
+            assert found["peak_rss_mb"]["median"] > 100
+            assert len(found["runs"]) == 1
+        assert set(size["training"]["ratios"]) == {f"{a}/{b}" for a, b in TRAINING_RATIOS}
+    assert results["normalizer"]["ratio"] > 0
+    assert "Training, micro-5s" in results["printed"]
+
+
+def test_the_limit_trains_on_the_batches_of_train_py(results: dict[str, Any]):
+    for size in results["sizes"].values():
+        contenders = size["training"]["contenders"]
+        limit, *ours = (contenders[name]["loss"]["median"] for name in ("limit", "ours_w0", "ours_w2"))
+        assert ours == pytest.approx([limit, limit], abs=2e-4), "after six updates of the same batches"
+
+
+def test_evaluate_py_writes_what_the_plain_loop_writes(results: dict[str, Any]):
+    for size in results["sizes"].values():
+        assert size["evaluation"]["utterances"] > 0
+        assert size["evaluation"]["differing_texts"] == 0
+
+
+def test_the_results_name_the_machine_but_no_path_of_it(results: dict[str, Any], tmp_path: Path):
+    assert results["machine"]["cpu"]
+    assert results["machine"]["cores"] == os.cpu_count()
+    assert "torch" in results["machine"]["packages"]
+    text = json.dumps({name: value for name, value in results.items() if name != "printed"})
+    assert str(ROOT) not in text
+    assert str(tmp_path.parents[1]) not in text
+    assert os.uname().nodename not in text
+
+
+def test_ratios_are_of_medians_and_their_range_is_of_rounds():
+    runs = {
+        "a": [{"utterances_per_second": rate} for rate in (90.0, 100.0, 50.0)],
+        "b": [{"utterances_per_second": rate} for rate in (100.0, 100.0, 100.0)],
+    }
+    assert summary(runs, [("a", "b")])["ratios"] == {"a/b": {"ratio": 0.9, "min": 0.5, "max": 1.0}}
+
+
+@pytest.mark.parametrize(("flag", "value"), [("--steps", FULL.unmeasured_steps), ("--repeats", 0)])
+def test_what_leaves_nothing_to_measure_is_refused_in_one_line(flag: str, value: int):
+    done = bench("--out", "unused.json", flag, str(value))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {flag} must be")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,195 @@
+"""Checkpoints: exact both ways, verified before use, and never removed when they are needed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import WhisperForConditionalGeneration
+
+from whisper_ft import checkpoint, config, optim
+from whisper_ft.failure import NonFiniteError, ResumeError
+from whisper_ft.model import parameters_by_name
+
+
+@pytest.fixture
+def model(micro_whisper: Path) -> Any:
+    return WhisperForConditionalGeneration.from_pretrained(micro_whisper)
+
+
+def train_a_little(model: Any, steps: int = 3) -> torch.optim.Optimizer:
+    """An optimizer with moments in it."""
+    optimizer = optim.build_optimizer(parameters_by_name(model), config.Optim(lr=1e-3, weight_decay=0.1))
+    features = torch.randn(2, model.config.num_mel_bins, 2 * model.config.max_source_positions)
+    for _ in range(steps):
+        tokens = torch.randint(0, 200, (2, 5))
+        model(input_features=features, decoder_input_ids=tokens, use_cache=False).logits.square().mean().backward()
+        optim.apply_update(optimizer, torch.tensor(1.0))
+    return optimizer
+
+
+def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer | None = None) -> Path:
+    tensors = optim.state_tensors(optimizer, parameters_by_name(model)) if optimizer else {}
+    return checkpoint.save(folder, step, None, model, tensors, {"state": {}, "lr": 0.1})
+
+
+def test_weights_and_moments_come_back_to_the_bit(tmp_path: Path, model: Any, micro_whisper: Path):
+    optimizer = train_a_little(model)
+    path = save(tmp_path, 3, model, optimizer)
+    other = WhisperForConditionalGeneration.from_pretrained(micro_whisper)
+    checkpoint.load_weights(path, other)
+    restored = optim.build_optimizer(parameters_by_name(other), config.Optim(lr=1e-3, weight_decay=0.1))
+    optim.load_state_tensors(restored, parameters_by_name(other), checkpoint.load_optimizer(path))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
+    before, after = optimizer.state_dict(), restored.state_dict()
+    for index, state in before["state"].items():
+        assert all(torch.equal(value, after["state"][index][key]) for key, value in state.items())
+    assert other.proj_out.weight.data_ptr() == other.model.decoder.embed_tokens.weight.data_ptr(), "still tied"
+
+
+def test_a_restored_optimizer_has_the_rates_that_are_configured_now(tmp_path: Path, model: Any):
+    path = save(tmp_path, 3, model, train_a_little(model))
+    now = optim.build_optimizer(parameters_by_name(model), config.Optim(lr=5e-4, weight_decay=0.2, eps=1e-7))
+    optim.load_state_tensors(now, parameters_by_name(model), checkpoint.load_optimizer(path))
+    assert [(group["lr"], group["weight_decay"], group["eps"]) for group in now.param_groups] == [
+        (5e-4, 0.2, 1e-7),
+        (5e-4, 0.0, 1e-7),
+    ]
+
+
+@pytest.mark.parametrize("fault", ["shape", "foreign", "missing"])
+def test_optimizer_state_of_another_model_is_refused_by_name(tmp_path: Path, model: Any, fault: str):
+    path = save(tmp_path, 3, model, train_a_little(model))
+    tensors = checkpoint.load_optimizer(path)
+    first = "model.encoder.conv1.weight/exp_avg"
+    if fault == "shape":
+        tensors[first] = tensors[first][:-1]
+    elif fault == "foreign":
+        tensors["model.encoder.nothing/exp_avg"] = tensors[first]
+    else:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("model.encoder.conv1.weight/")}
+    optimizer = optim.build_optimizer(parameters_by_name(model), config.Optim())
+    with pytest.raises(ResumeError, match=r"conv1\.weight|model\.encoder\.nothing"):
+        optim.load_state_tensors(optimizer, parameters_by_name(model), tensors)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda folder: truncate(folder / "model.safetensors"), "model.safetensors has"),
+        (lambda folder: flip(folder / "model.safetensors"), "model.safetensors is damaged"),
+        (lambda folder: flip(folder / "optimizer.safetensors"), "optimizer.safetensors is damaged"),
+        (lambda folder: flip(folder / "trainer.json"), "trainer.json is damaged"),
+        (lambda folder: (folder / "trainer.json").unlink(), "trainer.json is missing"),
+        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json cannot be read"),
+        (lambda folder: (folder / "manifest.json").write_text(""), "manifest.json cannot be read"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
+        (lambda folder: (folder / "manifest.json").write_text('{"save": 9, "files": {}}'), "does not list"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, model: Any, damage: Any, told: str):
+    older, newer = save(tmp_path, 1, model), save(tmp_path, 2, model)
+    damage(newer)
+    said: list[str] = []
+    assert checkpoint.choose(tmp_path, "auto", None, said.append) == older
+    assert len(said) == 1
+    assert told in said[0]
+    assert "step-00000002 is not usable" in said[0]
+
+
+def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, model: Any):
+    path = save(tmp_path, 1, model)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["../../etc/passwd"] = {"bytes": 1, "sha256": "0"}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert "outside" in (checkpoint.verify(path) or "")
+
+
+def test_without_any_usable_checkpoint_nothing_starts_from_zero(tmp_path: Path, model: Any):
+    flip(save(tmp_path, 1, model) / "model.safetensors")
+    with pytest.raises(ResumeError, match="none is usable"):
+        checkpoint.choose(tmp_path, "auto", None, lambda line: None)
+
+
+def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path, model: Any):
+    (tmp_path / "step-notes").mkdir()
+    (tmp_path / "step-00000009").write_text("a file")
+    (tmp_path / "other").mkdir()
+    path = save(tmp_path, 1, model)
+    assert [found.path for found in checkpoint.list_checkpoints(tmp_path)] == [path]
+    checkpoint.retain(tmp_path, 2, ())
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_the_newest_is_the_last_saved_whatever_step_or_clock_say(tmp_path: Path, model: Any):
+    save(tmp_path, 9, model)
+    again = save(tmp_path, 4, model)  # a branch that went on from an older checkpoint
+    import os
+
+    os.utime(again, (0, 0))
+    assert checkpoint.choose(tmp_path, "auto", None, lambda line: None) == again
+
+
+def test_the_newest_and_the_named_ones_are_kept(tmp_path: Path, model: Any):
+    for step in range(1, 7):
+        save(tmp_path, step, model)
+    checkpoint.retain(tmp_path, 2, {2})
+    assert sorted(found.step for found in checkpoint.list_checkpoints(tmp_path)) == [2, 5, 6]
+
+
+def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, model: Any):
+    with torch.no_grad():
+        model.model.encoder.conv1.weight[0, 0, 0] = float("nan")
+    with pytest.raises(NonFiniteError, match=r"conv1\.weight has values that are not finite at step 5"):
+        save(tmp_path, 5, model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path, model: Any):
+    save(tmp_path, 1, model)
+    path = save(tmp_path, 1, model)
+    assert checkpoint.verify(path) is None
+    assert [found.save for found in checkpoint.list_checkpoints(tmp_path)] == [2]
+
+
+def test_weights_of_another_shape_are_refused_in_one_line(tmp_path: Path, model: Any):
+    path = save(tmp_path, 1, model)
+    tensors = load_file(path / "model.safetensors")
+    tensors["model.encoder.conv1.weight"] = tensors["model.encoder.conv1.weight"][:-1].contiguous()
+    save_file(tensors, path / "model.safetensors")
+    with pytest.raises(ResumeError) as refused:
+        checkpoint.load_weights(path, model)
+    assert "do not fit this model" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_non_finite_gradient_leaves_weights_and_moments_untouched(model: Any):
+    optimizer = train_a_little(model)
+    before = [p.clone() for p in model.parameters()]
+    moments = {key: value.clone() for key, value in optim.state_tensors(optimizer, parameters_by_name(model)).items()}
+    for parameter in parameters_by_name(model).values():
+        parameter.grad = torch.full_like(parameter, float("nan"))
+    assert optim.apply_update(optimizer, torch.tensor(float("nan"))) is False
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    now = optim.state_tensors(optimizer, parameters_by_name(model))
+    assert all(torch.equal(value, now[key]) for key, value in moments.items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_weight_decay_is_for_matrices_only(model: Any):
+    parameters = parameters_by_name(model)
+    decaying = {name for name, parameter in parameters.items() if optim.decays(name, parameter)}
+    assert all("layer_norm" not in name and not name.endswith("bias") and "positions" not in name for name in decaying)
+    assert {"model.encoder.conv1.weight", "model.decoder.layers.0.fc1.weight"} <= decaying

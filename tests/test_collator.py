@@ -1,0 +1,76 @@
+"""The batch: one start token in front, labels one position ahead, padding that trains nothing."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import collator
+from collator import SpeechCollator
+from whisper_ft import loss
+
+START, END, PAD, IGNORE = 1000, 2000, 2000, -100  # Whisper pads with <|endoftext|>, so PAD is END
+
+
+@dataclass(frozen=True)
+class Window:
+    tokens: list[int]
+    features: torch.Tensor
+    utterances: tuple[str, ...] = ("u",)
+
+
+def collate(*sequences: list[int]) -> collator.Batch:
+    windows = [Window(tokens, torch.full((4, 6), float(i))) for i, tokens in enumerate(sequences)]
+    return SpeechCollator(START, PAD, (4, 6))(windows)
+
+
+texts = st.lists(st.integers(0, 999), min_size=0, max_size=12)
+
+
+@given(st.lists(texts, min_size=1, max_size=5))
+def test_the_decoder_reads_exactly_one_start_token_and_it_is_first(sequences: list[list[int]]):
+    batch = collate(*([START, *tokens, END] for tokens in sequences))
+    assert (batch.decoder_input_ids[:, 0] == START).all()
+    assert ((batch.decoder_input_ids == START).sum(dim=1) == 1).all()
+    assert not (batch.labels == START).any()
+
+
+@given(st.lists(texts, min_size=1, max_size=5))
+def test_each_label_is_the_next_input_and_the_last_one_is_the_end(sequences: list[list[int]]):
+    batch = collate(*([START, *tokens, END] for tokens in sequences))
+    for row, tokens in enumerate(sequences):
+        length = len(tokens) + 1
+        assert batch.labels[row, : length - 1].tolist() == batch.decoder_input_ids[row, 1:length].tolist() == tokens
+        assert batch.labels[row, length - 1] == END, "the end token is learned although padding looks the same"
+        assert (batch.labels[row, length:] == IGNORE).all()
+        assert (batch.decoder_input_ids[row, length:] == PAD).all()
+
+
+def test_tokens_that_come_without_a_start_token_get_one():
+    assert torch.equal(collate([5, 6, END]).decoder_input_ids, collate([START, 5, 6, END]).decoder_input_ids)
+
+
+@pytest.mark.parametrize("tokens", [[START, START, 5, END], [START, 5, START, END], [START], []])
+def test_a_second_start_token_or_no_label_is_refused(tokens: list[int]):
+    with pytest.raises(ValueError, match="one start token"):
+        collate(tokens)
+
+
+def test_features_are_stacked_in_order():
+    batch = collate([START, END], [START, 3, END])
+    assert batch.input_features.shape == (2, 4, 6)
+    assert batch.input_features[:, 0, 0].tolist() == [0.0, 1.0]
+    assert batch.utterances == ("u", "u")
+
+
+def test_a_batch_of_no_windows_has_the_shape_of_one_and_no_label():
+    batch = SpeechCollator(START, PAD, (4, 6))([])
+    assert batch.input_features.shape == (1, 4, 6)
+    assert loss.count_labels(batch.labels) == 0
+    assert batch.utterances == ()
+
+
+def test_collator_and_loss_agree_on_what_is_ignored():
+    assert collator.IGNORE == loss.IGNORE

@@ -1,0 +1,183 @@
+"""The root's evaluate.py never hides the PyPI package from `whisper_ft.installed`, however a program is started.
+
+The launches run in a copy of the house: a folder with an evaluate.py of its own beside whisper_ft.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.metadata import distribution
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from whisper_ft.installed import evaluate, import_package
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = str(distribution("evaluate").locate_file("evaluate/__init__.py"))
+
+SCRIPT = """
+import os
+from multiprocessing import get_context
+
+from whisper_ft.installed import evaluate
+import evaluate as bare
+import probe
+
+if __name__ == "__main__":
+    found = [evaluate.__file__, bare.__file__]
+    for method in os.environ["WORKERS"].split():
+        with get_context(method).Pool(1) as pool:
+            found.append(pool.apply(probe.file_in_this_process))
+    probe.write(found)
+"""
+PROBE = """
+import json
+import os
+from pathlib import Path
+
+
+def file_in_this_process():
+    from whisper_ft.installed import evaluate
+    assert evaluate.Metric and evaluate.save
+    return evaluate.__file__
+
+
+def write(found):
+    Path(os.environ["FOUND"], f"{os.getpid()}.json").write_text(json.dumps(found))
+"""
+TEST = """
+import probe
+
+
+def test_it():
+    probe.write([probe.file_in_this_process()])
+"""
+
+PYTHON = [sys.executable]
+ACCELERATE = [*PYTHON, "-m", "accelerate.commands.launch"]
+TWO = ["--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]  # on the CPU, by ACCELERATE_USE_CPU
+TORCHRUN = [*PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+PYTEST = [*PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+NAMED = "import evaluate, probe; probe.write([evaluate.__file__])"
+
+# mode: (command, given in the house; processes that report; further environment)
+LAUNCHES: dict[str, tuple[list[str], int, dict[str, str]]] = {
+    "python with workers of each kind": ([*PYTHON, "evaluate.py"], 1, {"WORKERS": "fork spawn forkserver"}),
+    "python -m with a spawned worker": ([*PYTHON, "-m", "evaluate"], 1, {"WORKERS": "spawn"}),
+    "python -c that imports the script": ([*PYTHON, "-c", NAMED], 1, {}),
+    "safe path": ([*PYTHON, "evaluate.py"], 1, {"PYTHONSAFEPATH": "1", "PYTHONPATH": "HOUSE"}),
+    "another folder": ([*PYTHON, "HOUSE/evaluate.py"], 1, {}),
+    "accelerate launch x1": ([*ACCELERATE, "--cpu", "--num_processes", "1", "evaluate.py"], 1, {}),
+    "accelerate launch x2": ([*ACCELERATE, *TWO, "evaluate.py"], 2, {"ACCELERATE_USE_CPU": "true"}),
+    "torchrun x2": ([*TORCHRUN, "evaluate.py"], 2, {}),
+    "pytest, prepend": ([*PYTEST, "--import-mode=prepend", "test_found.py"], 1, {}),
+    "pytest, importlib": ([*PYTEST, "--import-mode=importlib", "test_found.py"], 1, {}),
+}
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like the project's root: a script evaluate.py next to whisper_ft."""
+    house = tmp_path_factory.mktemp("house")
+    (house / "whisper_ft").mkdir()
+    for module in ("__init__.py", "installed.py"):
+        shutil.copy(ROOT / "whisper_ft" / module, house / "whisper_ft")
+    (house / "evaluate.py").write_text(SCRIPT)
+    (house / "probe.py").write_text(PROBE)
+    (house / "test_found.py").write_text(TEST)
+    (house / "pytest.ini").write_text("[pytest]")
+    # evaluate wants transformers for its pipelines only and does without; a start then takes 1 s and not 4 s.
+    (house / "transformers.py").write_text("raise ImportError('left out of this test')")
+    return house
+
+
+@pytest.fixture(scope="module")
+def launched(house: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[list[str]]]]]:
+    """What the processes of each launch found; they run side by side, as most of each is importing."""
+
+    def launch(mode: str) -> list[list[str]]:
+        command, _, environment = LAUNCHES[mode]
+        command = [part.replace("HOUSE", str(house)) for part in command]
+        found = tmp_path_factory.mktemp("found")
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
+        environment = {key: value.replace("HOUSE", str(house)) for key, value in environment.items()}
+        folder = found if mode == "another folder" else house
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=inherited | {"FOUND": str(found), "WORKERS": "", "OMP_NUM_THREADS": "1"} | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return [json.loads(path.read_text()) for path in found.glob("*.json")]
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {mode: pool.submit(launch, mode) for mode in LAUNCHES}
+
+
+@pytest.mark.parametrize("mode", LAUNCHES)
+def test_the_package_is_found_by(mode: str, launched: dict[str, Future[list[list[str]]]]):
+    _, processes, environment = LAUNCHES[mode]
+    found = launched[mode].result()
+    assert len(found) == processes
+    assert {file for files in found for file in files} == {PACKAGE}
+    for files in found:
+        assert len(files) >= 1 + len(environment.get("WORKERS", "").split())
+
+
+def test_the_package_is_found_where_the_projects_own_script_hides_it():
+    code = (
+        "from whisper_ft.installed import evaluate; import evaluate as bare; print(evaluate.__file__, bare is evaluate)"
+    )
+    done = subprocess.run([*PYTHON, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [PACKAGE, "True"]
+
+
+def test_the_package_is_found_in_this_run_of_pytest():
+    assert evaluate.__file__ == PACKAGE
+    assert import_package("evaluate") is evaluate is sys.modules["evaluate"]
+
+
+def test_a_script_that_holds_the_name_gives_way(house: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(house)
+    monkeypatch.syspath_prepend("")  # the current folder, as under python -c
+    monkeypatch.setitem(sys.modules, "evaluate", ModuleType("evaluate"))
+    before = list(sys.path)
+    assert import_package("evaluate").__file__ == PACKAGE
+    assert sys.modules["evaluate"].__file__ == PACKAGE
+    assert sys.path == before
+
+
+def test_a_folder_of_results_named_like_the_package_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "evaluate").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "evaluate")
+    assert import_package("evaluate").__file__ == PACKAGE
+
+
+def test_a_package_that_is_missing_is_named_with_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "whisper_ft_missing.py").write_text("")  # only a script has that name
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="pip install whisper_ft_missing"):
+        import_package("whisper_ft_missing")
+
+
+def test_a_package_that_fails_leaves_things_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "whisper_ft_broken").mkdir()
+    (tmp_path / "whisper_ft_broken" / "__init__.py").write_text("raise RuntimeError('broken')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    script = ModuleType("whisper_ft_broken")
+    monkeypatch.setitem(sys.modules, "whisper_ft_broken", script)
+    with pytest.raises(RuntimeError, match="broken"):
+        import_package("whisper_ft_broken")
+    assert sys.modules["whisper_ft_broken"] is script

@@ -1,0 +1,96 @@
+"""The README's commands run, as they stand there, in a fresh clone."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, environment
+
+SMALL_DEMO = {
+    "DEMO_CORPUS": "--train 60 --validation 8 --test 8",
+    "DEMO_TRAIN": "--steps 4 --log.every 2 --eval.every 4 --eval.max_new_tokens 12",
+}
+MINE = """
+steps: 2
+model: {name: demo-data/micro-whisper}
+data: {path: demo-data/be/train, language: be}
+eval: {path: demo-data/be/validation, every: 2, max_new_tokens: 12}
+"""
+
+
+def readme_commands() -> list[str]:
+    """Each line of each ```bash block, without comments."""
+    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    lines = (re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines())
+    return [line for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What git tracks or would track, and the environment that `make setup` made."""
+    folder = tmp_path_factory.mktemp("clone") / "x"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    if (ROOT / ".venv/installed").exists():
+        (folder / ".venv").symlink_to(ROOT / ".venv")
+        os.utime(ROOT / ".venv/installed")  # newer than the copied requirements.txt
+    return folder
+
+
+def shell(command: str, clone: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, shell=True, cwd=clone, env=environment(1) | SMALL_DEMO, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_every_command_of_the_readme_runs_as_it_stands_there(clone: Path):
+    """In order, in one clone; only the size of the demo is cut, and the example's data stands in for the reader's."""
+    if not (clone / ".venv").exists():
+        pytest.skip("the environment was not made by `make setup`, and making one takes minutes")
+    commands = readme_commands()
+    assert {"make demo", "make test", "make setup"} <= set(commands)
+    for command in commands:
+        if command == "make test":  # it is what runs this
+            command = "make --dry-run test"
+        ended = shell(command, clone)
+        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        if command == "make demo":
+            assert "WER" in ended.stdout
+            assert (clone / "runs/demo/test/report.html").exists()
+            (clone / "my-data").symlink_to(clone / "demo-data/be")
+        if command.startswith("cp configs/"):
+            (clone / "configs/mine.yaml").write_text(MINE)
+    assert (clone / "runs/mine/test/summary.json").exists()
+
+
+def test_a_bare_launch_is_the_demo(clone: Path):
+    told = (clone / "launch.sh").read_text()
+    assert "whisper_ft.demo" in told
+    assert shell("bash -n launch.sh", clone).returncode == 0
+
+
+def test_the_files_that_the_readme_links_to_are_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("config", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
+def test_every_config_in_the_repository_is_one_that_can_be_read(config: str):
+    from whisper_ft.commandline import load
+    from whisper_ft.config import Config
+
+    assert load(Config, ["--config", str(ROOT / "configs" / config)]).steps > 0

@@ -1,0 +1,178 @@
+import math
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from whisper_ft.report import SHOWN_ROWS, table, wer_line, worst, write_report
+from whisper_ft.scoring import Prediction, Scores, score
+
+HOSTILE = [
+    ("<script>alert(1)</script>", "</p><img src=http://evil.example/x onerror=alert(1)>"),
+    ('"><svg/onload=alert(1)>', "&lt;b&gt; ]]> <!-- --> &amp;"),
+    ("a\0b \x1b[31mc\x07 \ufffe", "\ud83d d\u2028e \x85"),
+    ("שלום עולם", "\u202eשלום\u202d עולם\u2066"),
+    ("слова " * 20_000, "x" * 100_000),
+    ("", "thank <b>you</b>"),
+]
+
+
+class Characters:
+    unit = "characters"
+
+    def __call__(self, text: str) -> str:
+        return text
+
+
+def scored(*pairs: tuple[str, str], normalize=str.lower) -> Scores:
+    return score([Prediction(f"u{i}", ref, hyp, 2.0, 5) for i, (ref, hyp) in enumerate(pairs)], normalize)
+
+
+def page(folder: Path, scores: Scores, title: str = "test", facts: dict[str, str] | None = None) -> str:
+    write_report(folder / "report.html", scores, title, facts or {})
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def text_of(html: str) -> str:
+    return " ".join("".join(ET.fromstring(html).itertext()).split())
+
+
+def test_the_page_shows_the_headline_and_the_counts(tmp_path: Path):
+    text = text_of(page(tmp_path, scored(("a b c d e", "a x d e f"), ("f", "f")), "be test", {"Model": "runs/best"}))
+    for shown in ("be test", "50.00%", "3 errors in 6 words", "1 substituted", "1 deleted", "1 inserted"):
+        assert shown in text
+    assert "Model" in text
+    assert "runs/best" in text
+
+
+@pytest.mark.parametrize("normalize", [str.lower, Characters()], ids=["words", "characters"])
+def test_hostile_transcripts_stay_text(tmp_path: Path, normalize):
+    rows = [
+        Prediction(f"<i>{i}\0", ref, hyp, math.nan, 5, True, language='"><b>', speaker="<u>", problem="<script>")
+        for i, (ref, hyp) in enumerate(HOSTILE)
+    ]
+    html = page(tmp_path, score(rows, normalize), "<script>title</script>", {"<b>": "</dl><script>"})
+    tags = {element.tag for element in ET.fromstring(html).iter()}  # also says that the page is well-formed
+    assert not tags & {"script", "img", "u"}
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]", html)
+    assert "a␀b" in html
+    assert len(html) < 100_000  # long texts are cut, and the page says so
+    assert "characters)" in html
+
+
+def test_the_page_runs_nothing_and_loads_nothing(tmp_path: Path):
+    html = page(tmp_path, scored(*HOSTILE, ("a", "b")))
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            names = {name for name, _ in attributes}
+            assert tag not in {
+                "script",
+                "link",
+                "img",
+                "iframe",
+                "object",
+                "embed",
+                "base",
+                "form",
+                "a",
+                "use",
+                "image",
+            }
+            assert not names & {"src", "href", "xlink:href", "srcset", "style", "action"}
+            assert not any(name.startswith("on") for name in names)
+
+    Reader().feed(html)
+    style = html.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]+)"', html)
+    assert policy is not None
+    assert "default-src 'none'" in policy[1]
+    assert "unsafe-inline" not in policy[1]
+
+
+def test_transcripts_take_their_direction_from_their_own_first_letter(tmp_path: Path):
+    root = ET.fromstring(page(tmp_path, scored(("שלום עולם", "שלום"))))
+    directed = [element for element in root.iter() if element.get("dir") == "auto"]
+    texts = [" ".join("".join(element.itertext()).split()) for element in directed]
+    assert len(texts) == 3  # aligned, reference as written, hypothesis as written
+    assert all(text.startswith("שלום") for text in texts)
+
+
+def test_the_difference_of_every_word_is_marked(tmp_path: Path):
+    root = ET.fromstring(page(tmp_path, scored(("a b c", "a x c d"))))
+    (aligned,) = [element for element in root.iter("p") if element.get("class") == "aligned"]
+    cells = [(cell.get("class"), *("".join(part.itertext()) for part in cell)) for cell in aligned]
+    assert cells == [("hit", "a", "a"), ("sub", "b", "x"), ("hit", "c", "c"), ("ins", "", "d")]
+
+
+def test_the_worst_utterances_come_first_and_the_page_says_where_it_stops(tmp_path: Path):
+    pairs = [("a b", "a b"), ("a b", "x b"), ("a b", "x y"), ("a", "x y z"), ("", "noise"), ("c d e", "x y z")]
+    scores = scored(*pairs)
+    assert [row.prediction.id for row in worst(scores, 4)] == ["u3", "u5", "u2", "u1"]
+    assert "worst of" not in page(tmp_path, scores)
+
+    many = page(tmp_path, scored(*pairs * 200))
+    assert f"The {SHOWN_ROWS:,} worst of 1,000" in many
+    assert many.count("<article") == SHOWN_ROWS + 50  # 50 of those without a reference, in their own section
+    assert "50 of 200" in many
+
+
+def test_every_scored_utterance_is_in_the_histogram_once(tmp_path: Path):
+    root = ET.fromstring(page(tmp_path, scored(("a b", "a b"), ("a b", "a"), ("a", "x y"), ("a", "b"), ("", "b"))))
+    (drawing,) = [element for element in root.iter("svg") if element.get("class") == "histogram"]
+    texts = [(text.text or "", text.get("class")) for text in drawing.iter("text")]
+    counts = [text for text, kind in texts if kind is None]
+    labels = [text for text, kind in texts if kind == "axis"]
+    shown = {label: count for label, count in zip(labels, counts, strict=False) if count}
+    assert shown == {"0": "1", "50": "1", "100": "1", ">100": "1"}
+
+
+def test_what_distorts_the_rates_is_said_on_the_page_and_in_the_console(tmp_path: Path, capsys):
+    rows = [
+        Prediction("a", "x y", "x", 1.0, 444, hit_token_limit=True),
+        Prediction("b", "", "thank you", 1.0, 2),
+        Prediction("c", "x", "", 1.0, 0, problem="undecodable"),
+    ]
+    scores = score(rows, str.lower)
+    Console(width=200).print(table(scores, "test", 1.5))
+    for text in (text_of(page(tmp_path, scores)), " ".join(capsys.readouterr().out.split())):
+        for said in ("Empty references: 1", "model wrote on them: 2", "token limit: 1", "Empty hypotheses: 1"):
+            assert said in text
+        assert "undecodable 1" in text
+
+
+def test_a_set_without_reference_words_has_a_page_too(tmp_path: Path):
+    for scores in (scored(), scored(("", "a"))):
+        assert "n/a" in text_of(page(tmp_path, scores))
+        assert wer_line(scores) == "%WER n/a [ 0 / 0, 0 ins, 0 del, 0 sub ]"
+
+
+def test_a_language_without_spaces_is_judged_by_its_characters(tmp_path: Path):
+    html = page(tmp_path, scored(("今天天气", "今天气好"), normalize=Characters()))
+    assert html.index("<h2>CER</h2>") < html.index("<h2>WER</h2>")
+    assert "Utterances by CER" in html
+
+
+def test_a_report_takes_the_place_of_the_last_one_and_leaves_nothing_beside_it(tmp_path: Path):
+    for title in ("first", "second"):
+        html = page(tmp_path / "out", scored(("a", "b")), title)
+    assert "second" in html
+    assert [entry.name for entry in (tmp_path / "out").iterdir()] == ["report.html"]
+
+
+def test_the_line_to_grep_is_that_of_kaldi():
+    scores = scored(("a b c d e", "a x d e f"))
+    assert wer_line(scores) == "%WER 60.00 [ 3 / 5, 1 ins, 1 del, 1 sub ]"
+
+
+def test_the_console_table_shows_markup_and_control_characters_as_text(capsys):
+    Console(width=120).print(table(scored(("a b", "a c")), "[red]be[/] \x1b[2J[/oops]", 12.34))
+    shown = capsys.readouterr().out
+    assert "[red]be[/] ␛[2J[/oops]" in shown
+    assert "50.00%" in shown
+    assert "12.3" in shown

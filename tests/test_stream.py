@@ -1,0 +1,230 @@
+"""Rows to windows: slots divided over ranks and workers, unusable rows as empty slots, evaluation sets whole."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import WhisperProcessor
+
+from whisper_ft.audio import LogMel
+from whisper_ft.config import Source
+from whisper_ft.failure import UsageError
+from whisper_ft.labels import LabelEncoder, whisper_language
+from whisper_ft.model import load_whisper
+from whisper_ft.order import Order
+from whisper_ft.sources import Row, open_source
+from whisper_ft.stream import Share, Step, TrainStream, WindowReader, heard
+from whisper_ft.window import Unusable, Window
+
+
+@pytest.fixture(scope="session")
+def parts(micro_whisper: Path) -> tuple[Any, WhisperProcessor]:
+    return load_whisper(str(micro_whisper))
+
+
+@pytest.fixture(scope="session")
+def encode(parts: tuple[Any, WhisperProcessor]) -> LabelEncoder:
+    model, processor = parts
+    return LabelEncoder(
+        processor.tokenizer, model.generation_config, model.config.max_target_positions, "be", "transcribe"
+    )
+
+
+@pytest.fixture(scope="session")
+def log_mel(parts: tuple[Any, WhisperProcessor]) -> LogMel:
+    return LogMel(parts[1].feature_extractor)
+
+
+class Rows:
+    """A source in memory."""
+
+    def __init__(self, rows: list[Row], chunk: int = 4) -> None:
+        self._chunks = [rows[i : i + chunk] for i in range(0, len(rows), chunk)]
+        self.rows = [len(chunk) for chunk in self._chunks]
+        self.reads: list[int] = []
+
+    def read(self, chunk: int) -> list[Row]:
+        self.reads.append(chunk)
+        return self._chunks[chunk]
+
+    def row_id(self, chunk: int, row: int) -> str:
+        return self._chunks[chunk][row].id
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {}
+
+
+def clip(seconds: float, loudness: float = 0.1) -> bytes:
+    import io
+
+    file = io.BytesIO()
+    samples = loudness * np.sin(np.arange(int(seconds * 16000)) / 20)
+    soundfile.write(file, samples, 16000, format="FLAC")
+    return file.getvalue()
+
+
+def spoken(number: int, **fields: Any) -> Row:
+    return Row(**{"id": f"row-{number}", "audio": clip(1.0), "text": f"слова {number}"} | fields)
+
+
+@given(st.integers(1, 70), st.integers(1, 20), st.integers(1, 9))
+def test_every_slot_of_a_batch_belongs_to_one_micro_batch_of_one_rank(size: int, per_device: int, world: int):
+    shares = [Share(size, per_device, rank, world) for rank in range(world)]
+    assert len({share.accumulate for share in shares}) == 1, "every rank makes as many passes"
+    parts = [share.slots(i) for share in shares for i in range(share.accumulate)]
+    assert sorted(slot for part in parts for slot in part) == list(range(size))
+    assert max(len(part) for part in parts) <= per_device
+
+
+def stream(
+    source: Any, encode: LabelEncoder, log_mel: LogMel, share: Share, first_step: int = 0, workers: int = 0
+) -> Any:
+    order = Order(source.rows, seed=7, lanes=16, window=2)
+    reader = WindowReader(source, log_mel, encode, cached_chunks=64)
+    return TrainStream(reader, order, share, list, first_step=first_step, workers=workers)
+
+
+def ids(step: Step[list[Window]]) -> list[str]:
+    return [utterance for batch in step.micro_batches for window in batch for utterance in window.utterances]
+
+
+@pytest.mark.parametrize(("world", "per_device"), [(1, 3), (2, 8), (3, 2), (4, 1)])
+def test_ranks_together_draw_the_batch_that_one_process_draws(
+    encode: LabelEncoder, log_mel: LogMel, world: int, per_device: int
+):
+    source = Rows([spoken(i) for i in range(20)])
+    alone = stream(source, encode, log_mel, Share(8, 8, 0, 1))
+    ranks = [stream(source, encode, log_mel, Share(8, per_device, rank, world)) for rank in range(world)]
+    for _ in range(4):
+        together = [ids(rank.draw()) for rank in ranks]
+        whole = ids(alone.draw())
+        assert [whole[rank::world] for rank in range(world)] == together
+
+
+@pytest.mark.parametrize("first_step", [1, 5, 1000, 10**6])
+def test_a_stream_that_starts_later_goes_on_as_if_it_had_started_at_zero(
+    encode: LabelEncoder, log_mel: LogMel, first_step: int
+):
+    source = Rows([spoken(i) for i in range(20)])
+    order = Order(source.rows, seed=7, lanes=16, window=2)
+    drawn = ids(stream(source, encode, log_mel, Share(8, 8, 0, 1), first_step).draw())
+    places = [order.locate(first_step * 8 + slot) for slot in range(8)]
+    assert drawn == [source.row_id(place.chunk, place.row) for place in places]
+
+
+def test_workers_hand_over_the_same_windows_in_the_same_slots(corpus: Path, encode: LabelEncoder, log_mel: LogMel):
+    source = open_source(Source(path=str(corpus / "train")))
+    share = Share(7, 3, 0, 1)
+    inline = stream(source, encode, log_mel, share, first_step=2)
+    in_workers = stream(source, encode, log_mel, share, first_step=2, workers=2)
+    for _ in range(3):
+        expected, drawn = inline.draw(), in_workers.draw()
+        assert ids(drawn) == ids(expected)
+        for a, b in zip(chain(*expected.micro_batches), chain(*drawn.micro_batches), strict=True):
+            assert torch.equal(a.features, b.features)
+            assert a.tokens == b.tokens
+
+
+def test_an_unusable_row_leaves_its_slot_empty_and_moves_no_other(encode: LabelEncoder, log_mel: LogMel):
+    good = [spoken(i) for i in range(16)]
+    bad = [*good]
+    bad[3] = spoken(3, audio=b"not audio")
+    bad[9] = spoken(9, text="  ")
+    share = Share(16, 4, 0, 1)
+    whole, holed = stream(Rows(good), encode, log_mel, share).draw(), stream(Rows(bad), encode, log_mel, share).draw()
+    assert {(row.id, row.reason) for row in holed.unusable} == {("row-3", "decode_error"), ("row-9", "empty_label")}
+    assert ids(holed) == [name for name in ids(whole) if name not in ("row-3", "row-9")]
+    assert holed.utterances == 14
+    assert [len(batch) for batch in whole.micro_batches] == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"audio": b""}, "decode_error"),
+        ({"audio": clip(6.0)}, "too_long"),
+        ({"audio": clip(0.05)}, "too_short"),
+        ({"audio": clip(1.0, loudness=0.0)}, "silent"),
+        ({"text": ""}, "empty_label"),
+        ({"text": "вельмі " * 80}, "label_too_long"),
+    ],
+)
+def test_each_unusable_row_has_a_reason(encode: LabelEncoder, log_mel: LogMel, fields: dict[str, Any], reason: str):
+    reader = WindowReader(Rows([spoken(0, **fields)]), log_mel, encode, cached_chunks=1)
+    window = reader.window(0, 0)
+    assert isinstance(window, Unusable)
+    assert window.reason == reason
+
+
+def test_a_chunk_is_read_once_while_its_lane_is_in_it(encode: LabelEncoder, log_mel: LogMel):
+    source = Rows([spoken(i) for i in range(32)])
+    one_epoch = stream(source, encode, log_mel, Share(8, 8, 0, 1))
+    for _ in range(4):
+        one_epoch.draw()
+    assert sorted(source.reads) == list(range(8))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_an_evaluation_set_is_heard_whole_and_each_row_once(log_mel: LogMel, world: int):
+    source = Rows([spoken(i) for i in range(13)])
+    parts = [list(heard(source, log_mel, rank, world)) for rank in range(world)]
+    assert [utterance.index for part in parts for utterance in part] == list(range(13))
+    assert [utterance.row.id for part in parts for utterance in part] == [f"row-{i}" for i in range(13)]
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_evaluation_drops_nothing_that_training_could_not_use(log_mel: LogMel):
+    rows = [spoken(0), spoken(1, audio=b"not audio"), spoken(2, audio=clip(6.0)), spoken(3, text="")]
+    heard_rows = list(heard(Rows(rows), log_mel, 0, 1))
+    assert [utterance.problem for utterance in heard_rows] == [None, "decode_error", "too_long", None]
+    assert [round(utterance.seconds) for utterance in heard_rows] == [1, 0, 6, 1]
+
+
+def test_labels_carry_the_prompt_of_the_rows_own_language_and_task(parts: Any, encode: LabelEncoder):
+    tokenizer = parts[1].tokenizer
+
+    def prompt(tokens: list[int]) -> list[str]:
+        return tokenizer.convert_ids_to_tokens(tokens)[:4]
+
+    assert prompt(encode("а")) == ["<|startoftranscript|>", "<|be|>", "<|transcribe|>", "<|notimestamps|>"]
+    assert prompt(encode("a", "sv", "translate")) == [
+        "<|startoftranscript|>",
+        "<|sv|>",
+        "<|translate|>",
+        "<|notimestamps|>",
+    ]
+    assert tokenizer.decode(encode("Раз’яднаць, сям'я!"), skip_special_tokens=True) == "Раз’яднаць, сям'я!"
+    assert encode("а")[-1] == tokenizer.eos_token_id
+    assert encode("а").count(tokenizer.eos_token_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [("be", "be"), ("Belarusian", "be"), ("be-BY", "be"), ("sv_SE", "sv"), ("zh-CN", "zh"), ("Mandarin", "zh")],
+)
+def test_a_language_may_be_a_code_a_locale_or_a_name(given: str, code: str):
+    assert whisper_language(given) == code
+
+
+@pytest.mark.parametrize("given", ["xx", "", "klingon"])
+def test_an_unknown_language_is_refused(given: str):
+    with pytest.raises(UsageError, match="not one of Whisper's"):
+        whisper_language(given)
+
+
+def test_windows_of_a_real_corpus_fit_the_model(corpus: Path, parts: Any, encode: LabelEncoder, log_mel: LogMel):
+    model, _ = parts
+    source = open_source(Source(path=str(corpus / "train")))
+    reader = WindowReader(source, log_mel, encode, cached_chunks=8)
+    windows = [reader.window(chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)]
+    assert len(windows) == 100
+    for window in windows:
+        assert isinstance(window, Window), window
+        assert window.features.shape == (model.config.num_mel_bins, 2 * model.config.max_source_positions)
+        assert len(window.tokens) - 1 <= model.config.max_target_positions

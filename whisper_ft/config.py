@@ -1,0 +1,308 @@
+"""Every setting of a run: its meaning (the docstring under it is its --help), its default and its rule for resume.
+
+Each field of a training run carries a resume rule as data (`rule(...)`):
+  exact    must be what it was when the checkpoint was written: another value would be another run
+  change   may change when named in `--allow_change`; the resumed run is then no longer that of the old settings
+  free     may change at any time: it does not alter what is learned
+"""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from whisper_ft.schedule import Kind
+
+Rule = Literal["exact", "change", "free"]
+Precision = Literal["fp32", "bf16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def rule(kind: Rule, default: Any) -> Any:
+    """A dataclass field with a default and a resume rule."""
+    return field(default=default, metadata={"resume": kind})
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where utterances come from."""
+
+    path: str = rule("free", "")  # the same data may lie elsewhere; its fingerprint has to be the same
+    """Parquet file, folder, glob or fsspec address (hf://, s3://, gs://, https://) with audio bytes and transcripts."""
+    audio_column: str = rule("exact", "audio")
+    """Column that holds the audio: a struct of bytes and path, as the Hub writes it."""
+    text_column: str = rule("exact", "sentence")
+    """Column that holds the transcript."""
+    language: str | None = rule("exact", None)
+    """Whisper code or name of the language spoken; a `language` column wins. None: the model's own default."""
+    task: Literal["transcribe", "translate"] = rule("exact", "transcribe")
+    """What the decoder is asked to do; a `task` column wins."""
+
+
+@dataclass(frozen=True)
+class Data(Source):
+    """Training data and how it is read. Order and content depend on none of the `free` fields."""
+
+    lanes: int | None = rule("exact", None)
+    """Interleaved streams the data is read in. None: from batch.size, 16 to 64."""
+    window_chunks: int = rule("exact", 4)
+    """Chunks (parquet row groups) a lane shuffles together: more mixes better and takes more memory."""
+    workers: int = rule("free", 0)
+    """Processes that decode and compute log-mels, per rank; 0 does it in the training process."""
+    prefetch: int = rule("free", 4)
+    """Micro-batches that each worker prepares ahead."""
+    max_unusable_share: float = rule("free", 0.01)
+    """The run stops with exit code 4 once at least 20 rows, and more than this share, turned out to be unusable."""
+
+    def __post_init__(self) -> None:
+        _require(self.lanes is None or self.lanes >= 1, "data.lanes", self.lanes, "at least 1")
+        _require(self.window_chunks >= 1, "data.window_chunks", self.window_chunks, "at least 1")
+        _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        _require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")
+        _require(0 <= self.max_unusable_share <= 1, "data.max_unusable_share", self.max_unusable_share, "from 0 to 1")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model to start from."""
+
+    name: str = rule("exact", "openai/whisper-small")
+    """Name on the Hub or a local folder in the Hugging Face format."""
+    dropout: float | None = rule("change", None)
+    """Dropout probability while training; None keeps the checkpoint's own (0 for OpenAI's)."""
+
+    def __post_init__(self) -> None:
+        _require(self.dropout is None or 0 <= self.dropout < 1, "model.dropout", self.dropout, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How many utterances make a step, and how they fit."""
+
+    size: int = rule("exact", 16)
+    """Utterances per optimizer update, over all processes: the global batch."""
+    per_device: int = rule("free", 16)
+    """Utterances per forward pass on one device; the number of passes per update follows."""
+
+    def __post_init__(self) -> None:
+        _require(self.size >= 1, "batch.size", self.size, "at least 1")
+        _require(self.per_device >= 1, "batch.per_device", self.per_device, "at least 1")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """The optimizer."""
+
+    name: Literal["adamw"] = rule("change", "adamw")
+    """AdamW, fused where torch can."""
+    lr: float = rule("change", 1e-5)
+    """Peak learning rate; schedule.* says how it gets there and back."""
+    betas: tuple[float, float] = rule("change", (0.9, 0.98))
+    """Decay rates of the two moments."""
+    eps: float = rule("change", 1e-6)
+    """Added to the root of the second moment."""
+    weight_decay: float = rule("change", 0.0)
+    """Decoupled weight decay of matrices; norms, biases and positions have none."""
+    clip_norm: float = rule("change", 1.0)
+    """Largest gradient norm of an update; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, "optim.lr", self.lr, "above 0")
+        _require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
+        _require(self.eps > 0, "optim.eps", self.eps, "above 0")
+        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
+        _require(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "0 or more")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate over the run."""
+
+    kind: Kind = rule("change", "linear")
+    """Shape after the warm-up: linear or cosine down to 0, constant, or wsd (stable, then down over `decay`)."""
+    warmup: float = rule("change", 0.1)
+    """Updates of warm-up; below 1 a share of `steps`."""
+    decay: float = rule("change", 0.2)
+    """Updates of the final decay of wsd; below 1 a share of `steps`."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("warmup", self.warmup), ("decay", self.decay)):
+            allowed = value >= 0 and (value < 1 or value == int(value))
+            _require(allowed, f"schedule.{name}", value, "a whole number of updates, or a share of the run below 1")
+
+
+@dataclass(frozen=True)
+class Log:
+    """What is shown while training."""
+
+    every: int = rule("free", 25)
+    """Steps between two logged ones; 0 logs none."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "log.every", self.every, "0 or more")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How hypotheses are generated."""
+
+    batch_size: int = rule("free", 16)
+    """Utterances decoded together on one device."""
+    num_beams: int = rule("change", 1)
+    """1 is greedy."""
+    max_new_tokens: int | None = rule("change", None)
+    """Most tokens of a hypothesis. None: all that the decoder has room for."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require(self.num_beams >= 1, "num_beams", self.num_beams, "at least 1")
+        _require(
+            self.max_new_tokens is None or self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "above 0"
+        )
+
+
+@dataclass(frozen=True)
+class Eval(Decoding):
+    """Evaluation by generation while training; the best model is the one with the lowest WER."""
+
+    path: str = rule("change", "")
+    """Held-out utterances, in the same columns and language as data.*; empty evaluates nothing."""
+    every: int = rule("free", 500)
+    """Steps between two evaluations (there is always one at the end); 0 evaluates never."""
+    normalizer: str = rule("change", "golden")
+    """Applied to references and hypotheses before they are compared; see normalizers.py."""
+    max_utterances: int | None = rule("change", None)
+    """Evaluate on the first so many only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require(self.every >= 0, "eval.every", self.every, "0 or more")
+        _require(
+            self.max_utterances is None or self.max_utterances >= 1,
+            "eval.max_utterances",
+            self.max_utterances,
+            "above 0",
+        )
+
+
+@dataclass(frozen=True)
+class Save:
+    """Checkpoints to resume from."""
+
+    every: int = rule("free", 500)
+    """Steps between two checkpoints (one is always written at the end, and one for each new best)."""
+    keep: int = rule("free", 2)
+    """Newest checkpoints to keep, besides the best one; at least 2, so that a damaged one has a predecessor."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 0, "save.every", self.every, "0 or more")
+        _require(self.keep >= 2, "save.keep", self.keep, "at least 2")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Fine-tune Whisper: `./launch.sh --config FILE [--section.field VALUE ...]`."""
+
+    run_dir: Path = rule("free", Path("runs/default"))
+    """Everything the run writes; see README.txt in it."""
+    seed: int = rule("exact", 1)
+    """Order of the data, dropout, and whatever else is random."""
+    steps: int = rule("change", 4000)
+    """Optimizer updates of the whole run."""
+    resume: str = rule("free", "auto")
+    """auto: from the newest checkpoint in run_dir; never: only into an unused run_dir; best; or a checkpoint's path."""
+    allow_change: list[str] = field(default_factory=list, metadata={"resume": "free"})
+    """Settings with the rule `change` that may differ from the checkpoint's: --allow_change '[optim.lr, steps]'."""
+    precision: Precision = rule("change", "fp32")
+    """Arithmetic of forward and backward; weights, moments and loss are always float32."""
+    device: Device = rule("free", "auto")
+    """auto takes a GPU where there is one."""
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    batch: Batch = field(default_factory=Batch)
+    optim: Optim = field(default_factory=Optim)
+    schedule: Schedule = field(default_factory=Schedule)
+    log: Log = field(default_factory=Log)
+    eval: Eval = field(default_factory=Eval)
+    save: Save = field(default_factory=Save)
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(self.steps >= 1, "steps", self.steps, "at least 1")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a checkpoint by generation: `python evaluate.py --model DIR --data.path FILE_OR_DIR --out DIR`."""
+
+    model: str = ""
+    """Folder of a model (runs/NAME/best, say) or a name on the Hub."""
+    data: Source = field(default_factory=Source)
+    out: Path = Path("evaluation")
+    """Folder for summary.json, predictions.jsonl and report.html."""
+    decoding: Decoding = field(default_factory=Decoding)
+    normalizer: str = "golden"
+    """Applied to references and hypotheses before they are compared; see normalizers.py."""
+    max_utterances: int | None = None
+    """Score the first so many only."""
+    precision: Precision = "fp32"
+    """Arithmetic of encoder and decoder. A training run evaluates in its own `precision`."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.max_utterances is None or self.max_utterances >= 1, "max_utterances", self.max_utterances, "above 0"
+        )
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any], kind: Rule) -> list[tuple[str, Any, Any]]:
+    """(name, saved value, value now) of every setting under a rule that is not what it was; both as from `to_plain`."""
+    then, today = flatten(saved), flatten(now)
+    return [
+        (name, then.get(name), value)
+        for name, value in today.items()
+        if rules()[name] == kind and then.get(name, value) != value
+    ]
+
+
+def rules() -> dict[str, Rule]:
+    """The resume rule of every setting of a training run, by dotted name."""
+    return {name: found.metadata["resume"] for name, found in leaves(Config)}
+
+
+def to_plain(config: Config | EvaluateConfig) -> dict[str, Any]:
+    """Nested dict of JSON values, as written to run_dir/config.yaml and into checkpoints."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return dict(plain(asdict(config)))
+
+
+def _require(allowed: bool, name: str, value: Any, what: str) -> None:
+    if not allowed:
+        raise ValueError(f"--{name} must be {what}, got {value}")
+
+
+def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted name and dataclass field of every setting that is not a section."""
+    hints = get_type_hints(cls)
+    found: list[tuple[str, Any]] = []
+    for inner in fields(cls):
+        if is_dataclass(hints[inner.name]):
+            found += leaves(hints[inner.name], f"{prefix}{inner.name}.")
+        else:
+            found.append((f"{prefix}{inner.name}", inner))
+    return found
+
+
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict to {dotted name: value}."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,51 @@
+"""Packages that a script of ours hides: today the PyPI package `evaluate`.
+
+Python puts the folder of the running script first on sys.path, so next to our evaluate.py a plain
+`import evaluate` finds that script and runs it a second time. Import the package from here instead:
+
+    from whisper_ft.installed import evaluate
+"""
+
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import module_from_spec
+from typing import Any
+
+
+def import_package(name: str) -> Any:
+    """The package `name`, passing over every folder of sys.path where that name is a script or a bare folder.
+
+    sys.path stays as it is. The package takes the name in sys.modules, also from a script that holds it
+    already, so a plain `import` that comes later gets the package too.
+    """
+    present = sys.modules.get(name)
+    if _is_package(getattr(present, "__spec__", None)):
+        return present
+    spec = _find_package(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"the package {name} is not installed: pip install {name}", name=name)
+    module = module_from_spec(spec)
+    sys.modules[name] = module  # before it runs: the package imports its own submodules by name
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        # As the import statement does: no half-loaded package stays behind, and what was there returns.
+        del sys.modules[name]
+        if present is not None:
+            sys.modules[name] = present
+        raise
+    return sys.modules[name]
+
+
+def _find_package(name: str) -> ModuleSpec | None:
+    # One folder at a time: given all of sys.path, PathFinder would stop at the script. It reads "" as the cwd.
+    specs = (PathFinder.find_spec(name, [folder]) for folder in sys.path)
+    return next((spec for spec in specs if _is_package(spec)), None)
+
+
+def _is_package(spec: ModuleSpec | None) -> bool:
+    # A script has no search locations; a folder without __init__.py (a namespace) has no file.
+    return spec is not None and spec.submodule_search_locations is not None and spec.has_location
+
+
+evaluate = import_package("evaluate")

@@ -1,0 +1,107 @@
+"""The order of the training data: position in the global stream <-> (epoch, chunk, row), computed, never replayed.
+
+L lanes are interleaved: within an epoch of N rows, position j belongs to lane j % L. The epoch's chunks (parquet row
+groups, say) are permuted; each lane owns a contiguous stretch of that sequence of rows, so it reads few chunks at a
+time, and shuffles rows inside windows of K chunks. Everything is a hash of (seed, source, epoch, lane, window): the
+number of processes, workers and prefetched batches never enters. Design §4; evidence in docs/decisions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from whisper_ft.rng import permutation
+
+ORDER_VERSION = 1  # recorded in checkpoints; raise it whenever a position would come out differently
+
+_CHUNKS, _ROWS = 0, 1  # which permutation a hash is for
+
+
+class Place(NamedTuple):
+    """Where the utterance of one position is."""
+
+    epoch: int
+    chunk: int
+    row: int  # within the chunk
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    chunks: npt.NDArray[np.int64]  # [C] the chunks in this epoch's order
+    ends: npt.NDArray[np.int64]  # [C] rows up to and including each of them
+
+
+class Order:
+    """The infinite stream over one source: epoch after epoch, each a permutation of all its rows.
+
+    `rows` gives the number of rows of each chunk; `window` the number of chunks a lane shuffles together.
+    """
+
+    def __init__(self, rows: Sequence[int], *, seed: int, lanes: int, window: int, source: int = 0) -> None:
+        if lanes < 1 or window < 1 or sum(rows) < 1:
+            raise ValueError(f"an order needs rows, lanes and a window, got {sum(rows)}, {lanes} and {window}")
+        self.total = sum(rows)
+        self._rows = np.asarray(rows, dtype=np.int64)
+        self._seed, self._lanes, self._window, self._source = seed, lanes, window, source
+        self._epoch = lru_cache(maxsize=2)(self._permute_chunks)
+        # A lane stays in one window for many positions; its permutation is worth keeping.
+        self._shuffle = lru_cache(maxsize=2 * lanes)(self._permute_rows)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_epoch", "_shuffle")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._epoch = lru_cache(maxsize=2)(self._permute_chunks)
+        self._shuffle = lru_cache(maxsize=2 * self._lanes)(self._permute_rows)
+
+    def locate(self, position: int) -> Place:
+        """Epoch, chunk and row of a position; the cost does not depend on the position."""
+        number, j = divmod(position, self.total)
+        lane, offset = j % self._lanes, j // self._lanes
+        epoch = self._epoch(number)
+        begin, end = self._stretch(lane)
+        first_chunk = self._chunk_at(epoch, begin)
+
+        # The window around the row: `window` chunks counted from the lane's first, cut to the lane's stretch.
+        index = (self._chunk_at(epoch, begin + offset) - first_chunk) // self._window
+        low = first_chunk + index * self._window
+        high = min(low + self._window, len(epoch.ends))
+        window_begin = max(begin, int(epoch.ends[low - 1]) if low else 0)
+        window_end = min(end, int(epoch.ends[high - 1]))
+
+        shuffled = self._shuffle(window_end - window_begin, number, lane, index)
+        row = window_begin + int(shuffled[begin + offset - window_begin])
+        chunk = self._chunk_at(epoch, row)
+        return Place(number, int(epoch.chunks[chunk]), row - (int(epoch.ends[chunk - 1]) if chunk else 0))
+
+    def _stretch(self, lane: int) -> tuple[int, int]:
+        """Rows [begin, end) of the epoch's sequence that a lane owns; lengths differ by at most one."""
+        length, longer = divmod(self.total, self._lanes)
+        begin = lane * length + min(lane, longer)
+        return begin, begin + length + (lane < longer)
+
+    def _chunk_at(self, epoch: _Epoch, row: int) -> int:
+        """Index in the epoch's sequence of the chunk that holds a row; empty chunks are passed over."""
+        return int(np.searchsorted(epoch.ends, row, side="right"))
+
+    def _permute_chunks(self, number: int) -> _Epoch:
+        chunks = permutation(len(self._rows), self._seed, self._source, number, _CHUNKS)
+        return _Epoch(chunks, np.cumsum(self._rows[chunks]))
+
+    def _permute_rows(self, n: int, number: int, lane: int, window: int) -> npt.NDArray[np.int64]:
+        return permutation(n, self._seed, self._source, number, _ROWS, lane, window)
+
+
+def default_lanes(batch_size: int) -> int:
+    """Lanes for a global batch: as many, within 16 to 64, and dividing or being divided by it.
+
+    Then each slot of a batch stays in one lane, and no two readers share a chunk. Never taken from the machine.
+    """
+    if batch_size <= 16:
+        return batch_size * -(-16 // batch_size)
+    return max((lanes for lanes in range(16, 65) if batch_size % lanes == 0), default=64)

@@ -1,0 +1,48 @@
+"""Randomness as a pure function of where it is used: hashing counters instead of saving generator states.
+
+Nothing here is saved in a checkpoint, so nothing can be missing from one, and whatever else draws random numbers
+between two steps (an evaluation, a progress bar, a library) cannot change the training.
+"""
+
+import hashlib
+import random
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, the increment of splitmix64
+_MASK = (1 << 64) - 1
+
+UInt64s = npt.NDArray[np.uint64]
+
+
+def _splitmix64(x: UInt64s) -> UInt64s:
+    """The finaliser of splitmix64 (Steele, Lea, Flood 2014): a bijection of 64-bit integers that mixes every bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def hash64(*key: int) -> int:
+    """64-bit hash of a tuple of non-negative integers."""
+    state = 0
+    for part in key:
+        state = (state + _GOLDEN + part) & _MASK
+        state = int(_splitmix64(np.array([state], dtype=np.uint64))[0])
+    return state
+
+
+def permutation(n: int, *key: int) -> npt.NDArray[np.int64]:  # -> [n]
+    """Permutation of range(n) that depends on `key` alone: no library's generator, so no upgrade can change it."""
+    counters = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(hash64(*key))
+    return np.argsort(_splitmix64(counters), kind="stable").astype(np.int64)
+
+
+def reseed(seed: int, step: int, micro_batch: int, rank: int) -> None:
+    """Start torch (all devices), numpy and random anew for one micro-batch, whatever was drawn before it."""
+    digest = hashlib.blake2b(f"{seed}/{step}/{micro_batch}/{rank}".encode(), digest_size=8).digest()
+    number = int.from_bytes(digest, "little")
+    torch.manual_seed(number)
+    np.random.seed(number & 0xFFFFFFFF)
+    random.seed(number)

@@ -1,0 +1,387 @@
+"""What a transcription got wrong: error counts of utterances, summed first and divided once."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import datasets
+from rapidfuzz.distance import Levenshtein
+
+from whisper_ft.durable import write_json
+from whisper_ft.installed import evaluate
+
+WORDS = "words"
+IDENTITY = ("name", "language", "version", "fingerprint")  # of a normaliser: other rules, other figures
+CHARACTERS = "characters"  # for scripts without spaces: the headline is the CER
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One utterance as the model transcribed it."""
+
+    id: str
+    ref: str
+    hyp: str
+    audio_seconds: float
+    hyp_tokens: int
+    hit_token_limit: bool = False
+    language: str | None = None
+    speaker: str | None = None
+    problem: str | None = None  # reason code of a row that could not be decoded or was cut; it is scored all the same
+
+
+@dataclass(frozen=True)
+class ErrorCount:
+    """Counts of one alignment, or of many summed. There is no way to add rates, so none can be averaged by mistake."""
+
+    hits: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    def __add__(self, other: "ErrorCount") -> "ErrorCount":
+        return ErrorCount(
+            self.hits + other.hits,
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+        )
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions together."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def reference_length(self) -> int:
+        """Words (or characters) that the reference has."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def rate(self) -> float | None:
+        """Errors per word (or character) of the reference, as a fraction; None where the reference has none."""
+        return self.errors / self.reference_length if self.reference_length else None
+
+
+def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
+    """The errors of the cheapest alignment. Their sum is unique; among equals, rapidfuzz picks the split into kinds."""
+    kinds = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
+    substitutions, deletions, insertions = kinds["replace"], kinds["delete"], kinds["insert"]
+    return ErrorCount(len(reference) - substitutions - deletions, substitutions, deletions, insertions)
+
+
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs (from the reference, from the hypothesis) along the alignment that `count_errors` counts; "" for none."""
+    pairs: list[tuple[str, str]] = []
+    for edit in Levenshtein.opcodes(reference, hypothesis):
+        left = reference[edit.src_start : edit.src_end]
+        right = hypothesis[edit.dest_start : edit.dest_end]
+        if edit.tag == "delete":
+            pairs += [(token, "") for token in left]
+        elif edit.tag == "insert":
+            pairs += [("", token) for token in right]
+        else:  # equal and replace: as long on both sides
+            pairs += zip(left, right, strict=True)
+    return pairs
+
+
+class WordErrors(evaluate.Metric):  # type: ignore[misc]  # the library is untyped
+    """Corpus WER and CER of texts, taken as they come: words are what whitespace separates.
+
+    Utterances with an empty reference are left out of both rates. Under "utterances" stand the counts of each one,
+    (words, characters), in the order given.
+    """
+
+    def _info(self) -> Any:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="Word and character error rate over a whole test set",
+            citation="",
+            inputs_description="predictions and references: lists of texts, one per utterance",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _build_data_dir(self) -> str:
+        # The library makes a folder under HF_HOME here even when nothing will be written to it: a read-only home would
+        # end an evaluation after all its work.
+        return str(super()._build_data_dir()) if not self.keep_in_memory else ""
+
+    def _compute(
+        self, predictions: Sequence[str], references: Sequence[str], count_spaces: bool = True
+    ) -> dict[str, Any]:
+        def characters_of(text: str) -> str:
+            return text if count_spaces else "".join(text.split())
+
+        utterances = [
+            (count_errors(ref.split(), hyp.split()), count_errors(characters_of(ref), characters_of(hyp)))
+            for hyp, ref in zip(predictions, references, strict=True)
+        ]
+        scored = [pair for pair, ref in zip(utterances, references, strict=True) if ref.strip()]
+        words = total(pair[0] for pair in scored)
+        characters = total(pair[1] for pair in scored)
+        return {
+            "wer": words.rate,
+            "cer": characters.rate,
+            "words": words,
+            "characters": characters,
+            "utterances": utterances,
+        }
+
+
+def word_errors() -> WordErrors:
+    """The metric, keeping its texts in memory: as files they would lie under one name and lock for every process."""
+    return WordErrors(keep_in_memory=True)
+
+
+def total(counts: Iterable[ErrorCount]) -> ErrorCount:
+    """The sum of the counts."""
+    return sum(counts, start=ErrorCount())
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """One prediction with its normalised texts and its errors."""
+
+    prediction: Prediction
+    ref_norm: str
+    hyp_norm: str
+    words: ErrorCount
+    chars: ErrorCount
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the row counts in WER and CER: its normalised reference is not empty."""
+        return bool(self.ref_norm)
+
+    def record(self) -> dict[str, Any]:
+        """The row of predictions.jsonl: safe for JSON and for UTF-8."""
+        row = asdict(self.prediction) | {"ref_norm": self.ref_norm, "hyp_norm": self.hyp_norm}
+        row = {key: _encodable(value) if isinstance(value, str) else value for key, value in row.items()}
+        row["audio_seconds"] = _finite(self.prediction.audio_seconds)
+        row["words"] = self.words.reference_length
+        row |= {key: getattr(self.words, key) for key in ("hits", "substitutions", "deletions", "insertions")}
+        row |= {"chars": self.chars.reference_length, "char_errors": self.chars.errors}
+        return row | {"wer": self.words.rate, "cer": self.chars.rate}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A scored test set: the totals of the normalised texts, and of the texts as written (orthographic)."""
+
+    rows: tuple[ScoredRow, ...]  # in the order of the predictions
+    words: ErrorCount
+    chars: ErrorCount
+    words_orthographic: ErrorCount  # after NFC and single spaces, nothing else: case and punctuation count
+    chars_orthographic: ErrorCount
+    unit: str | None = None  # WORDS or CHARACTERS, where the normaliser says which one to judge by
+    normalizer: Mapping[str, str] = field(default_factory=dict)  # name, language, version, fingerprint of the rules
+
+    @property
+    def wer(self) -> float | None:
+        """Word error rate of the normalised texts, as a fraction; None without a single word to compare with."""
+        return self.words.rate
+
+    @property
+    def cer(self) -> float | None:
+        """Character error rate of the normalised texts, single spaces counted, as a fraction or None."""
+        return self.chars.rate
+
+    @property
+    def headline(self) -> tuple[str, float | None]:
+        """Name and value of the rate to judge by: CER where a language is written without spaces, else WER."""
+        return ("cer", self.cer) if self.unit == CHARACTERS else ("wer", self.wer)
+
+    @property
+    def wer_orthographic(self) -> float | None:
+        """Word error rate of the texts as written, over the same utterances."""
+        return self.words_orthographic.rate
+
+    @property
+    def cer_orthographic(self) -> float | None:
+        """Character error rate of the texts as written, over the same utterances."""
+        return self.chars_orthographic.rate
+
+    @property
+    def utterances(self) -> int:
+        """All utterances, those with an empty reference too."""
+        return len(self.rows)
+
+    @property
+    def scored_utterances(self) -> int:
+        """Utterances that count in WER and CER."""
+        return sum(row.is_scored for row in self.rows)
+
+    @property
+    def ser(self) -> float | None:
+        """Share of the scored utterances that have an error (sentence error rate)."""
+        wrong = sum(row.is_scored and row.ref_norm != row.hyp_norm for row in self.rows)
+        return wrong / self.scored_utterances if self.scored_utterances else None
+
+    @property
+    def empty_references(self) -> int:
+        """Utterances left out of WER and CER, because nothing remains of the reference."""
+        return self.utterances - self.scored_utterances
+
+    @property
+    def words_on_empty_references(self) -> int:
+        """Words that the model wrote where the reference has none: speech invented on silence."""
+        return sum(row.words.insertions for row in self.rows if not row.is_scored)
+
+    @property
+    def empty_hypotheses(self) -> int:
+        """Scored utterances for which the model wrote nothing: all deletions."""
+        return sum(row.is_scored and not row.hyp_norm for row in self.rows)
+
+    @property
+    def audio_seconds(self) -> float:
+        """Length of all audio; a row whose length nobody knows adds nothing."""
+        return math.fsum(_finite(row.prediction.audio_seconds) or 0.0 for row in self.rows)
+
+    @property
+    def token_limit_hits(self) -> int:
+        """Hypotheses that ran into the token limit: their ends are missing."""
+        return sum(row.prediction.hit_token_limit for row in self.rows)
+
+    @property
+    def problems(self) -> dict[str, int]:
+        """How many rows have each reason code."""
+        return dict(sorted(Counter(row.prediction.problem for row in self.rows if row.prediction.problem).items()))
+
+    def errors_of(self, row: ScoredRow) -> ErrorCount:
+        """The counts to judge a row by: of words, or of characters if that is the unit."""
+        return row.chars if self.unit == CHARACTERS else row.words
+
+    def summary(self) -> dict[str, Any]:
+        """The totals, ready for JSON: rates are fractions, or null where there is nothing to divide by."""
+        unit = {} if self.unit is None else {"unit": self.unit}
+        rules = {"normalizer": dict(self.normalizer)} if self.normalizer else {}
+        return (
+            unit
+            | rules
+            | {
+                "wer": self.wer,
+                "cer": self.cer,
+                "wer_orthographic": self.wer_orthographic,
+                "cer_orthographic": self.cer_orthographic,
+                "ser": self.ser,
+                "utterances": self.utterances,
+                "scored_utterances": self.scored_utterances,
+                "words": self.words.reference_length,
+                "hits": self.words.hits,
+                "substitutions": self.words.substitutions,
+                "deletions": self.words.deletions,
+                "insertions": self.words.insertions,
+                "chars": self.chars.reference_length,
+                "char_substitutions": self.chars.substitutions,
+                "char_deletions": self.chars.deletions,
+                "char_insertions": self.chars.insertions,
+                "empty_references": self.empty_references,
+                "words_on_empty_references": self.words_on_empty_references,
+                "empty_hypotheses": self.empty_hypotheses,
+                "token_limit_hits": self.token_limit_hits,
+                "problems": {_encodable(reason): count for reason, count in self.problems.items()},
+                "audio_seconds": round(self.audio_seconds, 3),
+            }
+        )
+
+
+def score(predictions: Sequence[Prediction], normalize: Callable[[str], str]) -> Scores:
+    """The predictions compared with their references, after `normalize` and as written.
+
+    A row with an empty normalised reference has no rate: it is left out of both and reported. An empty
+    hypothesis is deletions. `normalize` may carry an attribute `unit`, WORDS or CHARACTERS.
+    """
+    _refuse_duplicates(predictions)
+    refs = [_encodable(p.ref) for p in predictions]
+    hyps = [_encodable(p.hyp) for p in predictions]
+    ref_norms = [_single_spaces(normalize(ref)) for ref in refs]
+    hyp_norms = [_single_spaces(normalize(hyp)) for hyp in hyps]
+    unit = getattr(normalize, "unit", None)
+    count_spaces = unit != CHARACTERS  # where a script has none, one that a model writes is no error
+    normalised = word_errors().compute(predictions=hyp_norms, references=ref_norms, count_spaces=count_spaces)
+
+    # The same utterances as above, so that the two rates differ by the spelling alone.
+    kept = [index for index, ref in enumerate(ref_norms) if ref]
+    orthographic = word_errors().compute(
+        predictions=[as_written(hyps[index]) for index in kept],
+        references=[as_written(refs[index]) for index in kept],
+        count_spaces=count_spaces,
+    )
+    return Scores(
+        rows=tuple(
+            ScoredRow(prediction, ref, hyp, words, chars)
+            for prediction, ref, hyp, (words, chars) in zip(
+                predictions, ref_norms, hyp_norms, normalised["utterances"], strict=True
+            )
+        ),
+        words=normalised["words"],
+        chars=normalised["characters"],
+        words_orthographic=orthographic["words"],
+        chars_orthographic=orthographic["characters"],
+        unit=unit,
+        normalizer={name: str(getattr(normalize, name)) for name in IDENTITY if hasattr(normalize, name)},
+    )
+
+
+def as_written(text: str) -> str:
+    """The text in NFC with single spaces: what orthographic scores compare."""
+    return _single_spaces(unicodedata.normalize("NFC", text))
+
+
+def save_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write the summary as JSON under exactly this name, complete or not at all; NaN is refused.
+
+    `evaluate.save` adds the time, the versions and the commit of the current folder, in keys that begin with an
+    underscore. It would write in place, in one line and NaN too, so its file is only the draft.
+    """
+    if _has_commit():
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder, path.name).with_suffix(".json")  # it takes a name without suffix for a folder
+            evaluate.save(draft, **summary)
+            stamped = json.loads(draft.read_text(encoding="utf-8"))
+    else:  # the same keys; evaluate.save would die without git, and outside a repository git prints "fatal: …"
+        stamped = summary | {
+            "_timestamp": datetime.now().isoformat(),
+            "_git_commit_hash": None,
+            "_evaluate_version": evaluate.__version__,
+            "_python_version": sys.version,
+            "_interpreter_path": sys.executable,
+        }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, stamped)
+
+
+def _has_commit() -> bool:
+    """Whether the current folder belongs to a git repository that has a commit, on a machine that has git."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+    return shutil.which("git") is not None and not subprocess.run(command, capture_output=True, check=False).returncode
+
+
+def _refuse_duplicates(predictions: Sequence[Prediction]) -> None:
+    repeated = [name for name, count in Counter(p.id for p in predictions).items() if count > 1]
+    if repeated:
+        named = ", ".join(repr(name) for name in repeated[:5]) + (", …" if len(repeated) > 5 else "")
+        raise ValueError(f"every utterance must be scored once, but {len(repeated)} ids occur more than once: {named}")
+
+
+def _single_spaces(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _encodable(text: str) -> str:
+    """The text with U+FFFD for lone surrogates: "\\ud83d" alone is legal in JSON, but nothing can write it as UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,208 @@
+"""Rows to windows, by position: who reads what, in worker processes or inline, and the micro-batches of a step.
+
+Ranks and workers only divide the slots of a batch; what is in a slot is decided by the order. Nothing here is saved:
+a stream that starts at a step is a function of that step.
+"""
+
+import multiprocessing
+import signal
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from whisper_ft.audio import LogMel, decode
+from whisper_ft.labels import LabelEncoder
+from whisper_ft.order import Order
+from whisper_ft.sources import Row, Source
+from whisper_ft.window import Unusable, UnusableError, Window
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which slots of a global batch are this process's: slot s of the batch goes to rank s % world."""
+
+    batch_size: int  # global
+    per_device: int
+    rank: int
+    world: int
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches per step: the same on every rank, also where the slots do not divide evenly."""
+        return -(-self.batch_size // (self.world * self.per_device))
+
+    def slots(self, micro_batch: int) -> range:
+        """This rank's slots in one micro-batch; at the end of an uneven batch there may be none."""
+        mine = range(self.rank, self.batch_size, self.world)
+        return mine[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
+
+
+class WindowReader:
+    """Windows of a source by chunk and row. Keeps the chunks that the lanes are in, so that each is read about once."""
+
+    def __init__(self, source: Source, log_mel: LogMel, encode: LabelEncoder, cached_chunks: int) -> None:
+        self._source, self._log_mel, self._encode = source, log_mel, encode
+        self._cached_chunks = cached_chunks
+        self._chunks: OrderedDict[int, Sequence[Row]] = OrderedDict()
+
+    def row(self, chunk: int, row: int) -> Row:
+        """A row, through the cache."""
+        if chunk not in self._chunks:
+            self._chunks[chunk] = self._source.read(chunk)
+            if len(self._chunks) > self._cached_chunks:
+                self._chunks.popitem(last=False)
+        self._chunks.move_to_end(chunk)
+        return self._chunks[chunk][row]
+
+    def window(self, chunk: int, row: int) -> Window | Unusable:
+        """The model's input and target for one row, or why there is none."""
+        utterance = self.row(chunk, row)
+        try:
+            tokens = self._encode(utterance.text, utterance.language, utterance.task)
+            waveform = decode(utterance.audio, self._log_mel.sample_rate, self._log_mel.window_seconds)
+            if not waveform.any():
+                raise UnusableError("silent", "every sample is zero, but there is a transcript")
+        except UnusableError as unusable:
+            return Unusable(utterance.id, unusable.reason, unusable.detail)
+        return Window(self._log_mel(waveform), tokens, (utterance.id,))
+
+
+class _Slots(IterableDataset[list[Window | Unusable]]):
+    """What one worker prepares: of each micro-batch, its part of the slots. Runs in the worker process."""
+
+    def __init__(self, reader: WindowReader, order: Order, share: Share, first_step: int) -> None:
+        self._reader, self._order, self._share, self._first_step = reader, order, share, first_step
+
+    def __iter__(self) -> Iterator[list[Window | Unusable]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        step = self._first_step
+        while True:
+            for micro_batch in range(self._share.accumulate):
+                slots = self._share.slots(micro_batch)[number::workers]
+                yield [self._window(step * self._share.batch_size + slot) for slot in slots]
+            step += 1
+
+    def _window(self, position: int) -> Window | Unusable:
+        place = self._order.locate(position)
+        return self._reader.window(place.chunk, place.row)
+
+
+@dataclass(frozen=True)
+class Step(Generic[Batch]):
+    """What a rank trains on in one step."""
+
+    micro_batches: list[Batch]
+    unusable: list[Unusable]
+    utterances: int
+
+
+class Totals(NamedTuple):
+    """What all ranks together train on in one step."""
+
+    label_tokens: int
+    utterances: int
+    unusable: int
+
+
+class TrainStream(Generic[Batch]):
+    """The steps of a run from `first_step` on, one at a time.
+
+    With n workers each prepares every n-th slot of a micro-batch, so n parts make one; DataLoader hands them over in
+    turn. Their windows are then put back into the order of the slots.
+    """
+
+    def __init__(
+        self,
+        reader: WindowReader,
+        order: Order,
+        share: Share,
+        collate: Callable[[Sequence[Window]], Batch],
+        *,
+        first_step: int,
+        workers: int = 0,
+        prefetch: int = 4,
+    ) -> None:
+        self._collate, self._share, self._workers = collate, share, max(workers, 1)
+        options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
+        if workers:
+            # Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit. The server
+            # that workers are forked from loads once what each of them would otherwise load again, for seconds.
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([name for name in sys.modules if name.startswith("whisper_ft.")])
+            options["multiprocessing_context"] = context
+            options |= {"prefetch_factor": prefetch, "worker_init_fn": _ignore_signals}
+        self._loader = DataLoader(_Slots(reader, order, share, first_step), **options)
+        self._parts: Iterator[list[Window | Unusable]] | None = None
+
+    def draw(self) -> Step[Batch]:
+        """This rank's micro-batches of the next step."""
+        if self._parts is None:
+            self._parts = iter(self._loader)
+        micro_batches, unusable, utterances = [], [], 0
+        for _ in range(self._share.accumulate):
+            slots = _interleave([next(self._parts) for _ in range(self._workers)])
+            windows = [slot for slot in slots if isinstance(slot, Window)]
+            unusable += [slot for slot in slots if isinstance(slot, Unusable)]
+            utterances += sum(len(window.utterances) for window in windows)
+            micro_batches.append(self._collate(windows))
+        return Step(micro_batches, unusable, utterances)
+
+
+def _interleave(parts: Sequence[Sequence[Window | Unusable]]) -> list[Window | Unusable]:
+    """Undo `slots[worker::workers]`."""
+    return [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]
+
+
+def _ignore_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM are the loop's to handle: it finishes the step and saves, and needs its workers for that.
+
+    A terminal and Slurm send them to every process of a run. Workers end when the loop does.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One utterance to transcribe; never left out: where it has a problem, the features are what could be heard."""
+
+    index: int  # position in the set, counted over all ranks
+    row: Row
+    features: torch.Tensor  # [M, T]
+    seconds: float
+    language: str | None
+    problem: str | None
+
+
+def heard(source: Source, log_mel: LogMel, rank: int, world: int, max_utterances: int | None = None) -> Iterator[Heard]:
+    """This rank's contiguous part of a set, in order, each row exactly once over the ranks."""
+    total = min(sum(source.rows), max_utterances or sum(source.rows))
+    begin, end = rank * total // world, (rank + 1) * total // world
+    index = 0
+    for chunk, rows in enumerate(source.rows):
+        if index + rows > begin and index < end:
+            for offset, row in islice(enumerate(source.read(chunk)), max(begin - index, 0), end - index):
+                yield _hear(index + offset, row, log_mel)
+        index += rows
+
+
+def _hear(index: int, row: Row, log_mel: LogMel) -> Heard:
+    """Features of a row; of silence, with the reason, when it cannot be decoded, and of its beginning when too long."""
+    problem = None
+    try:
+        waveform = decode(row.audio, log_mel.sample_rate, max_seconds=3600.0)
+        if len(waveform) > log_mel.window_samples:
+            problem = "too_long"
+    except UnusableError as unusable:
+        waveform, problem = torch.zeros(0).numpy(), unusable.reason
+    seconds = len(waveform) / log_mel.sample_rate
+    return Heard(index, row, log_mel(waveform), seconds, row.language, problem)
