@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import traceback
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -129,11 +129,11 @@ def train(run: Run, accelerator: accelerate.Accelerator) -> int:
     state = saved = restore(run)
     model = accelerator.prepare(run.model)  # DDP; not the optimizer, stream or schedule, which the loop owns
     model.train()
-    stream, pace = run.stream(state.step), Pace()
+    pace = Pace()
     run.stop.listen()
     stopping = False
 
-    with tracker.live(state.step):
+    with closing(run.stream(state.step)) as stream, tracker.live(state.step):
         while state.step < config.steps and not stopping:
             with pace.training():
                 # One step: this rank's micro-batches, weighed by the label tokens of every rank.

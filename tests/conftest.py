@@ -126,7 +126,13 @@ class Trainer:
         return run("train.py", *self.arguments(name, **settings), processes=processes)
 
     def interrupt(
-        self, name: str, when: Callable[[Path], bool], with_signal: signal.Signals, processes: int = 1, **settings: Any
+        self,
+        name: str,
+        when: Callable[[Path], bool],
+        with_signal: signal.Signals,
+        processes: int = 1,
+        only_children: bool = False,
+        **settings: Any,
     ) -> int:
         """Start a run, send all its processes a signal as soon as something is so, and give the exit code."""
         started = subprocess.Popen(
@@ -142,7 +148,8 @@ class Trainer:
             time.sleep(0.005)
         assert started.poll() is None, "the run ended before it was interrupted"
         # torchrun starts each worker in a session of its own: a signal to the launcher's group would miss them.
-        for process in [*psutil.Process(started.pid).children(recursive=True), psutil.Process(started.pid)]:
+        trainer = psutil.Process(started.pid)
+        for process in [*trainer.children(recursive=True), *([] if only_children else [trainer])]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(with_signal)
         return started.wait(START_SECONDS)

@@ -86,6 +86,15 @@ def test_a_stop_signal_saves_at_once_and_the_same_command_goes_on(train: Trainer
     assert digest(train("stopped", save__every=0)) == digest(uninterrupted[1])
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_to_the_data_workers_alone_changes_nothing(
+    train: Trainer, uninterrupted: dict[int, Path], number: signal.Signals
+):
+    """Neither they nor the server they are forked from may end before the loop does."""
+    assert train.interrupt("deaf", logged(1), number, only_children=True, data__workers=2) == 0
+    assert digest(train.folder / "deaf") == digest(uninterrupted[1])
+
+
 def test_a_stop_signal_to_every_process_is_no_accident_of_the_workers(train: Trainer, uninterrupted: dict[int, Path]):
     """A terminal and Slurm signal the data workers too."""
     assert train.interrupt("stopped", logged(3), signal.SIGTERM, data__workers=2, save__every=0) == 75

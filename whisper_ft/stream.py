@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import forkserver
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -137,15 +138,17 @@ class TrainStream(Generic[Batch]):
             # Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit. The server
             # that workers are forked from loads once what each of them would otherwise load again, for seconds.
             context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([name for name in sys.modules if name.startswith("whisper_ft.")])
-            options["multiprocessing_context"] = context
-            options |= {"prefetch_factor": prefetch, "worker_init_fn": _ignore_signals}
+            loaded = [name for name in sys.modules if name.startswith("whisper_ft.")]
+            context.set_forkserver_preload(loaded)
+            options |= {"multiprocessing_context": context, "prefetch_factor": prefetch, "worker_init_fn": _deafen}
         self._loader = DataLoader(_Slots(reader, order, share, first_step), **options)
         self._parts: Iterator[list[Window | Unusable]] | None = None
 
     def draw(self) -> Step[Batch]:
         """This rank's micro-batches of the next step."""
         if self._parts is None:
+            if self._loader.num_workers:
+                _start_worker_server()
             self._parts = iter(self._loader)
         micro_batches, unusable, utterances = [], [], 0
         for _ in range(self._share.accumulate):
@@ -156,19 +159,35 @@ class TrainStream(Generic[Batch]):
             micro_batches.append(self._collate(windows))
         return Step(micro_batches, unusable, utterances)
 
+    def close(self) -> None:
+        """End the workers, also one that is stuck in a read: they hold nothing, and hear no other signal."""
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        self._parts = None
+
+
+def _deafen(_: int = 0) -> dict[signal.Signals, Any]:
+    """Make this process ignore Ctrl-C and SIGTERM; gives what it did before.
+
+    A terminal and Slurm send them to every process of a run. They are the loop's to handle: it finishes the step and
+    saves, and needs its workers for that.
+    """
+    return {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _start_worker_server() -> None:
+    """Start the server that workers are forked from, as deaf as they are: a worker ends when its parent is gone."""
+    before = _deafen()  # inherited by what is started meanwhile
+    try:
+        forkserver.ensure_running()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 
 def _interleave(parts: Sequence[Sequence[Window | Unusable]]) -> list[Window | Unusable]:
     """Undo `slots[worker::workers]`."""
     return [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]
-
-
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and SIGTERM are the loop's to handle: it finishes the step and saves, and needs its workers for that.
-
-    A terminal and Slurm send them to every process of a run. Workers end when the loop does.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
