@@ -24,13 +24,7 @@ def main() -> None:
     with Watch() as watch:
         model, processor = load_whisper(task.model)
         model.eval()
-        encode = LabelEncoder(
-            processor.tokenizer,
-            model.generation_config,
-            model.config.max_target_positions,
-            task.language,
-            "transcribe",
-        )
+        encode = LabelEncoder.of(model, processor.tokenizer, task.language, "transcribe")
         transcriber = Transcriber(model, processor.tokenizer, encode, Decoding(batch_size=task.batch), "fp32")
         source, log_mel = (
             open_source(Source(path=task.data, language=task.language)),

@@ -1,15 +1,18 @@
 """Loading and exporting: what is checked, what is repaired, and that nothing is lost on the way."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
+from safetensors.torch import load_file, save_file
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
 
 from whisper_ft.failure import UsageError
-from whisper_ft.model import export, load_whisper
+from whisper_ft.model import complete_generation_config, export, load_whisper
 
 
 def test_weights_are_float32_also_where_they_are_stored_in_float16(tmp_path: Path, micro_whisper: Path):
@@ -55,13 +58,37 @@ def test_dropout_is_set_by_the_configuration(micro_whisper: Path):
     assert model.model.decoder.layers[0].dropout == 0.25
 
 
-def edited(micro_whisper: Path, folder: Path, file: str, edit: Any) -> Path:
-    model, processor = load_whisper(str(micro_whisper))
-    export(model, processor, folder, "")
-    content = json.loads((folder / file).read_text())
-    edit(content)
-    (folder / file).write_text(json.dumps(content))
+def test_dropout_of_the_training_is_not_exported_and_nothing_else_of_the_config_changes(
+    tmp_path: Path, micro_whisper: Path
+):
+    source = edited(micro_whisper, tmp_path / "source", "config.json", lambda c: c.update(dropout=0.125, custom=[1]))
+    model, processor = load_whisper(str(source), dropout=0.5)
+    assert model.model.decoder.dropout == model.model.encoder.layers[1].dropout == 0.5
+    export(model, processor, tmp_path / "out", "")
+    assert content(tmp_path / "out" / "config.json") == content(source / "config.json")
+
+
+def content(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def edited(micro_whisper: Path, folder: Path, file: str, edit: Callable[[Any], None]) -> Path:
+    """The micro model with something changed in one of its JSON files."""
+    shutil.copytree(micro_whisper, folder, dirs_exist_ok=True)
+    changed = content(folder / file)
+    edit(changed)
+    (folder / file).write_text(json.dumps(changed))
     return folder
+
+
+def refusal(folder: Path) -> str:
+    """What is said of a folder that cannot be used; one line."""
+    with pytest.raises(UsageError) as refused:
+        load_whisper(str(folder))
+    told = str(refused.value)
+    assert "\n" not in told
+    assert told.startswith(str(folder))
+    return told.removeprefix(str(folder))
 
 
 @pytest.mark.parametrize(
@@ -72,12 +99,190 @@ def edited(micro_whisper: Path, folder: Path, file: str, edit: Any) -> Path:
     ],
 )
 def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, micro_whisper: Path, edit: Any, told: str):
-    with pytest.raises(UsageError, match=told):
-        load_whisper(str(edited(micro_whisper, tmp_path, "processor_config.json", edit)))
+    assert told in refusal(edited(micro_whisper, tmp_path, "processor_config.json", edit))
 
 
-def test_what_is_not_whisper_is_refused_in_one_line(tmp_path: Path):
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    with pytest.raises(UsageError) as refused:
-        load_whisper(str(tmp_path))
-    assert "\n" not in str(refused.value)
+@pytest.mark.parametrize("config", [{"model_type": "bert"}, {}])
+def test_what_is_not_whisper_is_refused_in_one_line(tmp_path: Path, config: dict[str, Any]):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "not Whisper" in refusal(tmp_path)
+
+
+def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path):
+    assert refusal(tmp_path)
+
+
+def put(file: str, text: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / file).write_text(text)
+
+
+def cut(file: str) -> Callable[[Path], Any]:
+    return lambda folder: (folder / file).write_bytes(
+        (folder / file).read_bytes()[: (folder / file).stat().st_size // 2]
+    )
+
+
+def lose(*files: str) -> Callable[[Path], Any]:
+    return lambda folder: [(folder / file).unlink() for file in files]
+
+
+def old_preprocessor(text: str) -> Callable[[Path], Any]:
+    """As models from before transformers 5 have it."""
+    return lambda folder: (lose("processor_config.json")(folder), put("preprocessor_config.json", text)(folder))
+
+
+JSON_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "processor_config.json",
+)
+DAMAGE: list[tuple[str, Callable[[Path], Any]]] = [
+    *((f"{file}: {text!r}", put(file, text)) for file in JSON_FILES for text in ("", "[]", "null", "7", '{"a')),
+    *((f"{file}: half", cut(file)) for file in (*JSON_FILES, "model.safetensors")),
+    *((f"{file}: {{}}", put(file, "{}")) for file in ("config.json", "tokenizer.json", "processor_config.json")),
+    ("weights: empty", put("model.safetensors", "")),
+    ("weights: missing", lose("model.safetensors")),
+    ("config: missing", lose("config.json")),
+    ("config: a text for a number", put("config.json", '{"model_type": "whisper", "d_model": "wide"}')),
+    ("tokenizer: missing", lose("tokenizer.json")),
+    ("tokenizer: missing with its config", lose("tokenizer.json", "tokenizer_config.json")),
+    ("tokenizer: without a model", put("tokenizer.json", '{"version": "1.0", "added_tokens": []}')),
+    ("extractor: missing", lose("processor_config.json")),
+    *((f"old extractor: {text}", old_preprocessor(text)) for text in ("", "[]", "{}", '{"feature_size": "x"}', "{")),
+    ("generation: ids that are text", put("generation_config.json", '{"suppress_tokens": "1 2"}')),
+    ("generation: no map", put("generation_config.json", '{"lang_to_id": ["be"]}')),
+    ("generation: ids beyond", put("generation_config.json", '{"pad_token_id": 100000}')),
+]
+
+
+@pytest.mark.parametrize("damage", [damage for _, damage in DAMAGE], ids=[name for name, _ in DAMAGE])
+def test_a_damaged_model_is_refused_in_one_line(tmp_path: Path, micro_whisper: Path, damage: Callable[[Path], Any]):
+    shutil.copytree(micro_whisper, tmp_path / "m")
+    damage(tmp_path / "m")
+    assert refusal(tmp_path / "m")
+
+
+def dropped(weights: dict[str, torch.Tensor]) -> None:
+    del weights["model.encoder.layers.1.fc1.weight"], weights["model.encoder.layers.1.fc2.weight"]
+
+
+def added(weights: dict[str, torch.Tensor]) -> None:
+    weights["model.decoder.layers.2.fc1.weight"] = torch.zeros(2, 2)
+
+
+def reshaped(weights: dict[str, torch.Tensor]) -> None:
+    weights["model.encoder.conv1.bias"] = torch.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("edit", "told"),
+    [
+        (dropped, "2 are missing, such as model.encoder.layers.1.fc1.weight"),
+        (added, "1 are not the model's, such as model.decoder.layers.2.fc1.weight"),
+        (reshaped, "1 are of another shape, such as model.encoder.conv1.bias"),
+    ],
+)
+def test_weights_that_are_not_the_models_are_refused_by_name_and_number(
+    tmp_path: Path, micro_whisper: Path, edit: Callable[[dict[str, torch.Tensor]], None], told: str
+):
+    shutil.copytree(micro_whisper, tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    edit(weights)
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    assert told in refusal(tmp_path / "m")
+
+
+def test_a_file_that_holds_the_tied_projection_too_is_loaded(tmp_path: Path, micro_whisper: Path):
+    shutil.copytree(micro_whisper, tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    assert "proj_out.weight" not in weights
+    weights["proj_out.weight"] = weights["model.decoder.embed_tokens.weight"].clone()
+    save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
+    model, _ = load_whisper(str(tmp_path / "m"))
+    assert torch.equal(model.proj_out.weight, weights["proj_out.weight"])
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+    ("role", "token"), [("decoder_start_token_id", "<|startoftranscript|>"), ("eos_token_id", "<|endoftext|>")]
+)
+def test_ids_that_are_not_the_tokenizers_are_refused(
+    tmp_path: Path, micro_whisper: Path, file: str, role: str, token: str
+):
+    """513 is where decoding starts and 512 where it ends: swapped, each is the other's."""
+    swapped = {"decoder_start_token_id": 512, "eos_token_id": 513}[role]
+    told = refusal(edited(micro_whisper, tmp_path, file, lambda c: c.update({role: swapped})))
+    assert told.startswith(f": {role} is {swapped} in {file}, but {token} is")
+
+
+def test_another_place_of_notimestamps_is_refused(tmp_path: Path, micro_whisper: Path):
+    """As in a generation config of large-v3, which has a language more, beside an older model."""
+    folder = edited(micro_whisper, tmp_path, "generation_config.json", lambda c: c.update(no_timestamps_token_id=620))
+    assert "no_timestamps_token_id is 620" in refusal(folder)
+
+
+def test_a_model_that_says_nothing_of_its_ids_takes_the_tokenizers(tmp_path: Path, micro_whisper: Path):
+    shutil.copytree(micro_whisper, tmp_path, dirs_exist_ok=True)
+    for file in (tmp_path / "config.json", tmp_path / "generation_config.json"):
+        roles = {"decoder_start_token_id", "eos_token_id", "no_timestamps_token_id"}
+        silent = {key: value for key, value in content(file).items() if key not in roles}
+        file.write_text(json.dumps(silent))
+    found = load_whisper(str(tmp_path))[0].generation_config
+    assert (found.decoder_start_token_id, found.eos_token_id, found.no_timestamps_token_id) == (513, 512, 619)
+
+
+def test_a_tokenizer_without_a_padding_token_gets_whispers(tmp_path: Path, micro_whisper: Path):
+    folder = edited(micro_whisper, tmp_path, "tokenizer_config.json", lambda c: c.pop("pad_token"))
+    model, processor = load_whisper(str(folder))
+    assert processor.tokenizer.pad_token_id == model.generation_config.pad_token_id == 512
+
+
+def test_forced_decoder_ids_of_an_old_model_are_gone_from_the_export(tmp_path: Path, micro_whisper: Path):
+    """They would win over the language that the model was trained on."""
+    source = edited(
+        micro_whisper,
+        tmp_path / "old",
+        "config.json",
+        lambda c: c.update(forced_decoder_ids=[[1, 514]], max_length=448),
+    )
+    export(*load_whisper(str(source)), tmp_path / "out", "")
+    assert not {"forced_decoder_ids", "max_length"} & content(tmp_path / "out" / "config.json").keys()
+
+
+def tokenizer(end: int, *languages: str) -> WhisperTokenizer:
+    """One whose <|endoftext|> has that id."""
+    tasks = ["translate", "transcribe", "notimestamps"]
+    return WhisperTokenizer(
+        vocab={f"t{number}": number for number in range(end)},
+        merges=[],
+        pad_token="<|endoftext|>",
+        extra_special_tokens=[f"<|{name}|>" for name in ("startoftranscript", *languages, *tasks)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "vocabulary", "multilingual"),
+    [
+        ({"is_multilingual": True}, (50257, "en", "be"), True),
+        ({"is_multilingual": False}, (50257, "en", "be"), False),
+        ({}, (50257, "en", "be"), True),
+        ({}, (50256, "en", "be"), False),  # openai/whisper-tiny.en and its kin
+        ({"lang_to_id": {"<|en|>": 50258}}, (50256, "en"), True),
+        ({}, (512, "be"), True),
+        ({}, (512,), False),
+    ],
+)
+def test_a_model_is_multilingual_if_it_says_so_else_by_its_vocabulary(
+    stated: dict[str, Any], vocabulary: tuple[Any, ...], multilingual: bool
+):
+    config = WhisperConfig(vocab_size=51865)
+    found = complete_generation_config("m", stated, config, tokenizer(*vocabulary))
+    assert found.is_multilingual is multilingual
+    assert hasattr(found, "lang_to_id") is hasattr(found, "task_to_id") is multilingual
+
+
+def test_a_multilingual_model_without_languages_is_refused():
+    with pytest.raises(UsageError, match="name languages"):
+        complete_generation_config("m", {"is_multilingual": True}, WhisperConfig(), tokenizer(512))

@@ -6,11 +6,13 @@ from itertools import groupby
 from typing import Any
 
 import torch
+from transformers import GenerationMixin
 
 from whisper_ft import config
 from whisper_ft.agreement import Agreement
-from whisper_ft.labels import LabelEncoder
+from whisper_ft.labels import TIMESTAMP, LabelEncoder, text_problem
 from whisper_ft.scoring import Prediction
+from whisper_ft.sources import Row
 from whisper_ft.stream import Heard
 
 
@@ -22,36 +24,41 @@ class Transcriber:
     ) -> None:
         self._model, self._tokenizer, self._encode, self._settings = model, tokenizer, encode, settings
         self._precision = precision
-        # A copy with `max_length` unset: transformers warns at every call that has it beside max_new_tokens.
         self._generation_config = copy.deepcopy(model.generation_config)
-        self._generation_config.max_length = None
-        # Prompted with <|notimestamps|>, a model may still write one while it knows little; `generate` would then take
-        # it for the end of a segment and decode the rest of the window again.
-        timestamps = range(model.generation_config.no_timestamps_token_id + 1, model.config.vocab_size)
-        self._generation_config.suppress_tokens = [*(model.generation_config.suppress_tokens or ()), *timestamps]
+        self._generation_config.num_beams = settings.num_beams
+        # Prompted with <|notimestamps|>, a model may still write timestamps while it knows little.
+        silenced = [*(model.generation_config.suppress_tokens or ()), *_timestamps(model, tokenizer)]
+        self._generation_config.suppress_tokens = silenced
+
+    def prompt(self, utterance: Heard) -> list[int]:
+        """Tokens before the text of one utterance; utterances with the same can be transcribed together."""
+        return self._encode.prompt_or_default(utterance.row.language, utterance.row.task)[0]
 
     @torch.inference_mode()
     def transcribe(self, batch: Sequence[Heard]) -> list[tuple[int, Prediction]]:
-        """(index, prediction) of utterances that share language and task."""
-        prompt = self._encode.prompt(batch[0].row.language, batch[0].row.task)
+        """(index, prediction) of utterances that share a prompt."""
+        prompt = self.prompt(batch[0])
         room = self._model.config.max_target_positions - len(prompt)
         limit = min(self._settings.max_new_tokens or room, room)
+        # As max_length, which counts the prompt: beside the max_length of the model's own config, max_new_tokens warns.
+        self._generation_config.max_length = len(prompt) + limit
         device = self._model.device
         features = torch.stack([utterance.features for utterance in batch]).to(device)  # [B, M, T]
         with torch.autocast(device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            # attention_mask: every frame counts, the padding too, as in training; without one transformers warns.
-            generated = self._model.generate(
+            # Not Whisper's own `generate`. That one is for hours of audio: it takes every token after <|notimestamps|>,
+            # also one that a user added to the vocabulary, for the end of a segment, drops what follows and decodes
+            # the window again. Beneath it is this one, which begins with the very prompt that training used.
+            generated = GenerationMixin.generate(
+                self._model,
                 features,
+                # Every frame counts, the padding too, as in training; without a mask transformers warns.
                 attention_mask=torch.ones(features.shape[0], features.shape[2], device=device),
+                decoder_input_ids=torch.tensor([prompt], device=device).expand(len(batch), -1),
                 generation_config=self._generation_config,
-                max_new_tokens=limit,
-                num_beams=self._settings.num_beams,
-                return_timestamps=False,
-                **self._encode.generation_options(batch[0].row.language, batch[0].row.task),
             )
         return [
             (utterance.index, self._prediction(utterance, tokens, limit))
-            for utterance, tokens in zip(batch, generated.tolist(), strict=True)
+            for utterance, tokens in zip(batch, generated[:, len(prompt) :].tolist(), strict=True)
         ]
 
     def _prediction(self, utterance: Heard, tokens: list[int], limit: int) -> Prediction:
@@ -60,15 +67,30 @@ class Transcriber:
         row = utterance.row
         return Prediction(
             id=row.id,
-            ref=row.text,
+            ref=row.text if text_problem(row.text) is None else "",
             hyp=self._tokenizer.decode(written, skip_special_tokens=True).strip(),
             audio_seconds=utterance.seconds,
             hyp_tokens=len(written),
             hit_token_limit=end not in tokens and len(tokens) >= limit,
-            language=row.language or self._encode.language,
+            language=row.language if row.language and isinstance(row.language, str) else self._encode.language,
             speaker=row.speaker,
-            problem=utterance.problem,
+            problem=utterance.problem or self._problem(row),
         )
+
+    def _problem(self, row: Row) -> str | None:
+        """Reason code of what a row says besides its audio, where that cannot be used."""
+        _, unknown = self._encode.prompt_or_default(row.language, row.task)
+        return unknown or ("bad_label" if text_problem(row.text) else None)
+
+
+def _timestamps(model: Any, tokenizer: Any) -> list[int]:
+    """Ids of the timestamps, named so or, in a tokenizer without them, not named at all.
+
+    Not simply all ids after <|notimestamps|>: tokens that users add to the vocabulary come there, too.
+    """
+    named = {number for token, number in tokenizer.get_vocab().items() if not TIMESTAMP.fullmatch(token)}
+    after = range(model.generation_config.no_timestamps_token_id + 1, model.config.vocab_size)
+    return [number for number in after if number not in named]
 
 
 def transcribe(
@@ -87,7 +109,7 @@ def transcribe(
     mine: list[tuple[int, Prediction]] = []
     failure: Exception | None = None
     try:
-        for batch in _batches(utterances, batch_size):
+        for batch in _batches(utterances, batch_size, transcriber.prompt):
             mine += transcriber.transcribe(batch)
             progress(len(batch))
     except Exception as error:  # noqa: BLE001 - told to all ranks below and raised there
@@ -99,9 +121,9 @@ def transcribe(
     return [prediction for _, prediction in sorted(gathered, key=lambda pair: pair[0])]
 
 
-def _batches(utterances: Iterable[Heard], size: int) -> Iterator[list[Heard]]:
-    """Runs of at most `size` utterances with one language and task."""
-    for _, run in groupby(utterances, key=lambda utterance: (utterance.row.language, utterance.row.task)):
+def _batches(utterances: Iterable[Heard], size: int, prompt: Callable[[Heard], list[int]]) -> Iterator[list[Heard]]:
+    """Runs of at most `size` utterances with one prompt."""
+    for _, run in groupby(utterances, key=prompt):
         batch: list[Heard] = []
         for utterance in run:
             batch.append(utterance)

@@ -1,16 +1,24 @@
 """Transcripts to the tokens that the decoder learns to write."""
 
-from typing import Any
+import re
+from typing import Any, Self
 
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 
 from whisper_ft.failure import UsageError
 from whisper_ft.window import UnusableError
 
+TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
+"""The text of a timestamp token."""
+_INSIDE_A_TIMESTAMP = re.compile(r"(?<=<)(?=\|\d+\.\d\d\|>)")
+
 
 def whisper_language(language: str) -> str:
-    """Whisper's code for a language given as code, locale or name: `be`, `be-BY`, `Belarusian`; else UsageError."""
-    wanted = language.strip().lower().replace("_", "-")
+    """Whisper's code for a language given as code, locale, name or token: `be`, `be-BY`, `Belarusian`, `<|be|>`.
+
+    UsageError for any other.
+    """
+    wanted = language.strip().lower().removeprefix("<|").removesuffix("|>").replace("_", "-")
     for name in (wanted, wanted.split("-")[0]):
         if code := TO_LANGUAGE_CODE.get(name, name if name in LANGUAGES else None):
             return str(code)
@@ -21,7 +29,11 @@ class LabelEncoder:
     """Text to `<|startoftranscript|><|language|><|task|><|notimestamps|>text<|endoftext|>`.
 
     The ids come from the model's generation config and never from the state of the tokenizer, so that rows of
-    different languages can follow each other. An English-only model has neither language nor task tokens.
+    different languages can follow each other. An English-only model has neither language nor task tokens: what a row
+    says of them is not looked at.
+
+    What a row says is not to be trusted: it is checked here, and a row that cannot be used is an UnusableError. The
+    defaults are the user's; UsageError if this model does not know them.
     """
 
     def __init__(
@@ -37,40 +49,113 @@ class LabelEncoder:
         self.language = language
         """Language of rows that name none."""
         self._task = task
-        if self._languages and language is None:
+        if self.is_multilingual and language is None:
             raise UsageError("--data.language is missing: this model writes many languages and has no default")
-        self.prompt(language, task)  # an unknown language is found now, not at the first row
+        try:
+            self.prompt(language, task)  # an unknown language is found now, not at the first row
+        except UnusableError as unknown:
+            raise UsageError(unknown.detail) from unknown
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, language: str | None, task: str) -> Self:
+        """The encoder of a loaded model; `language` None takes the one it was fine-tuned for or the only one it has."""
+        generation = model.generation_config
+        only = None if generation.is_multilingual else "en"
+        language = language or getattr(generation, "language", None) or only
+        return cls(tokenizer, generation, model.config.max_target_positions, language, task)
 
     @property
     def is_multilingual(self) -> bool:
         """False for the English-only models."""
-        return bool(self._languages)
+        return bool(self._languages and self._tasks)
 
-    def prompt(self, language: str | None = None, task: str | None = None) -> list[int]:
-        """Tokens before the text; None takes the defaults given above."""
+    def prompt(self, language: object = None, task: object = None) -> list[int]:
+        """Tokens before the text; None takes the defaults given above.
+
+        UnusableError (`unknown_language`, `unknown_task`) for one that this model has no token for.
+        """
         if not self._languages or not self._tasks:
             return [self.start, self._no_timestamps]
-        code = whisper_language(language or self.language or "")
-        if f"<|{code}|>" not in self._languages:
-            raise UsageError(f"language {code!r}: this model has no token for it")
-        task = task or self._task
-        if task not in self._tasks:
-            raise UsageError(f"task {task!r}: this model knows {', '.join(sorted(self._tasks))}")
-        return [self.start, self._languages[f"<|{code}|>"], self._tasks[task], self._no_timestamps]
+        return [self.start, self._language_token(language), self._task_token(task), self._no_timestamps]
 
-    def generation_options(self, language: str | None = None, task: str | None = None) -> dict[str, str]:
-        """Arguments that make `generate` begin with `prompt(language, task)`."""
-        if not self._languages:
-            return {}
-        return {"language": whisper_language(language or self.language or ""), "task": task or self._task}
+    def prompt_or_default(self, language: object, task: object) -> tuple[list[int], str | None]:
+        """The prompt of a row that has to be transcribed whatever it says: with the default for what is unknown.
 
-    def __call__(self, text: str, language: str | None = None, task: str | None = None) -> list[int]:
-        """Tokens of one utterance; UnusableError for an empty text or more tokens than the decoder has positions."""
-        text = text.strip()
+        The second is the reason code of what was unknown, None if nothing was.
+        """
+        problem = None
+        for _ in ("language", "task"):
+            try:
+                return self.prompt(language, task), problem
+            except UnusableError as unknown:
+                problem = problem or unknown.reason
+                if unknown.reason == "unknown_language":
+                    language = None
+                else:
+                    task = None
+        return self.prompt(language, task), problem
+
+    def _language_token(self, language: object) -> int:
+        language = self.language if _is_blank(language) else language
+        if not isinstance(language, str):
+            raise UnusableError("unknown_language", f"language {language!r}: not a text")
+        try:
+            code = whisper_language(language)
+        except UsageError as unknown:
+            raise UnusableError("unknown_language", str(unknown)) from unknown
+        token = (self._languages or {}).get(f"<|{code}|>")
+        if token is None:
+            raise UnusableError("unknown_language", f"language {code!r}: this model has no token for it")
+        return token
+
+    def _task_token(self, task: object) -> int:
+        task = self._task if _is_blank(task) else task
+        tasks = self._tasks or {}
+        if not isinstance(task, str) or task not in tasks:
+            raise UnusableError("unknown_task", f"task {task!r}: this model knows {', '.join(sorted(tasks))}")
+        return tasks[task]
+
+    def __call__(self, text: object, language: object = None, task: object = None) -> list[int]:
+        """Tokens of one utterance.
+
+        UnusableError for no text (`bad_label`), an empty one, more tokens than the decoder has positions, and where
+        `prompt` raises it.
+        """
+        if problem := text_problem(text):
+            raise UnusableError("bad_label", problem)
+        text = str(text).strip()
         if not text:
             raise UnusableError("empty_label", "the transcript is empty")
-        tokens = [*self.prompt(language, task), *self._tokenizer.encode(text, add_special_tokens=False), self._end]
+        tokens = [*self.prompt(language, task), *self._plain(text), self._end]
         # The decoder reads all but the last token and predicts all but the first.
         if len(tokens) - 1 > self.max_tokens:
             raise UnusableError("label_too_long", f"{len(tokens) - 1} label tokens, the decoder has {self.max_tokens}")
         return tokens
+
+    def _plain(self, text: str) -> list[int]:
+        """Tokens of a text in which nothing is a command: `<|endoftext|>` in a transcript is thirteen characters.
+
+        Tokens that a user added to the vocabulary, and did not call special, are used.
+        """
+        # `split_special_tokens` takes special tokens apart, but in Whisper's tokenizers timestamps are ordinary added
+        # tokens: they are not found in a text that is cut inside them.
+        return [
+            token
+            for part in _INSIDE_A_TIMESTAMP.split(text)
+            for token in self._tokenizer.encode(part, add_special_tokens=False, split_special_tokens=True)
+        ]
+
+
+def text_problem(text: object) -> str | None:
+    """Why a transcript is none, for people; None if it is one."""
+    if not isinstance(text, str):
+        return f"the transcript is not a text but {type(text).__name__}"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "the transcript has half a character (a lone surrogate)"
+    return None
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

@@ -1,14 +1,25 @@
 """Whisper in and out: loading with everything checked that training and decoding rely on, and exporting."""
 
+import json
 import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import is_offline_mode
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
+from transformers.utils import cached_file
 
 from whisper_ft.failure import UsageError
+
+END, START, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
+TASKS = ("transcribe", "translate")
+ENGLISH_END = 50256
+"""Id of <|endoftext|> in OpenAI's English-only models, which have GPT-2's vocabulary; 50257 in the others."""
 
 
 def quiet_libraries() -> None:
@@ -21,24 +32,87 @@ def quiet_libraries() -> None:
 def load_whisper(name: str, dropout: float | None = None) -> tuple[Any, Any]:
     """Model in float32 and its processor, from a folder or the Hub.
 
-    Float32 always: large-v3 is stored in float16, and an optimizer on float16 weights loses small updates.
-    UsageError where it cannot be loaded, or where model, feature extractor and tokenizer do not fit together.
+    Float32 always: large-v3 is stored in float16, and an optimizer on float16 weights loses small updates. `dropout` is
+    what the model trains with; its config keeps the checkpoint's own, so that an export is not marked by it.
+    UsageError in one line where a part is missing or damaged, or where the parts do not fit together.
     """
-    try:
+    with _blaming(name, "config.json"):
+        stated, _ = WhisperConfig.get_config_dict(name)
+        if stated.get("model_type") != "whisper":
+            raise UsageError(f"{name}: is a {stated.get('model_type')!r} model, not Whisper")
         config = WhisperConfig.from_pretrained(name)
-        if config.model_type != "whisper":
-            raise UsageError(f"{name}: is a {config.model_type!r} model, not Whisper")
-        if dropout is not None:
-            config.dropout = dropout
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = WhisperForConditionalGeneration.from_pretrained(name, config=config, dtype=torch.float32)
+    with _blaming(name, "tokenizer and feature extractor"):
         processor = WhisperProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{name}: cannot be loaded as a Whisper model: {' '.join(str(error).split())}") from error
+    with _blaming(name, "generation_config.json"):
+        stated_generation = _stated_generation(name, stated)
+    tokenizer = processor.tokenizer
+    _check_tokens(name, tokenizer, {"config.json": stated, "generation_config.json": stated_generation})
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = END
+    model = _load_weights(name, config, dropout)
     _check_parts_fit(name, model, processor)
-    model.generation_config = complete_generation_config(model, processor.tokenizer)
+    model.generation_config = complete_generation_config(name, stated_generation, model.config, tokenizer)
     return model, processor
+
+
+@contextmanager
+def _blaming(name: str, part: str) -> Iterator[None]:
+    """Turn whatever the libraries raise at a damaged file into one line; most of it is KeyError or the like."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exceptions, safetensors its own
+        kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "  # those say it in words
+        told = " ".join(str(error).split())[:400]
+        raise UsageError(f"{name}: cannot be loaded as a Whisper model, because of its {part}: {kind}{told}") from error
+
+
+def _load_weights(name: str, config: Any, dropout: float | None) -> Any:
+    """The model with all its weights from the file; UsageError if any is missing, left over or of another shape."""
+    own_dropout = config.dropout
+    if dropout is not None:
+        config.dropout = dropout  # read by the layers when they are made, and never again
+    with _blaming(name, "weights"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, loaded = WhisperForConditionalGeneration.from_pretrained(
+            name,
+            config=config,
+            generation_config=GenerationConfig(),  # so that the file is not read: an old one may not get through
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are refused below, in one line
+            output_loading_info=True,
+        )
+    model.config.dropout = own_dropout
+    # Read before `language` and `task` by Whisper's `generate`, and at odds with them after a training.
+    if hasattr(model.config, "forced_decoder_ids"):
+        del model.config.forced_decoder_ids
+    tied = {"proj_out.weight"} if config.tie_word_embeddings else set()
+    for problem, keys in (
+        ("missing", set(loaded["missing_keys"]) - tied),
+        ("not the model's", loaded["unexpected_keys"]),
+        ("of another shape", {key if isinstance(key, str) else key[0] for key in loaded["mismatched_keys"]}),
+    ):
+        if keys:
+            raise UsageError(f"{name}: of its weights, {len(keys)} are {problem}, such as {min(keys)}")
+    return model
+
+
+def _check_tokens(name: str, tokenizer: Any, stated: Mapping[str, Mapping[str, Any]]) -> None:
+    """UsageError unless the tokenizer is a whole one with Whisper's tokens where the config files say they are."""
+    vocabulary = tokenizer.get_vocab()
+    if vocabulary.keys() <= tokenizer.get_added_vocab().keys():
+        raise UsageError(f"{name}: has no tokenizer: tokenizer.json is missing or holds no vocabulary")
+    if tokenizer.eos_token != END:
+        raise UsageError(f"{name}: the tokenizer ends a text with {tokenizer.eos_token}, not with {END}")
+    roles = {"decoder_start_token_id": START, "eos_token_id": END, "no_timestamps_token_id": NO_TIMESTAMPS}
+    for role, token in roles.items():
+        if token not in vocabulary:
+            raise UsageError(f"{name}: the tokenizer has no {token}")
+        for file, fields in stated.items():
+            value, found = fields.get(role), vocabulary[token]
+            if value not in (None, found, [found]):
+                raise UsageError(f"{name}: {role} is {value} in {file}, but {token} is {found} in the tokenizer")
 
 
 def _check_parts_fit(name: str, model: Any, processor: Any) -> None:
@@ -59,36 +133,108 @@ def _check_parts_fit(name: str, model: Any, processor: Any) -> None:
         raise UsageError(f"{name}: the output projection is not tied to the embeddings, as its config says")
 
 
-def complete_generation_config(model: Any, tokenizer: Any) -> GenerationConfig:
-    """The model's generation config with what decoding needs, taken from the tokenizer where it is missing.
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_id, value))
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_id, value.values()))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# What Whisper's decoding needs of a generation config, and what it must look like. Anything else in the file is left
+# out: thresholds and temperatures of a fallback that would make scores random, sampling and beam settings that
+# contradict each other (transformers refuses to save them), `forced_decoder_ids` (language and task say the same).
+GENERATION_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "bos_token_id": _is_id,
+    "eos_token_id": _is_id,
+    "pad_token_id": _is_id,
+    "decoder_start_token_id": _is_id,
+    "no_timestamps_token_id": _is_id,
+    "prev_sot_token_id": _is_id,
+    "is_multilingual": lambda value: isinstance(value, bool),
+    "lang_to_id": _is_map,
+    "task_to_id": _is_map,
+    "language": _is_text,
+    "task": _is_text,
+    "suppress_tokens": _are_ids,
+    "begin_suppress_tokens": _are_ids,
+    "alignment_heads": lambda value: isinstance(value, list) and all(map(_are_ids, value)),
+    "max_length": _is_id,
+    "max_initial_timestamp_index": _is_id,
+    "median_filter_width": _is_id,
+}
+MULTILINGUAL_FIELDS = ("lang_to_id", "task_to_id", "language", "task")
+
+
+def _stated_generation(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that decoding needs, as the model's own file has them; of a model without, from its config.json.
+
+    The file as it is: transformers answers a damaged one in silence with defaults, and an old one with an error.
+    """
+    path = cached_file(
+        name,
+        "generation_config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=not is_offline_mode(),
+    )
+    fields = config if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"{name}: generation_config.json is not a JSON object")
+    stated = {field: fields[field] for field in GENERATION_FIELDS if fields.get(field) is not None}
+    for field, value in stated.items():
+        if field == "eos_token_id" and isinstance(value, list) and len(value) == 1:
+            stated[field] = value[0]
+        if not GENERATION_FIELDS[field](stated[field]):
+            raise UsageError(f"{name}: generation_config.json: {field} cannot be {str(value)[:60]!r}")
+    return stated
+
+
+def complete_generation_config(name: str, stated: Mapping[str, Any], config: Any, tokenizer: Any) -> GenerationConfig:
+    """A generation config of what a model states, and of its tokenizer where it states nothing.
 
     A fresh object: one marked `_from_model_config` loses Whisper's own fields when it is saved and loaded again.
-    `forced_decoder_ids` of old checkpoints is dropped; language and task say the same and are not ignored.
     """
-    fields = {k: v for k, v in model.generation_config.to_dict().items() if not k.startswith("_")}
-    fields.pop("forced_decoder_ids", None)
-    fields.pop("transformers_version", None)
     vocabulary = tokenizer.get_vocab()
-    languages = {token: vocabulary[token] for token in vocabulary if _is_language(token)}
-    needed = {
-        "decoder_start_token_id": vocabulary["<|startoftranscript|>"],
-        "no_timestamps_token_id": vocabulary["<|notimestamps|>"],
-        "eos_token_id": tokenizer.eos_token_id,
+    derived: dict[str, Any] = {
+        "decoder_start_token_id": vocabulary[START],
+        "no_timestamps_token_id": vocabulary[NO_TIMESTAMPS],
+        "eos_token_id": vocabulary[END],
         "pad_token_id": tokenizer.pad_token_id,
-        "max_length": model.config.max_target_positions,  # without it, 20 tokens
-        "is_multilingual": bool(languages),
-        "return_timestamps": False,
+        "max_length": config.max_target_positions,  # without it, 20 tokens
     }
-    if languages:
-        needed["lang_to_id"] = languages
-        needed["task_to_id"] = {task: vocabulary[f"<|{task}|>"] for task in ("transcribe", "translate")}
-    return GenerationConfig(**needed | {k: v for k, v in fields.items() if v is not None})
+    languages = {f"<|{code}|>": vocabulary[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in vocabulary}
+    is_multilingual = _is_multilingual(stated, languages, vocabulary[END])
+    if is_multilingual:
+        derived["lang_to_id"] = languages
+        derived["task_to_id"] = {task: vocabulary[f"<|{task}|>"] for task in TASKS if f"<|{task}|>" in vocabulary}
+    fields = derived | {k: v for k, v in stated.items() if is_multilingual or k not in MULTILINGUAL_FIELDS}
+    if is_multilingual and not (fields["lang_to_id"] and fields["task_to_id"]):
+        raise UsageError(f"{name}: is multilingual, but neither its files nor its tokenizer name languages and tasks")
+    ids = [value for field, value in fields.items() if field.endswith("_token_id")]
+    ids += [number for field in ("lang_to_id", "task_to_id") for number in fields.get(field, {}).values()]
+    if max(ids) >= config.vocab_size:
+        raise UsageError(f"{name}: generation_config.json: no token {max(ids)}, the model has {config.vocab_size}")
+    fields |= {"is_multilingual": is_multilingual, "do_sample": False, "return_timestamps": False}
+    return GenerationConfig(**fields)
 
 
-def _is_language(token: str) -> bool:
-    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+def _is_multilingual(stated: Mapping[str, Any], languages: Mapping[str, int], end: int) -> bool:
+    """What the model says of itself; an old one that says nothing is judged by its vocabulary.
 
-    return token.startswith("<|") and token[2:-2] in LANGUAGES
+    The tokenizers of OpenAI's English-only models hold language tokens, too, which the models never learned: there
+    the id of <|endoftext|> tells. Elsewhere, language tokens are there to be used.
+    """
+    if "is_multilingual" in stated:
+        return bool(stated["is_multilingual"])
+    return bool(stated.get("lang_to_id")) or (bool(languages) and end != ENGLISH_END)
 
 
 def parameters_by_name(model: Any) -> dict[str, torch.nn.Parameter]:
@@ -97,7 +243,10 @@ def parameters_by_name(model: Any) -> dict[str, torch.nn.Parameter]:
 
 
 def export(model: Any, processor: Any, folder: Path, readme: str) -> None:
-    """Write a folder that `from_pretrained` loads: weights, configs, processor, README."""
+    """Write a folder that `from_pretrained` loads: weights, configs, processor, README.
+
+    config.json is the checkpoint's own, with its dropout; only the deprecated `forced_decoder_ids` is gone.
+    """
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     (folder / "README.md").write_text(readme, encoding="utf-8")

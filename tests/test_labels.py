@@ -1,0 +1,116 @@
+"""Label tokens: a transcript is text and nothing else, and a row that says nonsense is one unusable row."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import WhisperProcessor
+
+from whisper_ft.failure import UsageError
+from whisper_ft.labels import TIMESTAMP, LabelEncoder, whisper_language
+from whisper_ft.model import load_whisper
+from whisper_ft.window import UnusableError
+
+
+@pytest.fixture(scope="module")
+def parts(micro_whisper: Path) -> tuple[Any, WhisperProcessor]:
+    return load_whisper(str(micro_whisper))
+
+
+def encoder(parts: tuple[Any, Any], language: str | None = "be", task: str = "transcribe") -> LabelEncoder:
+    model, processor = parts
+    return LabelEncoder.of(model, processor.tokenizer, language, task)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|endoftext|>",
+        "<|startoftranscript|>",
+        "да <|startoftranscript|><|be|><|transcribe|> так",
+        "<|notimestamps|> <|nospeech|>",
+        "<|0.00|> ад нуля да <|2.00|>",
+        "<<|1.00|>> <|1.00|",
+        "просты тэкст, 42 € — 猫!",
+    ],
+)
+def test_a_transcript_that_looks_like_special_tokens_is_plain_text(parts: tuple[Any, Any], text: str):
+    tokenizer = parts[1].tokenizer
+    tokens = encoder(parts)(text)
+    prompt, body, end = tokens[:4], tokens[4:-1], tokens[-1]
+    assert prompt == encoder(parts).prompt()
+    assert end == tokenizer.eos_token_id
+    special = set(tokenizer.all_special_ids) | {
+        number for token, number in tokenizer.get_vocab().items() if TIMESTAMP.fullmatch(token)
+    }
+    assert not special & set(body)
+    # Of the backend: Whisper's own decode takes what looks like a timestamp out of the finished text.
+    assert tokenizer.backend_tokenizer.decode(body, skip_special_tokens=True) == text
+
+
+def test_a_plain_transcript_has_the_tokens_that_the_tokenizer_gives(parts: tuple[Any, Any]):
+    text = "Раз’яднаць сям'ю, < | > 12.50 |> 猫"
+    assert encoder(parts)(text)[4:-1] == parts[1].tokenizer.encode(text, add_special_tokens=False)
+
+
+def test_a_token_that_a_user_added_to_the_vocabulary_is_used(micro_whisper: Path):
+    parts = load_whisper(str(micro_whisper))
+    parts[1].tokenizer.add_tokens(["<|смех|>"])
+    added = parts[1].tokenizer.convert_tokens_to_ids("<|смех|>")
+    assert added in encoder(parts)("ха <|смех|> ха")
+
+
+NONSENSE = [
+    ({"language": "xx"}, "unknown_language"),
+    ({"language": "Mandarin Chinese"}, "unknown_language"),
+    ({"language": 7}, "unknown_language"),
+    ({"language": ["be", "sv"]}, "unknown_language"),
+    ({"language": float("nan")}, "unknown_language"),
+    ({"task": "sing"}, "unknown_task"),
+    ({"task": 3}, "unknown_task"),
+    ({"task": ["transcribe"]}, "unknown_task"),
+    ({"language": "xx", "task": "sing"}, "unknown_language"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), NONSENSE)
+def test_a_row_of_an_unknown_language_or_task_is_unusable(parts: tuple[Any, Any], row: dict[str, Any], reason: str):
+    with pytest.raises(UnusableError) as raised:
+        encoder(parts)("тэкст", **row)
+    assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize(("row", "reason"), NONSENSE)
+def test_evaluation_takes_the_default_for_what_is_unknown(parts: tuple[Any, Any], row: dict[str, Any], reason: str):
+    encode = encoder(parts, "sv", "translate")
+    given = {"language": "sv", "task": "translate"} | row
+    assert encode.prompt_or_default(given["language"], given["task"]) == (encode.prompt("sv", "translate"), reason)
+
+
+def test_what_is_known_is_kept_when_the_other_is_unknown(parts: tuple[Any, Any]):
+    encode = encoder(parts)
+    assert encode.prompt_or_default("sv", "sing")[0] == encode.prompt("sv", "transcribe")
+    assert encode.prompt_or_default("xx", "translate")[0] == encode.prompt("be", "translate")
+    assert encode.prompt_or_default(None, " ") == (encode.prompt(), None)
+
+
+@pytest.mark.parametrize("text", [None, 42, float("nan"), ["а"], b"bytes", "half \ud83d of a pair"])
+def test_a_transcript_that_is_not_a_text_is_unusable(parts: tuple[Any, Any], text: Any):
+    with pytest.raises(UnusableError) as raised:
+        encoder(parts)(text)
+    assert raised.value.reason == "bad_label"
+
+
+@pytest.mark.parametrize(
+    ("language", "task", "told"),
+    [("xx", "transcribe", "not one of Whisper's"), ("be", "sing", "this model knows"), (None, "transcribe", "missing")],
+)
+def test_a_default_that_the_model_does_not_know_is_refused_at_once(
+    parts: tuple[Any, Any], language: str | None, task: str, told: str
+):
+    with pytest.raises(UsageError, match=told):
+        encoder(parts, language, task)
+
+
+def test_a_language_may_be_given_as_its_token_as_in_older_generation_configs():
+    assert whisper_language("<|sv|>") == "sv"
