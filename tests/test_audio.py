@@ -2,15 +2,18 @@
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
-from whisper_ft.audio import LogMel, decode
+from whisper_ft.audio import LogMel, decode, decode_beginning
 from whisper_ft.window import UnusableError
 
 
@@ -76,6 +79,145 @@ def test_a_header_that_lies_about_its_length_asks_for_no_memory():
     at = flac.index(b"fLaC") + 8 + 10  # STREAMINFO: rate, channels, bits, then 36 bits of total samples
     flac[at + 3 : at + 8] = bytes([flac[at + 3] | 0x0F]) + struct.pack(">I", 0xFFFFFFFF)
     assert reason(bytes(flac)) == "too_long"
+
+
+PCM = (tone(1.0, 16000) * 32767).astype("<i2").tobytes()
+
+
+def wav(
+    data: bytes = PCM,
+    *,
+    riff_size: int | None = None,
+    data_size: int | None = None,
+    rate: int = 16000,
+    channels: int = 1,
+    bits: int = 16,
+    between: bytes = b"",
+    after: bytes = b"",
+) -> bytes:
+    """A WAV by hand, with sizes that may be wrong."""
+    frame = channels * bits // 8
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, channels, rate, rate * frame % 2**32, frame % 2**16, bits)
+    head = struct.pack("<4sI", b"data", len(data) if data_size is None else data_size)
+    body = b"WAVE" + form + between + head + data + after
+    return struct.pack("<4sI", b"RIFF", len(body) if riff_size is None else riff_size) + body
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        pytest.param(wav(), id="right sizes"),
+        pytest.param(wav(riff_size=len(PCM) + 36 + 8), id="RIFF size that counts its own header"),
+        pytest.param(wav(riff_size=0), id="RIFF size of a stream, 0"),
+        pytest.param(wav(riff_size=0xFFFFFFFF, data_size=0xFFFFFFFF), id="sizes of a stream, 2^32 - 1"),
+        pytest.param(wav(riff_size=0x7FFFF024, data_size=0x7FFFF000), id="sizes of a stream, from sox"),
+        pytest.param(wav(PCM[1::2][:-1], bits=8, riff_size=len(PCM) // 2 + 36), id="odd data without its pad byte"),
+        pytest.param(wav(between=b"LIST" + struct.pack("<I", 5) + b"INFOx\0"), id="odd chunk before the data"),
+        pytest.param(wav(after=b"LIST" + struct.pack("<I", 500) + b"INFO"), id="cut behind its data"),
+    ],
+)
+def test_a_wav_that_has_all_its_samples_is_whole_whatever_its_other_sizes_say(whole: bytes):
+    assert abs(len(decode(whole, 16000, 5.0)) - 16000) <= 1
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.999, 0.5, 0.01, 0.0])
+@pytest.mark.parametrize(
+    ("kind", "subtype"), [("WAV", "PCM_16"), ("WAVEX", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "ULAW")]
+)
+def test_a_wav_cut_in_its_data_is_truncated_wherever_that_is(kind: str, subtype: str, kept: float):
+    whole = encoded(tone(2.0, 16000), 16000, kind, subtype)
+    data = whole.index(b"data") + 8
+    cut = bytearray(whole[: data + int(kept * (len(whole) - data))])
+    cut[4:8] = struct.pack("<I", len(cut) - 8)  # as by a tool that mends the outer size only
+    if kept == 1.0:
+        decode(bytes(cut), 16000, 5.0)
+    else:
+        assert reason(bytes(cut)) == "truncated"
+
+
+def test_the_beginning_of_a_long_clip_is_read_and_no_more():
+    rate, seconds = 16000, 600
+    noise = np.random.default_rng(0).normal(0, 0.1, seconds * rate)
+    long = encoded(noise, rate, "FLAC")
+    decode_beginning(long, rate, 5.0)
+    tracemalloc.start()
+    waveform, whole = decode_beginning(long, rate, 5.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_allclose(waveform, noise[: 5 * rate], atol=1e-4)
+    assert whole == seconds
+    assert peak < 4 * 5 * rate * 4, "bytes: a few times what the window has in float32"
+
+
+@pytest.mark.parametrize("seconds", [0.2, 4.99, 5.0])
+def test_a_clip_that_fits_is_the_same_read_whole_or_from_its_beginning(seconds: float):
+    clip = encoded(tone(seconds, 44100, channels=2), 44100, "FLAC")
+    waveform, whole = decode_beginning(clip, 16000, 5.0)
+    np.testing.assert_array_equal(waveform, decode(clip, 16000, 5.0))
+    assert whole == pytest.approx(seconds, abs=1e-4)
+
+
+def test_the_beginning_of_a_long_clip_that_is_cut_far_behind_it_is_good():
+    whole = encoded(tone(20.0, 16000), 16000)
+    waveform, seconds = decode_beginning(whole[: len(whole) // 2], 16000, 5.0)
+    assert (len(waveform), seconds) == (80000, 20.0)
+    with pytest.raises(UnusableError, match="truncated"):
+        decode_beginning(whole[: len(whole) // 8], 16000, 5.0)
+
+
+@pytest.mark.parametrize("total", [0, 0xFFFFFFFFF])  # 0: a stream, whose length libsndfile gives as 2^63 - 1
+def test_a_length_that_nobody_can_believe_is_bounded(total: int):
+    flac = bytearray(encoded(tone(2.0, 16000), 16000, "FLAC"))
+    at = flac.index(b"fLaC") + 8 + 13
+    flac[at : at + 5] = bytes([flac[at] & 0xF0 | total >> 32]) + struct.pack(">I", total & 0xFFFFFFFF)
+    waveform, seconds = decode_beginning(bytes(flac), 16000, 1.0)
+    assert len(waveform) == 16000
+    assert 1.0 < seconds <= 86400
+
+
+def test_what_went_wrong_is_said_alike_in_every_run():
+    with pytest.raises(UnusableError) as unusable:
+        decode(b"<html>404</html>", 16000, 5.0)
+    assert unusable.value.detail == "Error opening the clip: Format not recognised."
+
+
+@pytest.mark.parametrize(
+    ("clip", "code"),
+    [
+        (wav(rate=0), "decode_error"),
+        (wav(rate=1), "decode_error"),
+        (wav(rate=10**9), "decode_error"),
+        (wav(rate=2**32 - 1), "decode_error"),
+        (wav(channels=0), "decode_error"),
+        (wav(channels=17), "decode_error"),
+        (wav(channels=65535), "decode_error"),
+        (wav(b""), "too_short"),
+        (wav()[:30], "decode_error"),
+        (encoded(1e30 * tone(1.0, 16000), 16000, subtype="FLOAT"), "non_finite_audio"),  # its power is not finite
+    ],
+)
+def test_a_header_or_a_signal_that_cannot_be_is_refused(clip: bytes, code: str):
+    assert reason(clip) == code
+
+
+KINDS = {kind: encoded(tone(0.5, 16000), 16000, kind) for kind in ("WAV", "FLAC", "OGG", "MP3")}
+
+
+@given(st.sampled_from(sorted(KINDS)), st.data())
+def test_damaged_bytes_give_a_finite_waveform_or_a_reason_and_nothing_else(kind: str, data: st.DataObject):
+    clip = bytearray(KINDS[kind])
+    for at in data.draw(st.lists(st.one_of(st.integers(0, 60), st.integers(0, len(clip) - 1)), max_size=20)):
+        clip[at] = data.draw(st.integers(0, 255))
+    damaged = bytes(clip[: data.draw(st.integers(0, len(clip)))]) + data.draw(st.binary(max_size=20))
+    for read in (decode, lambda *given: decode_beginning(*given)[0]):
+        try:
+            waveform, failed = read(damaged, 16000, 5.0), None
+        except UnusableError as unusable:
+            waveform, failed = np.zeros(0), unusable
+        assert np.isfinite(waveform).all()
+        if failed is not None:
+            assert failed.reason in ("decode_error", "truncated", "too_short", "too_long", "non_finite_audio")
+            assert "0x" not in failed.detail
 
 
 @pytest.mark.parametrize(("window_seconds", "bins"), [(5, 80), (30, 80), (30, 128)])

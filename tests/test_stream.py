@@ -1,10 +1,15 @@
 """Rows to windows: slots divided over ranks and workers, unusable rows as empty slots, evaluation sets whole."""
 
+import io
+import traceback
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -14,10 +19,10 @@ from transformers import WhisperProcessor
 
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Source
-from whisper_ft.failure import UsageError
+from whisper_ft.failure import DataError, UsageError
 from whisper_ft.labels import LabelEncoder, whisper_language
 from whisper_ft.model import load_whisper
-from whisper_ft.order import Order
+from whisper_ft.order import Order, default_lanes
 from whisper_ft.sources import Row, open_source
 from whisper_ft.stream import Share, Step, TrainStream, WindowReader, heard
 from whisper_ft.window import Unusable, Window
@@ -31,9 +36,7 @@ def parts(micro_whisper: Path) -> tuple[Any, WhisperProcessor]:
 @pytest.fixture(scope="session")
 def encode(parts: tuple[Any, WhisperProcessor]) -> LabelEncoder:
     model, processor = parts
-    return LabelEncoder(
-        processor.tokenizer, model.generation_config, model.config.max_target_positions, "be", "transcribe"
-    )
+    return LabelEncoder.of(model, processor.tokenizer, "be", "transcribe")
 
 
 @pytest.fixture(scope="session")
@@ -61,8 +64,6 @@ class Rows:
 
 
 def clip(seconds: float, loudness: float = 0.1) -> bytes:
-    import io
-
     file = io.BytesIO()
     samples = loudness * np.sin(np.arange(int(seconds * 16000)) / 20)
     soundfile.write(file, samples, 16000, format="FLAC")
@@ -131,6 +132,80 @@ def test_workers_hand_over_the_same_windows_in_the_same_slots(corpus: Path, enco
             assert a.tokens == b.tokens
 
 
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """8 row groups of 4 utterances, of which the sixth cannot be read."""
+    path = tmp_path / "damaged.parquet"
+    table = pa.table({"audio": [{"bytes": clip(1.0)} for _ in range(32)], "sentence": ["так"] * 32})
+    pq.write_table(table, path, row_group_size=4)
+    content = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(5).column(0)
+    at = column.dictionary_page_offset or column.data_page_offset
+    content[at : at + 16] = b"\xff" * 16
+    path.write_bytes(content)
+    return path
+
+
+def failure(drawn: TrainStream[list[Window]]) -> Exception:
+    """What ends a stream that cannot be drawn to the end of its first epoch."""
+    with closing(drawn), pytest.raises(Exception) as error:
+        for _ in range(4):
+            drawn.draw()
+    return error.value
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_row_group_that_cannot_be_read_is_one_line_and_a_data_error(
+    damaged: Path, encode: LabelEncoder, log_mel: LogMel, workers: int
+):
+    source = open_source(Source(path=str(damaged)))
+    error = failure(stream(source, encode, log_mel, Share(8, 8, 0, 1), workers=workers))
+    assert type(error) is DataError
+    assert str(error).startswith(f"{damaged}: row group 5 cannot be read: ")
+    assert str(error).isprintable()
+
+
+def test_any_other_error_of_a_worker_keeps_type_and_message_and_shows_where_it_was(
+    encode: LabelEncoder, log_mel: LogMel
+):
+    source = Rows([spoken(i) for i in range(8)])
+    source.rows = [4, 5]  # one more than there are: a bug, and no fault of the data
+    inline, of_worker = (
+        failure(stream(source, encode, log_mel, Share(8, 8, 0, 1), workers=workers)) for workers in (0, 2)
+    )
+    assert type(of_worker) is type(inline) is IndexError
+    assert str(of_worker) == str(inline)
+    shown = "".join(traceback.format_exception(of_worker))
+    assert "In data worker" in shown
+    assert "stream.py" in shown
+
+
+@pytest.mark.parametrize(
+    ("audio", "text", "reason"),
+    [
+        (None, "так", "decode_error"),
+        ({"bytes": None, "path": None}, "так", "decode_error"),
+        ({"bytes": None, "path": "clips/1.mp3"}, "так", "decode_error"),
+        ({"bytes": b"", "path": "clips/1.mp3"}, "так", "decode_error"),
+        ({"bytes": clip(1.0), "path": None}, None, "empty_label"),
+        (None, None, "empty_label"),
+    ],
+)
+def test_a_row_with_nothing_in_it_is_unusable_and_heard_as_silence(
+    tmp_path: Path, encode: LabelEncoder, log_mel: LogMel, audio: Any, text: str | None, reason: str
+):
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"audio": pa.array([audio], kind), "sentence": pa.array([text], pa.string())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = open_source(Source(path=str(tmp_path)))
+    window = WindowReader(source, log_mel, encode, cached_chunks=1).window(0, 0)
+    assert isinstance(window, Unusable)
+    assert (window.id, window.reason) == ("a.parquet#0", reason)
+    (utterance,) = heard(source, log_mel, 0, 1)
+    assert utterance.features.isfinite().all()
+    assert (utterance.problem is None) == (audio is not None and audio["bytes"] == clip(1.0))
+
+
 def test_an_unusable_row_leaves_its_slot_empty_and_moves_no_other(encode: LabelEncoder, log_mel: LogMel):
     good = [spoken(i) for i in range(16)]
     bad = [*good]
@@ -148,6 +223,10 @@ def test_an_unusable_row_leaves_its_slot_empty_and_moves_no_other(encode: LabelE
     ("fields", "reason"),
     [
         ({"audio": b""}, "decode_error"),
+        ({"audio": bytes(range(256)) * 8}, "decode_error"),
+        ({"audio": clip(1.0)[:-50]}, "decode_error"),
+        ({"audio": clip(1.0).replace(b"fLaC", b"OggS")}, "decode_error"),
+        ({"audio": b"ID3" + clip(1.0)}, "decode_error"),
         ({"audio": clip(6.0)}, "too_long"),
         ({"audio": clip(0.05)}, "too_short"),
         ({"audio": clip(1.0, loudness=0.0)}, "silent"),
@@ -170,6 +249,30 @@ def test_a_chunk_is_read_once_while_its_lane_is_in_it(encode: LabelEncoder, log_
     assert sorted(source.reads) == list(range(8))
 
 
+@pytest.mark.parametrize(
+    ("size", "per_device", "world", "readers", "few"),
+    [(16, 16, 1, 1, 16), (16, 16, 1, 4, 4), (32, 8, 2, 2, 8), (32, 8, 4, 2, 4), (12, 5, 1, 2, 14), (18, 4, 3, 2, 3)],
+)
+def test_each_reader_keeps_the_chunks_of_its_own_lanes_and_reads_each_about_once(
+    encode: LabelEncoder, log_mel: LogMel, size: int, per_device: int, world: int, readers: int, few: int
+):
+    """More ranks and workers need less memory each, as they share the lanes; uneven slices share less evenly."""
+    lanes, window, chunk = default_lanes(size), 2, 4
+    share = Share(size, per_device, 0, world)
+    assert share.lanes_read(lanes, readers) == few
+    source = Rows([Row(f"{i}", b"", "") for i in range(chunk * 3 * lanes * 4)], chunk)
+    order = Order(source.rows, seed=1, lanes=lanes, window=window)
+    for reader in range(readers):
+        source.reads.clear()
+        cache = WindowReader(source, log_mel, encode, cached_chunks=few * (window + 1))
+        slots = [slot for i in range(share.accumulate) for slot in share.slots(i)[reader::readers]]
+        for step in range(len(source.rows) * chunk // size):
+            for slot in slots:
+                place = order.locate(step * size + slot)
+                cache.row(place.chunk, place.row)
+        assert len(source.reads) <= len(set(source.reads)) + few, "again only where a lane ends within a chunk"
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_an_evaluation_set_is_heard_whole_and_each_row_once(log_mel: LogMel, world: int):
     source = Rows([spoken(i) for i in range(13)])
@@ -184,6 +287,17 @@ def test_evaluation_drops_nothing_that_training_could_not_use(log_mel: LogMel):
     heard_rows = list(heard(Rows(rows), log_mel, 0, 1))
     assert [utterance.problem for utterance in heard_rows] == [None, "decode_error", "too_long", None]
     assert [round(utterance.seconds) for utterance in heard_rows] == [1, 0, 6, 1]
+
+
+def test_evaluation_hears_the_beginning_of_a_clip_of_hours(log_mel: LogMel):
+    samples = np.zeros(2 * 3600 * 8000, dtype=np.int16)
+    samples[::50] = 3000
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8000, format="FLAC")
+    (utterance,) = heard(Rows([spoken(0, audio=file.getvalue())]), log_mel, 0, 1)
+    assert (utterance.problem, utterance.seconds) == ("too_long", 7200.0)
+    silence = log_mel(np.zeros(0, dtype=np.float32))
+    assert not torch.equal(utterance.features, silence), "not the silence that stands for what cannot be decoded"
 
 
 def test_labels_carry_the_prompt_of_the_rows_own_language_and_task(parts: Any, encode: LabelEncoder):

@@ -4,6 +4,12 @@ Decoding by libsndfile (wav, flac, ogg, opus, mp3) from bytes: no ffmpeg, no tor
 """
 
 import io
+import math
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,8 +23,12 @@ from whisper_ft.window import UnusableError
 Waveform = npt.NDArray[np.float32]
 
 MAX_CHANNELS = 16  # a header may claim 65,535; no speech corpus has more
+MIN_RATE, MAX_RATE = 1_000, 384_000  # Hz; a header may claim 1 or 2,147,483,647
+MAX_PEAK = 1e15  # full scale is 1.0; from about 1e17 on the power spectrum overflows float32
 MIN_FRAMES = 64
 MIN_SECONDS = 0.1  # shorter than any word: a click or an empty file
+MAX_STATED_SECONDS = 86_400.0  # of what a header says no more is believed; a stream may say 2^63 - 1 samples
+STREAMED_BYTES = 0x7FFF0000  # sox, arecord and ffmpeg write about 2^31 or 2^32 - 1 where they cannot seek back
 
 
 def decode(encoded: bytes, sample_rate: int, max_seconds: float) -> Waveform:  # -> [samples] at sample_rate
@@ -27,38 +37,110 @@ def decode(encoded: bytes, sample_rate: int, max_seconds: float) -> Waveform:  #
     The header is checked first and the read is bounded, because a header may lie: 2 MB of FLAC can hold 11 hours, and
     a patched one asks for terabytes. UnusableError: decode_error, truncated, too_short, too_long, non_finite_audio.
     """
+    with _opened(encoded) as clip:
+        if clip.seconds > max_seconds:
+            raise UnusableError("too_long", f"{clip.seconds:.2f} s, the window has {max_seconds:g} s")
+        return _mono(_samples(clip, max_seconds), clip.file.samplerate, sample_rate)
+
+
+def decode_beginning(
+    encoded: bytes, sample_rate: int, max_seconds: float
+) -> tuple[Waveform, float]:  # -> [samples] at sample_rate, seconds
+    """The first `max_seconds` of a clip, and the seconds that all of it has as far as its header says.
+
+    Reads no more than that, however long the clip is. UnusableError as in `decode`, but never too_long.
+    """
+    with _opened(encoded) as clip:
+        samples, rate = _samples(clip, max_seconds), clip.file.samplerate
+        ended = len(samples) < math.ceil(max_seconds * rate)
+        seconds = len(samples) / rate if ended else min(clip.seconds, MAX_STATED_SECONDS)
+        return _mono(samples, rate, sample_rate), seconds
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """An open clip and the length that its header gives."""
+
+    file: Any  # soundfile.SoundFile
+    frames: int
+    is_exact: bool  # a compressed stream without an index has its length estimated
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / int(self.file.samplerate)
+
+
+@contextmanager
+def _opened(encoded: bytes) -> Iterator[_Clip]:
+    """A clip whose header is sane; whatever reading it raises becomes an UnusableError."""
+    if not encoded:
+        raise UnusableError("decode_error", "the row holds no bytes of audio")
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
-            _check_header(file.frames, file.samplerate, file.channels, max_seconds)
-            samples = file.read(frames=file.frames, dtype="float32", always_2d=True)  # [frames, channels]
-            # A compressed stream without an index has its length estimated; only these two state it.
-            frames, rate = file.frames if file.format in ("WAV", "FLAC") else 0, file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-        raise UnusableError("decode_error", str(error)) from None
-    if len(samples) < frames or _riff_bytes(encoded) > len(encoded):
-        raise UnusableError("truncated", f"{len(samples)} samples, {len(encoded)} bytes: less than the header says")
+            frames = max(file.frames, _wav_frames(encoded, file.frames))
+            clip = _Clip(file, frames, is_exact=file.format in ("WAV", "WAVEX", "FLAC"))
+            _check_header(clip)
+            yield clip
+    except (UnusableError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a stranger's bytes: no list of what libraries make of them is whole
+        raise UnusableError("decode_error", _told(error)) from None
+
+
+def _check_header(clip: _Clip) -> None:
+    rate, channels = clip.file.samplerate, clip.file.channels
+    if channels > MAX_CHANNELS:
+        raise UnusableError("decode_error", f"{channels} channels")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise UnusableError("decode_error", f"{rate} samples per second")
+    if clip.seconds < MIN_SECONDS:
+        raise UnusableError("too_short", f"{clip.seconds:.3f} s, the least is {MIN_SECONDS} s")
+
+
+def _samples(clip: _Clip, max_seconds: float) -> Waveform:  # -> [frames, channels]
+    """The clip from its beginning; UnusableError when it ends before it should."""
+    most = math.ceil(max_seconds * clip.file.samplerate)
+    samples: Waveform = clip.file.read(frames=min(clip.file.frames, most), dtype="float32", always_2d=True)
+    believed = clip.is_exact and clip.seconds <= MAX_STATED_SECONDS
+    if believed and len(samples) < min(clip.frames, most):
+        raise UnusableError("truncated", f"{len(samples)} samples of the {clip.frames} that the header says")
+    return samples
+
+
+def _mono(samples: Waveform, rate: int, sample_rate: int) -> Waveform:  # [frames, channels] -> [samples]
     mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if not np.isfinite(mono).all():
-        raise UnusableError("non_finite_audio", "the decoded samples contain NaN or infinity")
+    if not np.abs(mono).max(initial=0.0) < MAX_PEAK:  # NaN is not less either
+        raise UnusableError("non_finite_audio", "the decoded samples contain NaN, infinity or absurd values")
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate)
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def _riff_bytes(encoded: bytes) -> int:
-    """Bytes that a WAV file says it has, or 0: libsndfile reads what is left of a cut one without a word."""
-    size = int.from_bytes(encoded[4:8], "little") if encoded[:4] == b"RIFF" else 0
-    return 0 if size in (0, 0xFFFFFFFF) else size + 8  # a stream is written with either of these
+def _wav_frames(encoded: bytes, frames_read: int) -> int:
+    """Frames that the `data` chunk of a WAV says it has, or 0: libsndfile reads what is left of a cut one silently.
+
+    Not the size of the RIFF chunk, which many recorders write a little too large.
+    """
+    if encoded[:4] != b"RIFF":
+        return 0
+    at, block = 12, 1  # a block is a frame, but many in ADPCM and the like
+    while at + 8 <= len(encoded):
+        name, size = struct.unpack_from("<4sI", encoded, at)
+        at += 8
+        if name == b"fmt ":
+            block = max(int.from_bytes(encoded[at + 12 : at + 14], "little"), 1)
+        if name == b"data":
+            stated, here = size // block, (len(encoded) - at) // block
+            is_cut = stated > here and size < STREAMED_BYTES
+            return (frames_read * stated // here if here else stated) if is_cut else 0
+        at += size + size % 2
+    return 0
 
 
-def _check_header(frames: int, rate: int, channels: int, max_seconds: float) -> None:
-    if channels > MAX_CHANNELS:
-        raise UnusableError("decode_error", f"{channels} channels")
-    seconds = frames / rate
-    if seconds < MIN_SECONDS:
-        raise UnusableError("too_short", f"{seconds:.3f} s, the least is {MIN_SECONDS} s")
-    if seconds > max_seconds:
-        raise UnusableError("too_long", f"{seconds:.2f} s, the window has {max_seconds:g} s")
+def _told(error: Exception) -> str:
+    """What went wrong in one line, the same in every run: soundfile names the address of the object it read from."""
+    text = re.sub(r"<\S+ object at 0x[0-9A-Fa-f]+>", "the clip", str(error))
+    return " ".join(text.split()) or type(error).__name__
 
 
 class LogMel:

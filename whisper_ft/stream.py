@@ -4,9 +4,12 @@ Ranks and workers only divide the slots of a batch; what is in a slot is decided
 a stream that starts at a step is a function of that step.
 """
 
+import math
 import multiprocessing
+import pickle
 import signal
 import sys
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from whisper_ft.audio import LogMel, decode
+from whisper_ft.audio import LogMel, decode, decode_beginning
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.order import Order
 from whisper_ft.sources import Row, Source
@@ -44,6 +47,19 @@ class Share:
         """This rank's slots in one micro-batch; at the end of an uneven batch there may be none."""
         mine = range(self.rank, self.batch_size, self.world)
         return mine[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
+
+    def lanes_read(self, lanes: int, readers: int) -> int:
+        """Most lanes that one of this rank's `readers` is ever in: its cache has to hold a window of each.
+
+        Reader r takes every `readers`-th slot of a micro-batch, and position p is of lane p % lanes.
+        """
+        steps = range(lanes // math.gcd(lanes, self.batch_size))  # then slots and lanes meet as at the start
+
+        def lanes_of(reader: int) -> set[int]:
+            slots = [slot for i in range(self.accumulate) for slot in self.slots(i)[reader::readers]]
+            return {(step * self.batch_size + slot) % lanes for step in steps for slot in slots}
+
+        return max(len(lanes_of(reader)) for reader in range(readers))
 
 
 class WindowReader:
@@ -76,15 +92,23 @@ class WindowReader:
         return Window(self._log_mel(waveform), tokens, (utterance.id,))
 
 
-class _Slots(IterableDataset[list[Window | Unusable]]):
+class _Slots(IterableDataset[list[Window | Unusable] | Exception]):
     """What one worker prepares: of each micro-batch, its part of the slots. Runs in the worker process."""
 
     def __init__(self, reader: WindowReader, order: Order, share: Share, first_step: int) -> None:
         self._reader, self._order, self._share, self._first_step = reader, order, share, first_step
 
-    def __iter__(self) -> Iterator[list[Window | Unusable]]:
+    def __iter__(self) -> Iterator[list[Window | Unusable] | Exception]:
         worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        if worker is None:
+            yield from self._prepare(0, 1)
+            return
+        try:
+            yield from self._prepare(worker.id, worker.num_workers)
+        except Exception as error:  # noqa: BLE001 - handed over and raised where the part was waited for
+            yield _portable(error, worker.id)
+
+    def _prepare(self, number: int, workers: int) -> Iterator[list[Window | Unusable]]:
         step = self._first_step
         while True:
             for micro_batch in range(self._share.accumulate):
@@ -142,22 +166,29 @@ class TrainStream(Generic[Batch]):
             context.set_forkserver_preload(loaded)
             options |= {"multiprocessing_context": context, "prefetch_factor": prefetch, "worker_init_fn": _deafen}
         self._loader = DataLoader(_Slots(reader, order, share, first_step), **options)
-        self._parts: Iterator[list[Window | Unusable]] | None = None
+        self._parts: Iterator[list[Window | Unusable] | Exception] | None = None
 
     def draw(self) -> Step[Batch]:
-        """This rank's micro-batches of the next step."""
-        if self._parts is None:
-            if self._loader.num_workers:
-                _start_worker_server()
-            self._parts = iter(self._loader)
+        """This rank's micro-batches of the next step; raises what a worker met while it prepared them."""
         micro_batches, unusable, utterances = [], [], 0
         for _ in range(self._share.accumulate):
-            slots = _interleave([next(self._parts) for _ in range(self._workers)])
+            slots = _interleave([self._part() for _ in range(self._workers)])
             windows = [slot for slot in slots if isinstance(slot, Window)]
             unusable += [slot for slot in slots if isinstance(slot, Unusable)]
             utterances += sum(len(window.utterances) for window in windows)
             micro_batches.append(self._collate(windows))
         return Step(micro_batches, unusable, utterances)
+
+    def _part(self) -> list[Window | Unusable]:
+        """What the worker whose turn it is prepared of a micro-batch."""
+        if self._parts is None:
+            if self._loader.num_workers:
+                _start_worker_server()
+            self._parts = iter(self._loader)
+        part = next(self._parts)
+        if isinstance(part, Exception):
+            raise part
+        return part
 
     def close(self) -> None:
         """End the workers, also one that is stuck in a read: they hold nothing, and hear no other signal."""
@@ -185,6 +216,23 @@ def _start_worker_server() -> None:
             signal.signal(number, handler)
 
 
+def _portable(error: Exception, worker: int) -> Exception:
+    """An error that another process can raise, with the trace of this one as a note.
+
+    As a value, because DataLoader would put its own trace into the message of what a worker raises.
+    """
+    trace = "".join(traceback.format_exception(error))
+    try:
+        portable: Exception = pickle.loads(pickle.dumps(error))
+        unchanged = str(portable) == str(error)
+    except Exception:  # noqa: BLE001 - some can be written and not read, or neither
+        unchanged = False
+    if not unchanged:
+        portable = RuntimeError(f"{type(error).__name__}: {error}")
+    portable.add_note(f"In data worker {worker}:\n{trace}")
+    return portable
+
+
 def _interleave(parts: Sequence[Sequence[Window | Unusable]]) -> list[Window | Unusable]:
     """Undo `slots[worker::workers]`."""
     return [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]
@@ -202,9 +250,14 @@ class Heard:
     problem: str | None
 
 
+def utterances_of(source: Source, max_utterances: int | None) -> int:
+    """How many utterances of a set are to be transcribed, over all ranks."""
+    return min(sum(source.rows), max_utterances or sum(source.rows))
+
+
 def heard(source: Source, log_mel: LogMel, rank: int, world: int, max_utterances: int | None = None) -> Iterator[Heard]:
     """This rank's contiguous part of a set, in order, each row exactly once over the ranks."""
-    total = min(sum(source.rows), max_utterances or sum(source.rows))
+    total = utterances_of(source, max_utterances)
     begin, end = rank * total // world, (rank + 1) * total // world
     index = 0
     for chunk, rows in enumerate(source.rows):
@@ -218,10 +271,9 @@ def _hear(index: int, row: Row, log_mel: LogMel) -> Heard:
     """Features of a row; of silence, with the reason, when it cannot be decoded, and of its beginning when too long."""
     problem = None
     try:
-        waveform = decode(row.audio, log_mel.sample_rate, max_seconds=3600.0)
-        if len(waveform) > log_mel.window_samples:
+        waveform, seconds = decode_beginning(row.audio, log_mel.sample_rate, log_mel.window_seconds)
+        if seconds > log_mel.window_seconds:
             problem = "too_long"
     except UnusableError as unusable:
-        waveform, problem = torch.zeros(0).numpy(), unusable.reason
-    seconds = len(waveform) / log_mel.sample_rate
+        waveform, seconds, problem = torch.zeros(0).numpy(), 0.0, unusable.reason
     return Heard(index, row, log_mel(waveform), seconds, row.language, problem)
