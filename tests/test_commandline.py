@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from whisper_ft import yaml12
-from whisper_ft.commandline import load, refuse_changes, refuse_impossible
+from whisper_ft.commandline import (
+    from_plain,
+    load,
+    refuse_changes,
+    refuse_impossible,
+    refuse_impossible_evaluation,
+    refuse_missing,
+)
 from whisper_ft.config import Config, EvaluateConfig, leaves, rules, to_plain
 from whisper_ft.failure import UsageError
 
@@ -18,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def write(tmp_path: Path):
     def write_file(text: str, name: str = "a.yaml") -> str:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
         return str(tmp_path / name)
 
@@ -66,6 +74,11 @@ def test_yaml_means_what_it_says(write, text: str, value: tuple[str, str, object
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: there is no such file"),
         (["--save.keep", "1"], "--save.keep must be at least 2"),
         (["stray"], "unrecognized arguments: stray"),
+        (["--optim.betas", "0.9,0.98"], "expected a tuple, as in --optim.betas '[0.9, 0.98]'"),
+        (["--allow_change", "optim.lr"], "expected a list, as in --allow_change '[optim.lr]'"),
+        (["--eval.batch_size", "0"], "--eval.batch_size must be at least 1, got 0"),
+        (["--eval.max_new_tokens", "0"], "--eval.max_new_tokens must be at least 1, got 0"),
+        (["--optim", "{lrr: 3}"], "unknown setting 'optim.lrr'; did you mean 'optim.lr'?"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(argv: list[str], told: str):
@@ -73,6 +86,28 @@ def test_what_cannot_work_is_refused_in_one_line(argv: list[str], told: str):
         load(Config, argv)
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--steps", "0x10"], "--steps 0x10: expected a number in decimal digits"),
+        (["--steps=0b11"], "--steps 0b11: expected a number"),
+        (["--steps", "1_000"], "--steps 1_000: expected a number"),
+        (["--steps", "1:30"], "--steps 1:30: expected a number"),
+        (["--data.lanes", "0x10"], "--data.lanes 0x10: expected a number"),
+        (["--optim.betas", "[0.9, 0x0]"], "--optim.betas 0x0: expected a number"),
+        (["--optim", "{lr: 0x1}"], "--optim.lr 0x1: expected a number"),
+        (["--optim.lr", "1e400"], "--optim.lr must be finite, got inf"),
+        (["--optim.clip_norm", ".inf"], "--optim.clip_norm must be finite, got inf"),
+        (["--optim.weight_decay", ".nan"], "--optim.weight_decay must be at least 0, got nan"),
+        (["--schedule.warmup", "1e400"], "--schedule.warmup must be a whole number of updates"),
+    ],
+)
+def test_a_number_is_finite_and_in_decimal_digits(argv: list[str], told: str):
+    with pytest.raises(UsageError) as refused:
+        load(Config, argv)
+    assert told in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +120,8 @@ def test_what_cannot_work_is_refused_in_one_line(argv: list[str], told: str):
         ("steps: [", "not the YAML this reads"),
         ("steps: !!python/object/apply:os.system ['true']", "not the YAML this reads"),
         ("batch: {size: no}", "expected an int"),
+        ("steps: 0x10", "--steps 0x10: expected a number in decimal digits"),
+        ("optim: {lr: 1e400}", "--optim.lr must be finite"),
     ],
 )
 def test_a_bad_config_file_is_refused_in_one_line(write, text: str, told: str):
@@ -131,6 +168,42 @@ def test_a_changed_rate_needs_to_be_allowed_by_name():
 
 
 @pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("zzzzzz", "unknown setting 'zzzzzz'; --help lists all settings"),
+        ("optim.lrr", "unknown setting 'optim.lrr'; did you mean 'optim.lr'?"),
+        ("seed", "seed is exact: another value is another run"),
+        ("eval.path", "eval.path is free: it may change at any time"),
+    ],
+)
+def test_only_what_needs_it_can_be_allowed_to_change(name: str, told: str):
+    with pytest.raises(UsageError) as refused:
+        load(Config, ["--allow_change", f"[steps, {name}]"])
+    assert told in str(refused.value)
+
+
+def test_a_run_has_the_configuration_of_its_newest_readable_checkpoint(tmp_path: Path, write):
+    """config.yaml may be that of a start that was refused, and a damaged checkpoint says nothing."""
+    arguments = ["--data.path", str(tmp_path), "--run_dir", str(tmp_path / "run")]
+    write(yaml12.dump(to_plain(load(Config, ["--seed", "7"]))), "run/config.yaml")
+    refuse_impossible(load(Config, arguments))  # no checkpoint yet: whatever was asked for before, this is a new run
+    for step, seed in ((2, 1), (4, 2)):
+        trainer = {"config": to_plain(load(Config, ["--seed", str(seed)]))}
+        write(json.dumps({"save": step}), f"run/checkpoints/step-{step:08d}/manifest.json")
+        write(json.dumps(trainer), f"run/checkpoints/step-{step:08d}/trainer.json")
+    refuse_impossible(load(Config, [*arguments, "--seed", "2"]))
+    with pytest.raises(UsageError, match="seed was 2 and is 7"):
+        refuse_impossible(load(Config, [*arguments, "--seed", "7"]))
+    write("{", "run/checkpoints/step-00000004/trainer.json")
+    refuse_impossible(load(Config, [*arguments, "--seed", "1"]))
+
+
+def test_a_recorded_configuration_is_read_back():
+    config = load(Config, ["--optim.betas", "[0.8, 0.9]", "--data.language", "no", "--allow_change", "[steps]"])
+    assert from_plain(Config, json.loads(json.dumps(to_plain(config)))) == config
+
+
+@pytest.mark.parametrize(
     ("argv", "told"),
     [
         ([], "--data.path is missing"),
@@ -154,6 +227,12 @@ def test_what_is_not_there_is_named_before_anything_starts(argv: list[str], told
     assert told in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["br[1]", "what?", "a*b.parquet"])
+def test_a_name_that_looks_like_a_glob_is_found(tmp_path: Path, name: str):
+    (tmp_path / name).mkdir()
+    refuse_missing("data.path", str(tmp_path / name))
+
+
 def test_a_precision_that_accelerate_would_do_too_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(UsageError, match="mixed_precision=fp16 and this run --precision fp32"):
@@ -163,3 +242,22 @@ def test_a_precision_that_accelerate_would_do_too_is_refused(monkeypatch: pytest
 def test_evaluate_takes_a_model_by_one_flag():
     config = load(EvaluateConfig, ["--model", "runs/x/best", "--data.path", "d", "--out", "o"])
     assert (config.model, config.data.path, config.out) == ("runs/x/best", "d", Path("o"))
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ([], "--model is missing"),
+        (["--model", "./nowhere"], "--model ./nowhere: there is no such folder"),
+        (["--model", "owner/name", "--data.path", "nowhere"], "--data.path nowhere: there is no such file"),
+    ],
+)
+def test_what_an_evaluation_lacks_is_named_before_anything_starts(argv: list[str], told: str):
+    with pytest.raises(UsageError) as refused:
+        refuse_impossible_evaluation(load(EvaluateConfig, argv))
+    assert told in str(refused.value)
+
+
+def test_decoding_settings_are_named_in_full():
+    with pytest.raises(UsageError, match=r"--decoding\.batch_size must be at least 1"):
+        load(EvaluateConfig, ["--decoding.batch_size", "0"])

@@ -1,16 +1,23 @@
 """launch.sh: one command in any number of processes, and bad input told once before anything starts."""
 
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
+import venv
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
-from tests.conftest import ROOT, Ended, Trainer, command, digest, environment, metrics
+from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, command, digest, environment, logged, metrics
+from whisper_ft import yaml12
 from whisper_ft.commandline import load
-from whisper_ft.config import Config
+from whisper_ft.config import Config, to_plain
 from whisper_ft.replay import replay
 
 
@@ -60,6 +67,8 @@ def test_another_program_by_its_name(micro_whisper: Path, corpus: Path, tmp_path
         (["--config", "nowhere.yaml"], "there is no such file"),
         (["--data.path", "nowhere"], "--data.path nowhere: there is no such file or folder"),
         (["--data.path", ".", "--steps", "many"], "--steps many: expected an int"),
+        (["evaluate.py", "--modle", "x"], "unknown setting 'modle'; did you mean 'model'?"),
+        (["evaluate.py", "--model", "./nowhere"], "--model ./nowhere: there is no such folder"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2_before_any_process_starts(arguments: list[str], told: str):
@@ -102,6 +111,128 @@ def test_processes_that_are_not_one_group_are_refused(train: Trainer):
     assert not (train.folder / "run").exists()
 
 
+@pytest.mark.parametrize("program", ["train.py", "evaluate.py"])
+def test_help_is_told_once(program: str):
+    ended = launch(*([program] if program == "evaluate.py" else []), "--help", NPROC="2")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.count("usage: ") == ended.out.count(f"usage: {program} ") == 1
+
+
+def test_without_an_environment_the_way_to_make_one_is_told(tmp_path: Path):
+    shutil.copy(ROOT / "launch.sh", tmp_path)
+    venv.create(tmp_path / "bare")
+    path = f"{tmp_path}/bare/bin:/usr/bin:/bin"
+    done = subprocess.run(
+        [str(tmp_path / "launch.sh"), "--help"], env={"PATH": path}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "make setup" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "spelling", ["--config {}", "--config={}", "--model.name demo-data/micro-whisper --data.path ."]
+)
+def test_what_the_demo_trains_on_is_made_where_it_is_missing(spelling: str, tmp_path: Path):
+    """Told by the refusal of the program that makes it: this folder has another corpus of that name."""
+    (tmp_path / "demo-data/be/other").mkdir(parents=True)
+    ended = launch(*spelling.format(ROOT / "configs/demo.yaml").split(), cwd=tmp_path)
+    assert ended.code == 2
+    assert "demo-data/be is there already, from other arguments" in ended.err
+
+
+@pytest.mark.parametrize(
+    "arguments", ["evaluate.py --model ./nowhere", "--data.path demo-data.parquet --config a.yaml"]
+)
+def test_what_only_speaks_of_the_demo_makes_none(arguments: str, tmp_path: Path):
+    (tmp_path / "a.yaml").write_text("steps: 2  # not on demo-data/be\n")
+    assert launch(*arguments.split(), cwd=tmp_path).code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
+
+
+def start(*arguments: str, processes: int) -> psutil.Popen:
+    return psutil.Popen(
+        [str(ROOT / "launch.sh"), *arguments],
+        cwd=ROOT,
+        env=environment(1) | {"NPROC": str(processes)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where pytest is in the background
+    )
+
+
+def signal_when(started: psutil.Popen, is_so: Callable[[], bool], number: signal.Signals) -> Ended:
+    """How a launcher ended that got a signal as soon as something was so; none of its programs outlives it for long."""
+    deadline = time.monotonic() + START_SECONDS
+    while not is_so():
+        assert started.poll() is None, started.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    programs = started.children(recursive=True)
+    assert programs
+    started.send_signal(number)
+    out, err = started.communicate(timeout=START_SECONDS)
+    _, alive = psutil.wait_procs(programs, timeout=0 if number != signal.SIGKILL else START_SECONDS)
+    assert not alive
+    return Ended(started.returncode, out, err)
+
+
+STOPS = [(1, "SIGTERM", 75), (2, "SIGTERM", 75), (1, "SIGINT", 75), (2, "SIGUSR1", 75), (2, "SIGKILL", -9)]
+
+
+@pytest.mark.parametrize(("processes", "name", "code"), STOPS)
+def test_a_signal_for_the_launcher_saves_and_ends_all(train: Trainer, processes: int, name: str, code: int):
+    arguments = train.arguments("run", steps=10_000, eval__every=0)
+    ended = signal_when(
+        start(*arguments, processes=processes), lambda: logged(1)(train.folder / "run"), signal.Signals[name]
+    )
+    assert (ended.code, ended.err) == (code, "")
+    status = json.loads((train.folder / "run/status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("preempted", 75)
+    assert (train.folder / "run/checkpoints" / status["last_checkpoint"]).is_dir()
+
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from whisper_ft.launcher import end_with_parent
+
+end_with_parent()
+rank, how, folder = int(os.environ.get("RANK", "0")), sys.argv[1], Path(sys.argv[2])
+(folder / str(rank)).touch()
+if how == "wait" or rank != int(os.environ.get("WORLD_SIZE", "1")) - 1:
+    time.sleep(600)
+if how == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(int(how))
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program whose last rank ends as told while the others wait; it touches a file when it runs."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return tmp_path / "program.py"
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize(
+    ("how", "code", "told"),
+    [("4", 4, ""), ("killed", 137, "error: a process was ended by SIGKILL: did memory run out?\n")],
+)
+def test_the_exit_code_is_that_of_the_program(program: Path, processes: str, how: str, code: int, told: str):
+    ended = launch(str(program), how, str(program.parent), NPROC=processes)
+    assert (ended.code, ended.err) == (code, told)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_no_program_outlives_a_launcher_that_is_killed(program: Path, processes: int):
+    files = [program.parent / str(rank) for rank in range(processes)]
+    started = start(str(program), "wait", str(program.parent), processes=processes)
+    assert signal_when(started, lambda: all(file.exists() for file in files), signal.SIGKILL).code == -9
+
+
 def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer):
     run_dir = train("run", steps=2)
     saved = load(Config, ["--config", str(run_dir / "config.yaml")])
@@ -109,10 +240,42 @@ def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer):
     first_epoch = [line["id"] for line in lines if line["epoch"] == 0]
     assert len(first_epoch) == len(set(first_epoch)) == 100
     assert [line["position"] for line in lines] == list(range(13 * 8))
+    (run_dir / "config.yaml").write_text("seed: 9\n")  # as of a start that was refused
     told = replay_program("--run_dir", str(run_dir), "--step", "3")
     assert [json.loads(line) for line in told.out.splitlines()] == lines[24:32]
-    refused = replay_program("--run_dir", str(run_dir), "--step", "-1")
-    assert (refused.code, refused.err) == (2, "error: --step must be 0 or more, got -1\n")
+    (run_dir / "checkpoints").rename(run_dir / "none")
+    (run_dir / "config.yaml").write_text(yaml12.dump(to_plain(saved)))  # as of a run before its first save
+    assert replay_program("--run_dir", str(run_dir), "--step", "3").out == told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--step -1", "--step must be 0 or more, got -1"),
+        ("--step three", "argument --step: invalid int value: 'three'"),
+        ("", "the following arguments are required: --step"),
+        ("--step 0 --run_dir nowhere", "--run_dir nowhere: holds neither a checkpoint nor a config.yaml"),
+        ("--step 0", "replay where the run was started, or say where the data is: --data.path PATH"),
+        ("--step 0 --data.path nowhere", "--data.path nowhere: there is no such file or folder"),
+    ],
+)
+def test_a_replay_that_cannot_be_is_refused_in_one_line(arguments: str, told: str, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("data: {path: of/another/folder}\n")
+    refused = replay_program("--run_dir", str(tmp_path), *arguments.split())
+    assert (refused.code, refused.out) == (2, "")
+    assert told in refused.err
+    assert len(refused.err.strip().splitlines()) == 1
+
+
+def test_a_replay_finds_data_elsewhere_and_may_be_cut_short(corpus: Path, tmp_path: Path):
+    (tmp_path / "config.yaml").write_text("data: {path: of/another/folder}\n")
+    told = replay_program("--run_dir", str(tmp_path), "--step", "0", "--data.path", str(corpus / "train"))
+    assert (told.code, told.out.count("\n")) == (0, 16)
+    replaying = f"{sys.executable} -m whisper_ft.replay --run_dir {tmp_path} --step 0 --data.path {corpus / 'train'}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {replaying} | :"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def replay_program(*arguments: str) -> Ended:

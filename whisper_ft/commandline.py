@@ -1,39 +1,57 @@
 """The command line: defaults < `--config FILE` (repeatable, later wins) < `--section.field VALUE`, and what is refused.
 
-`python -m whisper_ft.commandline train.py ARGUMENTS` checks a command line without loading torch or a model; launch.sh
-asks it once, so that N processes do not all start, fail and say the same.
+`python -m whisper_ft.commandline train.py ARGUMENTS` checks a command line without a model, and without torch unless
+there is a run to go on with; launch.sh asks it once, so that N processes do not all start, fail and say the same.
 """
 
 import difflib
 import glob
 import os
 import re
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from whisper_ft import yaml12
-from whisper_ft.config import Config, Device, EvaluateConfig, differences, flatten, leaves, to_plain
+from whisper_ft.config import Config, Device, EvaluateConfig, differences, flatten, leaves, rules, to_plain
 from whisper_ft.failure import UsageError
 
 C = TypeVar("C", Config, EvaluateConfig)
 
+NOTHING_TO_START = 100  # what `main` returns once it has shown --help: no exit code of a run
 
-def load(cls: type[C], argv: Sequence[str] | None = None) -> C:
+
+def load(cls: type[C], argv: Sequence[str] | None = None, program: str | None = None) -> C:
     """The configuration of a command line; UsageError in one line for anything that is wrong with it.
 
     Types, help and precedence are jsonargparse's; unknown keys are found first, because a nearest name helps more.
+    `program` is the name in the help: that of the running script.
     """
-    import jsonargparse  # 0.1 s that importing a dataclass should not cost
-
     argv = list(sys.argv[1:] if argv is None else argv)
     _refuse_unknown(cls, argv)
+    _refuse_strange_numbers(cls, argv)
+    config = _parse(cls, argv, program or Path(sys.argv[0]).name)
+    if isinstance(config, Config):
+        _refuse_strange_changes(config)
+    return config
+
+
+def from_plain(cls: type[C], plain: dict[str, Any]) -> C:
+    """The configuration that `to_plain` wrote; UsageError where it is none."""
+    return _parse(cls, plain, cls.__name__)
+
+
+def _parse(cls: type[C], given: list[str] | dict[str, Any], program: str) -> C:
+    """A command line, or what stands in a checkpoint, as a configuration."""
+    import jsonargparse  # 0.1 s that importing a dataclass should not cost
+
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     jsonargparse.set_loader("yaml12", yaml12.load, (yaml12.Error,))
     parser = jsonargparse.ArgumentParser(
-        prog=Path(sys.argv[0]).name,
+        prog=program,
         description=cls.__doc__,
         exit_on_error=False,
         allow_abbrev=False,
@@ -43,10 +61,11 @@ def load(cls: type[C], argv: Sequence[str] | None = None) -> C:
     parser.add_argument("--config", action="config", help="YAML file of settings; repeatable, later ones win.")
     parser.add_class_arguments(cls)
     try:
-        values = parser.instantiate(parser.parse_args(argv))
+        parsed = parser.parse_object(given) if isinstance(given, dict) else parser.parse_args(given)
+        values = parser.instantiate(parsed)
         return cls(**{f.name: getattr(values, f.name) for f in fields(cls)})
     except (jsonargparse.ArgumentError, ValueError) as error:
-        raise UsageError(_in_our_words(str(error))) from error
+        raise UsageError(_in_our_words(cls, str(error))) from error
 
 
 def refuse_impossible(config: Config) -> None:
@@ -69,12 +88,15 @@ def refuse_impossible(config: Config) -> None:
         raise UsageError(f"--run_dir {config.run_dir}: is a file, a folder is needed")
     if config.resume not in ("auto", "never", "best") and not Path(config.resume).is_dir():
         raise UsageError(f"--resume {config.resume}: neither auto, never or best, nor the folder of a checkpoint")
-    if config.resume == "auto" and any(config.run_dir.glob("checkpoints/step-*")):
-        try:
-            saved = _read_config(str(config.run_dir / "config.yaml"))
-        except UsageError:
-            return  # gone or damaged; the configuration in the checkpoint is what counts, and is compared on resume
+    if config.resume == "auto" and (saved := saved_config(config.run_dir)):
         refuse_changes(saved, config)
+
+
+def refuse_impossible_evaluation(config: EvaluateConfig) -> None:
+    """UsageError for what can be known to fail before a checkpoint is scored: a missing model, data or GPU."""
+    refuse_missing_model("model", config.model)
+    refuse_missing("data.path", config.data.path)
+    refuse_missing_gpu(config.device)
 
 
 def refuse_missing(name: str, path: str) -> None:
@@ -83,7 +105,8 @@ def refuse_missing(name: str, path: str) -> None:
         raise UsageError(
             f"--{name} is missing: a parquet file, a folder of them, a glob, or an address such as hf://..."
         )
-    if "://" not in path and not glob.glob(os.path.expanduser(path)):
+    here = os.path.expanduser(path)
+    if "://" not in path and not os.path.exists(here) and not glob.glob(here):  # a real name may hold [ or *
         raise UsageError(f"--{name} {path}: there is no such file or folder")
 
 
@@ -105,6 +128,15 @@ def refuse_missing_gpu(device: Device) -> None:
 
         if not torch.cuda.is_available():
             raise UsageError("--device cuda: torch sees no GPU here; --device auto or cpu would use the CPU")
+
+
+def saved_config(run_dir: Path) -> dict[str, Any] | None:
+    """The configuration that a run was last saved with; None of one without a checkpoint that tells it."""
+    if not any(run_dir.glob("checkpoints/step-*")):
+        return None
+    from whisper_ft.checkpoint import newest_config  # with it comes torch, for seconds
+
+    return newest_config(run_dir / "checkpoints")
 
 
 def refuse_changes(saved: dict[str, Any], config: Config) -> list[tuple[str, Any, Any]]:
@@ -129,27 +161,73 @@ def refuse_changes(saved: dict[str, Any], config: Config) -> list[tuple[str, Any
     return changed
 
 
+def _given(cls: Any, argv: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """(key, value, --config file or "") of each setting on a command line and in its files, before types are known."""
+    for place, argument in enumerate(argv):
+        if not argument.startswith("--"):
+            continue
+        name, is_whole, text = argument[2:].partition("=")
+        if not is_whole:
+            text = next((following for following in argv[place + 1 : place + 2] if following[:2] != "--"), "")
+        if name == "config" and text:
+            yield from ((key, value, text) for key, value in flatten(_read_config(text)).items())
+        elif name in _sections(cls):
+            yield from ((key, value, "") for key, value in flatten({name: _loaded(text)}).items())
+        else:
+            yield name.removesuffix("+"), _loaded(text), ""
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return yaml12.load(text)
+    except yaml12.Error:
+        return text
+
+
+def _sections(cls: Any) -> set[str]:
+    return {name.rsplit(".", 1)[0] for name, _ in leaves(cls) if "." in name}
+
+
 def _refuse_unknown(cls: Any, argv: Sequence[str]) -> None:
     """UsageError with the nearest name for the first unknown key of the command line or of a --config file."""
     names = [name for name, _ in leaves(cls)]
-    sections = {name.rsplit(".", 1)[0] for name in names if "." in name}
-    expects_file = False
-    for argument in argv:
-        if expects_file or argument.startswith("--config="):
-            for key in flatten(_read_config(argument.removeprefix("--config="))):
-                _refuse_unknown_key(key, names, sections, argument.removeprefix("--config=") + ": ")
-        elif argument.startswith("--"):
-            _refuse_unknown_key(argument[2:].split("=")[0].removesuffix("+"), [*names, "config", "help"], sections, "")
-        expects_file = argument == "--config"
+    for key, _, file in _given(cls, argv):
+        if key not in _sections(cls) and key not in (names if file else [*names, "config", "help"]):
+            raise UsageError(f"{file and file + ': '}unknown setting {key!r}{_nearest(key, names)}")
 
 
-def _refuse_unknown_key(key: str, names: Sequence[str], sections: set[str], where: str) -> None:
-    if key in names or key in sections:
-        return
+def _nearest(key: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     near = near or [name for name in names if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-    hint = f"; did you mean {near[0]!r}?" if near else "; --help lists all settings"
-    raise UsageError(f"{where}unknown setting {key!r}{hint}")
+    return f"; did you mean {near[0]!r}?" if near else "; --help lists all settings"
+
+
+def _refuse_strange_numbers(cls: Any, argv: Sequence[str]) -> None:
+    """UsageError for a number that is not written in decimal digits.
+
+    What yaml12 leaves as text, jsonargparse tries again in YAML 1.1, where 0x10, 0b11, 1_000 and 1:30 are numbers too.
+    """
+    types = {name: found.type for name, found in leaves(cls)}
+    for name, value, file in _given(cls, argv):
+        wanted = types.get(name)
+        is_list = isinstance(value, list)
+        if {int, float} & {wanted, *get_args(wanted)} and is_list == (get_origin(wanted) is tuple):
+            for text in value if is_list else [value]:
+                if isinstance(text, str) and re.search(r"\d", text) and not re.fullmatch("-?[0-9]+", text):
+                    raise UsageError(f"{file and file + ': '}--{name} {text}: expected a number in decimal digits")
+
+
+def _refuse_strange_changes(config: Config) -> None:
+    """UsageError for a name in --allow_change that cannot be allowed to change, or need not be."""
+    for name in config.allow_change:
+        kind = rules().get(name)
+        if kind is None:
+            near = _nearest(name, [one for one, kind in rules().items() if kind == "change"])
+            raise UsageError(f"--allow_change: unknown setting {name!r}{near}")
+        if kind == "exact":
+            raise UsageError(f"--allow_change: {name} is exact: another value is another run, in another --run_dir")
+        if kind == "free":
+            raise UsageError(f"--allow_change: {name} is free: it may change at any time and need not be named")
 
 
 def _read_config(path: str) -> dict[str, Any]:
@@ -161,36 +239,57 @@ def _read_config(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error})") from None
     except yaml12.Error as error:
-        raise UsageError(f"--config {path}: not the YAML this reads: {_one_line(str(error))}") from None
+        raise UsageError(f"--config {path}: not the YAML this reads: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
         raise UsageError(f"--config {path}: should hold `section: {{field: value}}`, holds {type(value).__name__}")
     return value
 
 
-def _one_line(message: str) -> str:
-    return " ".join(message.split())
-
-
-def _in_our_words(message: str) -> str:
+def _in_our_words(cls: Any, message: str) -> str:
     """The message of jsonargparse as one line about the flag."""
-    line = _one_line(message)
+    line = " ".join(message.split())
     typed = re.fullmatch(r"Parser key \"([\w.]+)\": (.*) Got value: (.*)", line)
     if typed is None:
         return line
     name, expected, value = typed.groups()
     expected = re.sub(r"<class '(\w+)'>", r"\1", expected).replace("a typing.Literal", "one of ").rstrip(". ")
-    return f"--{name} {value}: {expected[0].lower()}{expected[1:].replace(' a int', ' an int')}"
+    told = f"--{name} {value}: {expected[0].lower()}{expected[1:].replace(' a int', ' an int')}"
+    if not expected.endswith((" tuple", " list")):
+        return told
+    default = dict(leaves(cls))[name].default
+    example = ", ".join(map(str, default)) if isinstance(default, tuple) else value
+    return f"{told}, as in --{name} '[{example}]'"
+
+
+def _make_demo(config: Config) -> int:
+    """Make what the demo's configurations train on, where it is named and not there: that is made, not shipped."""
+    named = [Path(path).parts[:2] for path in (config.model.name, config.data.path, config.eval.path)]
+    if all(parts[:1] != ("demo-data",) or Path(*parts).exists() for parts in named):
+        return 0
+    return subprocess.call([sys.executable, "-P", "-m", "whisper_ft.demo", "--out", "demo-data"])
 
 
 def main(argv: Sequence[str]) -> int:
-    """Check the command line of a program before it is launched; 2, with the reason, when it cannot work."""
-    if Path(argv[0]).name != "train.py":
-        return 0  # other programs check themselves; they do not start in many processes by default
+    """Check the command line of a program before it is launched, and make the demo's data if that is what is missing.
+
+    0: start it. 2, with the reason: it cannot work. NOTHING_TO_START: it was --help, which is told here. Programs other
+    than the two of this project check themselves.
+    """
+    program, arguments = Path(argv[0]).resolve(), argv[1:]
+    ours = program.parent == Path(__file__).resolve().parents[1]
     try:
-        refuse_impossible(load(Config, argv[1:]))
+        if ours and program.name == "train.py":
+            config = load(Config, arguments, program.name)
+            if failed := _make_demo(config):
+                return failed
+            refuse_impossible(config)
+        elif ours and program.name == "evaluate.py":
+            refuse_impossible_evaluation(load(EvaluateConfig, arguments, program.name))
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except SystemExit:
+        return NOTHING_TO_START
     return 0
 
 

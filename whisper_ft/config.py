@@ -6,6 +6,7 @@ Each field of a training run carries a resume rule as data (`rule(...)`):
   free     may change at any time: it does not alter what is learned
 """
 
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -17,9 +18,9 @@ Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def rule(kind: Rule, default: Any) -> Any:
-    """A dataclass field with a default and a resume rule."""
-    return field(default=default, metadata={"resume": kind})
+def rule(kind: Rule, default: Any, least: int | None = None) -> Any:
+    """A dataclass field with a default, a resume rule, and the smallest number allowed."""
+    return field(default=default, metadata={"resume": kind, "least": least})
 
 
 @dataclass(frozen=True)
@@ -42,22 +43,18 @@ class Source:
 class Data(Source):
     """Training data and how it is read. Order and content depend on none of the `free` fields."""
 
-    lanes: int | None = rule("exact", None)
+    lanes: int | None = rule("exact", None, least=1)
     """Interleaved streams the data is read in. None: from batch.size, 16 to 64."""
-    window_chunks: int = rule("exact", 4)
+    window_chunks: int = rule("exact", 4, least=1)
     """Chunks (parquet row groups) a lane shuffles together: more mixes better and takes more memory."""
-    workers: int = rule("free", 0)
+    workers: int = rule("free", 0, least=0)
     """Processes that decode and compute log-mels, per rank; 0 does it in the training process."""
-    prefetch: int = rule("free", 4)
+    prefetch: int = rule("free", 4, least=1)
     """Micro-batches that each worker prepares ahead."""
     max_unusable_share: float = rule("free", 0.01)
     """The run stops with exit code 4 once at least 20 rows, and more than this share, turned out to be unusable."""
 
     def __post_init__(self) -> None:
-        _require(self.lanes is None or self.lanes >= 1, "data.lanes", self.lanes, "at least 1")
-        _require(self.window_chunks >= 1, "data.window_chunks", self.window_chunks, "at least 1")
-        _require(self.workers >= 0, "data.workers", self.workers, "0 or more")
-        _require(self.prefetch >= 1, "data.prefetch", self.prefetch, "at least 1")
         _require(0 <= self.max_unusable_share <= 1, "data.max_unusable_share", self.max_unusable_share, "from 0 to 1")
 
 
@@ -78,14 +75,10 @@ class Model:
 class Batch:
     """How many utterances make a step, and how they fit."""
 
-    size: int = rule("exact", 16)
+    size: int = rule("exact", 16, least=1)
     """Utterances per optimizer update, over all processes: the global batch."""
-    per_device: int = rule("free", 16)
+    per_device: int = rule("free", 16, least=1)
     """Utterances per forward pass on one device; the number of passes per update follows."""
-
-    def __post_init__(self) -> None:
-        _require(self.size >= 1, "batch.size", self.size, "at least 1")
-        _require(self.per_device >= 1, "batch.per_device", self.per_device, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -100,17 +93,15 @@ class Optim:
     """Decay rates of the two moments."""
     eps: float = rule("change", 1e-6)
     """Added to the root of the second moment."""
-    weight_decay: float = rule("change", 0.0)
+    weight_decay: float = rule("change", 0.0, least=0)
     """Decoupled weight decay of matrices; norms, biases and positions have none."""
-    clip_norm: float = rule("change", 1.0)
+    clip_norm: float = rule("change", 1.0, least=0)
     """Largest gradient norm of an update; 0 does not clip."""
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, "optim.lr", self.lr, "above 0")
         _require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
         _require(self.eps > 0, "optim.eps", self.eps, "above 0")
-        _require(self.weight_decay >= 0, "optim.weight_decay", self.weight_decay, "0 or more")
-        _require(self.clip_norm >= 0, "optim.clip_norm", self.clip_norm, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -126,7 +117,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         for name, value in (("warmup", self.warmup), ("decay", self.decay)):
-            allowed = value >= 0 and (value < 1 or value == int(value))
+            allowed = value >= 0 and (value < 1 or float(value).is_integer())
             _require(allowed, f"schedule.{name}", value, "a whole number of updates, or a share of the run below 1")
 
 
@@ -134,68 +125,44 @@ class Schedule:
 class Log:
     """What is shown while training."""
 
-    every: int = rule("free", 25)
+    every: int = rule("free", 25, least=0)
     """Steps between two logged ones; 0 logs none."""
-
-    def __post_init__(self) -> None:
-        _require(self.every >= 0, "log.every", self.every, "0 or more")
 
 
 @dataclass(frozen=True)
 class Decoding:
     """How hypotheses are generated."""
 
-    batch_size: int = rule("free", 16)
+    batch_size: int = rule("free", 16, least=1)
     """Utterances decoded together on one device."""
-    num_beams: int = rule("change", 1)
+    num_beams: int = rule("change", 1, least=1)
     """1 is greedy."""
-    max_new_tokens: int | None = rule("change", None)
+    max_new_tokens: int | None = rule("change", None, least=1)
     """Most tokens of a hypothesis. None: all that the decoder has room for."""
-
-    def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        _require(self.num_beams >= 1, "num_beams", self.num_beams, "at least 1")
-        _require(
-            self.max_new_tokens is None or self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "above 0"
-        )
 
 
 @dataclass(frozen=True)
 class Eval(Decoding):
     """Evaluation by generation while training; the best model is the one with the lowest WER."""
 
-    path: str = rule("change", "")
+    path: str = rule("free", "")  # as data.path: its fingerprint decides whether figures can be compared
     """Held-out utterances, in the same columns and language as data.*; empty evaluates nothing."""
-    every: int = rule("free", 500)
+    every: int = rule("free", 500, least=0)
     """Steps between two evaluations (there is always one at the end); 0 evaluates never."""
     normalizer: str = rule("change", "golden")
     """Applied to references and hypotheses before they are compared; see normalizers.py."""
-    max_utterances: int | None = rule("change", None)
+    max_utterances: int | None = rule("change", None, least=1)
     """Evaluate on the first so many only."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require(self.every >= 0, "eval.every", self.every, "0 or more")
-        _require(
-            self.max_utterances is None or self.max_utterances >= 1,
-            "eval.max_utterances",
-            self.max_utterances,
-            "above 0",
-        )
 
 
 @dataclass(frozen=True)
 class Save:
     """Checkpoints to resume from."""
 
-    every: int = rule("free", 500)
+    every: int = rule("free", 500, least=0)
     """Steps between two checkpoints (one is always written at the end, and one for each new best)."""
-    keep: int = rule("free", 2)
+    keep: int = rule("free", 2, least=2)
     """Newest checkpoints to keep, besides the best one; at least 2, so that a damaged one has a predecessor."""
-
-    def __post_init__(self) -> None:
-        _require(self.every >= 0, "save.every", self.every, "0 or more")
-        _require(self.keep >= 2, "save.keep", self.keep, "at least 2")
 
 
 @dataclass(frozen=True)
@@ -204,9 +171,9 @@ class Config:
 
     run_dir: Path = rule("free", Path("runs/default"))
     """Everything the run writes; see README.txt in it."""
-    seed: int = rule("exact", 1)
+    seed: int = rule("exact", 1, least=0)
     """Order of the data, dropout, and whatever else is random."""
-    steps: int = rule("change", 4000)
+    steps: int = rule("change", 4000, least=1)
     """Optimizer updates of the whole run."""
     resume: str = rule("free", "auto")
     """auto: from the newest checkpoint in run_dir; never: only into an unused run_dir; best; or a checkpoint's path."""
@@ -226,8 +193,7 @@ class Config:
     save: Save = field(default_factory=Save)
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
-        _require(self.steps >= 1, "steps", self.steps, "at least 1")
+        _require_bounds(self)
 
 
 @dataclass(frozen=True)
@@ -242,7 +208,7 @@ class EvaluateConfig:
     decoding: Decoding = field(default_factory=Decoding)
     normalizer: str = "golden"
     """Applied to references and hypotheses before they are compared; see normalizers.py."""
-    max_utterances: int | None = None
+    max_utterances: int | None = field(default=None, metadata={"least": 1})
     """Score the first so many only."""
     precision: Precision = "fp32"
     """Arithmetic of encoder and decoder. A training run evaluates in its own `precision`."""
@@ -250,9 +216,7 @@ class EvaluateConfig:
     """auto takes a GPU where there is one."""
 
     def __post_init__(self) -> None:
-        _require(
-            self.max_utterances is None or self.max_utterances >= 1, "max_utterances", self.max_utterances, "above 0"
-        )
+        _require_bounds(self)
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any], kind: Rule) -> list[tuple[str, Any, Any]]:
@@ -286,6 +250,16 @@ def to_plain(config: Config | EvaluateConfig) -> dict[str, Any]:
 def _require(allowed: bool, name: str, value: Any, what: str) -> None:
     if not allowed:
         raise ValueError(f"--{name} must be {what}, got {value}")
+
+
+def _require_bounds(config: Config | EvaluateConfig) -> None:
+    """ValueError for a number that is infinite, none at all, or below the `least` of its field."""
+    values = flatten(to_plain(config))
+    for name, found in leaves(type(config)):
+        value, least = values[name], found.metadata.get("least")
+        _require(least is None or value is None or value >= least, name, value, f"at least {least}")
+        for number in value if isinstance(value, list) else [value]:
+            _require(not isinstance(number, float) or math.isfinite(number), name, value, "finite")
 
 
 def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:

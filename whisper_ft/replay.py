@@ -6,14 +6,25 @@ metrics.jsonl reports. One JSON line for each slot of the global batch, in order
 
 import argparse
 import json
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
-from whisper_ft.commandline import load
+from whisper_ft.commandline import from_plain, load, refuse_missing, saved_config
 from whisper_ft.config import Config
 from whisper_ft.failure import RunError, UsageError
 from whisper_ft.order import Order, default_lanes
 from whisper_ft.sources import open_source
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that complains in one line, as the rest of the project does."""
+
+    def error(self, message: str) -> NoReturn:
+        """UsageError; `--help` has the rest."""
+        raise UsageError(message)
 
 
 def replay(config: Config, step: int) -> list[dict[str, object]]:
@@ -28,20 +39,44 @@ def replay(config: Config, step: int) -> list[dict[str, object]]:
     return lines
 
 
-def main() -> int:
-    """Print the batch; one line and exit code 2 for a run or a step that is not there."""
-    parser = argparse.ArgumentParser(prog="python -m whisper_ft.replay", description=replay.__doc__, allow_abbrev=False)
-    parser.add_argument("--run_dir", type=Path, required=True, help="run whose config.yaml says seed, data and batch")
-    parser.add_argument("--step", type=int, required=True, help="update, counted from 0")
-    arguments = parser.parse_args()
+def configuration(run_dir: Path, data_path: str | None) -> Config:
+    """What a run trains on; `data_path` in place of the recorded one. UsageError where no run or no data is found."""
+    saved = run_dir / "config.yaml"
+    if plain := saved_config(run_dir):
+        config = from_plain(Config, plain)
+    elif saved.exists():
+        config = load(Config, ["--config", str(saved)])
+    else:
+        raise UsageError(f"--run_dir {run_dir}: holds neither a checkpoint nor a config.yaml, so no run started there")
+    if data_path is not None:
+        config = replace(config, data=replace(config.data, path=data_path))
     try:
-        saved = arguments.run_dir / "config.yaml"
-        if not saved.exists():
-            raise UsageError(f"--run_dir {arguments.run_dir}: holds no config.yaml, so no run was started there")
+        refuse_missing("data.path", config.data.path)
+    except UsageError as error:
+        if data_path is not None or Path(config.data.path).is_absolute():
+            raise
+        raise UsageError(
+            f"the run was given --data.path {config.data.path}, which is not there from {Path.cwd()}; replay where the "
+            "run was started, or say where the data is: --data.path PATH"
+        ) from error
+    return config
+
+
+def main() -> int:
+    """Print the batch; one line and exit code 2 for a run, its data or a step that is not there."""
+    parser = Parser(prog="python -m whisper_ft.replay", description=replay.__doc__, allow_abbrev=False)
+    parser.add_argument("--run_dir", type=Path, required=True, help="run that says seed, data and batch")
+    parser.add_argument("--step", type=int, required=True, help="update, counted from 0")
+    parser.add_argument("--data.path", dest="data_path", metavar="PATH", help="where the data of the run is now")
+    try:
+        arguments = parser.parse_args()
         if arguments.step < 0:
             raise UsageError(f"--step must be 0 or more, got {arguments.step}")
-        for line in replay(load(Config, ["--config", str(saved)]), arguments.step):
+        for line in replay(configuration(arguments.run_dir, arguments.data_path), arguments.step):
             print(json.dumps(line, ensure_ascii=False))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head -1` has what it wanted; the interpreter would complain once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

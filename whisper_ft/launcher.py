@@ -1,0 +1,116 @@
+"""`accelerate launch` that hands on signals and exit codes: `python -m whisper_ft.launcher --num_processes 2 train.py`.
+
+The arguments and what is done with them are accelerate's own. By itself it leaves a single program running on alone
+when it gets a SIGTERM, shows tracebacks of its own on Ctrl-C, makes every exit code 1, and stops for no SIGUSR1.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import psutil  # type: ignore[import-untyped]
+
+LAUNCHER = "WHISPER_FT_LAUNCHER"  # environment variable: process id of the launcher that started a program
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+def end_with_parent() -> None:
+    """Have this process told to stop (SIGTERM) when the launcher that started it is gone; for the start of a program.
+
+    A launcher that is killed cannot pass anything on, and nobody would know of the program that trains on. Does nothing
+    in a program that no launcher started.
+    """
+    launcher = int(os.environ.pop(LAUNCHER, "0"))  # not for programs that this one starts
+    if not launcher:
+        return
+    if sys.platform.startswith("linux") and os.getppid() == launcher:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != launcher and not _is_running(launcher):  # it went before we could ask to be told
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Relay:
+    """Passes signals for the launcher on to the programs it started; the launcher itself waits for them to end.
+
+    They all get SIGTERM, the request to save and stop that every program knows. One more Ctrl-C is passed on as it is,
+    and ends them. A terminal sends a Ctrl-C to a single program too, for which one more SIGTERM changes nothing;
+    programs of torchrun have a session of their own, which the terminal does not reach.
+    """
+
+    def __init__(self) -> None:
+        self.passed_on: set[int] = set()
+
+    def listen(self) -> None:
+        """Take over the signals that mean stop, unless they are ignored, as SIGHUP is under nohup."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._pass_on)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        programs = psutil.Process().children()
+        if not programs and not self.passed_on:  # none is started yet
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        is_again = number == signal.SIGINT and number in self.passed_on
+        self.passed_on.add(number)
+        for program in programs:
+            try:
+                program.send_signal(signal.SIGINT if is_again else signal.SIGTERM)
+            except psutil.NoSuchProcess:
+                continue
+
+
+def launch(argv: Sequence[str]) -> int:
+    """Run `accelerate launch` and give the exit code of its program: of several the first that failed; -n: signal n."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    # The program has said what is wrong.
+    elastic = logging.getLogger("torch.distributed.elastic")
+    elastic.addHandler(logging.NullHandler())
+    elastic.propagate = False
+    arguments = launch_command_parser().parse_args(argv)
+    arguments.quiet = False  # quiet is exit code 1 for everything
+    # An option of torchrun's, which else takes over the signals that Relay passes on: it would give the programs 30
+    # seconds, forget their exit codes, and leave them alone on SIGUSR1. It wants one.
+    arguments.signals_to_handle = "SIGQUIT"
+    try:
+        launch_command(arguments)
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    except ChildFailedError as error:
+        return error.get_first_failure()[1].exitcode
+    except SignalException as error:
+        return -error.sigval
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Launch, and return the exit code as a shell has it: 128 + n for a program that signal n ended."""
+    relay = Relay()
+    relay.listen()
+    os.environ[LAUNCHER] = str(os.getpid())
+    code = launch(argv)
+    if code < 0 and not relay.passed_on:  # the program could not say so
+        why = ": did memory run out?" if -code == signal.SIGKILL else ""
+        print(f"error: a process was ended by {signal.Signals(-code).name}{why}", file=sys.stderr)
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
