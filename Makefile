@@ -26,7 +26,7 @@ demo: $(INSTALLED)
 	./launch.sh evaluate.py --model $(DEMO_RUN)/best --data.path $(DEMO_DATA)/be/test --out $(DEMO_RUN)/test
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile
 
 test-long: $(INSTALLED)
 	$(BIN)/python -m pytest -m long
