@@ -8,10 +8,10 @@ as the training loop, so the WER of a model here is the WER in its log.
 """
 
 import json
-import os
-import sys
 import time
 import traceback
+from functools import partial
+from typing import NoReturn
 
 import accelerate
 import torch
@@ -19,18 +19,19 @@ import transformers
 
 from normalizers import get_normalizer
 from whisper_ft import durable
-from whisper_ft.agreement import Agreement
+from whisper_ft.agreement import Agreement, leave, tell
 from whisper_ft.audio import LogMel
-from whisper_ft.commandline import load, refuse_missing, refuse_missing_gpu, refuse_missing_model
+from whisper_ft.commandline import load, refuse_impossible_evaluation
 from whisper_ft.config import EvaluateConfig, to_plain
 from whisper_ft.decoding import Transcriber, transcribe
-from whisper_ft.failure import RunError, as_usage_error
+from whisper_ft.failure import FINISHED, RunError, as_usage_error
 from whisper_ft.labels import LabelEncoder
+from whisper_ft.launcher import end_with_parent
 from whisper_ft.model import load_whisper, quiet_libraries
 from whisper_ft.report import table, write_report
 from whisper_ft.scoring import Scores, save_summary, score
 from whisper_ft.sources import open_source
-from whisper_ft.stream import heard
+from whisper_ft.stream import heard, utterances_of
 from whisper_ft.tracking import Tracker
 
 
@@ -42,12 +43,9 @@ def evaluate(
         get_normalizer(config.normalizer)  # an unknown name should not be found after an hour of decoding
     model, processor = load_whisper(config.model)
     model = model.to(accelerator.device).eval()
-    language = config.data.language or getattr(model.generation_config, "language", None)
-    encode = LabelEncoder(
-        processor.tokenizer, model.generation_config, model.config.max_target_positions, language, config.data.task
-    )
+    encode = LabelEncoder.of(model, processor.tokenizer, config.data.language, config.data.task)
     source = open_source(config.data)
-    total = min(sum(source.rows), config.max_utterances or sum(source.rows))
+    total = utterances_of(source, config.max_utterances)
     transcriber = Transcriber(model, processor.tokenizer, encode, config.decoding, config.precision)
     utterances = heard(source, LogMel(processor.feature_extractor), agreement.rank, agreement.world, total)
     with tracker.live(0), tracker.counting("transcribing", -(-total // agreement.world)) as progress:
@@ -75,38 +73,31 @@ def write(config: EvaluateConfig, scores: Scores, seconds: float) -> None:
     save_summary(config.out / "summary.json", summary)
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Evaluate, and turn whatever goes wrong into one line and an exit code."""
+    end_with_parent()
     quiet_libraries()
     begin = time.monotonic()
-    is_main = os.environ.get("RANK", "0") == "0"
+    agreement, code = None, FINISHED
     try:
         config = load(EvaluateConfig)
-        refuse_missing_model("model", config.model)
-        refuse_missing("data.path", config.data.path)
-        refuse_missing_gpu(config.device)
+        refuse_impossible_evaluation(config)
         accelerator = accelerate.Accelerator(cpu=config.device == "cpu", mixed_precision="no")
         agreement = Agreement()
-        tracker = Tracker(config.out, steps=0, enabled=is_main)
-        scores = evaluate(config, accelerator, agreement, tracker)
+        tracker = Tracker(config.out, steps=0, enabled=accelerator.is_main_process)
+        scores = agreement.together(partial(evaluate, config, accelerator, agreement, tracker))
         seconds = time.monotonic() - begin
         agreement.from_main(lambda: write(config, scores, seconds))
         tracker.show(table(scores, f"{config.model} on {config.data.path}", seconds))
         tracker.say(f"summary, predictions and report are in {config.out}")
-        code = 0
     except RunError as error:
         code = error.exit_code
-        if is_main:
-            print(f"error: {error}", file=sys.stderr)
+        tell(error, agreement)
     except Exception:  # noqa: BLE001 - a bug of ours: show it all, and let no rank wait
         code = 1
         traceback.print_exc()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)  # destroying the process group would wait for a rank that may be gone
-    return code
+    leave(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,12 +10,12 @@ happened, to the last bit (same machine, versions and number of processes).
 
 import math
 import os
-import sys
 import traceback
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import accelerate
 import torch
@@ -24,13 +24,23 @@ import transformers
 from collator import Batch, SpeechCollator
 from normalizers import get_normalizer
 from whisper_ft import checkpoint
-from whisper_ft.agreement import Agreement, StopRequest
+from whisper_ft.agreement import Agreement, StopRequest, leave, tell
 from whisper_ft.audio import LogMel
 from whisper_ft.commandline import load, refuse_changes, refuse_impossible
 from whisper_ft.config import Config, to_plain
 from whisper_ft.decoding import Transcriber, transcribe
-from whisper_ft.failure import FINISHED, PREEMPTED, DataError, NonFiniteError, RunError, UsageError, as_usage_error
+from whisper_ft.failure import (
+    FINISHED,
+    PREEMPTED,
+    DataError,
+    NonFiniteError,
+    PreemptedError,
+    RunError,
+    UsageError,
+    as_usage_error,
+)
 from whisper_ft.labels import LabelEncoder, whisper_language
+from whisper_ft.launcher import end_with_parent
 from whisper_ft.loss import count_labels, token_loss_sum
 from whisper_ft.model import load_whisper, parameters_by_name, quiet_libraries
 from whisper_ft.optim import apply_update, build_optimizer, load_state_tensors, set_lr, state_tensors
@@ -42,7 +52,7 @@ from whisper_ft.schedule import due, lr_factor, steps_of
 from whisper_ft.scoring import score
 from whisper_ft.sources import open_source
 from whisper_ft.state import TrainState
-from whisper_ft.stream import Share, Step, Totals, TrainStream, WindowReader, heard
+from whisper_ft.stream import Share, Step, Totals, TrainStream, WindowReader, heard, utterances_of
 from whisper_ft.tracking import Pace, Tracker
 
 MAX_SKIPPED_IN_A_ROW = 25  # non-finite gradients: by then this run is lost, and its last checkpoint is not
@@ -64,19 +74,12 @@ class Run:
             get_normalizer(config.eval.normalizer)  # an unknown name should not be found at the first evaluation
         model, self.processor = load_whisper(config.model.name, config.model.dropout)
         self.model = model.to(self.device)
-        language = config.data.language or getattr(model.generation_config, "language", None)
-        self.encode = LabelEncoder(
-            self.processor.tokenizer,
-            model.generation_config,
-            model.config.max_target_positions,
-            language,
-            config.data.task,
-        )
-        if self.encode.is_multilingual and language:
+        self.encode = LabelEncoder.of(model, self.processor.tokenizer, config.data.language, config.data.task)
+        if self.encode.is_multilingual and self.encode.language:
             # So that the exported model writes the language it was trained on without being told.
-            model.generation_config.language = whisper_language(language)
+            model.generation_config.language = whisper_language(self.encode.language)
             model.generation_config.task = config.data.task
-        self.normalize = get_normalizer(config.eval.normalizer, language=language)
+        self.normalize = get_normalizer(config.eval.normalizer, language=self.encode.language)
         self.parameters = parameters_by_name(model)
         self.optimizer = build_optimizer(self.parameters, config.optim)
         self.log_mel = LogMel(self.processor.feature_extractor)
@@ -87,7 +90,11 @@ class Run:
         self.lanes = config.data.lanes or default_lanes(config.batch.size)
         self.data = {"order": ORDER_VERSION, "lanes": self.lanes, **self.source.fingerprint()}
         self.share = Share(config.batch.size, config.batch.per_device, agreement.rank, agreement.world)
-        self.resumed_from: Path | None = None
+        self.total_rows = sum(self.source.rows)
+        self.judged_on = self.heldout.fingerprint() if self.heldout else None
+        self.resumed_steps: set[int] = set()  # of the checkpoint this process began at: never removed
+        self.parent: str | None = None  # checkpoint that the next one comes after
+        self.branch: dict[str, Any] | None = None  # the --resume other than auto that this run began with, its step
         self.state = TrainState()
 
     def lr(self, step: int) -> float:
@@ -100,9 +107,8 @@ class Run:
         """This rank's micro-batches from a step on."""
         data = self.config.data
         order = Order(self.source.rows, seed=self.config.seed, lanes=self.lanes, window=data.window_chunks)
-        reader = WindowReader(
-            self.source, self.log_mel, self.encode, cached_chunks=self.lanes * (data.window_chunks + 1)
-        )
+        lanes = self.share.lanes_read(self.lanes, max(data.workers, 1))
+        reader = WindowReader(self.source, self.log_mel, self.encode, cached_chunks=lanes * (data.window_chunks + 1))
         collate = SpeechCollator(
             start_token=self.model.generation_config.decoder_start_token_id,
             pad_token=self.processor.tokenizer.pad_token_id,
@@ -112,29 +118,29 @@ class Run:
             reader, order, self.share, collate, first_step=first_step, workers=data.workers, prefetch=data.prefetch
         )
 
-    def ended(self, code: int, reason: str) -> None:
-        """Write down how the run ended, and leave without waiting for a rank that may be gone."""
-        name = {FINISHED: "finished", PREEMPTED: "preempted"}.get(code, "failed")
-        if self.is_main:
-            self.folder.status(name, self.state.step, reason, code)
-        if self.agreement.world > 1:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)  # destroying the process group would wait for the others
-
 
 def train(run: Run, accelerator: accelerate.Accelerator) -> int:
     """The run: restore, loop, done. Returns the exit code."""
     config, agreement, tracker = run.config, run.agreement, run.tracker
-    state = saved = restore(run)
+    run.stop.listen()
+    state = saved = agreement.together(lambda: restore(run))
     model = accelerator.prepare(run.model)  # DDP; not the optimizer, stream or schedule, which the loop owns
     model.train()
-    pace = Pace()
-    run.stop.listen()
-    stopping = False
+    pace, stopping = Pace(), False
 
     with closing(run.stream(state.step)) as stream, tracker.live(state.step):
-        while state.step < config.steps and not stopping:
+        while True:
+            # Between two steps, where a resumed run begins. The branches hold collectives: all ranks take the same.
+            last = state.step == config.steps
+            if evaluation_is_due(run, state) and not stopping:
+                state = evaluate(run, state)
+                stopping = state.evaluated_step < state.step  # cut short by a stop signal, to be done on resume
+            worth_saving = last or stopping or state.improved or due(state.step, config.save.every)
+            if state != saved and worth_saving:
+                saved = save(run, state)
+            if last or stopping:
+                break
+
             with pace.training():
                 # One step: this rank's micro-batches, weighed by the label tokens of every rank.
                 with pace.waiting():
@@ -152,32 +158,15 @@ def train(run: Run, accelerator: accelerate.Accelerator) -> int:
                 max_norm = config.optim.clip_norm or float("inf")
                 grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), max_norm)
                 applied = apply_update(run.optimizer, grad_norm)  # False: not finite, weights untouched
-            state = state.after_step(
-                applied=applied,
-                utterances=totals.utterances,
-                unusable=totals.unusable,
-                label_tokens=totals.label_tokens,
-            )
-            run.state = state
+            first_epoch = state.step * config.batch.size < run.total_rows
+            state = run.state = state.after_step(applied=applied, first_epoch=first_epoch, **totals._asdict())
             pace.count(totals.utterances)
             tracker.stepped(state.step)
-
-            # Between steps. The branches hold collectives: every rank takes the same ones.
-            last = state.step == config.steps
             stopping = agreement.totals(run.stop.signal is not None)[0] > 0
-            if due(state.step, config.log.every, last or stopping):
+            if due(state.step, config.log.every, stopping or state.step == config.steps):
                 log(run, state, loss_here, totals.label_tokens, lr, grad_norm, pace)
-            refuse_to_go_on(state, config)
-            if run.heldout and due(state.step, config.eval.every, last) and not stopping:
-                state = evaluate(run, state)
-            if due(state.step, config.save.every, last or stopping) or state.improved:
-                saved = save(run, state)
+            refuse_to_go_on(run, state)
 
-        # A run that was stopped after its last update, before it was evaluated, is resumed here.
-        if run.heldout and state.evaluated_step < state.step and not stopping:
-            state = evaluate(run, state)
-        if state != saved:
-            save(run, state)
     if stopping:
         tracker.say(f"stopped by a signal and saved at step {state.step}; run the same command to go on")
         return PREEMPTED
@@ -189,34 +178,53 @@ def train(run: Run, accelerator: accelerate.Accelerator) -> int:
 
 def restore(run: Run) -> TrainState:
     """Where the run goes on: at the checkpoint that rank 0 chose and verified, or at step 0. On every rank the same."""
-    config, folder, say = run.config, run.folder, run.tracker.say
+    config, folder, agreement = run.config, run.folder, run.agreement
 
     def choose() -> Path | None:
         if config.resume == "never":
             if checkpoint.list_checkpoints(folder.checkpoints):
                 raise UsageError(f"--resume never: {folder.path} holds a run already; choose another --run_dir")
             return None
-        return checkpoint.choose(folder.checkpoints, config.resume, folder.best_step, say)
+        best_step = folder.published.step if folder.published else None
+        return checkpoint.choose(folder.checkpoints, config.resume, best_step, run.tracker.say)
 
-    chosen = run.agreement.from_main(choose)
+    chosen = agreement.from_main(choose)
     if chosen is None:
-        say(f"starting at step 0 in {folder.path}")
-        return TrainState()
+        run.tracker.say(f"starting at step 0 in {folder.path}")
+    else:
+        run.state = resume_from(run, chosen)
+    # Only now: a start that was refused must not change what the run's own files say.
+    agreement.from_main(lambda: folder.describe(to_plain(config)))
+    return run.state
+
+
+def resume_from(run: Run, chosen: Path) -> TrainState:
+    """Take back weights, moments and state of a checkpoint, if its run and this one are the same by the rules."""
+    config, say = run.config, run.tracker.say
     trainer = checkpoint.read_trainer(chosen)
     changed = refuse_changes(trainer["config"], config)
     if trainer["data"] != run.data:
         raise UsageError(f"the data is not what {chosen} was trained on: it was {trainer['data']}, it is {run.data}")
-    state = TrainState.from_json(trainer["state"])
     for name, then, now in changed:
         say(f"{name}: was {then}, is {now}, as allowed")
-    if state.best and any(name.startswith("eval.") for name, _, _ in changed):
-        say("the evaluation changed, so its figures cannot be compared: the best model is judged anew")
-        state = replace(state, best=None)
-    if told := run.agreement.from_main(lambda: mend_best(folder, state.best, run.model, run.processor)):
+
+    state = TrainState.from_json(trainer["state"])
+    state, told = run.agreement.from_main(lambda: mend_best(run.folder, state, chosen, run.model, run.processor))
+    if told:
         say(told)
+    judged_on = trainer.get("judged_on")
+    if run.heldout is None:
+        run.judged_on = judged_on
+    elif any(name.startswith("eval.") for name, _, _ in changed) or judged_on not in (None, run.judged_on):
+        if state.best:
+            say("the evaluation changed, so figures cannot be compared: best is judged anew; best/ stays until then")
+        state = state.judged_anew()
+
     checkpoint.load_weights(chosen, run.model)
     load_state_tensors(run.optimizer, run.parameters, checkpoint.load_optimizer(chosen))
-    run.resumed_from, run.state = chosen, state
+    run.parent, run.resumed_steps, run.branch = chosen.name, {state.step}, trainer.get("branch")
+    if config.resume != "auto" and not (run.branch and run.branch["resume"] == config.resume):
+        run.branch = {"resume": config.resume, "step": state.step}
     say(f"resumed from {chosen}")
     say(f"LR at step {state.step}: saved {trainer['lr']:.6g}, now {run.lr(state.step):.6g}")
     run.tracker.record({"event": "resumed", "step": state.step})
@@ -270,28 +278,53 @@ def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def refuse_to_go_on(state: TrainState, config: Config) -> None:
-    """End a run that is only burning time: gradients that stay non-finite, or too much data that cannot be used."""
+def refuse_to_go_on(run: Run, state: TrainState) -> None:
+    """End a run that is only burning time: gradients that stay non-finite, or too much data that cannot be used.
+
+    Rows are judged over the first epoch, in which each comes once: a few bad ones do not add up over the epochs.
+    """
     if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
         raise NonFiniteError(f"{state.skipped_in_a_row} gradients in a row were not finite, up to step {state.step}")
-    seen = state.utterances + state.unusable
-    if state.unusable >= 20 and state.unusable > config.data.max_unusable_share * seen:
+    allowed = run.config.data.max_unusable_share
+    seen = min(state.step * run.config.batch.size, run.total_rows)
+    if state.unusable_rows >= 20 and state.unusable_rows > allowed * seen:
         raise DataError(
-            f"{state.unusable} of {seen} rows could not be used ({100 * state.unusable / seen:.1f} %; allowed are "
-            f"{100 * config.data.max_unusable_share:g} %, --data.max_unusable_share); quarantine.jsonl names them"
+            f"{state.unusable_rows} of {seen} rows could not be used ({100 * state.unusable_rows / seen:.1f} %; "
+            f"allowed are {100 * allowed:g} %, --data.max_unusable_share); quarantine.jsonl names them"
         )
 
 
+def evaluation_is_due(run: Run, state: TrainState) -> bool:
+    """True after every `eval.every` steps and at the end, unless this step was evaluated before the run was resumed."""
+    due_now = due(state.step, run.config.eval.every, state.step == run.config.steps)
+    return run.heldout is not None and state.step > 0 and state.evaluated_step < state.step and due_now
+
+
 def evaluate(run: Run, state: TrainState) -> TrainState:
-    """Transcribe and score the held-out set on all ranks; the state knows whether this is the best so far."""
+    """Transcribe and score the held-out set on all ranks; the state knows whether this is the best so far.
+
+    The state as it was when a stop signal came: an evaluation can be done again, and a machine that is taken away
+    gives little time to save.
+    """
     config, agreement = run.config, run.agreement
     assert run.heldout is not None
-    total = min(sum(run.heldout.rows), config.eval.max_utterances or sum(run.heldout.rows))
+    total = utterances_of(run.heldout, config.eval.max_utterances)
     transcriber = Transcriber(run.model, run.processor.tokenizer, run.encode, config.eval, config.precision)
     utterances = heard(run.heldout, run.log_mel, agreement.rank, agreement.world, total)
+
     run.model.eval()
-    with run.tracker.counting("evaluating", -(-total // agreement.world)) as progress:
-        predictions = transcribe(transcriber, utterances, config.eval.batch_size, total, agreement, progress)
+    with run.tracker.counting("evaluating", -(-total // agreement.world)) as advance:
+
+        def progress(done: int) -> None:
+            advance(done)
+            if run.stop.signal is not None:
+                raise PreemptedError
+
+        try:
+            predictions = transcribe(transcriber, utterances, config.eval.batch_size, total, agreement, progress)
+        except PreemptedError:
+            run.tracker.say(f"the evaluation of step {state.step} was stopped; the resumed run begins with it")
+            return state
     run.model.train()
     scores = score(predictions, run.normalize)
     state = state.after_evaluation(*scores.headline)
@@ -301,27 +334,31 @@ def evaluate(run: Run, state: TrainState) -> TrainState:
 
 def save(run: Run, state: TrainState) -> TrainState:
     """Commit a checkpoint, publish the best model, remove what is old; rank 0 writes and all learn how it went."""
+    config, folder = run.config, run.folder
 
     def write() -> Path:
         trainer = {
             "state": state.to_json(),
-            "config": to_plain(run.config),
+            "config": to_plain(config),
             "data": run.data,
+            "judged_on": run.judged_on,
+            "branch": run.branch,
             "lr": run.lr(state.step),
             "world": run.agreement.world,
             "versions": {module.__name__: module.__version__ for module in (torch, transformers, accelerate)},
         }
         tensors = state_tensors(run.optimizer, run.parameters)
-        path = checkpoint.save(run.folder.checkpoints, state.step, run.resumed_from, run.model, tensors, trainer)
+        path = checkpoint.save(folder.checkpoints, state.step, run.parent, run.model, tensors, trainer)
         if state.improved and state.best:
-            publish_best(run.folder, state.best, run.model, run.processor)
-        also = {state.best.step} if state.best else set()
-        also |= {checkpoint.step_of(run.resumed_from)} if run.resumed_from else set()
-        checkpoint.retain(run.folder.checkpoints, run.config.save.keep, also)
-        run.folder.status("running", state.step)
+            publish_best(folder, state.best, run.model, run.processor)
+        began_at = {run.branch["step"]} if run.branch else set()
+        checkpoint.retain(folder.checkpoints, config.save.keep, {*began_at, *run.resumed_steps})
+        folder.status("running", state.step)
         return path
 
-    run.tracker.say(f"saved {run.agreement.from_main(write)}")
+    path = run.agreement.from_main(write)
+    run.parent = path.name
+    run.tracker.say(f"saved {path}")
     return state
 
 
@@ -337,29 +374,30 @@ def start_accelerate(config: Config) -> accelerate.Accelerator:
     return accelerator
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Train, and turn whatever ends the run into one line, a status.json and an exit code."""
+    end_with_parent()
     quiet_libraries()
-    run, reason = None, ""
+    agreement, folder, run = None, None, None
     try:
         config = load(Config)
         refuse_impossible(config)
         accelerator = start_accelerate(config)
         agreement, folder = Agreement(), RunDir(config.run_dir)
-        agreement.from_main(lambda: folder.open(to_plain(config)))
-        run = Run(config, accelerator, agreement, folder)
-        code = train(run, accelerator)
+        agreement.from_main(folder.open)
+        run = agreement.together(partial(Run, config, accelerator, agreement, folder))
+        code, reason = train(run, accelerator), ""
     except RunError as error:
         code, reason = error.exit_code, str(error)
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {reason}", file=sys.stderr)
+        tell(error, agreement)
     except Exception as error:  # noqa: BLE001 - a bug of ours: show it all, record it, and let no rank wait
         code, reason = 1, f"{type(error).__name__}: {error}"
         traceback.print_exc()
-    if run is not None:
-        run.ended(code, reason)
-    return code
+    if folder is not None:
+        ended = {FINISHED: "finished", PREEMPTED: "preempted"}.get(code, "failed")
+        folder.status(ended, run.state.step if run and run.state.step else None, reason, code)
+    leave(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -149,6 +149,15 @@ def test_the_newest_and_the_named_ones_are_kept(tmp_path: Path, model: Any):
     assert sorted(found.step for found in checkpoint.list_checkpoints(tmp_path)) == [2, 5, 6]
 
 
+def test_the_best_of_every_kept_checkpoint_is_kept(tmp_path: Path, model: Any):
+    """When the newest turns out to be damaged, the run goes on from the one before, and needs the best of that time."""
+    for step, best in ((1, 1), (2, 1), (3, 3), (4, 3), (5, 1), (6, 6)):
+        state = {"best": {"step": best, "metric": "wer", "value": 1 / step}}
+        checkpoint.save(tmp_path, step, None, model, {}, {"state": state, "lr": 0.1})
+    checkpoint.retain(tmp_path, 2, ())
+    assert sorted(found.step for found in checkpoint.list_checkpoints(tmp_path)) == [1, 5, 6]
+
+
 def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, model: Any):
     with torch.no_grad():
         model.model.encoder.conv1.weight[0, 0, 0] = float("nan")

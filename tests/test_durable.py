@@ -57,3 +57,10 @@ def test_a_full_disk_is_one_line():
         durable.disk_errors(Path("somewhere")),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_removing_a_folder_leaves_nothing_and_none_is_no_error(tmp_path: Path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    assert durable.remove(tmp_path / "a")
+    assert not durable.remove(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []

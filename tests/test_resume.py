@@ -2,11 +2,15 @@
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Trainer, digest, metrics
+from tests.conftest import ROOT, Trainer, digest, logged, metrics
+from whisper_ft.checkpoint import list_checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +37,102 @@ def test_another_configuration_is_refused_in_one_line_with_the_way_out(halfway: 
         assert ended.code == 2
         assert told in ended.err
         assert len(ended.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"resume": "never", "seed": 7},
+        {"data__path": "{validation}"},
+        {"model__name": "{broken}", "allow_change": "[model.dropout]", "model__dropout": 0},
+    ],
+    ids=["a fresh run", "other data", "a broken model"],
+)
+def test_a_refused_start_leaves_the_run_as_it_was(
+    halfway: Trainer, train: Trainer, corpus: Path, tmp_path: Path, refused: dict[str, object]
+):
+    run_dir = copy(halfway, train)
+    config, ids = (run_dir / "config.yaml").read_text(), replayed(run_dir)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/config.json").write_text("{}")
+    places = {"validation": corpus / "validation", "broken": tmp_path / "broken"}
+    refused = {name: str(value).format(**places) for name, value in refused.items()}
+    assert train.end("run", **{"steps": 4} | refused).code == 2
+    assert (run_dir / "config.yaml").read_text() == config
+    assert replayed(run_dir) == ids
+    train("run", steps=4)
+
+
+def test_an_allowed_change_that_was_never_saved_does_not_bind_the_run(halfway: Trainer, train: Trainer):
+    """config.yaml says what the last accepted start asked for; what counts is the newest checkpoint."""
+    run_dir = copy(halfway, train)
+    changed = {"steps": 40, "allow_change": "[steps]", "save__every": 0, "eval__every": 0}
+    begun = lambda path: "steps: 40" in (path / "config.yaml").read_text()  # noqa: E731
+    assert train.interrupt("run", begun, signal.SIGKILL, **changed) == -signal.SIGKILL
+    before = digest(run_dir)
+    train("run", steps=4)
+    assert digest(run_dir) == before
+
+
+def replayed(run_dir: Path) -> str:
+    argv = [sys.executable, "-m", "whisper_ft.replay", "--run_dir", str(run_dir), "--step", "4"]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_run_from_a_named_checkpoint_goes_on_where_it_was_interrupted(
+    halfway: Trainer, train: Trainer, tmp_path: Path
+):
+    """The same command twice is the same as once: it does not go back to the named checkpoint."""
+    source = copy(halfway, train).rename(tmp_path / "source")
+    settings = {
+        "resume": source / "checkpoints/step-00000002",
+        "allow_change": "[steps]",
+        "steps": 20,
+        "eval__every": 0,
+    }
+    whole = train("whole", **settings)
+    assert train.interrupt("run", logged(5), signal.SIGKILL, **settings) == -signal.SIGKILL
+    ended = train.end("run", **settings)
+    assert ended.code == 0, ended.err
+    assert "began at step 2 and goes on from its newest checkpoint" in ended.out
+    assert digest(tmp_path / "run") == digest(whole)
+    newest = json.loads((tmp_path / "run/checkpoints/step-00000020/manifest.json").read_text())
+    assert newest["parent"] == "step-00000018"
+
+
+def test_going_back_to_the_best_keeps_where_it_began_and_goes_on_there(halfway: Trainer, train: Trainer):
+    run_dir = copy(halfway, train)
+    began = json.loads((run_dir / "best.json").read_text())["step"]
+    settings = {"resume": "best", "allow_change": "[steps]", "eval__every": 0, "steps": 20}
+    assert train.interrupt("run", logged(11), signal.SIGKILL, **settings) == -signal.SIGKILL
+    kept = [found.step for found in list_checkpoints(run_dir / "checkpoints")]
+    assert began in kept
+    ended = train.end("run", **settings)
+    assert ended.code == 0, ended.err
+    assert f"--resume best began at step {began} and goes on from its newest checkpoint" in ended.out
+
+
+def test_the_checkpoint_a_run_began_at_may_vanish_while_it_trains(halfway: Trainer, train: Trainer, tmp_path: Path):
+    source = copy(halfway, train).rename(tmp_path / "source")
+    settings = {"resume": source / "checkpoints/step-00000004", "allow_change": "[steps]", "steps": 30}
+
+    def removed(run_dir: Path) -> bool:
+        if logged(6)(run_dir):
+            shutil.rmtree(source, ignore_errors=True)
+        return not source.exists()
+
+    assert train.interrupt("run", removed, signal.SIGTERM, **settings, eval__every=0, save__every=0) == 75
+
+
+def test_status_tells_how_the_last_start_ended_and_where_the_run_stands(halfway: Trainer, train: Trainer):
+    run_dir = copy(halfway, train)
+    assert train.end("run", steps=4, seed=9, resume=run_dir / "checkpoints/step-00000002").code == 2
+    status = json.loads((run_dir / "status.json").read_text())
+    assert (status["state"], status["exit_code"], status["step"]) == ("failed", 2, 4)
+    assert "seed was 1 and is 9" in status["reason"]
+    assert status["last_checkpoint"] == "step-00000004"
+    running = lambda path: json.loads((path / "status.json").read_text())["state"] == "running"  # noqa: E731
+    assert train.interrupt("run", running, signal.SIGKILL, steps=4) == -signal.SIGKILL
 
 
 def test_other_data_is_refused(train: Trainer, corpus: Path, tmp_path: Path):

@@ -6,8 +6,7 @@ the manifest, never by a clock. Protocol and evidence: docs/decisions/0004-check
 """
 
 import json
-import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,12 +34,12 @@ class Found:
 def save(
     folder: Path,
     step: int,
-    parent: Path | None,
+    parent: str | None,
     model: Any,
     optimizer: dict[str, torch.Tensor],
     trainer: dict[str, Any],
 ) -> Path:
-    """Commit a checkpoint of a step and return its folder. Main process only.
+    """Commit a checkpoint of a step and return its folder. `parent` is the name of the one before. Main process only.
 
     NonFiniteError rather than a checkpoint with a NaN in it; DiskError, with nothing damaged, if it cannot be written.
     """
@@ -57,7 +56,7 @@ def save(
             path.name: {"bytes": path.stat().st_size, "sha256": durable.sha256(path)}
             for path in sorted(aside.iterdir())
         }
-        manifest = {"step": step, "save": counter, "parent": parent.name if parent else None, "files": files}
+        manifest = {"step": step, "save": counter, "parent": parent, "files": files}
         durable.write_json(aside / MANIFEST, manifest)
     return final
 
@@ -76,11 +75,6 @@ def list_checkpoints(folder: Path) -> list[Found]:
             found.append(Found(path, step, 0, f"its {MANIFEST} cannot be read ({error})"))
     # Those whose place in the order is unknown come first, so that they are named before another is used.
     return sorted(found, key=lambda one: (one.problem is not None, one.save), reverse=True)
-
-
-def step_of(path: Path) -> int:
-    """Step of a checkpoint's folder."""
-    return int(json.loads((path / MANIFEST).read_text(encoding="utf-8"))["step"])
 
 
 def verify(path: Path) -> str | None:
@@ -108,17 +102,31 @@ def verify(path: Path) -> str | None:
 def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str], None]) -> Path | None:
     """The checkpoint to go on from, deeply verified; None for a fresh start. ResumeError when all are damaged.
 
-    `resume`: auto takes the newest usable one, best the one of `best_step`, anything else is a checkpoint's path.
+    `resume`: auto takes the newest usable one, best the one of `best_step`, anything else is a checkpoint's path. Where
+    the newest one was saved by a run that began so (its `branch`), the same command was interrupted and goes on there.
     """
-    if resume not in ("auto", "best"):
+    candidates = list_checkpoints(folder)
+    if resume == "auto":
+        return _newest_usable(candidates, say)
+    for found in candidates:
+        if found.problem is None and verify(found.path) is None:
+            branch = read_trainer(found.path).get("branch")
+            if branch and branch["resume"] == resume:
+                say(f"--resume {resume} began at step {branch['step']} and goes on from its newest checkpoint")
+                return found.path
+            break
+    if resume != "best":
         if problem := verify(Path(resume)):
             raise ResumeError(f"--resume {resume}: not usable: {problem}")
         return Path(resume)
-    candidates = list_checkpoints(folder)
-    if resume == "best":
-        candidates = [found for found in candidates if found.step == best_step]
-        if not candidates:
-            raise ResumeError(f"--resume best: {folder} holds no checkpoint of the best step")
+    of_best_step = [found for found in candidates if found.step == best_step]
+    if not of_best_step:
+        raise ResumeError(f"--resume best: {folder} holds no checkpoint of the best step")
+    return _newest_usable(of_best_step, say)
+
+
+def _newest_usable(candidates: Sequence[Found], say: Callable[[str], None]) -> Path | None:
+    """The first that verifies, a line for each before it; None of none, ResumeError if all are damaged."""
     for found in candidates:
         problem = found.problem or verify(found.path)
         if problem is None:
@@ -126,8 +134,8 @@ def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str]
         say(f"checkpoint {found.path.name} is not usable: {problem}; trying the one before")
     if candidates:
         raise ResumeError(
-            f"{folder} holds {len(candidates)} checkpoints and none is usable; this run will not start from zero by "
-            "itself. Choose another --run_dir, or move this one away, to start anew"
+            f"{candidates[0].path.parent} holds {len(candidates)} checkpoints and none is usable; this run will not "
+            "start from zero by itself. Choose another --run_dir, or move this one away, to start anew"
         )
     return None
 
@@ -136,6 +144,18 @@ def read_trainer(path: Path) -> dict[str, Any]:
     """What was recorded beside the tensors: state, configuration, data, versions."""
     trainer: dict[str, Any] = json.loads((path / TRAINER).read_text(encoding="utf-8"))
     return trainer
+
+
+def newest_config(folder: Path) -> dict[str, Any] | None:
+    """The configuration that the newest checkpoint was saved with; None where none can be read. Verifies nothing."""
+    for found in list_checkpoints(folder):
+        try:
+            config = read_trainer(found.path)["config"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if found.problem is None and isinstance(config, dict):
+            return config
+    return None
 
 
 def load_weights(path: Path, model: Any) -> None:
@@ -152,8 +172,22 @@ def load_optimizer(path: Path) -> dict[str, torch.Tensor]:
 
 
 def retain(folder: Path, keep: int, also: Collection[int]) -> None:
-    """Remove all but the newest `keep` checkpoints and those of the steps in `also`; nothing damaged or not ours."""
-    newest = [found for found in list_checkpoints(folder) if found.problem is None]
-    for found in newest[keep:]:
-        if found.step not in also and (trash := durable.move_away(found.path)):
-            shutil.rmtree(trash, ignore_errors=True)
+    """Remove all but the newest `keep` checkpoints, the best of each of those, and the steps in `also`.
+
+    The best of a kept one is needed when the ones after it turn out to be damaged: best/ is then made from it. What is
+    damaged or not ours is never removed.
+    """
+    found = [one for one in list_checkpoints(folder) if one.problem is None]
+    needed = {*also} | {one.step for one in found[:keep]}
+    needed |= {best for one in found if one.step in needed and (best := _best_step(one.path)) is not None}
+    for one in found:
+        if one.step not in needed:
+            durable.remove(one.path)
+
+
+def _best_step(path: Path) -> int | None:
+    """Step of the best model when a checkpoint was saved; None where there was none or it cannot be read."""
+    try:
+        return int(read_trainer(path)["state"]["best"]["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

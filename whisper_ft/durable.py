@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from whisper_ft.failure import DiskError
 
 ASIDE, TRASH = ".tmp-", ".trash-"  # what a killed process may leave; `clean` removes it
@@ -73,7 +75,7 @@ def new_folder(final: Path) -> Iterator[Path]:
                 if path.is_file():
                     sync_file(path)
             sync_folder(aside)
-            replaced = move_away(final)
+            replaced = _move_away(final)
             aside.rename(final)
             sync_folder(final.parent)
     except BaseException:
@@ -83,7 +85,15 @@ def new_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def move_away(path: Path) -> Path | None:
+def remove(folder: Path) -> bool:
+    """Remove a folder, whole or not at all for those who look by its name; False if there is none."""
+    trash = _move_away(folder)
+    if trash is not None:
+        shutil.rmtree(trash, ignore_errors=True)
+    return trash is not None
+
+
+def _move_away(path: Path) -> Path | None:
     """Rename a folder to a name that `clean` will remove; None if there is none."""
     if not path.exists():
         return None
@@ -108,3 +118,5 @@ def disk_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise DiskError(f"could not write {target}: {error.strerror or error}") from error
+    except SafetensorError as error:  # its writer is not Python's: a full disk is no OSError there
+        raise DiskError(f"could not write {target}: {error}") from error

@@ -1,8 +1,8 @@
 """The ways a run can end early: each has one line for the user and a documented exit code.
 
 0 finished, 1 a bug of ours, 2 usage or configuration, 3 resume refused, 4 data, 5 non-finite, 6 disk, 7 locked,
-75 preempted and saved (`EX_TEMPFAIL` of sysexits.h: run the same command again). torchrun turns every code of a
-worker into 1, so `status.json` carries the code too.
+75 preempted and saved (`EX_TEMPFAIL` of sysexits.h: run the same command again). launch.sh hands the code on; plain
+`accelerate launch` and `torchrun` make 1 of each, so `status.json` carries it too.
 """
 
 from collections.abc import Iterator
@@ -46,6 +46,12 @@ class DiskError(RunError):
     """Something could not be written."""
 
     exit_code = 6
+
+
+class PreemptedError(RunError):
+    """A stop signal that came while something was done that can be done again."""
+
+    exit_code = PREEMPTED
 
 
 class LockedError(RunError):

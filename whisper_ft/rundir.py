@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from whisper_ft import durable, yaml12
+from whisper_ft.checkpoint import list_checkpoints
 from whisper_ft.failure import DiskError, LockedError
+from whisper_ft.state import Best
 
 README = """What is here
 ============
@@ -40,8 +42,8 @@ class RunDir:
         self.predictions = path / "predictions"
         self._lock: Any = None
 
-    def open(self, config: dict[str, Any]) -> None:
-        """Create, lock and describe the directory, and remove what a killed process left. LockedError, DiskError."""
+    def open(self) -> None:
+        """Create and lock the directory, and remove what a killed process left. LockedError, DiskError."""
         try:
             for folder in (self.path, self.checkpoints, self.predictions):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -51,20 +53,35 @@ class RunDir:
         for folder in (self.path, self.checkpoints, self.predictions):
             durable.clean(folder)
         durable.write_text(self.path / "README.txt", README)
+        self.status("running")
+
+    def describe(self, config: dict[str, Any]) -> None:
+        """Write config.yaml: only once a start is accepted, so that a refused one leaves the run's own."""
         durable.write_text(self.path / "config.yaml", yaml12.dump(config))
 
     @property
-    def best_step(self) -> int | None:
-        """Step of the model in best/."""
+    def published(self) -> Best | None:
+        """What best.json says of the model in best/."""
         try:
-            return int(json.loads((self.path / "best.json").read_text(encoding="utf-8"))["step"])
-        except (OSError, ValueError, KeyError, TypeError):
+            return Best(**json.loads((self.path / "best.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
             return None
 
-    def status(self, state: str, step: int, reason: str = "", exit_code: int | None = None) -> None:
-        """Replace status.json; a disk that is full must not hide the reason why a run ended."""
-        newest = max((p.name for p in self.checkpoints.glob("step-*")), default=None)
-        fields = {"state": state, "step": step, "reason": reason, "exit_code": exit_code, "last_checkpoint": newest}
+    def status(self, state: str, step: int | None = None, reason: str = "", exit_code: int | None = None) -> None:
+        """Replace status.json, if this process holds the lock; `step` None is that of the newest checkpoint.
+
+        A disk that is full must not hide the reason why a run ended, so nothing is raised.
+        """
+        if self._lock is None:
+            return
+        newest = next((found for found in list_checkpoints(self.checkpoints) if found.problem is None), None)
+        fields = {
+            "state": state,
+            "step": step if step is not None else newest.step if newest else 0,
+            "reason": reason,
+            "exit_code": exit_code,
+            "last_checkpoint": newest.path.name if newest else None,
+        }
         try:
             durable.write_json(self.path / "status.json", {**fields, "pid": os.getpid(), "time": time.time()})
         except DiskError as error:

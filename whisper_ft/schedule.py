@@ -29,6 +29,6 @@ def steps_of(duration: float, steps: int) -> int:
     return round(duration * steps) if duration < 1 else int(duration)
 
 
-def due(step: int, every: int, last: bool) -> bool:
+def due(step: int, every: int, last: bool = False) -> bool:
     """True after every `every`-th step and after the last one; `every` 0 means never."""
     return every > 0 and (last or step % every == 0)

@@ -26,12 +26,16 @@ class TrainState:
     """Utterances trained on: the slots of all steps less the empty ones."""
     unusable: int = 0
     """Slots left empty because their row could not be used."""
+    unusable_rows: int = 0
+    """The same over the steps that begin in the first epoch: each row of the data comes once in it."""
     label_tokens: int = 0
     evaluated_step: int = -1
     """Step of the newest evaluation, so that a run resumed right after it does not repeat it."""
     best: Best | None = None
 
-    def after_step(self, *, applied: bool, utterances: int, unusable: int, label_tokens: int) -> Self:
+    def after_step(
+        self, *, applied: bool, utterances: int, unusable: int, label_tokens: int, first_epoch: bool = False
+    ) -> Self:
         """The state once an update was attempted."""
         return replace(
             self,
@@ -40,6 +44,7 @@ class TrainState:
             skipped_in_a_row=0 if applied else self.skipped_in_a_row + 1,
             utterances=self.utterances + utterances,
             unusable=self.unusable + unusable,
+            unusable_rows=self.unusable_rows + (unusable if first_epoch else 0),
             label_tokens=self.label_tokens + label_tokens,
         )
 
@@ -49,6 +54,10 @@ class TrainState:
         if value is None or value != value or (self.best is not None and value >= self.best.value):  # NaN != NaN
             return state
         return replace(state, best=Best(self.step, metric, value))
+
+    def judged_anew(self) -> Self:
+        """The state before any evaluation, for when earlier figures cannot be compared with later ones."""
+        return replace(self, evaluated_step=-1, best=None)
 
     @property
     def improved(self) -> bool:

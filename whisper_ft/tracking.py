@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -173,8 +173,10 @@ class Tracker:
         if not self.enabled or not rows:
             return
         lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
-        with self._best_effort(), (self._folder / name).open("a", encoding="utf-8") as file:
-            file.write(lines)
+        with self._best_effort(), (self._folder / name).open("ab+") as file:
+            if file.tell() and not _ends_its_line(file):
+                file.write(b"\n")  # a kill or a full disk cut the last line: it must not spoil the next one too
+            file.write(lines.encode())
 
     @contextmanager
     def _best_effort(self) -> Iterator[None]:
@@ -185,6 +187,11 @@ class Tracker:
             if self._failures == 1:
                 with suppress(OSError):  # stderr may be the same closed pipe
                     print(f"warning: a log could not be written ({error}); training goes on", file=sys.stderr)
+
+
+def _ends_its_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -1,0 +1,150 @@
+"""Every way a run can end early: its line, its exit code, the same in status.json, and nothing damaged.
+
+2, 3 and 75 have their tests where they belong: test_commandline, test_resume, test_train_invariants.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import ROOT, Trainer, digest, environment, logged, metrics
+
+
+def status(run_dir: Path) -> dict[str, Any]:
+    return dict(json.loads((run_dir / "status.json").read_text()))
+
+
+def with_bad_rows(corpus: Path, out: Path, bad: int, copies: int = 1) -> Path:
+    """The training set as one file, its first `bad` rows cut short; row groups of 10."""
+    rows = pq.read_table(corpus / "train").to_pylist() * copies
+    for row in rows[:bad]:
+        row["audio"]["bytes"] = row["audio"]["bytes"][:20]
+    pq.write_table(pa.Table.from_pylist(rows), out, row_group_size=10)
+    return out
+
+
+def test_rows_that_cannot_be_used_are_listed_once_and_end_the_run_when_they_are_many(
+    train: Trainer, corpus: Path, tmp_path: Path
+):
+    data = with_bad_rows(corpus, tmp_path / "data.parquet", bad=30)
+    ended = train.end("run", data__path=data, steps=20, eval__every=0, save__every=2)
+    assert ended.code == 4
+    assert "rows could not be used" in ended.err
+    assert "--data.max_unusable_share" in ended.err
+    listed = [json.loads(line) for line in (tmp_path / "run/quarantine.jsonl").read_text().splitlines()]
+    assert len(listed) == len({row["id"] for row in listed}) >= 20
+    assert all(row["reason"] == "decode_error" and int(row["id"].split("#")[1]) < 30 for row in listed)
+    assert status(tmp_path / "run") | {"state": "failed", "exit_code": 4} == status(tmp_path / "run")
+    assert status(tmp_path / "run")["reason"] in ended.err
+
+
+def test_a_few_bad_rows_do_not_add_up_over_the_epochs(train: Trainer, corpus: Path, tmp_path: Path):
+    """One row in 100, met 28 times, was 28 slots of 2,800; but 1 % of all rows is not over 1 %."""
+    rows = pq.read_table(corpus / "train").slice(0, 8).to_pylist()
+    rows[3]["audio"]["bytes"] = b"not audio"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    train("run", data__path=tmp_path / "data.parquet", steps=28, eval__every=0, save__every=0, log__every=28)
+    assert metrics(tmp_path / "run")[28]["unusable"] == 28
+    assert len((tmp_path / "run/quarantine.jsonl").read_text().splitlines()) == 1
+
+
+def test_gradients_that_stay_non_finite_end_the_run_and_are_never_saved(train: Trainer):
+    ended = train.end("run", optim__lr=1e30, optim__clip_norm=0, steps=60, schedule__warmup=0, eval__every=0)
+    run_dir = train.folder / "run"
+    assert ended.code == status(run_dir)["exit_code"] == 5, ended.out + ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+
+
+def test_a_full_disk_ends_the_run_in_one_line_and_the_next_start_goes_on(train: Trainer, tmp_path: Path):
+    whole = train("whole", eval__every=0)
+    train.interrupt("run", logged(5), signal.SIGKILL, eval__every=0)
+    newest = tmp_path / "run/checkpoints/step-00000004/model.safetensors"
+    before = newest.read_bytes()
+    limited = f"ulimit -f {len(before) // 2048}; exec {sys.executable} train.py " + '"$@"'  # in blocks of 1,024 bytes
+    done = subprocess.run(
+        ["bash", "-c", limited, "bash", *train.arguments("run", eval__every=0)],
+        cwd=ROOT,
+        env=environment(1),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == status(tmp_path / "run")["exit_code"] == 6, done.stdout + done.stderr
+    assert "could not write" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert newest.read_bytes() == before
+    assert not list((tmp_path / "run/checkpoints").glob(".tmp-*"))
+    assert digest(train("run", eval__every=0)) == digest(whole)
+
+
+def test_a_folder_that_is_no_place_for_a_run_is_told(train: Trainer, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    ended = train.end("file/run")
+    assert (ended.code, len(ended.err.strip().splitlines())) == (6, 1), ended.err
+
+
+def two_ranks(one: list[str], other: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Two processes of one group with a command line each, as on two machines."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    started = []
+    for rank, arguments in enumerate((one, other)):
+        group = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "train.py", *arguments],
+                cwd=ROOT,
+                env=environment(2) | group,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    outputs = [process.communicate(timeout=120) for process in started]
+    return [
+        subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        for process, (out, err) in zip(started, outputs, strict=True)
+    ]
+
+
+def test_what_only_one_rank_meets_while_it_starts_ends_both_with_its_message(
+    train: Trainer, micro_whisper: Path, tmp_path: Path
+):
+    broken = tmp_path / "broken"
+    shutil.copytree(micro_whisper, broken)
+    (broken / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    main, other = two_ranks(train.arguments("run"), train.arguments("run", model__name=broken))
+    assert (main.returncode, other.returncode) == (2, 2), main.stderr + other.stderr
+    assert main.stderr.startswith(f"error: rank 1: {broken}: ")
+    assert len(main.stderr.strip().splitlines()) == 1
+    assert other.stderr == ""
+    assert status(tmp_path / "run") | {"state": "failed", "exit_code": 2} == status(tmp_path / "run")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_one_rank_cannot_read_ends_both_with_its_message(
+    train: Trainer, corpus: Path, tmp_path: Path, workers: int
+):
+    data = with_bad_rows(corpus, tmp_path / "data.parquet", bad=0)
+    size = data.stat().st_size
+    with data.open("r+b") as file:  # audio in the middle of the file, and so the row groups that hold it
+        file.seek(size // 3)
+        file.write(os.urandom(size // 3))
+    settings = {"data__path": data, "data__workers": workers, "steps": 30, "eval__every": 0, "save__every": 0}
+    main, other = two_ranks(train.arguments("run", **settings), train.arguments("run", **settings))
+    assert (main.returncode, other.returncode) == (4, 4), main.stderr + other.stderr
+    assert "cannot be read" in main.stderr
+    assert len(main.stderr.strip().splitlines()) == 1
+    assert status(tmp_path / "run")["exit_code"] == 4
