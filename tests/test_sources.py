@@ -14,6 +14,7 @@ import pytest
 from whisper_ft.config import Source
 from whisper_ft.failure import DataError, RunError, UsageError
 from whisper_ft.sources import open_source
+from whisper_ft.sources.columns import TEXT_COLUMNS
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -152,8 +153,11 @@ TEXT_BYTES = pa.array([{"bytes": "RIFF"}], pa.struct([("bytes", pa.string())]))
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"drop": ("sentence",)}, "has no column 'sentence'; set --data.text_column to one of audio"),
-        ({"drop": ("audio",)}, "has no column 'audio'; set --data.audio_column to one of sentence"),
+        (
+            {"drop": ("sentence",)},
+            f"has none of the columns {', '.join(TEXT_COLUMNS)}; set --data.text_column to one of",
+        ),
+        ({"drop": ("audio",)}, "has none of the columns audio; set --data.audio_column to one of sentence"),
         ({"sentence": [5]}, "column 'sentence' should be text, it is int64; set --data.text_column"),
         ({"sentence": [["так"]]}, "column 'sentence' should be text, it is list<"),
         ({"audio": NO_BYTES}, "column 'audio' should be a struct with `bytes`, it is struct<path: string>"),
@@ -209,7 +213,8 @@ def test_what_is_no_source_is_refused_in_one_line(folder: Path, tmp_path: Path):
     (tmp_path / "text.parquet").write_text("not parquet")
     write(tmp_path / "none" / "none.parquet", 0)
     assert isinstance(refused(tmp_path / "empty"), UsageError)
-    assert "holds no .parquet file" in str(refused(tmp_path / "empty"))
+    assert "nothing there that is known, which is: parquet files, a data set on" in str(refused(tmp_path / "empty"))
+    assert "holds no .parquet file" in str(refused(tmp_path / "empty", format="parquet"))
     assert "not a parquet file" in str(refused(tmp_path / "text.parquet"))
     assert isinstance(refused(tmp_path / "none"), DataError)
     wrong = refused(folder / "a.parquet", text_column="text")

@@ -3,11 +3,11 @@
 The footers are the index. A row group is read on its own, in one request where the file is remote.
 """
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -16,31 +16,37 @@ import pyarrow.parquet as pq
 
 from whisper_ft import config
 from whisper_ft.failure import DataError, RunError, UsageError
+from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, column_of
+from whisper_ft.sources.fingerprint import of_files
+from whisper_ft.sources.footers import Footer, one_line, read_footer
+from whisper_ft.sources.remote import Fetched, is_local, open_remote, stretches
 from whisper_ft.sources.row import Row
 
 TEXT_OR_NOTHING = {"language": "'be'", "task": "'transcribe'"}  # optional column -> an example of what it may hold
 OPTIONAL_COLUMNS = (*TEXT_OR_NOTHING, "client_id")
 
 
-def open_parquet(where: config.Source) -> "Parquet":
-    """The parquet files under a path, a glob or an address, in the order of their names."""
+def open_parquet(where: config.Source, cache: Path | None = None) -> "Parquet":
+    """The parquet files under a path, a glob or an address, in the order of their names.
+
+    Footers of remote files are kept in the folder `cache`, and taken from there while the files are what they were.
+    """
     try:
         file_system, path = fsspec.core.url_to_fs(where.path)
         paths = _files(file_system, path)
         if not paths:
             raise UsageError(f"{where.path}: holds no .parquet file")
-        with ThreadPoolExecutor(16) as pool:
-            footers = list(pool.map(lambda name: _footer(file_system, name), paths))
-        return Parquet(file_system, paths, footers, where)
+        return Parquet(file_system, paths, footers_of(file_system, paths, cache), where)
     except RunError:
         raise
     except _failures(where.path) as error:
-        raise DataError(f"{where.path}: {_one_line(error)}") from error
+        raise DataError(f"{where.path}: {one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
-    """An error's message without line ends and whatever else a terminal obeys: arrow quotes damaged bytes."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(error)).split())
+def footers_of(file_system: Any, paths: Sequence[str], cache: Path | None) -> list[Footer]:
+    """The footers of files, read in parallel."""
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(lambda path: read_footer(file_system, path, cache), paths))
 
 
 def _files(file_system: Any, path: str) -> list[str]:
@@ -58,54 +64,67 @@ def _failures(path: str) -> tuple[type[Exception], ...]:
     return (Exception,) if "://" in path else (OSError, ValueError, ImportError, pa.ArrowException)
 
 
-def _footer(file_system: Any, path: str) -> pq.FileMetaData:
-    try:
-        with file_system.open(path, "rb") as file:
-            return pq.read_metadata(file)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a parquet file, or cut short ({_one_line(error)})") from error
-
-
 class Parquet:
     """Row groups of several files as one sequence of chunks."""
 
     def __init__(
-        self, file_system: Any, paths: Sequence[str], footers: Sequence[pq.FileMetaData], where: config.Source
+        self,
+        file_system: Any,
+        paths: Sequence[str],
+        footers: Sequence[Footer],
+        where: config.Source,
+        names: Sequence[str] | None = None,
+        origin: dict[str, str] | None = None,
     ) -> None:
-        self._file_system, self._paths, self._footers, self._where = file_system, list(paths), list(footers), where
+        """`names` are the files' names in ids, else their paths below the folder they share; `origin` is recorded."""
+        self._file_system, self._paths, self._where, self._origin = file_system, list(paths), where, origin or {}
+        self._sizes, self._footers = [footer.size for footer in footers], [footer.metadata for footer in footers]
         # A file without rows is never read, and what writes such files often leaves out the types.
         self._columns = [
             _columns(path, footer.schema.to_arrow_schema(), where) if footer.num_rows else []
-            for path, footer in zip(paths, footers, strict=True)
-        ]
-        groups = [footer.num_row_groups for footer in footers]
+            for path, footer in zip(paths, self._footers, strict=True)
+        ]  # of each file: audio, text, and the optional ones
+        groups = [footer.num_row_groups for footer in self._footers]
         self._first_chunk = [0, *accumulate(groups)]  # [files + 1]
-        self.rows: list[int] = [f.row_group(g).num_rows for f in footers for g in range(f.num_row_groups)]
+        self.rows: list[int] = [f.row_group(g).num_rows for f in self._footers for g in range(f.num_row_groups)]
         if not sum(self.rows):
             raise DataError(f"{where.path}: holds no row")
         root = paths[0].rpartition("/")[0] if len(paths) == 1 else _common_folder(paths)
-        self._names = [path.removeprefix(f"{root}/") for path in paths]
+        self._names = list(names) if names else [path.removeprefix(f"{root}/") for path in paths]
 
     def read(self, chunk: int) -> list[Row]:
         """The rows of one row group."""
         file, group = self._place(chunk)
         path = self._paths[file]
+        if not self._columns[file]:
+            return []
         try:
-            # Without read-ahead and with pre-buffering, a remote row group is one request.
-            options = {} if "file" in self._file_system.protocol else {"cache_type": "none"}
-            with self._file_system.open(path, "rb", **options) as opened:
-                reader = pq.ParquetFile(opened, metadata=self._footers[file], pre_buffer=True)
-                records = reader.read_row_group(group, columns=self._columns[file]).to_pylist()
+            records = self._records(file, group)
         except _failures(self._where.path) as error:
-            raise DataError(f"{path}: row group {group} cannot be read: {_one_line(error)}") from error
-        return [self._row(self.row_id(chunk, index), record) for index, record in enumerate(records)]
+            raise DataError(f"{path}: row group {group} cannot be read: {one_line(error)}") from error
+        audio, text, *_ = self._columns[file]
+        return [
+            self._row(self.row_id(chunk, index), record[audio], record[text], record)
+            for index, record in enumerate(records)
+        ]
 
-    def _row(self, name: str, record: dict[str, Any]) -> Row:
+    def _records(self, file: int, group: int) -> list[dict[str, Any]]:
+        """The rows of a row group as arrow gives them; of a remote file in one request."""
+        path, footer, columns = self._paths[file], self._footers[file], self._columns[file]
+        if is_local(self._file_system):
+            with self._file_system.open(path, "rb") as opened:
+                reader = pq.ParquetFile(opened, metadata=footer, pre_buffer=True)
+                return list(reader.read_row_group(group, columns=columns).to_pylist())
+        with open_remote(self._file_system, path, self._sizes[file]) as opened:
+            fetched = Fetched(opened, stretches(footer.row_group(group), columns))
+            return list(pq.ParquetFile(fetched, metadata=footer).read_row_group(group, columns=columns).to_pylist())
+
+    def _row(self, name: str, audio: dict[str, Any] | None, text: str | None, record: dict[str, Any]) -> Row:
         speaker = record.get("client_id")
         return Row(
             id=name,
-            audio=(record[self._where.audio_column] or {}).get("bytes") or b"",
-            text=record[self._where.text_column] or "",
+            audio=(audio or {}).get("bytes") or b"",
+            text=text or "",
             language=record.get("language"),
             task=record.get("task"),
             speaker=None if speaker is None else str(speaker),
@@ -117,13 +136,12 @@ class Parquet:
         return f"{self._names[file]}#{sum(self.rows[self._first_chunk[file] : chunk]) + row}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Names and row counts, and a digest of names, row counts and sizes of all row groups."""
-        described = [
-            (name, [(f.row_group(g).num_rows, f.row_group(g).total_byte_size) for g in range(f.num_row_groups)])
-            for name, f in zip(self._names, self._footers, strict=True)
+        """Names, row counts and sizes of files and row groups, and where they came from."""
+        groups = [
+            [(f.row_group(g).num_rows, f.row_group(g).total_byte_size) for g in range(f.num_row_groups)]
+            for f in self._footers
         ]
-        digest = hashlib.sha256(repr(described).encode()).hexdigest()[:16]
-        return {"files": len(self._paths), "rows": sum(self.rows), "digest": digest}
+        return of_files(self._names, groups) | self._origin
 
     def _place(self, chunk: int) -> tuple[int, int]:
         """File and row group of a chunk."""
@@ -134,16 +152,14 @@ class Parquet:
 def _columns(path: str, schema: pa.Schema, where: config.Source) -> list[str]:
     """Columns of a file to read; UsageError when a needed one is missing, or one is not of a type that can be used."""
     names = ", ".join(schema.names)
-    for setting, name in (("audio_column", where.audio_column), ("text_column", where.text_column)):
-        if name not in schema.names:
-            raise UsageError(f"{path}: has no column {name!r}; set --data.{setting} to one of {names}")
-    audio, text = schema.field(where.audio_column).type, schema.field(where.text_column).type
+    audio_column = column_of(schema.names, where.audio_column, AUDIO_COLUMNS[:1], "audio_column", path)
+    text_column = column_of(schema.names, where.text_column, TEXT_COLUMNS, "text_column", path)
+    audio, text = schema.field(audio_column).type, schema.field(text_column).type
     if not (pa.types.is_struct(audio) and any(field.name == "bytes" and _is_binary(field.type) for field in audio)):
-        raise UsageError(f"{path}: column {where.audio_column!r} should be a struct with `bytes`, it is {audio}")
+        raise UsageError(f"{path}: column {audio_column!r} should be a struct with `bytes`, it is {audio}")
     if not _is_text(text):
         raise UsageError(
-            f"{path}: column {where.text_column!r} should be text, it is {text}; "
-            f"set --data.text_column to one of {names}"
+            f"{path}: column {text_column!r} should be text, it is {text}; set --data.text_column to one of {names}"
         )
     present = [name for name in OPTIONAL_COLUMNS if name in schema.names]
     for name in present:
@@ -153,7 +169,7 @@ def _columns(path: str, schema: pa.Schema, where: config.Source) -> list[str]:
                 f"{path}: column {name!r} should be text, such as {TEXT_OR_NOTHING[name]}, it is {kind}; "
                 f"rewrite it as text, or drop or rename it and set --data.{name}"
             )
-    return [where.audio_column, where.text_column, *present]
+    return [audio_column, text_column, *present]
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -13,3 +13,9 @@ class Row:
     language: str | None = None
     task: str | None = None
     speaker: str | None = None
+    offset: float = 0.0
+    """Seconds of the audio before the utterance, in a recording of several."""
+    duration: float | None = None
+    """Seconds of the utterance; None is all that follows."""
+    problem: tuple[str, str] | None = None
+    """Reason code, and detail for people, where there is no audio: missing_file, outside_root, file_too_large, ..."""
