@@ -9,7 +9,6 @@ as the training loop, so the WER of a model here is the WER in its log.
 
 import json
 import time
-import traceback
 from functools import partial
 from typing import NoReturn
 
@@ -19,19 +18,18 @@ import transformers
 
 from normalizers import get_normalizer
 from whisper_ft import durable
-from whisper_ft.agreement import Agreement, leave, tell
+from whisper_ft.agreement import Agreement, leave, start_processes, tell
 from whisper_ft.audio import LogMel
 from whisper_ft.commandline import load, refuse_impossible_evaluation
 from whisper_ft.config import EvaluateConfig, to_plain
-from whisper_ft.decoding import Transcriber, transcribe
 from whisper_ft.failure import FINISHED, RunError, as_usage_error
+from whisper_ft.heldout import HeldOut
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.launcher import end_with_parent
 from whisper_ft.model import load_whisper, quiet_libraries
 from whisper_ft.report import table, write_report
 from whisper_ft.scoring import Scores, save_summary, score
 from whisper_ft.sources import open_source
-from whisper_ft.stream import heard, utterances_of
 from whisper_ft.tracking import Tracker
 
 
@@ -44,12 +42,10 @@ def evaluate(
     model, processor = load_whisper(config.model)
     model = model.to(accelerator.device).eval()
     encode = LabelEncoder.of(model, processor.tokenizer, config.data.language, config.data.task)
-    source = open_source(config.data)
-    total = utterances_of(source, config.max_utterances)
-    transcriber = Transcriber(model, processor.tokenizer, encode, config.decoding, config.precision)
-    utterances = heard(source, LogMel(processor.feature_extractor), agreement.rank, agreement.world, total)
-    with tracker.live(0), tracker.counting("transcribing", -(-total // agreement.world)) as progress:
-        predictions = transcribe(transcriber, utterances, config.decoding.batch_size, total, agreement, progress)
+    heldout = HeldOut(open_source(config.data), config.decoding, config.max_utterances, config.precision)
+    log_mel = LogMel(processor.feature_extractor)
+    with tracker.live(0), tracker.counting("transcribing", -(-heldout.total // agreement.world)) as progress:
+        predictions = heldout.transcripts(model, processor.tokenizer, encode, log_mel, agreement, progress)
     return score(predictions, get_normalizer(config.normalizer, language=encode.language))
 
 
@@ -82,7 +78,7 @@ def main() -> NoReturn:
     try:
         config = load(EvaluateConfig)
         refuse_impossible_evaluation(config)
-        accelerator = accelerate.Accelerator(cpu=config.device == "cpu", mixed_precision="no")
+        accelerator = start_processes(config.device)
         agreement = Agreement()
         tracker = Tracker(config.out, steps=0, enabled=accelerator.is_main_process)
         scores = agreement.together(partial(evaluate, config, accelerator, agreement, tracker))
@@ -90,12 +86,9 @@ def main() -> NoReturn:
         agreement.from_main(lambda: write(config, scores, seconds))
         tracker.show(table(scores, f"{config.model} on {config.data.path}", seconds))
         tracker.say(f"summary, predictions and report are in {config.out}")
-    except RunError as error:
-        code = error.exit_code
+    except Exception as error:  # noqa: BLE001 - what is no RunError is a bug of ours: all of it is shown
+        code = error.exit_code if isinstance(error, RunError) else 1
         tell(error, agreement)
-    except Exception:  # noqa: BLE001 - a bug of ours: show it all, and let no rank wait
-        code = 1
-        traceback.print_exc()
     leave(code)
 
 

@@ -22,9 +22,13 @@ if [ $# -eq 0 ]; then
   cd "$here"
   set -- --config configs/demo.yaml
 fi
-program=train.py
-case "$1" in *.py) program=$1; shift ;; esac
-[ -f "$program" ] || program="$here/$(basename "$program")"
+program="$here/train.py"
+case "$1" in *.py)
+  program=$1
+  shift
+  [ -f "$program" ] || program="$here/$(basename "$program")"
+  ;;
+esac
 
 nproc=${NPROC:-1}
 case "$nproc" in *[!0-9]* | 0*)

@@ -10,9 +10,7 @@ happened, to the last bit (same machine, versions and number of processes).
 
 import math
 import os
-import traceback
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,11 +22,10 @@ import transformers
 from collator import Batch, SpeechCollator
 from normalizers import get_normalizer
 from whisper_ft import checkpoint
-from whisper_ft.agreement import Agreement, StopRequest, leave, tell
+from whisper_ft.agreement import Agreement, StopRequest, leave, lost_ranks_are_named, start_processes, tell
 from whisper_ft.audio import LogMel
 from whisper_ft.commandline import load, refuse_changes, refuse_impossible
 from whisper_ft.config import Config, to_plain
-from whisper_ft.decoding import Transcriber, transcribe
 from whisper_ft.failure import (
     FINISHED,
     PREEMPTED,
@@ -39,20 +36,21 @@ from whisper_ft.failure import (
     UsageError,
     as_usage_error,
 )
+from whisper_ft.heldout import HeldOut, comparable
 from whisper_ft.labels import LabelEncoder, whisper_language
 from whisper_ft.launcher import end_with_parent
 from whisper_ft.loss import count_labels, token_loss_sum
 from whisper_ft.model import load_whisper, parameters_by_name, quiet_libraries
 from whisper_ft.optim import apply_update, build_optimizer, load_state_tensors, set_lr, state_tensors
-from whisper_ft.order import ORDER_VERSION, Order, default_lanes
+from whisper_ft.order import ORDER_VERSION, default_lanes
 from whisper_ft.published import mend_best, publish_best, publish_final
 from whisper_ft.rng import reseed
 from whisper_ft.rundir import RunDir
 from whisper_ft.schedule import due, lr_factor, steps_of
 from whisper_ft.scoring import score
-from whisper_ft.sources import open_source
+from whisper_ft.sources import changed, open_mix
 from whisper_ft.state import TrainState
-from whisper_ft.stream import Share, Step, Totals, TrainStream, WindowReader, heard, utterances_of
+from whisper_ft.stream import Share, Step, Totals, TrainStream, WindowReader
 from whisper_ft.tracking import Pace, Tracker
 
 MAX_SKIPPED_IN_A_ROW = 25  # non-finite gradients: by then this run is lost, and its last checkpoint is not
@@ -62,20 +60,28 @@ class Run:
     """Everything one process holds while it trains, built once."""
 
     def __init__(
-        self, config: Config, accelerator: accelerate.Accelerator, agreement: Agreement, folder: RunDir
+        self,
+        config: Config,
+        accelerator: accelerate.Accelerator,
+        agreement: Agreement,
+        folder: RunDir,
+        stop: StopRequest,
     ) -> None:
-        self.config, self.agreement, self.folder = config, agreement, folder
+        self.config, self.agreement, self.folder, self.stop = config, agreement, folder, stop
         self.device: torch.device = accelerator.device
         self.is_main: bool = accelerator.is_main_process
-        self.tracker = Tracker(config.run_dir, config.steps, enabled=self.is_main)
-        self.stop = StopRequest()
+        self.source = open_mix(config.data, folder.index)
+        self.total_rows = sum(self.source.rows)
+        self.steps = config.steps_over(self.total_rows)
+        self.tracker = Tracker(config.run_dir, self.steps, enabled=self.is_main)
 
         with as_usage_error("eval.normalizer"):
             get_normalizer(config.eval.normalizer)  # an unknown name should not be found at the first evaluation
         model, self.processor = load_whisper(config.model.name, config.model.dropout)
         self.model = model.to(self.device)
-        self.encode = LabelEncoder.of(model, self.processor.tokenizer, config.data.language, config.data.task)
-        if self.encode.is_multilingual and self.encode.language:
+        first_language, *others = config.data.languages
+        self.encode = LabelEncoder.of(model, self.processor.tokenizer, first_language, config.data.task)
+        if self.encode.is_multilingual and self.encode.language and set(others) <= {first_language}:
             # So that the exported model writes the language it was trained on without being told.
             model.generation_config.language = whisper_language(self.encode.language)
             model.generation_config.task = config.data.task
@@ -84,14 +90,13 @@ class Run:
         self.optimizer = build_optimizer(self.parameters, config.optim)
         self.log_mel = LogMel(self.processor.feature_extractor)
 
-        self.source = open_source(config.data)
-        heldout = replace(config.data, path=config.eval.path)
-        self.heldout = open_source(heldout) if config.eval.path and config.eval.every else None
+        self.heldout = HeldOut.of_run(config, folder.index)
         self.lanes = config.data.lanes or default_lanes(config.batch.size)
+        with as_usage_error("data.sources"):
+            self.order = self.source.order(seed=config.seed, lanes=self.lanes, window=config.data.window_chunks)
         self.data = {"order": ORDER_VERSION, "lanes": self.lanes, **self.source.fingerprint()}
         self.share = Share(config.batch.size, config.batch.per_device, agreement.rank, agreement.world)
-        self.total_rows = sum(self.source.rows)
-        self.judged_on = self.heldout.fingerprint() if self.heldout else None
+        self.judged_on = self.heldout.judged_on(config.eval.normalizer) if self.heldout else None
         self.resumed_steps: set[int] = set()  # of the checkpoint this process began at: never removed
         self.parent: str | None = None  # checkpoint that the next one comes after
         self.branch: dict[str, Any] | None = None  # the --resume other than auto that this run began with, its step
@@ -99,44 +104,56 @@ class Run:
 
     def lr(self, step: int) -> float:
         """Learning rate of update `step`: a function of the step, so there is nothing to restore."""
-        schedule, steps = self.config.schedule, self.config.steps
+        schedule, steps = self.config.schedule, self.steps
         warmup, decay = steps_of(schedule.warmup, steps), steps_of(schedule.decay, steps)
         return self.config.optim.lr * lr_factor(step, steps, schedule.kind, warmup, decay)
 
     def stream(self, first_step: int) -> TrainStream[Batch]:
         """This rank's micro-batches from a step on."""
         data = self.config.data
-        order = Order(self.source.rows, seed=self.config.seed, lanes=self.lanes, window=data.window_chunks)
-        lanes = self.share.lanes_read(self.lanes, max(data.workers, 1))
-        reader = WindowReader(self.source, self.log_mel, self.encode, cached_chunks=lanes * (data.window_chunks + 1))
+        readers = max(data.workers, 1)
+        reader = WindowReader(
+            self.source,
+            self.log_mel,
+            self.encode,
+            cached_chunks=self.share.lanes_read(self.lanes, readers) * (data.window_chunks + 1),
+            cached_bytes=data.cache_gb * 1e9 / readers / int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        )
         collate = SpeechCollator(
             start_token=self.model.generation_config.decoder_start_token_id,
             pad_token=self.processor.tokenizer.pad_token_id,
             feature_shape=(self.log_mel.bins, self.log_mel.frames),
         )
         return TrainStream(
-            reader, order, self.share, collate, first_step=first_step, workers=data.workers, prefetch=data.prefetch
+            reader,
+            self.order,
+            self.share,
+            collate,
+            first_step=first_step,
+            end=self.config.end_of(self.total_rows),
+            workers=data.workers,
+            prefetch=data.prefetch,
         )
 
 
 def train(run: Run, accelerator: accelerate.Accelerator) -> int:
     """The run: restore, loop, done. Returns the exit code."""
     config, agreement, tracker = run.config, run.agreement, run.tracker
-    run.stop.listen()
     state = saved = agreement.together(lambda: restore(run))
     model = accelerator.prepare(run.model)  # DDP; not the optimizer, stream or schedule, which the loop owns
     model.train()
-    pace, stopping = Pace(), False
+    pace, stopping = Pace(), agreement.totals(run.stop.signal is not None)[0] > 0
 
     with closing(run.stream(state.step)) as stream, tracker.live(state.step):
         while True:
             # Between two steps, where a resumed run begins. The branches hold collectives: all ranks take the same.
-            last = state.step == config.steps
+            last = state.step >= run.steps
             if evaluation_is_due(run, state) and not stopping:
                 state = evaluate(run, state)
                 stopping = state.evaluated_step < state.step  # cut short by a stop signal, to be done on resume
-            worth_saving = last or stopping or state.improved or due(state.step, config.save.every)
-            if state != saved and worth_saving:
+            # Nothing was learned since the streak of skipped updates began, and it may be what ends the run.
+            regular = due(state.step, config.save.every) and not state.skipped_in_a_row
+            if state != saved and (last or stopping or state.improved or regular):
                 saved = save(run, state)
             if last or stopping:
                 break
@@ -158,12 +175,11 @@ def train(run: Run, accelerator: accelerate.Accelerator) -> int:
                 max_norm = config.optim.clip_norm or float("inf")
                 grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), max_norm)
                 applied = apply_update(run.optimizer, grad_norm)  # False: not finite, weights untouched
-            first_epoch = state.step * config.batch.size < run.total_rows
-            state = run.state = state.after_step(applied=applied, first_epoch=first_epoch, **totals._asdict())
+            state = run.state = state.after_step(applied=applied, **totals._asdict())
             pace.count(totals.utterances)
             tracker.stepped(state.step)
             stopping = agreement.totals(run.stop.signal is not None)[0] > 0
-            if due(state.step, config.log.every, stopping or state.step == config.steps):
+            if due(state.step, config.log.every, stopping or state.step >= run.steps):
                 log(run, state, loss_here, totals.label_tokens, lr, grad_norm, pace)
             refuse_to_go_on(run, state)
 
@@ -190,7 +206,9 @@ def restore(run: Run) -> TrainState:
 
     chosen = agreement.from_main(choose)
     if chosen is None:
-        run.tracker.say(f"starting at step 0 in {folder.path}")
+        run.tracker.say(f"starting at step 0 of {run.steps} in {folder.path}")
+        if mixed := run.source.realised(run.lanes):
+            run.tracker.say(mixed)
     else:
         run.state = resume_from(run, chosen)
     # Only now: a start that was refused must not change what the run's own files say.
@@ -202,29 +220,31 @@ def resume_from(run: Run, chosen: Path) -> TrainState:
     """Take back weights, moments and state of a checkpoint, if its run and this one are the same by the rules."""
     config, say = run.config, run.tracker.say
     trainer = checkpoint.read_trainer(chosen)
-    changed = refuse_changes(trainer["config"], config)
-    if trainer["data"] != run.data:
-        raise UsageError(f"the data is not what {chosen} was trained on: it was {trainer['data']}, it is {run.data}")
-    for name, then, now in changed:
+    allowed = refuse_changes(trainer["config"], config, chosen)
+    if difference := changed(trainer["data"], run.data):
+        raise UsageError(f"the data is not what {chosen} was trained on: {difference}")
+    for name, then, now in allowed:
         say(f"{name}: was {then}, is {now}, as allowed")
 
     state = TrainState.from_json(trainer["state"])
+    if state.step > run.steps:
+        raise UsageError(f"{chosen} is at step {state.step} already: the run cannot be shortened to {run.steps} steps")
     state, told = run.agreement.from_main(lambda: mend_best(run.folder, state, chosen, run.model, run.processor))
     if told:
         say(told)
-    judged_on = trainer.get("judged_on")
-    if run.heldout is None:
-        run.judged_on = judged_on
-    elif any(name.startswith("eval.") for name, _, _ in changed) or judged_on not in (None, run.judged_on):
+    if run.judged_on is None:
+        run.judged_on = trainer["judged_on"]
+    elif not comparable(trainer["judged_on"], run.judged_on):
         if state.best:
             say("the evaluation changed, so figures cannot be compared: best is judged anew; best/ stays until then")
         state = state.judged_anew()
 
     checkpoint.load_weights(chosen, run.model)
     load_state_tensors(run.optimizer, run.parameters, checkpoint.load_optimizer(chosen))
-    run.parent, run.resumed_steps, run.branch = chosen.name, {state.step}, trainer.get("branch")
-    if config.resume != "auto" and not (run.branch and run.branch["resume"] == config.resume):
-        run.branch = {"resume": config.resume, "step": state.step}
+    run.parent, run.resumed_steps, run.branch = chosen.name, {state.step}, trainer["branch"]
+    began = checkpoint.branch_name(config.resume)
+    if config.resume != "auto" and not (run.branch and run.branch["resume"] == began):
+        run.branch = {"resume": began, "step": state.step}
     say(f"resumed from {chosen}")
     say(f"LR at step {state.step}: saved {trainer['lr']:.6g}, now {run.lr(state.step):.6g}")
     run.tracker.record({"event": "resumed", "step": state.step})
@@ -242,13 +262,15 @@ def loss_sum(model: Any, batch: Batch, config: Config) -> torch.Tensor:
 
 def draw_together(run: Run, stream: TrainStream[Batch]) -> tuple[Step[Batch], Totals]:
     """This rank's part of the next step and the totals of all; a rank that fails to read stops all with its message."""
-    step, failure = Step[Batch]([], [], 0), None
+    step, failure = Step[Batch]([], [], 0, 0), None
     try:
         step = stream.draw()
     except Exception as error:  # noqa: BLE001 - told to all ranks below and raised there
         failure = error
     label_tokens = sum(count_labels(batch.labels) for batch in step.micro_batches)
-    *counts, failures = run.agreement.totals(label_tokens, step.utterances, len(step.unusable), failure is not None)
+    *counts, failures = run.agreement.totals(
+        label_tokens, step.utterances, len(step.unusable), step.unusable_rows, failure is not None
+    )
     if failures:
         run.agreement.raise_together(failure)
     totals = Totals(*(int(count) for count in counts))
@@ -296,7 +318,7 @@ def refuse_to_go_on(run: Run, state: TrainState) -> None:
 
 def evaluation_is_due(run: Run, state: TrainState) -> bool:
     """True after every `eval.every` steps and at the end, unless this step was evaluated before the run was resumed."""
-    due_now = due(state.step, run.config.eval.every, state.step == run.config.steps)
+    due_now = due(state.step, run.config.eval.every, state.step >= run.steps)
     return run.heldout is not None and state.step > 0 and state.evaluated_step < state.step and due_now
 
 
@@ -306,14 +328,8 @@ def evaluate(run: Run, state: TrainState) -> TrainState:
     The state as it was when a stop signal came: an evaluation can be done again, and a machine that is taken away
     gives little time to save.
     """
-    config, agreement = run.config, run.agreement
     assert run.heldout is not None
-    total = utterances_of(run.heldout, config.eval.max_utterances)
-    transcriber = Transcriber(run.model, run.processor.tokenizer, run.encode, config.eval, config.precision)
-    utterances = heard(run.heldout, run.log_mel, agreement.rank, agreement.world, total)
-
-    run.model.eval()
-    with run.tracker.counting("evaluating", -(-total // agreement.world)) as advance:
+    with run.tracker.counting("evaluating", -(-run.heldout.total // run.agreement.world)) as advance:
 
         def progress(done: int) -> None:
             advance(done)
@@ -321,11 +337,12 @@ def evaluate(run: Run, state: TrainState) -> TrainState:
                 raise PreemptedError
 
         try:
-            predictions = transcribe(transcriber, utterances, config.eval.batch_size, total, agreement, progress)
+            predictions = run.heldout.transcripts(
+                run.model, run.processor.tokenizer, run.encode, run.log_mel, run.agreement, progress
+            )
         except PreemptedError:
             run.tracker.say(f"the evaluation of step {state.step} was stopped; the resumed run begins with it")
             return state
-    run.model.train()
     scores = score(predictions, run.normalize)
     state = state.after_evaluation(*scores.headline)
     run.tracker.evaluated(state, scores)
@@ -362,18 +379,6 @@ def save(run: Run, state: TrainState) -> TrainState:
     return state
 
 
-def start_accelerate(config: Config) -> accelerate.Accelerator:
-    """The processes and their device. Precision, accumulation, schedule and data stay with the loop."""
-    accelerator = accelerate.Accelerator(cpu=config.device == "cpu", mixed_precision="no")
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != world:
-        raise UsageError(
-            f"WORLD_SIZE is {world}, but accelerate made {accelerator.num_processes} unconnected process in each; "
-            "on a CPU box set ACCELERATE_USE_CPU=true, or start with NPROC=N ./launch.sh"
-        )
-    return accelerator
-
-
 def main() -> NoReturn:
     """Train, and turn whatever ends the run into one line, a status.json and an exit code."""
     end_with_parent()
@@ -382,20 +387,23 @@ def main() -> NoReturn:
     try:
         config = load(Config)
         refuse_impossible(config)
-        accelerator = start_accelerate(config)
-        agreement, folder = Agreement(), RunDir(config.run_dir)
+        accelerator = start_processes(config.device)
+        agreement, folder, stop = Agreement(), RunDir(config.run_dir), StopRequest()
+        stop.listen()
         agreement.from_main(folder.open)
-        run = agreement.together(partial(Run, config, accelerator, agreement, folder))
-        code, reason = train(run, accelerator), ""
-    except RunError as error:
-        code, reason = error.exit_code, str(error)
-        tell(error, agreement)
-    except Exception as error:  # noqa: BLE001 - a bug of ours: show it all, record it, and let no rank wait
-        code, reason = 1, f"{type(error).__name__}: {error}"
-        traceback.print_exc()
+        run = agreement.together(partial(Run, config, accelerator, agreement, folder, stop))
+        with lost_ranks_are_named():
+            code, reason = train(run, accelerator), ""
+        failure = None
+    except Exception as error:  # noqa: BLE001 - what is no RunError is a bug of ours: all of it is shown
+        failure = error
+        code = error.exit_code if isinstance(error, RunError) else 1
+        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
     if folder is not None:
         ended = {FINISHED: "finished", PREEMPTED: "preempted"}.get(code, "failed")
         folder.status(ended, run.state.step if run and run.state.step else None, reason, code)
+    if failure is not None:
+        tell(failure, agreement)
     leave(code)
 
 

@@ -106,6 +106,18 @@ def test_a_changed_evaluation_judges_best_anew_and_keeps_it_until_then(train: Tr
     assert best(run_dir)["value"] != before["value"]
 
 
+def test_a_change_made_while_nothing_is_evaluated_is_noticed_when_something_is(train: Trainer, learned: Trainer):
+    run_dir = copied(learned, train)
+    fewer = LEARNS | {"eval__max_utterances": 3}
+    changes = {"allow_change": "[steps, eval.max_utterances]"}
+    train("run", **fewer | {"steps": 50}, eval__every=0, **changes)
+    assert best(run_dir)["step"] == 48, "nothing was judged, so nothing has a better claim"
+    ended = train.end("run", **fewer | {"steps": 52}, eval__every=32, **changes)
+    assert ended.code == 0, ended.err
+    assert "best is judged anew" in ended.out
+    assert best(run_dir)["step"] == 52
+
+
 def test_another_held_out_set_at_the_same_path_is_noticed(train: Trainer, corpus: Path, tmp_path: Path):
     held_out = tmp_path / "held-out"
     shutil.copytree(corpus / "validation", held_out)
@@ -146,12 +158,13 @@ def test_a_best_that_is_nowhere_is_judged_anew(train: Trainer, learned: Trainer,
     assert (best(train.folder / "fork")["step"], is_the_model_of(train.folder / "fork", 48)) == (48, True)
 
 
-def test_a_stop_signal_ends_an_evaluation_and_the_resumed_run_begins_with_it(train: Trainer, learned: Trainer):
+def test_a_stop_signal_ends_an_evaluation_and_the_resumed_run_begins_with_it(train: Trainer, corpus: Path):
+    """An evaluation of seconds: 100 utterances one by one, of 100 tokens each."""
     run_dir = train.folder / "run"
-    slow = {"eval__every": 32, "eval__batch_size": 1}
-    assert train.interrupt("run", logged(32), signal.SIGTERM, **LEARNS, **slow) == 75
+    slow = LEARNS | {"eval__path": corpus / "train", "eval__max_utterances": 100, "eval__max_new_tokens": 100}
+    assert train.interrupt("run", logged(32), signal.SIGTERM, **slow, eval__every=32, eval__batch_size=1) == 75
     assert json.loads((run_dir / "status.json").read_text())["step"] == 32
     assert not metrics(run_dir, having="cer")
-    train("run", **LEARNS, eval__every=32)
+    train("run", **slow, eval__every=32, eval__batch_size=100)
     assert sorted(metrics(run_dir, having="cer")) == [32, 48]
-    assert digest(run_dir, "best/model.safetensors") == digest(learned.folder / "run", "best/model.safetensors")
+    assert is_the_model_of(run_dir, best(run_dir)["step"])

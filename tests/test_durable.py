@@ -38,6 +38,19 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "step-00000001"]
 
 
+def test_what_was_moved_away_to_be_replaced_and_was_not_gets_its_name_back(tmp_path: Path):
+    """A kill between two renames: the old one is the only one of its kind."""
+    for name in ("step-00000004", "other"):
+        (tmp_path / f".replaced-{name}-0123abcd").mkdir()
+        (tmp_path / f".replaced-{name}-0123abcd/old").touch()
+    (tmp_path / ".tmp-step-00000004-4567cdef").mkdir()
+    (tmp_path / "other").mkdir()
+    durable.clean(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "step-00000004"]
+    assert (tmp_path / "step-00000004/old").exists()
+    assert not (tmp_path / "other/old").exists()
+
+
 def test_nan_is_not_json(tmp_path: Path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         durable.write_json(tmp_path / "x.json", {"wer": float("nan")})

@@ -56,6 +56,23 @@ def test_a_few_bad_rows_do_not_add_up_over_the_epochs(train: Trainer, corpus: Pa
     train("run", data__path=tmp_path / "data.parquet", steps=28, eval__every=0, save__every=0, log__every=28)
     assert metrics(tmp_path / "run")[28]["unusable"] == 28
     assert len((tmp_path / "run/quarantine.jsonl").read_text().splitlines()) == 1
+    # Also where a batch holds the data many times over.
+    whole = {"batch__size": 256, "batch__per_device": 64, "steps": 1, "eval__every": 0, "data__max_unusable_share": 0.2}
+    train("large", data__path=tmp_path / "data.parquet", **whole)
+
+
+def test_a_closed_output_hides_neither_exit_code_nor_status(train: Trainer, corpus: Path, tmp_path: Path):
+    data = with_bad_rows(corpus, tmp_path / "data.parquet", bad=30)
+    arguments = " ".join(train.arguments("run", data__path=data, steps=20, eval__every=0))
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} train.py {arguments} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"],
+        cwd=ROOT,
+        env=environment(1),
+        capture_output=True,
+        timeout=120,
+    )
+    assert done.returncode == 4
+    assert (status(tmp_path / "run")["state"], status(tmp_path / "run")["exit_code"]) == ("failed", 4)
 
 
 def test_gradients_that_stay_non_finite_end_the_run_and_are_never_saved(train: Trainer):
@@ -63,6 +80,7 @@ def test_gradients_that_stay_non_finite_end_the_run_and_are_never_saved(train: T
     run_dir = train.folder / "run"
     assert ended.code == status(run_dir)["exit_code"] == 5, ended.out + ended.err
     assert len(ended.err.strip().splitlines()) == 1
+    assert not list((run_dir / "checkpoints").iterdir()), "the first update broke it, and the rest could not mend it"
 
 
 def test_a_full_disk_ends_the_run_in_one_line_and_the_next_start_goes_on(train: Trainer, tmp_path: Path):

@@ -1,6 +1,7 @@
 """launch.sh: one command in any number of processes, and bad input told once before anything starts."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -158,11 +159,14 @@ def start(*arguments: str, processes: int) -> psutil.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where pytest is in the background
     )
 
 
-def signal_when(started: psutil.Popen, is_so: Callable[[], bool], number: signal.Signals) -> Ended:
+def signal_when(
+    started: psutil.Popen, is_so: Callable[[], bool], number: signal.Signals, to_group: bool = False
+) -> Ended:
     """How a launcher ended that got a signal as soon as something was so; none of its programs outlives it for long."""
     deadline = time.monotonic() + START_SECONDS
     while not is_so():
@@ -171,26 +175,69 @@ def signal_when(started: psutil.Popen, is_so: Callable[[], bool], number: signal
         time.sleep(0.01)
     programs = started.children(recursive=True)
     assert programs
-    started.send_signal(number)
+    if to_group:
+        os.killpg(started.pid, number)
+    else:
+        started.send_signal(number)
     out, err = started.communicate(timeout=START_SECONDS)
     _, alive = psutil.wait_procs(programs, timeout=0 if number != signal.SIGKILL else START_SECONDS)
     assert not alive
     return Ended(started.returncode, out, err)
 
 
-STOPS = [(1, "SIGTERM", 75), (2, "SIGTERM", 75), (1, "SIGINT", 75), (2, "SIGUSR1", 75), (2, "SIGKILL", -9)]
+STOPS = [
+    (1, "SIGTERM", False, 75),
+    (2, "SIGTERM", False, 75),
+    (2, "SIGKILL", False, -9),
+    (1, "SIGINT", True, 75),  # a person presses Ctrl-C
+    (1, "SIGHUP", True, 75),  # a terminal is closed
+    (2, "SIGUSR1", True, 75),  # Slurm warns
+]
 
 
-@pytest.mark.parametrize(("processes", "name", "code"), STOPS)
-def test_a_signal_for_the_launcher_saves_and_ends_all(train: Trainer, processes: int, name: str, code: int):
+@pytest.mark.parametrize(("processes", "name", "to_group", "code"), STOPS)
+def test_a_signal_for_the_launcher_saves_and_ends_all(
+    train: Trainer, processes: int, name: str, to_group: bool, code: int
+):
     arguments = train.arguments("run", steps=10_000, eval__every=0)
     ended = signal_when(
-        start(*arguments, processes=processes), lambda: logged(1)(train.folder / "run"), signal.Signals[name]
+        start(*arguments, processes=processes), lambda: logged(1)(train.folder / "run"), signal.Signals[name], to_group
     )
     assert (ended.code, ended.err) == (code, "")
     status = json.loads((train.folder / "run/status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("preempted", 75)
     assert (train.folder / "run/checkpoints" / status["last_checkpoint"]).is_dir()
+
+
+def test_a_rank_that_is_killed_is_told_and_the_others_end(train: Trainer):
+    started = start(*train.arguments("run", steps=10_000, eval__every=0), processes=2)
+
+    def killed() -> bool:
+        if logged(1)(train.folder / "run"):
+            ranks = [one for one in started.children(recursive=True) if one.environ().get("RANK") == "1"]
+            ranks[0].kill()
+            return True
+        return False
+
+    deadline = time.monotonic() + START_SECONDS
+    while not killed():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    _, err = started.communicate(timeout=START_SECONDS)
+    assert started.returncode == 137, err
+    assert err.splitlines() == [
+        "error: another process of this run ended and could not say why",
+        "error: a process was ended by SIGKILL: did memory run out?",
+    ]
+    status = json.loads((train.folder / "run/status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("failed", 1)
+
+
+def test_a_train_py_of_the_users_is_not_run_by_accident(tmp_path: Path):
+    (tmp_path / "train.py").write_text("print('not this one')")
+    ended = launch("--steps", "3", "--typo", "4", cwd=tmp_path)
+    assert (ended.code, ended.out) == (2, "")
+    assert "unknown setting 'typo'" in ended.err
 
 
 PROGRAM = """

@@ -1,12 +1,15 @@
 """The data order: a pure function, every epoch a permutation, the same in every process."""
 
 import pickle
+from bisect import bisect_right
+from collections import Counter
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_ft.order import Order, default_lanes
+from whisper_ft.order import Mixture, Order, default_lanes, lanes_by_weight
 
 chunk_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(lambda sizes: sum(sizes) > 0)
 
@@ -204,6 +207,48 @@ def test_an_order_survives_the_way_to_a_worker_process():
     order = Order([50] * 20, seed=3, lanes=16, window=4)
     order.locate(5)
     assert places(pickle.loads(pickle.dumps(order)), 0, 200) == places(order, 0, 200)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=3),
+    st.lists(st.integers(1, 5), min_size=3, max_size=3),
+    st.integers(0, 3),
+)
+def test_a_mixture_gives_each_source_its_lanes_and_each_of_its_epochs_is_a_permutation(
+    parts: list[list[int]], lanes_of: list[int], seed: int
+):
+    lanes_of = lanes_of[: len(parts)]
+    mixture, lanes = Mixture(parts, lanes_of, seed=seed, window=2), sum(lanes_of)
+    first_chunk = [0, *accumulate(map(len, parts))]
+    places = [mixture.locate(position) for position in range(lanes * (2 * max(map(sum, parts)) + 1))]
+    drawn = [bisect_right(first_chunk, place.chunk) - 1 for place in places]
+    for turn in range(0, len(drawn), lanes):
+        assert Counter(drawn[turn : turn + lanes]) == Counter(dict(enumerate(lanes_of))), "exact in every L positions"
+    for source, rows in enumerate(parts):
+        mine = [place for place, owner in zip(places, drawn, strict=True) if owner == source]
+        for epoch in range(2):
+            seen = [(place.chunk - first_chunk[source], place.row) for place in mine if place.epoch == epoch]
+            assert sorted(seen) == [(chunk, row) for chunk, size in enumerate(rows) for row in range(size)]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 9), st.integers(0, 200))
+def test_a_mixture_of_one_source_is_its_order(rows: list[int], lanes: int, position: int):
+    alone = Order(rows, seed=3, lanes=lanes, window=2)
+    assert Mixture([rows], [lanes], seed=3, window=2).locate(position) == alone.locate(position)
+
+
+@pytest.mark.parametrize(
+    ("weights", "lanes", "given"),
+    [([1], 16, [16]), ([1, 1], 16, [8, 8]), ([7, 2, 1], 20, [14, 4, 2]), ([3, 1], 16, [12, 4]), ([2, 1], 16, [11, 5])],
+)
+def test_lanes_follow_the_weights(weights: list[float], lanes: int, given: list[int]):
+    assert lanes_by_weight(weights, lanes) == given
+
+
+@pytest.mark.parametrize(("weights", "told"), [([7, 2, 1], "32 lanes would do"), ([100, 1], "96 lanes would do")])
+def test_weights_that_rounding_moves_too_far_are_refused_with_the_lanes_that_would_do(weights: list[float], told: str):
+    with pytest.raises(ValueError, match=told):
+        lanes_by_weight(weights, 16)
 
 
 def test_an_order_without_rows_is_refused():

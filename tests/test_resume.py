@@ -124,6 +124,40 @@ def test_the_checkpoint_a_run_began_at_may_vanish_while_it_trains(halfway: Train
     assert train.interrupt("run", removed, signal.SIGTERM, **settings, eval__every=0, save__every=0) == 75
 
 
+def test_a_run_cannot_be_made_shorter_than_it_is(halfway: Trainer, train: Trainer):
+    run_dir = copy(halfway, train)
+    ended = train.end("run", steps=3, allow_change="[steps]")
+    assert ended.code == 2
+    assert "is at step 4 already: the run cannot be shortened to 3 steps" in ended.err
+    assert len(list_checkpoints(run_dir / "checkpoints")) == 2
+
+
+def test_a_stop_while_the_model_is_loaded_is_heard(train: Trainer):
+    there = lambda path: (path / "status.json").exists()  # noqa: E731
+    assert train.interrupt("run", there, signal.SIGTERM, steps=1000) == 75
+    status = json.loads((train.folder / "run/status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("preempted", 75)
+
+
+def test_a_checkpoint_of_another_configuration_is_named_when_a_run_begins_there(
+    halfway: Trainer, train: Trainer, tmp_path: Path
+):
+    source = copy(halfway, train).rename(tmp_path / "source") / "checkpoints/step-00000004"
+    ended = train.end("run", steps=4, resume=source, seed=5)
+    assert ended.code == 2
+    assert f"{source} is of a run of another configuration: seed was 1 and is 5" in ended.err
+    assert "run_dir" not in ended.err
+
+
+def test_the_branch_goes_on_when_the_checkpoint_it_began_at_is_gone(halfway: Trainer, train: Trainer, tmp_path: Path):
+    source = copy(halfway, train).rename(tmp_path / "source")
+    settings = {"resume": source / "checkpoints/step-00000004", "allow_change": "[steps]", "eval__every": 0}
+    train("run", steps=6, **settings)
+    shutil.rmtree(source)
+    train("run", steps=8, **settings)
+    assert sorted(metrics(tmp_path / "run")) == [5, 6, 7, 8]
+
+
 def test_status_tells_how_the_last_start_ended_and_where_the_run_stands(halfway: Trainer, train: Trainer):
     run_dir = copy(halfway, train)
     assert train.end("run", steps=4, seed=9, resume=run_dir / "checkpoints/step-00000002").code == 2

@@ -273,6 +273,16 @@ def test_each_reader_keeps_the_chunks_of_its_own_lanes_and_reads_each_about_once
         assert len(source.reads) <= len(set(source.reads)) + few, "again only where a lane ends within a chunk"
 
 
+def test_a_cache_keeps_to_its_bytes_and_gives_the_same_rows(encode: LabelEncoder, log_mel: LogMel):
+    source = Rows([Row(f"{i}", bytes(1000 + i), "") for i in range(40)], chunk=4)
+    cache = WindowReader(source, log_mel, encode, cached_chunks=8, cached_bytes=13_000)
+    asked = [(chunk, row) for row in range(4) for chunk in range(10)]
+    for chunk, row in asked:
+        assert cache.row(chunk, row).id == f"{4 * chunk + row}"
+        assert sum(len(one.audio) for rows in cache._chunks.values() for one in rows) <= 13_000
+    assert len(source.reads) > 10, "chunks that had to go were read again"
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_an_evaluation_set_is_heard_whole_and_each_row_once(log_mel: LogMel, world: int):
     source = Rows([spoken(i) for i in range(13)])

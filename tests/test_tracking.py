@@ -23,11 +23,12 @@ def test_a_line_that_was_cut_does_not_spoil_the_next(tmp_path: Path, left: str):
 
 def test_an_unusable_row_is_listed_once_over_several_starts(tmp_path: Path):
     row = Unusable("a#1", "silent", "every sample is zero")
+    (tmp_path / "quarantine.jsonl").write_bytes('{"id": "словы'.encode()[:-1])  # cut within a letter
     for _ in range(2):
         tracker = Tracker(tmp_path, 10, enabled=True)
         tracker.quarantine([row])
         tracker.quarantine([row, Unusable("a#2", "silent", "")])
-    listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_text().splitlines()]
+    listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_bytes().splitlines()[1:]]
     assert [(one["id"], one["reason"]) for one in listed] == [("a#1", "silent"), ("a#2", "silent")]
 
 

@@ -4,17 +4,21 @@ Every method of `Agreement` is a collective: each rank calls it, at the same pla
 """
 
 import os
+import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn, TypeVar, cast
 
+import accelerate
 import torch
 import torch.distributed as dist
 
-from whisper_ft.failure import FINISHED, PREEMPTED, RunError
+from whisper_ft.failure import FINISHED, PREEMPTED, STOP_SIGNALS, LostRankError, RunError, UsageError
 
 T = TypeVar("T")
 
@@ -32,7 +36,8 @@ class Agreement:
         """Each value summed over the ranks, in one all-reduce of float64 (integers stay exact up to 2^53)."""
         summed = torch.tensor(values, dtype=torch.float64)
         if self._group is not None:
-            dist.all_reduce(summed, group=self._group)
+            with lost_ranks_are_named():
+                dist.all_reduce(summed, group=self._group)
         return [float(value) for value in summed]
 
     def gather(self, value: T) -> list[T]:
@@ -40,7 +45,8 @@ class Agreement:
         if self._group is None:
             return [value]
         gathered: list[T] = [value] * self.world
-        dist.all_gather_object(gathered, value, group=self._group)
+        with lost_ranks_are_named():
+            dist.all_gather_object(gathered, value, group=self._group)
         return gathered
 
     def from_main(self, action: Callable[[], T]) -> T:
@@ -87,6 +93,29 @@ class Agreement:
             raise self._raised
 
 
+@contextmanager
+def lost_ranks_are_named() -> Iterator[None]:
+    """Around what the ranks do together: one that was killed is seen by the others as a connection that broke."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not re.search("gloo|nccl|connection|process ?group", str(error), re.IGNORECASE):
+            raise
+        raise LostRankError("another process of this run ended and could not say why") from error
+
+
+def start_processes(device: str) -> accelerate.Accelerator:
+    """The processes and their device: `auto`, `cpu` or `cuda`. Precision, accumulation, data stay with the programs."""
+    accelerator = accelerate.Accelerator(cpu=device == "cpu", mixed_precision="no")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != world:
+        raise UsageError(
+            f"WORLD_SIZE is {world}, but accelerate made {accelerator.num_processes} unconnected process in each; "
+            "on a CPU box set ACCELERATE_USE_CPU=true, or start with NPROC=N ./launch.sh"
+        )
+    return accelerator
+
+
 class StopRequest:
     """Remembers that this process was asked to stop; the loop acts on it between two steps.
 
@@ -97,20 +126,27 @@ class StopRequest:
         self.signal: int | None = None
 
     def listen(self) -> None:
-        """Take over SIGTERM and SIGINT."""
-        signal.signal(signal.SIGTERM, self._remember)
-        signal.signal(signal.SIGINT, self._remember)
+        """Take over the signals that mean stop, unless they are ignored, as SIGHUP is under nohup."""
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def tell(error: RunError, agreement: Agreement | None) -> None:
-    """Print why a program ends: once, or once on each machine while its processes have not met."""
+def tell(error: Exception, agreement: Agreement | None) -> None:
+    """Print why a program ends: a line once, or once on each machine while its processes have not met.
+
+    A bug of ours is shown whole, on every rank.
+    """
     speaks = agreement.rank == 0 if agreement else os.environ.get("LOCAL_RANK", "0") == "0"
-    if speaks:
-        print(f"error: {error}", file=sys.stderr)
+    with suppress(OSError):  # its reader is gone: `| head`
+        if not isinstance(error, RunError):
+            traceback.print_exception(error)
+        elif speaks:
+            print(f"error: {error}", file=sys.stderr, flush=True)
 
 
 def leave(code: int) -> NoReturn:
@@ -119,10 +155,13 @@ def leave(code: int) -> NoReturn:
     Destroying a process group would wait for the others. The launcher ends all ranks once one has ended with a code:
     the others let rank 0 speak and write its status first.
     """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # or the interpreter would try again, and make the code 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         sys.exit(code)
     if os.environ.get("RANK", "0") != "0" and code not in (FINISHED, PREEMPTED):
         time.sleep(2)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(code)

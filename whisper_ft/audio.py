@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,31 +26,37 @@ MAX_CHANNELS = 16  # a header may claim 65,535; no speech corpus has more
 MIN_RATE, MAX_RATE = 1_000, 384_000  # Hz; a header may claim 1 or 2,147,483,647
 MAX_PEAK = 1e15  # full scale is 1.0; from about 1e17 on the power spectrum overflows float32
 MIN_FRAMES = 64
+SEGMENT_SLACK = 0.5  # seconds that a segment may reach over the end of its recording: manifests round
 MIN_SECONDS = 0.1  # shorter than any word: a click or an empty file
 MAX_STATED_SECONDS = 86_400.0  # of what a header says no more is believed; a stream may say 2^63 - 1 samples
 STREAMED_BYTES = 0x7FFF0000  # sox, arecord and ffmpeg write about 2^31 or 2^32 - 1 where they cannot seek back
 
 
-def decode(encoded: bytes, sample_rate: int, max_seconds: float) -> Waveform:  # -> [samples] at sample_rate
+def decode(
+    encoded: bytes, sample_rate: int, max_seconds: float, offset: float = 0.0, duration: float | None = None
+) -> Waveform:  # -> [samples] at sample_rate
     """Mono waveform of an encoded clip: channels averaged, resampled by soxr at its high quality.
 
+    `offset` and `duration` in seconds are a segment of a longer recording, which alone is read.
+
     The header is checked first and the read is bounded, because a header may lie: 2 MB of FLAC can hold 11 hours, and
-    a patched one asks for terabytes. UnusableError: decode_error, truncated, too_short, too_long, non_finite_audio.
+    a patched one asks for terabytes. UnusableError: decode_error, truncated, too_short, too_long, non_finite_audio,
+    segment_outside.
     """
-    with _opened(encoded) as clip:
+    with _opened(encoded, offset, duration) as clip:
         if clip.seconds > max_seconds:
             raise UnusableError("too_long", f"{clip.seconds:.2f} s, the window has {max_seconds:g} s")
         return _mono(_samples(clip, max_seconds), clip.file.samplerate, sample_rate)
 
 
 def decode_beginning(
-    encoded: bytes, sample_rate: int, max_seconds: float
+    encoded: bytes, sample_rate: int, max_seconds: float, offset: float = 0.0, duration: float | None = None
 ) -> tuple[Waveform, float]:  # -> [samples] at sample_rate, seconds
-    """The first `max_seconds` of a clip, and the seconds that all of it has as far as its header says.
+    """The first `max_seconds` of a clip or segment, and the seconds that all of it has as far as its header says.
 
     Reads no more than that, however long the clip is. UnusableError as in `decode`, but never too_long.
     """
-    with _opened(encoded) as clip:
+    with _opened(encoded, offset, duration) as clip:
         samples, rate = _samples(clip, max_seconds), clip.file.samplerate
         ended = len(samples) < math.ceil(max_seconds * rate)
         seconds = len(samples) / rate if ended else min(clip.seconds, MAX_STATED_SECONDS)
@@ -59,9 +65,10 @@ def decode_beginning(
 
 @dataclass(frozen=True)
 class _Clip:
-    """An open clip and the length that its header gives."""
+    """An open clip, or a segment of it, and the length that its header gives."""
 
     file: Any  # soundfile.SoundFile
+    first: int  # frame
     frames: int
     is_exact: bool  # a compressed stream without an index has its length estimated
 
@@ -71,16 +78,16 @@ class _Clip:
 
 
 @contextmanager
-def _opened(encoded: bytes) -> Iterator[_Clip]:
+def _opened(encoded: bytes, offset: float, duration: float | None) -> Iterator[_Clip]:
     """A clip whose header is sane; whatever reading it raises becomes an UnusableError."""
     if not encoded:
         raise UnusableError("decode_error", "the row holds no bytes of audio")
     try:
         with soundfile.SoundFile(io.BytesIO(encoded)) as file:
             frames = max(file.frames, _wav_frames(encoded, file.frames))
-            clip = _Clip(file, frames, is_exact=file.format in ("WAV", "WAVEX", "FLAC"))
+            clip = _Clip(file, 0, frames, is_exact=file.format in ("WAV", "WAVEX", "FLAC"))
             _check_header(clip)
-            yield clip
+            yield _segment(clip, offset, duration)
     except (UnusableError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - a stranger's bytes: no list of what libraries make of them is whole
@@ -97,10 +104,30 @@ def _check_header(clip: _Clip) -> None:
         raise UnusableError("too_short", f"{clip.seconds:.3f} s, the least is {MIN_SECONDS} s")
 
 
+def _segment(clip: _Clip, offset: float, duration: float | None) -> _Clip:
+    """The part of a clip that an utterance is in."""
+    if offset == 0.0 and duration is None:
+        return clip
+    rate = clip.file.samplerate
+    first = round(offset * rate) if 0 <= offset < MAX_STATED_SECONDS else clip.frames
+    frames = clip.frames - first
+    if duration is not None:
+        stated = round(min(max(duration, 0.0), MAX_STATED_SECONDS) * rate)
+        if stated - frames > SEGMENT_SLACK * rate:
+            frames = 0
+        frames = min(frames, stated)
+    if frames < MIN_SECONDS * rate:
+        segment = f"{offset:g} s" if duration is None else f"{offset:g} to {offset + duration:g} s"
+        raise UnusableError("segment_outside", f"{segment} is not in a recording of {clip.seconds:.2f} s")
+    clip.file.seek(first)
+    return replace(clip, first=first, frames=frames)
+
+
 def _samples(clip: _Clip, max_seconds: float) -> Waveform:  # -> [frames, channels]
     """The clip from its beginning; UnusableError when it ends before it should."""
     most = math.ceil(max_seconds * clip.file.samplerate)
-    samples: Waveform = clip.file.read(frames=min(clip.file.frames, most), dtype="float32", always_2d=True)
+    readable = min(clip.file.frames - clip.first, clip.frames, most)
+    samples: Waveform = clip.file.read(frames=readable, dtype="float32", always_2d=True)
     believed = clip.is_exact and clip.seconds <= MAX_STATED_SECONDS
     if believed and len(samples) < min(clip.frames, most):
         raise UnusableError("truncated", f"{len(samples)} samples of the {clip.frames} that the header says")

@@ -56,7 +56,7 @@ def save(
             path.name: {"bytes": path.stat().st_size, "sha256": durable.sha256(path)}
             for path in sorted(aside.iterdir())
         }
-        manifest = {"step": step, "save": counter, "parent": parent, "files": files}
+        manifest = {"step": step, "save": counter, "parent": parent if parent != final.name else None, "files": files}
         durable.write_json(aside / MANIFEST, manifest)
     return final
 
@@ -111,8 +111,11 @@ def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str]
     for found in candidates:
         if found.problem is None and verify(found.path) is None:
             branch = read_trainer(found.path).get("branch")
-            if branch and branch["resume"] == resume:
-                say(f"--resume {resume} began at step {branch['step']} and goes on from its newest checkpoint")
+            if branch and branch["resume"] == branch_name(resume):
+                say(
+                    f"--resume {resume} began at step {branch['step']} and goes on from its newest checkpoint; "
+                    "to begin anew, name a checkpoint's folder or another --run_dir"
+                )
                 return found.path
             break
     if resume != "best":
@@ -123,6 +126,11 @@ def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str]
     if not of_best_step:
         raise ResumeError(f"--resume best: {folder} holds no checkpoint of the best step")
     return _newest_usable(of_best_step, say)
+
+
+def branch_name(resume: str) -> str:
+    """What a run that began with `--resume` remembers it by: best, or the full path."""
+    return resume if resume == "best" else str(Path(resume).resolve())
 
 
 def _newest_usable(candidates: Sequence[Found], say: Callable[[str], None]) -> Path | None:

@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from whisper_ft import yaml12
-from whisper_ft.config import Config, Device, EvaluateConfig, differences, flatten, leaves, rules, to_plain
+from whisper_ft.config import (
+    Config,
+    Data,
+    Device,
+    EvaluateConfig,
+    differences,
+    flatten,
+    is_hub_name,
+    leaves,
+    rules,
+    to_plain,
+)
 from whisper_ft.failure import UsageError
 
 C = TypeVar("C", Config, EvaluateConfig)
@@ -73,7 +84,7 @@ def refuse_impossible(config: Config) -> None:
 
     `launch.sh` asks this once before it starts any process, so that N processes do not all say the same.
     """
-    refuse_missing("data.path", config.data.path)
+    refuse_missing_data(config.data)
     if config.eval.path:
         refuse_missing("eval.path", config.eval.path)
     refuse_missing_model("model.name", config.model.name)
@@ -86,7 +97,8 @@ def refuse_impossible(config: Config) -> None:
         )
     if config.run_dir.exists() and not config.run_dir.is_dir():
         raise UsageError(f"--run_dir {config.run_dir}: is a file, a folder is needed")
-    if config.resume not in ("auto", "never", "best") and not Path(config.resume).is_dir():
+    has_run = any(config.run_dir.glob("checkpoints/step-*"))  # which may be the branch that the path began
+    if config.resume not in ("auto", "never", "best") and not has_run and not Path(config.resume).is_dir():
         raise UsageError(f"--resume {config.resume}: neither auto, never or best, nor the folder of a checkpoint")
     if config.resume == "auto" and (saved := saved_config(config.run_dir)):
         refuse_changes(saved, config)
@@ -99,14 +111,24 @@ def refuse_impossible_evaluation(config: EvaluateConfig) -> None:
     refuse_missing_gpu(config.device)
 
 
+def refuse_missing_data(data: Data) -> None:
+    """UsageError for training data of which any is not there."""
+    if not data.sources:
+        refuse_missing("data.path", data.path)
+    for source in data.sources:
+        refuse_missing("data.sources: path", source.path)
+
+
 def refuse_missing(name: str, path: str) -> None:
     """UsageError for a local path or glob that names nothing; an address with a scheme is left to its file system."""
     if not path:
         raise UsageError(
-            f"--{name} is missing: a parquet file, a folder of them, a glob, or an address such as hf://..."
+            f"--{name} is missing: a file, a folder, a glob, an address such as hf://..., or a data set on the Hub"
         )
     here = os.path.expanduser(path)
-    if "://" not in path and not os.path.exists(here) and not glob.glob(here):  # a real name may hold [ or *
+    if "://" in path or os.path.exists(here) or glob.glob(here):  # a real name may hold [ or *
+        return
+    if not is_hub_name(path):
         raise UsageError(f"--{name} {path}: there is no such file or folder")
 
 
@@ -139,24 +161,29 @@ def saved_config(run_dir: Path) -> dict[str, Any] | None:
     return newest_config(run_dir / "checkpoints")
 
 
-def refuse_changes(saved: dict[str, Any], config: Config) -> list[tuple[str, Any, Any]]:
-    """Allowed changes (name, saved, now) of settings with the rule `change`; UsageError for any other difference."""
+def refuse_changes(saved: dict[str, Any], config: Config, checkpoint: Path | None = None) -> list[tuple[str, Any, Any]]:
+    """Allowed changes (name, saved, now) of settings with the rule `change`; UsageError for any other difference.
+
+    `checkpoint` is what holds `saved`, where that is not the run directory's own.
+    """
     now = to_plain(config)
+    is_own = checkpoint is None or config.run_dir.resolve() in checkpoint.resolve().parents
+    holder = f"{config.run_dir} holds" if is_own else f"{checkpoint} is of"
+    other_place = ", or choose another --run_dir" if is_own else ""
 
     def told(changes: list[tuple[str, Any, Any]]) -> str:
         return ", ".join(f"{name} was {then!r} and is {today!r}" for name, then, today in changes)
 
     if exact := differences(saved, now, "exact"):
         raise UsageError(
-            f"{config.run_dir} holds a run of another configuration: {told(exact)}. Continue it with the old value, "
-            "or choose another --run_dir"
+            f"{holder} a run of another configuration: {told(exact)}. Continue it with the old value{other_place}"
         )
     changed = differences(saved, now, "change")
     if silent := [change for change in changed if change[0] not in config.allow_change]:
         names = ", ".join(name for name, _, _ in silent)
         raise UsageError(
-            f"{config.run_dir} holds a run of another configuration: {told(silent)}. Continue it with the old value, "
-            f"allow it with --allow_change '[{names}]', or choose another --run_dir"
+            f"{holder} a run of another configuration: {told(silent)}. Continue it with the old value, "
+            f"allow it with --allow_change '[{names}]'{other_place}"
         )
     return changed
 
@@ -248,6 +275,11 @@ def _read_config(path: str) -> dict[str, Any]:
 def _in_our_words(cls: Any, message: str) -> str:
     """The message of jsonargparse as one line about the flag."""
     line = " ".join(message.split())
+    union = re.fullmatch(r"Parser key \"([\w.]+)\": .*Union subtypes Subtypes: \[(.*?)\] .*Given value: (.*)", line)
+    if union is not None:
+        name, subtypes, value = union.groups()
+        kinds = " or ".join({"NoneType": "null"}.get(kind, kind) for kind in re.findall(r"'(\w+)'", subtypes))
+        return f"--{name} {value}: expected {'an' if kinds.startswith('int') else 'a'} {kinds}"
     typed = re.fullmatch(r"Parser key \"([\w.]+)\": (.*) Got value: (.*)", line)
     if typed is None:
         return line
@@ -263,7 +295,8 @@ def _in_our_words(cls: Any, message: str) -> str:
 
 def _make_demo(config: Config) -> int:
     """Make what the demo's configurations train on, where it is named and not there: that is made, not shipped."""
-    named = [Path(path).parts[:2] for path in (config.model.name, config.data.path, config.eval.path)]
+    paths = (config.model.name, config.data.path, config.eval.path, *(source.path for source in config.data.sources))
+    named = [Path(path).parts[:2] for path in paths]
     if all(parts[:1] != ("demo-data",) or Path(*parts).exists() for parts in named):
         return 0
     return subprocess.call([sys.executable, "-P", "-m", "whisper_ft.demo", "--out", "demo-data"])

@@ -7,6 +7,7 @@ Each field of a training run carries a resume rule as data (`rule(...)`):
 """
 
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -16,6 +17,10 @@ from whisper_ft.schedule import Kind
 Rule = Literal["exact", "change", "free"]
 Precision = Literal["fp32", "bf16"]
 Device = Literal["auto", "cpu", "cuda"]
+DEFAULT_STEPS = 4000
+Format = Literal[
+    "auto", "parquet", "hub", "common_voice", "webdataset", "manifest", "audiofolder", "saved_dataset", "kaldi"
+]
 
 
 def rule(kind: Rule, default: Any, least: int | None = None) -> Any:
@@ -28,11 +33,21 @@ class Source:
     """Where utterances come from."""
 
     path: str = rule("free", "")  # the same data may lie elsewhere; its fingerprint has to be the same
-    """Parquet file, folder, glob or fsspec address (hf://, s3://, gs://, https://) with audio bytes and transcripts."""
-    audio_column: str = rule("exact", "audio")
-    """Column that holds the audio: a struct of bytes and path, as the Hub writes it."""
-    text_column: str = rule("exact", "sentence")
-    """Column that holds the transcript."""
+    """File, folder, glob, fsspec address (hf://, s3://, gs://, https://) or the name of a data set on the Hub."""
+    format: Format = rule("free", "auto")
+    """What lies there; auto sees it by the names of the files."""
+    split: str | None = rule("exact", None)
+    """Part of a data set that has parts: train, or train+validation. Common Voice also: validated-without-test."""
+    config_name: str | None = rule("exact", None)
+    """Configuration of a data set on the Hub, often the language: be_by."""
+    revision: str | None = rule("free", None)
+    """Branch, tag or commit of a data set on the Hub; checkpoints hold the commit it was."""
+    audio_root: str | None = rule("free", None)
+    """Folder that the audio files named in a manifest have to lie in. None: the folder of the manifest."""
+    audio_column: str | None = rule("exact", None)
+    """Column that holds the audio or its path. None: the usual names, such as audio, path, audio_filepath."""
+    text_column: str | None = rule("exact", None)
+    """Column that holds the transcript. None: the usual names, such as sentence, text, transcription."""
     language: str | None = rule("exact", None)
     """Whisper code or name of the language spoken; a `language` column wins. None: the model's own default."""
     task: Literal["transcribe", "translate"] = rule("exact", "transcribe")
@@ -40,9 +55,24 @@ class Source:
 
 
 @dataclass(frozen=True)
+class WeightedSource(Source):
+    """One of several sources that are mixed."""
+
+    weight: float = rule("exact", 1.0)
+    """Share of the stream, relative to those of the others."""
+
+    def __post_init__(self) -> None:
+        _require(0 < self.weight < math.inf, "data.sources: weight", self.weight, "above 0")
+
+
+@dataclass(frozen=True)
 class Data(Source):
     """Training data and how it is read. Order and content depend on none of the `free` fields."""
 
+    sources: list[WeightedSource] = field(default_factory=list, metadata={"resume": "exact"})
+    """Several sources in place of `path`, mixed by weight: [{path: a, weight: 7}, {path: b, language: sv, weight: 3}].
+
+    Each owns whole lanes; `language` is that of data.* where it is not given. The realised shares are printed."""
     lanes: int | None = rule("exact", None, least=1)
     """Interleaved streams the data is read in. None: from batch.size, 16 to 64."""
     window_chunks: int = rule("exact", 4, least=1)
@@ -51,10 +81,20 @@ class Data(Source):
     """Processes that decode and compute log-mels, per rank; 0 does it in the training process."""
     prefetch: int = rule("free", 4, least=1)
     """Micro-batches that each worker prepares ahead."""
+    cache_gb: float = rule("free", 4.0)
+    """Gigabytes of audio that the processes on one machine keep of the chunks they are in; less means reading again."""
     max_unusable_share: float = rule("free", 0.01)
     """The run stops with exit code 4 once at least 20 rows, and more than this share, turned out to be unusable."""
 
+    @property
+    def languages(self) -> list[str | None]:
+        """Language of each source, for rows that name none."""
+        return [source.language or self.language for source in self.sources] or [self.language]
+
     def __post_init__(self) -> None:
+        if self.sources and self.path:
+            raise ValueError(f"--data.path {self.path}: data.sources names the data already; give one of the two")
+        _require(0 < self.cache_gb < math.inf, "data.cache_gb", self.cache_gb, "above 0")
         _require(0 <= self.max_unusable_share <= 1, "data.max_unusable_share", self.max_unusable_share, "from 0 to 1")
 
 
@@ -146,7 +186,9 @@ class Eval(Decoding):
     """Evaluation by generation while training; the best model is the one with the lowest WER."""
 
     path: str = rule("free", "")  # as data.path: its fingerprint decides whether figures can be compared
-    """Held-out utterances, in the same columns and language as data.*; empty evaluates nothing."""
+    """Held-out utterances, in the same format, columns and language as data.*; empty evaluates nothing."""
+    split: str | None = rule("free", None)
+    """Part of the held-out set, as data.split; alone, without eval.path, it is a part of data.path."""
     every: int = rule("free", 500, least=0)
     """Steps between two evaluations (there is always one at the end); 0 evaluates never."""
     normalizer: str = rule("change", "golden")
@@ -173,8 +215,10 @@ class Config:
     """Everything the run writes; see README.txt in it."""
     seed: int = rule("exact", 1, least=0)
     """Order of the data, dropout, and whatever else is random."""
-    steps: int = rule("change", 4000, least=1)
-    """Optimizer updates of the whole run."""
+    steps: int | None = rule("change", None, least=1)
+    """Optimizer updates of the whole run. None: from `epochs`, or 4000."""
+    epochs: float | None = rule("change", None)
+    """The same as passes over all rows of the data, in place of `steps`: the last update ends with the last row."""
     resume: str = rule("free", "auto")
     """auto: from the newest checkpoint in run_dir; never: only into an unused run_dir; best; or a checkpoint's path."""
     allow_change: list[str] = field(default_factory=list, metadata={"resume": "free"})
@@ -194,6 +238,26 @@ class Config:
 
     def __post_init__(self) -> None:
         _require_bounds(self)
+        _require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "above 0")
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"--steps {self.steps} and --epochs {self.epochs:g}: give one of the two")
+
+    def steps_over(self, rows: int) -> int:
+        """Updates of a run over so many rows."""
+        end = self.end_of(rows)
+        return -(-end // self.batch.size) if end else self.steps or DEFAULT_STEPS
+
+    def end_of(self, rows: int) -> int | None:
+        """Position of the stream where a run of `epochs` ends, also within a batch; None for one of `steps`."""
+        return None if self.epochs is None else max(round(self.epochs * rows), 1)
+
+    @property
+    def held_out(self) -> Source | None:
+        """What the run is evaluated on: eval.path, or eval.split of data.path."""
+        if not self.eval.every or not (self.eval.path or self.eval.split):
+            return None
+        shared = {f.name: getattr(self.data, f.name) for f in fields(Source)}
+        return Source(**shared | {"path": self.eval.path or self.data.path, "split": self.eval.split})
 
 
 @dataclass(frozen=True)
@@ -219,19 +283,38 @@ class EvaluateConfig:
         _require_bounds(self)
 
 
+def is_hub_name(path: str) -> bool:
+    """True for `owner/name` of a data set on the Hub; where there is a folder `owner`, it is a path."""
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path)) and not Path(path.split("/")[0]).exists()
+
+
 def differences(saved: dict[str, Any], now: dict[str, Any], kind: Rule) -> list[tuple[str, Any, Any]]:
     """(name, saved value, value now) of every setting under a rule that is not what it was; both as from `to_plain`."""
-    then, today = flatten(saved), flatten(now)
+    then, today, kinds = _settings(saved), _settings(now), rules()
     return [
         (name, then.get(name), value)
         for name, value in today.items()
-        if rules()[name] == kind and then.get(name, value) != value
+        if kinds[re.sub(r"\.\d+\.", ".", name)] == kind and then.get(name, value) != value
     ]
+
+
+def _settings(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """As `flatten`, and each section of a list under its number, beside how many there are."""
+    settings: dict[str, Any] = {}
+    for name, value in flatten(plain, prefix).items():
+        if not isinstance(value, list) or not all(isinstance(section, dict) for section in value):
+            settings[name] = value
+            continue
+        settings[name] = len(value)
+        for number, section in enumerate(value):
+            settings |= _settings(section, f"{name}.{number}.")
+    return settings
 
 
 def rules() -> dict[str, Rule]:
     """The resume rule of every setting of a training run, by dotted name."""
-    return {name: found.metadata["resume"] for name, found in leaves(Config)}
+    found = [*leaves(Config), *leaves(WeightedSource, "data.sources.")]
+    return {name: setting.metadata["resume"] for name, setting in found}
 
 
 def to_plain(config: Config | EvaluateConfig) -> dict[str, Any]:

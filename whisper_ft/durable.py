@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 
 from whisper_ft.failure import DiskError
 
-ASIDE, TRASH = ".tmp-", ".trash-"  # what a killed process may leave; `clean` removes it
+# What a killed process may leave, and `clean` deals with: half-written, half-removed, and moved away to be replaced.
+ASIDE, TRASH, REPLACED = ".tmp-", ".trash-", ".replaced-"
 
 
 def sync_folder(folder: Path) -> None:
@@ -75,7 +76,7 @@ def new_folder(final: Path) -> Iterator[Path]:
                 if path.is_file():
                     sync_file(path)
             sync_folder(aside)
-            replaced = _move_away(final)
+            replaced = _move_away(final, REPLACED)
             aside.rename(final)
             sync_folder(final.parent)
     except BaseException:
@@ -87,23 +88,33 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 def remove(folder: Path) -> bool:
     """Remove a folder, whole or not at all for those who look by its name; False if there is none."""
-    trash = _move_away(folder)
+    with disk_errors(folder):
+        trash = _move_away(folder, TRASH)
     if trash is not None:
         shutil.rmtree(trash, ignore_errors=True)
     return trash is not None
 
 
-def _move_away(path: Path) -> Path | None:
-    """Rename a folder to a name that `clean` will remove; None if there is none."""
+def _move_away(path: Path, prefix: str) -> Path | None:
+    """Rename a folder to a name that `clean` knows; None if there is none."""
     if not path.exists():
         return None
-    trash = path.with_name(f"{TRASH}{path.name}-{uuid.uuid4().hex[:8]}")
-    path.rename(trash)
-    return trash
+    away = path.with_name(f"{prefix}{path.name}-{uuid.uuid4().hex[:8]}")
+    path.rename(away)
+    return away
 
 
 def clean(folder: Path) -> None:
-    """Remove what a killed process left half-written or half-removed. Only under the lock of the run."""
+    """Remove what a killed process left half-written or half-removed. Only under the lock of the run.
+
+    What was moved away to be replaced, and was not, gets its name back: it may be the only one of its kind.
+    """
+    for replaced in folder.glob(f"{REPLACED}*"):
+        final = replaced.with_name(replaced.name.removeprefix(REPLACED).rpartition("-")[0])
+        if final.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+        else:
+            replaced.rename(final)
     for leftover in [*folder.glob(f"{ASIDE}*"), *folder.glob(f"{TRASH}*")]:
         if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -5,11 +5,15 @@
 `accelerate launch` and `torchrun` make 1 of each, so `status.json` carries it too.
 """
 
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 FINISHED = 0
 PREEMPTED = 75
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+"""What asks a run to save and end: a scheduler, a person, Slurm's warning, a terminal that was closed."""
 
 
 class RunError(Exception):
@@ -52,6 +56,10 @@ class PreemptedError(RunError):
     """A stop signal that came while something was done that can be done again."""
 
     exit_code = PREEMPTED
+
+
+class LostRankError(RunError):
+    """Another process of the run ended without a message: killed, most likely."""
 
 
 class LockedError(RunError):

@@ -9,10 +9,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import FrameType
 
 import psutil  # type: ignore[import-untyped]
+
+from whisper_ft.failure import STOP_SIGNALS
 
 LAUNCHER = "WHISPER_FT_LAUNCHER"  # environment variable: process id of the launcher that started a program
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -56,7 +58,7 @@ class Relay:
 
     def listen(self) -> None:
         """Take over the signals that mean stop, unless they are ignored, as SIGHUP is under nohup."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._pass_on)
 
@@ -75,7 +77,7 @@ class Relay:
 
 
 def launch(argv: Sequence[str]) -> int:
-    """Run `accelerate launch` and give the exit code of its program: of several the first that failed; -n: signal n."""
+    """Run `accelerate launch` and give the exit code of its program: of several the most telling one; -n: signal n."""
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -94,10 +96,16 @@ def launch(argv: Sequence[str]) -> int:
     except subprocess.CalledProcessError as error:
         return error.returncode
     except ChildFailedError as error:
-        return error.get_first_failure()[1].exitcode
+        return _telling(failure.exitcode for failure in error.failures.values())
     except SignalException as error:
         return -error.sigval
     return 0
+
+
+def _telling(codes: Iterable[int]) -> int:
+    """Of the exit codes of several processes the one that says most: one that was killed takes the others down."""
+    by_kind = sorted(codes, key=lambda code: (code >= 0 or code == -signal.SIGTERM, code == 1, code == -signal.SIGTERM))
+    return by_kind[0]
 
 
 def main(argv: Sequence[str]) -> int:

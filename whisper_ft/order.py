@@ -9,6 +9,7 @@ number of processes, workers and prefetched batches never enters. Design §4; ev
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy.typing as npt
 from whisper_ft.rng import permutation
 
 ORDER_VERSION = 1  # recorded in checkpoints; raise it whenever a position would come out differently
+
+MAX_WEIGHT_ERROR = 0.1  # of a source's share, by rounding to whole lanes
 
 _CHUNKS, _ROWS = 0, 1  # which permutation a hash is for
 
@@ -95,6 +98,69 @@ class Order:
 
     def _permute_rows(self, n: int, number: int, lane: int, window: int) -> npt.NDArray[np.int64]:
         return permutation(n, self._seed, self._source, number, _ROWS, lane, window)
+
+
+class Mixture:
+    """One stream over several sources: each owns whole lanes, so that the mix is exact in every L positions.
+
+    `parts` gives the rows of the chunks of each source, `lanes_of` how many of the L lanes it owns. Chunks are numbered
+    through all sources. A source begins its next epoch when it is through, whatever the others do. Of one source alone
+    this is its `Order`.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[int]], lanes_of: Sequence[int], *, seed: int, window: int) -> None:
+        self.total = sum(map(sum, parts))
+        self._lanes_of = list(lanes_of)
+        self._owners = _spread(lanes_of)  # [L] source of each lane
+        self._places = [self._owners[:lane].count(owner) for lane, owner in enumerate(self._owners)]
+        self._first_chunk = [0, *accumulate(map(len, parts))]
+        self._orders = [
+            Order(rows, seed=seed, lanes=lanes, window=window, source=source)
+            for source, (rows, lanes) in enumerate(zip(parts, lanes_of, strict=True))
+        ]
+
+    def locate(self, position: int) -> Place:
+        """Epoch of its source, chunk and row of a position."""
+        turn, lane = divmod(position, len(self._owners))
+        source = self._owners[lane]
+        place = self._orders[source].locate(turn * self._lanes_of[source] + self._places[lane])
+        return Place(place.epoch, self._first_chunk[source] + place.chunk, place.row)
+
+
+def lanes_by_weight(weights: Sequence[float], lanes: int) -> list[int]:
+    """How many of the lanes each source gets: in proportion, at least one, by largest remainders.
+
+    ValueError where rounding moves a weight by over 10 %, naming a number of lanes that would do.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    given = _round(shares, lanes)
+    if (worst := _error(shares, given)) > MAX_WEIGHT_ERROR:
+        enough = next((n for n in range(lanes, 4097, lanes) if _error(shares, _round(shares, n)) <= 0.1), None)
+        way_out = f"{enough} lanes would do" if enough else "choose weights nearer to each other"
+        realised = ", ".join(f"{n / lanes:.3f} for {share:.3f}" for n, share in zip(given, shares, strict=True))
+        raise ValueError(f"{lanes} lanes give shares of {realised}, which is off by {100 * worst:.0f} %; {way_out}")
+    return given
+
+
+def _round(shares: Sequence[float], lanes: int) -> list[int]:
+    given = [max(1, int(share * lanes)) for share in shares]
+    by_need = sorted(range(len(shares)), key=lambda i: (given[i] - shares[i] * lanes, i))
+    for i in by_need[: max(lanes - sum(given), 0)]:
+        given[i] += 1
+    while sum(given) > lanes and max(given) > 1:  # the least was more than their share for some: the largest gives
+        given[given.index(max(given))] -= 1
+    return given
+
+
+def _error(shares: Sequence[float], given: Sequence[int]) -> float:
+    lanes = sum(given)
+    return max(abs(n / lanes / share - 1) for n, share in zip(given, shares, strict=True))
+
+
+def _spread(lanes_of: Sequence[int]) -> list[int]:
+    """The owner of each lane, with the lanes of each source as evenly apart as can be."""
+    wanted = [((i + 0.5) / lanes, source) for source, lanes in enumerate(lanes_of) for i in range(lanes)]
+    return [source for _, source in sorted(wanted)]
 
 
 def default_lanes(batch_size: int) -> int:

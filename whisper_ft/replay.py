@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from whisper_ft.commandline import from_plain, load, refuse_missing, saved_config
+from whisper_ft.commandline import from_plain, load, refuse_missing_data, saved_config
 from whisper_ft.config import Config
 from whisper_ft.failure import RunError, UsageError
-from whisper_ft.order import Order, default_lanes
-from whisper_ft.sources import open_source
+from whisper_ft.order import default_lanes
+from whisper_ft.sources import open_mix
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,11 +29,14 @@ class Parser(argparse.ArgumentParser):
 
 def replay(config: Config, step: int) -> list[dict[str, object]]:
     """Position, place and id of each utterance in the global batch of update `step`."""
-    source = open_source(config.data)
+    source = open_mix(config.data)
     lanes = config.data.lanes or default_lanes(config.batch.size)
-    order = Order(source.rows, seed=config.seed, lanes=lanes, window=config.data.window_chunks)
+    order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
+    end = config.end_of(sum(source.rows))
     lines: list[dict[str, object]] = []
     for position in range(step * config.batch.size, (step + 1) * config.batch.size):
+        if end is not None and position >= end:
+            break
         place = order.locate(position)
         lines.append({"id": source.row_id(place.chunk, place.row), "position": position, "epoch": place.epoch})
     return lines
@@ -51,13 +54,12 @@ def configuration(run_dir: Path, data_path: str | None) -> Config:
     if data_path is not None:
         config = replace(config, data=replace(config.data, path=data_path))
     try:
-        refuse_missing("data.path", config.data.path)
+        refuse_missing_data(config.data)
     except UsageError as error:
         if data_path is not None or Path(config.data.path).is_absolute():
             raise
         raise UsageError(
-            f"the run was given --data.path {config.data.path}, which is not there from {Path.cwd()}; replay where the "
-            "run was started, or say where the data is: --data.path PATH"
+            f"{error} from {Path.cwd()}; replay where the run was started, or say where the data is: --data.path PATH"
         ) from error
     return config
 

@@ -25,6 +25,7 @@ checkpoints/      step-00001000/: weights, optimizer, state, and a manifest with
 best.json         step, metric and value of the best evaluation
 best/             the model of that step: a folder for from_pretrained, and for evaluate.py --model
 final/            the model after the last update, best or not
+index/            what was read of remote data to find the rows in it; may be removed
 predictions/      what the model wrote at each evaluation
 .lock             held while a run is using this directory
 
@@ -40,6 +41,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.best, self.final = path / "best", path / "final"
         self.predictions = path / "predictions"
+        self.index = path / "index"
         self._lock: Any = None
 
     def open(self) -> None:

@@ -27,14 +27,14 @@ class TrainState:
     unusable: int = 0
     """Slots left empty because their row could not be used."""
     unusable_rows: int = 0
-    """The same over the steps that begin in the first epoch: each row of the data comes once in it."""
+    """The same over the first pass, in which each row of the data comes once."""
     label_tokens: int = 0
     evaluated_step: int = -1
     """Step of the newest evaluation, so that a run resumed right after it does not repeat it."""
     best: Best | None = None
 
     def after_step(
-        self, *, applied: bool, utterances: int, unusable: int, label_tokens: int, first_epoch: bool = False
+        self, *, applied: bool, utterances: int, unusable: int, label_tokens: int, unusable_rows: int = 0
     ) -> Self:
         """The state once an update was attempted."""
         return replace(
@@ -44,7 +44,7 @@ class TrainState:
             skipped_in_a_row=0 if applied else self.skipped_in_a_row + 1,
             utterances=self.utterances + utterances,
             unusable=self.unusable + unusable,
-            unusable_rows=self.unusable_rows + (unusable if first_epoch else 0),
+            unusable_rows=self.unusable_rows + unusable_rows,
             label_tokens=self.label_tokens + label_tokens,
         )
 

@@ -14,15 +14,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from whisper_ft.audio import LogMel, decode, decode_beginning
+from whisper_ft.failure import STOP_SIGNALS
 from whisper_ft.labels import LabelEncoder
-from whisper_ft.order import Order
+from whisper_ft.order import Mixture, Order
 from whisper_ft.sources import Row, Source
 from whisper_ft.window import Unusable, UnusableError, Window
 
@@ -63,28 +64,52 @@ class Share:
 
 
 class WindowReader:
-    """Windows of a source by chunk and row. Keeps the chunks that the lanes are in, so that each is read about once."""
+    """Windows of a source by chunk and row. Keeps the chunks that the lanes are in, so that each is read about once.
 
-    def __init__(self, source: Source, log_mel: LogMel, encode: LabelEncoder, cached_chunks: int) -> None:
+    At most `cached_chunks` of them, with at most `cached_bytes` of audio: a chunk that had to go is read again.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        log_mel: LogMel,
+        encode: LabelEncoder,
+        cached_chunks: int,
+        cached_bytes: float = math.inf,
+    ) -> None:
         self._source, self._log_mel, self._encode = source, log_mel, encode
-        self._cached_chunks = cached_chunks
+        self._cached_chunks, self._cached_bytes = cached_chunks, cached_bytes
         self._chunks: OrderedDict[int, Sequence[Row]] = OrderedDict()
+        self._bytes: dict[int, int] = {}  # of each chunk here
 
     def row(self, chunk: int, row: int) -> Row:
         """A row, through the cache."""
         if chunk not in self._chunks:
+            self._make_room(chunk)
             self._chunks[chunk] = self._source.read(chunk)
-            if len(self._chunks) > self._cached_chunks:
-                self._chunks.popitem(last=False)
+            # Segments of one recording share its bytes.
+            self._bytes[chunk] = sum({id(row.audio): len(row.audio) for row in self._chunks[chunk]}.values())
         self._chunks.move_to_end(chunk)
         return self._chunks[chunk][row]
+
+    def _make_room(self, chunk: int) -> None:
+        """Let the chunks go that were not asked for longest, before another is read: it is taken to be as large."""
+        expected = max(self._bytes.values(), default=0)
+        while self._chunks and (
+            len(self._chunks) >= self._cached_chunks or sum(self._bytes.values()) + expected > self._cached_bytes
+        ):
+            gone, _ = self._chunks.popitem(last=False)
+            del self._bytes[gone]
 
     def window(self, chunk: int, row: int) -> Window | Unusable:
         """The model's input and target for one row, or why there is none."""
         utterance = self.row(chunk, row)
         try:
+            if utterance.problem:
+                raise UnusableError(*utterance.problem)
             tokens = self._encode(utterance.text, utterance.language, utterance.task)
-            waveform = decode(utterance.audio, self._log_mel.sample_rate, self._log_mel.window_seconds)
+            rate, seconds = self._log_mel.sample_rate, self._log_mel.window_seconds
+            waveform = decode(utterance.audio, rate, seconds, utterance.offset, utterance.duration)
             if not waveform.any():
                 raise UnusableError("silent", "every sample is zero, but there is a transcript")
         except UnusableError as unusable:
@@ -95,8 +120,11 @@ class WindowReader:
 class _Slots(IterableDataset[list[Window | Unusable] | Exception]):
     """What one worker prepares: of each micro-batch, its part of the slots. Runs in the worker process."""
 
-    def __init__(self, reader: WindowReader, order: Order, share: Share, first_step: int) -> None:
-        self._reader, self._order, self._share, self._first_step = reader, order, share, first_step
+    def __init__(
+        self, reader: WindowReader, order: Order | Mixture, share: Share, first_step: int, end: int | None
+    ) -> None:
+        self._reader, self._order, self._share = reader, order, share
+        self._first_step, self._end = first_step, end
 
     def __iter__(self) -> Iterator[list[Window | Unusable] | Exception]:
         worker = get_worker_info()
@@ -113,7 +141,8 @@ class _Slots(IterableDataset[list[Window | Unusable] | Exception]):
         while True:
             for micro_batch in range(self._share.accumulate):
                 slots = self._share.slots(micro_batch)[number::workers]
-                yield [self._window(step * self._share.batch_size + slot) for slot in slots]
+                positions = [step * self._share.batch_size + slot for slot in slots]
+                yield [self._window(p) for p in positions if self._end is None or p < self._end]
             step += 1
 
     def _window(self, position: int) -> Window | Unusable:
@@ -128,6 +157,8 @@ class Step(Generic[Batch]):
     micro_batches: list[Batch]
     unusable: list[Unusable]
     utterances: int
+    unusable_rows: int
+    """How many of the unusable are of the first pass over the data, in which each row comes once."""
 
 
 class Totals(NamedTuple):
@@ -136,10 +167,11 @@ class Totals(NamedTuple):
     label_tokens: int
     utterances: int
     unusable: int
+    unusable_rows: int
 
 
 class TrainStream(Generic[Batch]):
-    """The steps of a run from `first_step` on, one at a time.
+    """The steps of a run from `first_step` on, one at a time; slots from position `end` on are empty.
 
     With n workers each prepares every n-th slot of a micro-batch, so n parts make one; DataLoader hands them over in
     turn. Their windows are then put back into the order of the slots.
@@ -148,15 +180,17 @@ class TrainStream(Generic[Batch]):
     def __init__(
         self,
         reader: WindowReader,
-        order: Order,
+        order: Order | Mixture,
         share: Share,
         collate: Callable[[Sequence[Window]], Batch],
         *,
         first_step: int,
+        end: int | None = None,
         workers: int = 0,
         prefetch: int = 4,
     ) -> None:
         self._collate, self._share, self._workers = collate, share, max(workers, 1)
+        self._step, self._rows = first_step, order.total
         options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
         if workers:
             # Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit. The server
@@ -165,19 +199,25 @@ class TrainStream(Generic[Batch]):
             loaded = [name for name in sys.modules if name.startswith("whisper_ft.")]
             context.set_forkserver_preload(loaded)
             options |= {"multiprocessing_context": context, "prefetch_factor": prefetch, "worker_init_fn": _deafen}
-        self._loader = DataLoader(_Slots(reader, order, share, first_step), **options)
+        self._loader = DataLoader(_Slots(reader, order, share, first_step, end), **options)
         self._parts: Iterator[list[Window | Unusable] | Exception] | None = None
 
     def draw(self) -> Step[Batch]:
         """This rank's micro-batches of the next step; raises what a worker met while it prepared them."""
-        micro_batches, unusable, utterances = [], [], 0
-        for _ in range(self._share.accumulate):
+        micro_batches, unusable, utterances, unusable_rows = [], [], 0, 0
+        first = self._step * self._share.batch_size  # position of slot 0
+        for i in range(self._share.accumulate):
             slots = _interleave([self._part() for _ in range(self._workers)])
+            first_pass = [first + slot < self._rows for slot in self._share.slots(i)]
+            unusable_rows += sum(
+                isinstance(slot, Unusable) for slot, is_first in zip(slots, first_pass, strict=False) if is_first
+            )
             windows = [slot for slot in slots if isinstance(slot, Window)]
             unusable += [slot for slot in slots if isinstance(slot, Unusable)]
             utterances += sum(len(window.utterances) for window in windows)
             micro_batches.append(self._collate(windows))
-        return Step(micro_batches, unusable, utterances)
+        self._step += 1
+        return Step(micro_batches, unusable, utterances, unusable_rows)
 
     def _part(self) -> list[Window | Unusable]:
         """What the worker whose turn it is prepared of a micro-batch."""
@@ -197,23 +237,26 @@ class TrainStream(Generic[Batch]):
         self._parts = None
 
 
-def _deafen(_: int = 0) -> dict[signal.Signals, Any]:
-    """Make this process ignore Ctrl-C and SIGTERM; gives what it did before.
+def _deafen(_: int = 0) -> None:
+    """Make a worker ignore what asks a run to stop: the terminal and Slurm ask every process of it.
 
-    A terminal and Slurm send them to every process of a run. They are the loop's to handle: it finishes the step and
-    saves, and needs its workers for that.
+    That is the loop's to hear: it finishes the step and saves, and needs its workers for that.
     """
-    return {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _start_worker_server() -> None:
-    """Start the server that workers are forked from, as deaf as they are: a worker ends when its parent is gone."""
-    before = _deafen()  # inherited by what is started meanwhile
+    """Start the server that workers are forked from, as deaf as they are: a worker ends when its parent is gone.
+
+    Blocked signals stay blocked in what is started meanwhile, and wait here.
+    """
+    resource_tracker.ensure_running()  # or the next line but one would start it, and it ends the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         forkserver.ensure_running()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _portable(error: Exception, worker: int) -> Exception:
@@ -271,7 +314,10 @@ def _hear(index: int, row: Row, log_mel: LogMel) -> Heard:
     """Features of a row; of silence, with the reason, when it cannot be decoded, and of its beginning when too long."""
     problem = None
     try:
-        waveform, seconds = decode_beginning(row.audio, log_mel.sample_rate, log_mel.window_seconds)
+        if row.problem:
+            raise UnusableError(*row.problem)
+        rate, window = log_mel.sample_rate, log_mel.window_seconds
+        waveform, seconds = decode_beginning(row.audio, rate, window, row.offset, row.duration)
         if seconds > log_mel.window_seconds:
             problem = "too_long"
     except UnusableError as unusable:

@@ -166,7 +166,8 @@ class Tracker:
         """What the model wrote at an evaluation."""
         if self.enabled:
             path = self._folder / "predictions" / f"step-{step:08d}.jsonl"
-            path.unlink(missing_ok=True)  # of a branch that was given up
+            with self._best_effort():
+                path.unlink(missing_ok=True)  # of a branch that was given up
             self._append(f"predictions/{path.name}", rows)
 
     def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -199,11 +200,11 @@ def _shown(value: float | None, form: str) -> str:
 
 
 def _ids(path: Path) -> set[str]:
-    """Ids in a file of JSON lines; a last line cut short by a kill is passed over."""
+    """Ids in a file of JSON lines; a line cut short by a kill, also within a letter, is passed over."""
     found = set()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
             found.add(str(json.loads(line)["id"]))
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             continue
     return found

@@ -1,0 +1,90 @@
+"""Several sources in one stream, and runs measured in epochs: real runs."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, Trainer, digest, logged, metrics
+from whisper_ft.commandline import load
+from whisper_ft.config import Config
+from whisper_ft.failure import UsageError
+
+
+def mixed(corpus: Path, weights: tuple[float, float] = (3, 1), language: str = "sv") -> dict[str, Any]:
+    """The settings of a run on two sources, of which the second is in another language."""
+    first = f"{{path: {corpus / 'train'}, weight: {weights[0]}}}"
+    second = f"{{path: {corpus / 'validation'}, weight: {weights[1]}, language: {language}}}"
+    return {"data__path": "", "data__sources": f"[{first}, {second}]", "eval__every": 0}
+
+
+def replayed(run_dir: Path, step: int) -> list[str]:
+    argv = [sys.executable, "-m", "whisper_ft.replay", "--run_dir", str(run_dir), "--step", str(step)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [json.loads(line)["id"] for line in done.stdout.splitlines()]
+
+
+def test_a_mix_is_exact_in_every_batch_and_resumes_exactly(train: Trainer, corpus: Path, tmp_path: Path):
+    """16 lanes, 12 of the first source and 4 of the second: 6 and 2 of every batch of 8."""
+    settings = mixed(corpus)
+    ended = train.end("whole", **settings)
+    assert ended.code == 0, ended.err
+    assert "source 0: 75.0 % (asked 75.0 %, 100 rows), source 1: 25.0 % (asked 25.0 %, 12 rows)" in ended.out
+    for step in (0, 7):
+        ids = replayed(tmp_path / "whole", step)
+        assert Counter(name.split("/")[0] for name in ids) == {"0": 6, "1": 2}
+    train.interrupt("killed", logged(5), signal.SIGKILL, **settings, data__workers=2)
+    assert digest(train("killed", **settings, data__workers=1)) == digest(tmp_path / "whole")
+
+
+def test_each_source_speaks_its_own_language(train: Trainer, corpus: Path):
+    swedish, belarusian = train("sv", **mixed(corpus)), train("be", **mixed(corpus, language="be"))
+    assert metrics(swedish)[1]["loss"] != metrics(belarusian)[1]["loss"], "another language token in the prompt"
+    exported = [json.loads((run / "final/generation_config.json").read_text()) for run in (swedish, belarusian)]
+    assert [config.get("language") for config in exported] == [None, "be"], "a model of two has no default"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"weights": (1, 1)}, "data.sources.0.weight was 3.0 and is 1.0"),
+        ({"language": "da"}, "data.sources.1.language"),
+    ],
+)
+def test_another_mix_is_another_run(train: Trainer, corpus: Path, change: dict[str, Any], told: str):
+    train("run", **mixed(corpus), steps=2)
+    ended = train.end("run", **mixed(corpus, **change), steps=2)
+    assert ended.code == 2
+    assert told in ended.err
+
+
+def test_weights_that_the_lanes_cannot_give_are_refused_with_the_lanes_that_can(train: Trainer, corpus: Path):
+    ended = train.end("run", **mixed(corpus, weights=(20, 1)))
+    assert ended.code == 2
+    assert "lanes would do" in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+
+
+def test_a_run_of_half_an_epoch_ends_with_the_fiftieth_of_a_hundred_rows(train: Trainer, tmp_path: Path):
+    run_dir = train("run", steps="null", epochs=0.5, eval__every=0, save__every=0, data__workers=2)
+    assert sorted(metrics(run_dir)) == [1, 2, 3, 4, 5, 6, 7]
+    state = json.loads((run_dir / "checkpoints/step-00000007/trainer.json").read_text())["state"]
+    assert (state["utterances"], state["unusable"]) == (50, 0)
+    assert len(replayed(run_dir, 6)) == 2
+    assert len({name for step in range(7) for name in replayed(run_dir, step)}) == 50
+
+
+def test_steps_and_epochs_are_one_or_the_other():
+    assert load(Config, ["--data.path", "x"]).steps_over(100) == 4000
+    assert load(Config, ["--data.path", "x", "--epochs", "3"]).steps_over(100) == 19
+    with pytest.raises(UsageError, match="give one of the two"):
+        load(Config, ["--data.path", "x", "--epochs", "3", "--steps", "9"])
+    with pytest.raises(UsageError, match="epochs must be above 0"):
+        load(Config, ["--data.path", "x", "--epochs", "0"])
+    with pytest.raises(UsageError, match="give one of the two"):
+        load(Config, ["--data.path", "x", "--data.sources", "[{path: y}]"])
