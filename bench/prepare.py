@@ -31,7 +31,7 @@ def write_batches(task: TrainingTask) -> None:
     from safetensors.torch import save_file
 
     from train import Run
-    from whisper_ft.agreement import Agreement
+    from whisper_ft.agreement import Agreement, StopRequest
     from whisper_ft.config import Batch, Config, Data, Eval, Model
     from whisper_ft.model import quiet_libraries
     from whisper_ft.rundir import RunDir
@@ -46,7 +46,7 @@ def write_batches(task: TrainingTask) -> None:
         batch=Batch(task.batch, task.batch),
         eval=Eval(every=0),
     )
-    stream = Run(config, accelerate.Accelerator(cpu=True), Agreement(), RunDir(config.run_dir)).stream(0)
+    stream = Run(config, accelerate.Accelerator(cpu=True), Agreement(), RunDir(config.run_dir), StopRequest()).stream(0)
     tensors = {}
     for step in range(task.steps):
         (batch,) = stream.draw().micro_batches

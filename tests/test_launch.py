@@ -19,6 +19,7 @@ from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, command, digest,
 from whisper_ft import yaml12
 from whisper_ft.commandline import load
 from whisper_ft.config import Config, to_plain
+from whisper_ft.failure import STOP_SIGNALS
 from whisper_ft.replay import replay
 
 
@@ -151,6 +152,12 @@ def test_what_only_speaks_of_the_demo_makes_none(arguments: str, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
 
 
+def hear_all_signals() -> None:
+    """Some are ignored, and so by what is started, where pytest runs in the background or under nohup."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(*arguments: str, processes: int) -> psutil.Popen:
     return psutil.Popen(
         [str(ROOT / "launch.sh"), *arguments],
@@ -160,7 +167,7 @@ def start(*arguments: str, processes: int) -> psutil.Popen:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where pytest is in the background
+        preexec_fn=hear_all_signals,
     )
 
 

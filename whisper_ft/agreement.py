@@ -17,6 +17,7 @@ from typing import NoReturn, TypeVar, cast
 import accelerate
 import torch
 import torch.distributed as dist
+from torch.utils import deterministic
 
 from whisper_ft.failure import FINISHED, PREEMPTED, STOP_SIGNALS, LostRankError, RunError, UsageError
 
@@ -105,8 +106,15 @@ def lost_ranks_are_named() -> Iterator[None]:
 
 
 def start_processes(device: str) -> accelerate.Accelerator:
-    """The processes and their device: `auto`, `cpu` or `cuda`. Precision, accumulation, data stay with the programs."""
+    """The processes and their device: `auto`, `cpu` or `cuda`. Precision, accumulation, data stay with the programs.
+
+    On a CPU, operations that add up in the order in which threads come are replaced by their deterministic kind, or two
+    equal runs would differ in their last bits (the gradient of an embedding does so from two threads on).
+    """
     accelerator = accelerate.Accelerator(cpu=device == "cpu", mixed_precision="no")
+    if accelerator.device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # an aid for debugging that costs time
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != world:
         raise UsageError(
