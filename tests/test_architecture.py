@@ -21,8 +21,8 @@ FLOORS = [
     },  # pure or nearly: no project imports
     {"config", "order", "durable", "agreement", "launcher"},
     {"sources", "labels", "audio", "model", "optim", "checkpoint", "scoring"},
-    {"stream", "tracking", "report", "demo", "rundir", "commandline"},
-    {"decoding", "published", "replay"},
+    {"stream", "tracking", "report", "demo", "rundir", "commandline", "leakage"},
+    {"decoding", "published", "replay", "prepare", "doctor"},
     {"heldout"},
 ]
 PROGRAMS = {"train", "evaluate"}  # compose; the only ones that see everything

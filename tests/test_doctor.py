@@ -1,0 +1,223 @@
+"""The doctor finds what was planted, says so in a real process, and leaves healthy data alone."""
+
+import io
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from tests.conftest import ROOT, environment
+from whisper_ft.commandline import load
+from whisper_ft.config import Config
+from whisper_ft.doctor.__main__ import CLEAR, main
+from whisper_ft.doctor.examination import Examination, examine
+from whisper_ft.doctor.histogram import bar_lines, histogram, quantiles
+from whisper_ft.doctor.spelling import shown, suspicions
+
+MIXED = "добрa"  # the last letter is Latin
+
+
+def flac(samples: Any) -> dict[str, Any]:
+    written = io.BytesIO()
+    soundfile.write(written, samples, 16_000, format="FLAC")
+    return {"bytes": written.getvalue(), "path": None}
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def sick(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """18 rows: eight healthy ones, then ten with something wrong each."""
+    healthy = rows_of(corpus / "train")[:8]
+    noise = np.random.default_rng(1).uniform(-0.3, 0.3, 16_000)
+    spoken = healthy[0] | {"audio": flac(noise)}
+    planted = [
+        spoken | {"sentence": " "},
+        spoken | {"sentence": "бітае", "audio": {"bytes": b"not audio", "path": None}},
+        spoken | {"sentence": "доўгае", "audio": flac(np.tile(noise, 7))},
+        spoken | {"sentence": "слова " * 150, "audio": flac(noise / 2)},
+        spoken | {"sentence": "ціха", "audio": flac(noise * 0)},
+        spoken | {"sentence": "другі раз", "audio": healthy[1]["audio"]},
+        spoken | {"sentence": healthy[2]["sentence"].upper(), "audio": flac(noise / 3)},
+        spoken | {"sentence": MIXED, "audio": flac(noise / 4)},
+        spoken | {"sentence": "раз\u200bдва 7", "audio": flac(noise / 5)},
+        rows_of(corpus / "validation")[0],
+    ]
+    folder = tmp_path_factory.mktemp("sick")
+    schema = pq.read_schema(next((corpus / "train").glob("*.parquet")))
+    pq.write_table(pa.Table.from_pylist(healthy + planted, schema), folder / "sick.parquet", row_group_size=5)
+    return folder
+
+
+def settings(model: Path, train: Path, corpus: Path) -> list[str]:
+    return [
+        *("--model.name", str(model), "--data.path", str(train), "--data.language", "be"),
+        *("--eval.path", str(corpus / "validation"), "--batch.size", "4", "--steps", "9"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def told(micro_whisper: Path, sick: Path, corpus: Path) -> Examination:
+    return examine(load(Config, settings(micro_whisper, sick, corpus)), None, "full", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("finding", "row"),
+    [
+        ("1 of 18 rows cannot be used: empty_label", 8),
+        ("1 of 18 rows cannot be used: decode_error", 9),
+        ("1 of 18 rows cannot be used: too_long", 10),
+        ("1 of 18 rows cannot be used: label_too_long", 11),
+        ("1 of 18 rows cannot be used: silent", 12),
+        ("1 rows have the audio of an earlier one: sick.parquet#13 = sick.parquet#1", 13),
+        ("1 transcripts have a word of mixed scripts", 15),
+        ("1 transcripts have a zero-width character", 16),
+        ("1 held-out rows are trained on (audio)", 17),
+        ("1 held-out rows are trained on (pcm)", 17),
+    ],
+)
+def test_what_was_planted_is_found_with_its_row(told: Examination, finding: str, row: int):
+    assert [line for line in told.findings if line.startswith(finding) and f"sick.parquet#{row}" in line]
+
+
+def test_nothing_else_is_found(told: Examination):
+    assert len(told.findings) == 10
+
+
+def test_figures_add_up(told: Examination):
+    assert "18 utterances" in told.sections["data"]
+    assert "in 13 utterances" in told.sections["data"][2]
+    assert sum(rows for _, rows in told.bars["durations, seconds"]) == 17  # all but the one that is no audio
+    assert told.bars["durations, seconds"][-1][1] == 1  # 7 s
+    assert sum(rows for _, rows in told.bars["label tokens"]) == 16  # not the empty and the endless one
+
+
+def test_the_same_text_by_another_voice_is_told_but_stands_in_no_way(told: Examination):
+    assert "rows with the text of an earlier one: 1" in told.sections["duplicates"]
+    assert "transcripts: digits: 1" in told.sections["alphabet"]
+
+
+def test_steps_and_epochs_are_told_in_each_other(told: Examination):
+    assert told.sections["order"] == [
+        "one source",
+        "an epoch is 4.5 steps of 4 utterances",
+        "the run is 9 steps, which is 2.00 epochs",
+    ]
+
+
+def test_the_batch_shows_prompt_text_and_mask(micro_whisper: Path, corpus: Path):
+    config = load(Config, settings(micro_whisper, corpus / "train", corpus))
+    lines = examine(config, 4, "none", lambda *_: None).sections["one batch"]
+    length = int(lines[0].split("padded to ")[1].split()[0])
+    texts = {row["sentence"] for row in rows_of(corpus / "train")}
+    windows = [{line.split()[0]: line.split()[1:] for line in lines[i + 1 : i + 6]} for i in (1, 7, 13)]
+    for window in windows:
+        assert " ".join(window["text"]) in texts
+        assert [token.split("=")[0] for token in window["prompt"]] == [
+            "<|startoftranscript|>", "<|be|>", "<|transcribe|>", "<|notimestamps|>",
+        ]  # fmt: skip
+        reads, predicts = (window[name] for name in ("reads", "predicts"))
+        counted = length - predicts.count("-100")
+        assert len(reads) == len(predicts) == length
+        assert [token.split("=")[1] for token in window["prompt"]] == reads[:4]
+        assert reads[1:counted] == predicts[: counted - 1]  # predicts what it reads next
+        assert window["mask"][0] == str(counted)
+
+
+def test_a_mix_is_told_with_its_shares(micro_whisper: Path, sick: Path, corpus: Path):
+    mix = f"[{{path: {corpus / 'train'}, weight: 3}}, {{path: {sick}, weight: 1, language: be}}]"
+    arguments = ["--model.name", str(micro_whisper), "--data.language", "be", "--data.sources", mix]
+    found = examine(load(Config, arguments), None, "fast", lambda *_: None)
+    assert "source 0: 75.0 % (asked 75.0 %, 100 rows)" in found.sections["order"][0]
+    assert "118 utterances" in found.sections["data"]
+    assert found.sections["leakage"] == ["no held-out set is named: nothing to compare with"]
+
+
+def test_a_sick_set_ends_the_program_with_4_when_asked(micro_whisper: Path, sick: Path, corpus: Path, tmp_path: Path):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"model: {{name: {micro_whisper}}}\ndata: {{path: {sick}, language: be}}\n", encoding="utf-8")
+    arguments = ["--config", str(config), "--eval.path", str(corpus / "validation")]
+    ended = subprocess.run(
+        [sys.executable, "-m", "whisper_ft.doctor", *arguments, "--out", str(tmp_path / "out"), "--fail"],
+        cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ended.returncode == 4, ended.stderr
+    assert ended.stderr == "error: 9 findings stand in the way, as --fail asks\n"
+    assert "1 held-out rows are trained on (audio)" in ended.stdout.splitlines()[-1]
+    page = ElementTree.fromstring((tmp_path / "out/doctor.html").read_text(encoding="utf-8"))
+    assert len(page.findall(".//svg")) == 2
+    assert not page.findall(".//script")
+
+
+def test_healthy_data_is_left_alone(micro_whisper: Path, corpus: Path, capsys: pytest.CaptureFixture[str]):
+    asked = [*settings(micro_whisper, corpus / "train", corpus), "--max_rows", "20", "--fail"]
+    assert main(asked) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == CLEAR
+    assert "20 utterances (the first of 100; the figures below are of these)" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--leakage", "some"], "--leakage: invalid choice: 'some'"),
+        (["--max_rows", "few"], "--max_rows: invalid int value: 'few'"),
+        (["--max_rows", "0"], "--max_rows must be at least 1, got 0"),
+        (["--data.path", "no/such/place"], "there is no such file or folder"),
+        (["--data.pathh", "x"], "did you mean 'data.path'?"),
+        (["--config", "nowhere.yaml"], "there is no such file"),
+    ],
+)
+def test_what_cannot_work_is_told_in_one_line(arguments, message, capsys: pytest.CaptureFixture[str]):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("дзень дoбры", {"word of mixed scripts"}),  # a Latin o
+        ("добры дзень, DVD-дыск", set()),
+        ("добры дзень і DVD", set()),
+        ("сузор’е", set()),
+        ("日本語のテキスト", set()),
+        ("क\u094d\u200dष", set()),  # a joiner that belongs to the spelling
+        ("дом\u200dік", {"zero-width character"}),
+        ("\ufeffдобры", {"zero-width character"}),
+        ("раз\x00два", {"control character"}),
+        ("раз\ttwo", {"control character"}),
+        ("раз \ufffd", {"replacement character"}),
+        ("у 1991 годзе", {"digits"}),
+        ("и\u0306", {"not in the normal form NFC"}),
+    ],
+)
+def test_what_seldom_belongs_in_a_transcript_is_named(text: str, expected: set[str]):
+    assert {what for what, _ in suspicions(text)} == expected
+
+
+def test_nothing_that_a_terminal_obeys_or_hides_is_shown():
+    assert shown("a\x1b[31m\u202e\ud800\n") == "a\\u001b[31m\\u202e\\ud800\\u000a"
+    assert shown("x" * 100, 10) == "x" * 10 + "…"
+
+
+def test_a_histogram_holds_each_value_once_also_beyond_its_top():
+    values = Counter({0: 1, 24: 2, 25: 4, 300: 1, 99_999: 1})  # tenths of a second; the window has 30 s
+    bars = histogram(values, 0.1, 30.0)
+    assert bars[:2] == [("0 - 2.5", 3), ("2.5 - 5", 4)]
+    assert bars[-1] == ("30 +", 2)
+    assert len(bar_lines(bars)) == len(bars)
+    assert quantiles(Counter({1: 50, 2: 49, 9: 1}), 1) == "least 1, median 2, 95 % below 2, most 9"
+    assert quantiles(Counter(), 1) == "no row"

@@ -1,0 +1,296 @@
+"""Preparing: any source becomes shards that are the same source, whatever stopped it on the way."""
+
+import fcntl
+import gzip
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from tests.conftest import ROOT, START_SECONDS, environment
+from whisper_ft.audio import decode
+from whisper_ft.config import Source
+from whisper_ft.prepare.__main__ import main
+from whisper_ft.sources import Row, open_source
+
+RATE = 22_050  # not the model's
+WHOLE = 4.0  # seconds of the recording
+
+
+def rows_of(path: Path) -> list[Row]:
+    source = open_source(Source(path=str(path)))
+    return [row for chunk in range(len(source.rows)) for row in source.read(chunk)]
+
+
+def arguments(data: Path, out: Path, /, **settings: Any) -> list[str]:
+    given = {"data.path": data, "out": out} | {name.replace("__", "."): value for name, value in settings.items()}
+    return [text for name, value in given.items() for text in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def prepare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Exit code and what is said, of the command with these settings."""
+
+    def ended(data: Path, out: Path, /, **settings: Any) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["prepare", *arguments(data, out, **settings)])
+        code = main()
+        said = capsys.readouterr()
+        assert (said.out + said.err).count("\n") == 1
+        return code, said.out + said.err
+
+    return ended
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    """A folder with a recording of two channels, a short 48 kHz MP3, and a file that is no audio."""
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (round(WHOLE * RATE), 2))
+    soundfile.write(folder / "long.wav", noise, RATE, subtype="PCM_16")
+    soundfile.write(folder / "one.wav", noise[:, 0], RATE, subtype="PCM_16")
+    soundfile.write(folder / "short.mp3", np.zeros(48_000), 48_000)
+    (folder / "noise.wav").write_bytes(b"no audio at all")
+    return folder
+
+
+def write_lines(path: Path, *lines: dict[str, Any]) -> Path:
+    path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def test_what_is_prepared_is_the_same_source(corpus: Path, tmp_path: Path, prepare: Any):
+    code, said = prepare(corpus / "train", tmp_path / "out", shard_mb=0.5, group_mb=0.1)
+    shards = sorted((tmp_path / "out").glob("*.parquet"))
+    assert (code, said) == (0, f"{tmp_path / 'out'}: 100 rows in {len(shards)} shards\n")
+    assert [path.name for path in shards] == [f"train-{n:05d}-of-{len(shards):05d}.parquet" for n in range(len(shards))]
+    assert len(shards) > 1
+    before, after = rows_of(corpus / "train"), rows_of(tmp_path / "out")
+    for name in ("audio", "text", "language", "task", "speaker"):
+        assert [getattr(row, name) for row in before] == [getattr(row, name) for row in after]
+    assert pq.read_table(shards[0])["audio"][0]["path"].as_py() == before[0].id
+    assert not (tmp_path / "out" / "left-out.jsonl").exists()
+
+
+def test_shards_and_row_groups_are_filled_up_to_their_sizes(corpus: Path, tmp_path: Path, prepare: Any):
+    prepare(corpus / "train", tmp_path / "out", shard_mb=0.5, group_mb=0.1)
+    shards = [open_source(Source(path=str(path))) for path in sorted((tmp_path / "out").glob("*.parquet"))]
+    sizes = [
+        [[len(row.audio) + len(row.text.encode()) for row in one.read(g)] for g in range(len(one.rows))]
+        for one in shards
+    ]
+    for of_shard in sizes:
+        assert sum(map(sum, of_shard)) <= 500_000
+        for group, following in pairwise(of_shard):
+            assert sum(group) <= 100_000 < sum(group) + following[0]
+    assert all(sum(map(sum, of_shard)) > 400_000 for of_shard in sizes[:-1]), "no room for another group"
+
+
+def test_a_row_that_is_larger_than_a_group_or_a_shard_has_its_own(corpus: Path, tmp_path: Path, prepare: Any):
+    assert prepare(corpus / "test", tmp_path / "out", shard_mb=0.00001, group_mb=0.00001)[0] == 0
+    assert [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "out").glob("*.parquet"))] == [1] * 12
+
+
+def test_a_segment_becomes_its_own_clip_at_the_rate_of_its_recording(recording: Path, prepare: Any, tmp_path: Path):
+    segments = [(0.0, 1.5), (1.25, 1.0), (3.0, None), (0.0, 2.0)]
+    names = ["long.wav", "long.wav", "long.wav", "one.wav"]
+    lines = [
+        {"audio": name, "text": f"сказ {n}", "offset": offset, "duration": duration}
+        for n, (name, (offset, duration)) in enumerate(zip(names, segments, strict=True))
+    ]
+    assert prepare(write_lines(recording / "list.jsonl", *lines), tmp_path / "out")[0] == 0
+    for row, name, (offset, duration) in zip(rows_of(tmp_path / "out"), names, segments, strict=True):
+        heard = decode((recording / name).read_bytes(), RATE, 30.0, offset, duration)
+        prepared = decode(row.audio, RATE, 30.0)
+        assert row.audio.startswith(b"fLaC")
+        assert len(heard) == len(prepared)
+        # Half a step of 16 bits where two channels were averaged; of one nothing is lost.
+        assert np.abs(heard - prepared).max() <= (0.0 if name == "one.wav" else 2.0**-16)
+
+
+@pytest.mark.parametrize(("stated", "is_kept"), [(1.0, True), (0.95, True), (1.3, True), (0.8, False)])
+def test_a_file_whose_whole_length_a_list_states_keeps_its_bytes(
+    recording: Path, tmp_path: Path, prepare: Any, stated: float, is_kept: bool
+):
+    listed = write_lines(recording / "list.jsonl", {"audio": "short.mp3", "text": "сказ", "duration": stated})
+    prepare(listed, tmp_path / "out")
+    assert (rows_of(tmp_path / "out")[0].audio == (recording / "short.mp3").read_bytes()) == is_kept
+
+
+def test_rows_that_cannot_be_used_are_left_out_and_named(recording: Path, tmp_path: Path, prepare: Any):
+    lines = [
+        {"audio": "gone.wav", "text": "a"},
+        {"audio": "one.wav", "text": "добра", "lang": "be", "speaker": 7},
+        {"audio": "one.wav", "text": "b", "offset": 60},
+        {"audio": "noise.wav", "text": "c", "offset": 1},
+        {"audio": "one.wav", "text": "d", "task": "translate"},
+        {"audio": "one.wav", "text": 5, "id": "five"},
+        {"audio": "odd.wav", "text": "e", "offset": 0.5},
+    ]
+    soundfile.write(recording / "odd.wav", np.zeros(100_000), 70_001)
+    code, said = prepare(write_lines(recording / "list.jsonl", *lines), tmp_path / "out", data__language="sv")
+    assert code == 0
+    assert "2 rows in 1 shards; 5 rows left out (" in said
+    left_out = [json.loads(x) for x in (tmp_path / "out/left-out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(x["id"], x["reason"]) for x in left_out] == [
+        ("gone.wav", "missing_file"),
+        ("one.wav@60", "segment_outside"),
+        ("noise.wav@1", "decode_error"),
+        ("five", "bad_label"),
+        ("odd.wav@0.5", "decode_error"),  # FLAC has no such rate
+    ]
+    kept = [(row.text, row.language, row.task, row.speaker) for row in rows_of(tmp_path / "out")]
+    assert kept == [("добра", "be", None, "7"), ("d", "sv", "translate", None)]
+
+
+def test_a_text_that_is_no_text_is_left_out(recording: Path, tmp_path: Path, prepare: Any):
+    (recording / "wav.scp").write_text("a one.wav\nb one.wav\n", encoding="utf-8")
+    (recording / "text").write_bytes("a добра\nb ".encode() + b"\xff\n")
+    assert prepare(recording, tmp_path / "out")[1].endswith(
+        f"1 rows left out (bad_label 1): {tmp_path}/out/left-out.jsonl\n"
+    )
+    assert [row.text for row in rows_of(tmp_path / "out")] == ["добра"]
+
+
+def test_where_no_row_can_be_used_there_is_no_source(recording: Path, tmp_path: Path, prepare: Any):
+    listed = write_lines(recording / "list.jsonl", {"audio": "gone.wav", "text": "a"})
+    for _ in range(2):
+        code, said = prepare(listed, tmp_path / "out")
+        assert code == 4
+        assert "left-out.jsonl says why" in said
+    assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("name", ["list.json", "list.json.gz"])
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_json_file_that_is_one_list_is_read(
+    recording: Path, tmp_path: Path, prepare: Any, name: str, is_wrapped: bool
+):
+    items = [{"audio": "one.wav", "text": "адзін"}, "odd", {"audio": "short.mp3", "text": "два"}]
+    content = json.dumps({"data": items} if is_wrapped else items, indent=2, ensure_ascii=False).encode("utf-8-sig")
+    (recording / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    code, said = prepare(recording / name, tmp_path / "out")
+    assert code == 0
+    assert "1 rows left out (bad_line 1)" in said
+    rows = rows_of(tmp_path / "out")
+    assert [row.text for row in rows] == ["адзін", "два"]
+    assert rows[1].audio == (recording / "short.mp3").read_bytes()
+
+
+def test_a_json_list_without_known_columns_is_refused_by_its_own_name(recording: Path, tmp_path: Path, prepare: Any):
+    (recording / "list.json").write_text('[{"sound": "one.wav", "text": "a"}]', encoding="utf-8")
+    code, said = prepare(recording / "list.json", tmp_path / "out")
+    assert code == 2
+    assert said.startswith(f"error: {recording / 'list.json'}: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_killed_at_any_time_it_goes_on_to_the_same_bytes(corpus: Path, tmp_path: Path, recording: Path, prepare: Any):
+    clips = [row.audio for row in rows_of(corpus / "train")]
+    for number, clip in enumerate(clips):
+        (recording / f"{number}.audio").write_bytes(clip)
+    lines = [{"audio": f"{n}{'' if n % 7 == 3 else '.audio'}", "text": f"сказ {n}"} for n in range(len(clips))]
+    listed, sizes = write_lines(recording / "list.jsonl", *lines), {"shard_mb": 0.04, "group_mb": 0.02}
+    prepare(listed, tmp_path / "whole", **sizes)
+    whole, out = files_of(tmp_path / "whole"), tmp_path / "out"
+    assert len(whole) > 40
+
+    for target in ("shard-00003.part", ".tmp-shard", "shard-00021.part"):
+        (out / target).unlink(missing_ok=True)  # of the process killed before
+        command = [sys.executable, "-m", "whisper_ft.prepare", *arguments(listed, out, **sizes)]
+        started = subprocess.Popen(command, cwd=ROOT, env=environment(1), stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + START_SECONDS
+        while not (out / target).exists():
+            assert started.poll() is None, "it ended before it was killed"
+            assert time.monotonic() < deadline, "it did not get that far"
+            time.sleep(0.0005)
+        started.send_signal(signal.SIGKILL)
+        started.wait(START_SECONDS)
+        assert not list(out.glob("*.parquet"))
+    with (out / "left-out.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"id": "half a li')  # of a process that was killed while it wrote
+    code, said = prepare(out, tmp_path / "other")
+    assert code == 2, f"half a data set is no source: {said}"
+    assert prepare(listed, out, **sizes)[0] == 0
+    assert files_of(out) == whole
+
+
+def test_what_is_finished_is_left_as_it_is(corpus: Path, tmp_path: Path, prepare: Any):
+    prepare(corpus / "test", tmp_path / "out")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    code, said = prepare(corpus / "test", tmp_path / "out")
+    assert (code, said) == (0, f"nothing to do: {tmp_path / 'out'}: 12 rows in 1 shards\n")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} | {
+        tmp_path / "out/.lock": 0
+    } == before | {tmp_path / "out/.lock": 0}
+
+
+@pytest.mark.parametrize(
+    ("split", "settings", "told"),
+    [
+        ("validation", {}, "another source"),
+        ("test", {"group_mb": 8}, "--group_mb was 16.0, is 8.0"),
+        ("test", {"data__language": "be"}, "--data.language was None, is 'be'"),
+    ],
+)
+def test_another_source_or_setting_is_refused(
+    corpus: Path, tmp_path: Path, prepare: Any, split: str, settings: dict[str, Any], told: str
+):
+    prepare(corpus / "test", tmp_path / "out")
+    before = files_of(tmp_path / "out")
+    code, said = prepare(corpus / split, tmp_path / "out", **settings)
+    assert code == 2
+    assert told in said
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_split_that_others_know_names_the_files(corpus: Path, tmp_path: Path, prepare: Any):
+    assert prepare(corpus / "test", tmp_path / "out", data__split="test")[0] == 0
+    assert (tmp_path / "out" / "test-00000-of-00001.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"data.path": "nowhere"}, "--data.path nowhere: there is no such file or folder"),
+        ({"data.path": ""}, "--data.path is missing"),
+        ({"out": "{corpus}/test"}, "holds other files"),
+        ({"out": "{here}/file"}, "is a file, a folder is needed"),
+        ({"group_mb": "0"}, "--group_mb must be above 0 and at most 1000"),
+        ({"shard_mb": "-1"}, "--shard_mb must be above 0"),
+        ({"group_md": "1"}, "did you mean 'group_mb'?"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    corpus: Path, tmp_path: Path, prepare: Any, settings: dict[str, str], told: str
+):
+    (tmp_path / "file").touch()
+    given = {name: value.format(corpus=corpus, here=tmp_path) for name, value in settings.items()}
+    code, said = prepare(corpus / "test", tmp_path / "out", **given)
+    assert code == 2
+    assert told in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_do_not_write_to_one_folder(corpus: Path, tmp_path: Path, prepare: Any):
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, said = prepare(corpus / "test", tmp_path / "out")
+    assert code == 7
+    assert "another process is writing there" in said
+    assert prepare(corpus / "test", tmp_path / "out")[0] == 0
