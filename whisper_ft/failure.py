@@ -5,8 +5,10 @@
 `accelerate launch` and `torchrun` make 1 of each, so `status.json` carries it too.
 """
 
+import os
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 FINISHED = 0
@@ -75,3 +77,21 @@ def as_usage_error(setting: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UsageError(f"--{setting}: {error}") from error
+
+
+def one_line(said: object) -> str:
+    """A message without line ends and whatever else a terminal obeys: arrow quotes damaged bytes."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(said)).split())
+
+
+def exit_code_of(program: Callable[[], None]) -> int:
+    """Run a small program: 0, or the code of a RunError, whose line is printed. It prints to standard output."""
+    try:
+        program()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has what it wanted; the interpreter would complain once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return FINISHED

@@ -6,7 +6,6 @@ metrics.jsonl reports. One JSON line for each slot of the global batch, in order
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import NoReturn
 
 from whisper_ft.commandline import from_plain, load, refuse_missing_data, saved_config
 from whisper_ft.config import Config
-from whisper_ft.failure import RunError, UsageError
+from whisper_ft.failure import UsageError, exit_code_of
 from whisper_ft.order import default_lanes
 from whisper_ft.sources import open_mix
 
@@ -70,19 +69,15 @@ def main() -> int:
     parser.add_argument("--run_dir", type=Path, required=True, help="run that says seed, data and batch")
     parser.add_argument("--step", type=int, required=True, help="update, counted from 0")
     parser.add_argument("--data.path", dest="data_path", metavar="PATH", help="where the data of the run is now")
-    try:
+
+    def told() -> None:
         arguments = parser.parse_args()
         if arguments.step < 0:
             raise UsageError(f"--step must be 0 or more, got {arguments.step}")
         for line in replay(configuration(arguments.run_dir, arguments.data_path), arguments.step):
             print(json.dumps(line, ensure_ascii=False))
-        sys.stdout.flush()
-    except BrokenPipeError:  # `| head -1` has what it wanted; the interpreter would complain once more when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    return exit_code_of(told)
 
 
 if __name__ == "__main__":

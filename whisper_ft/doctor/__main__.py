@@ -1,7 +1,6 @@
 """Look through the data before any GPU time: `python -m whisper_ft.doctor --config FILE [settings as for train.py]`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from whisper_ft.config import Config
 from whisper_ft.doctor.examination import Examination, examine
 from whisper_ft.doctor.page import write_page
 from whisper_ft.doctor.spelling import shown, visible
-from whisper_ft.failure import DataError, RunError, UsageError
+from whisper_ft.failure import DataError, UsageError, exit_code_of
 from whisper_ft.model import quiet_libraries
 
 CLEAR = "nothing stands in the way"
@@ -68,7 +67,8 @@ def visit(own: argparse.Namespace, config: Config) -> Examination:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what was found. Exit codes as those of a run; 4 also for findings, with --fail."""
-    try:
+
+    def told_all() -> None:
         own, config = arguments_of(sys.argv[1:] if argv is None else argv)
         quiet_libraries()
         told = visit(own, config)
@@ -81,12 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("", *map(visible, end), sep="\n", flush=True)
         if own.fail and told.findings:
             raise DataError(f"{len(told.findings)} findings stand in the way, as --fail asks")
-    except BrokenPipeError:  # `| head` has what it wanted; the interpreter would complain once more when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+
+    return exit_code_of(told_all)
 
 
 if __name__ == "__main__":

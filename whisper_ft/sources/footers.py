@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whisper_ft.durable import ASIDE, disk_errors, sync_file
-from whisper_ft.failure import DataError
+from whisper_ft.failure import DataError, one_line
 from whisper_ft.sources.remote import is_local, open_remote
 
 # What file systems call that which is another once the content is: of the Hub, http and S3, Google, others.
@@ -48,11 +48,6 @@ def read_footer(file_system: Any, path: str, cache: Path | None = None) -> Foote
         return Footer(metadata, size, version)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a parquet file, or cut short ({one_line(error)})") from error
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line ends and whatever else a terminal obeys: arrow quotes damaged bytes."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(error)).split())
 
 
 def _fetch(file_system: Any, path: str, size: int | None) -> pq.FileMetaData:

@@ -22,8 +22,7 @@ from huggingface_hub.errors import (
 )
 
 from whisper_ft import config
-from whisper_ft.failure import DataError, RunError, UsageError
-from whisper_ft.sources.footers import one_line
+from whisper_ft.failure import DataError, RunError, UsageError, one_line
 from whisper_ft.sources.parquet import Parquet, footers_of
 
 CONVERTED = "refs/convert/parquet"  # branch on which the Hub keeps its own conversion of a data set

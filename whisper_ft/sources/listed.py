@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from whisper_ft import config
-from whisper_ft.failure import DataError, RunError
+from whisper_ft.failure import DataError, RunError, one_line
 from whisper_ft.sources.row import Row
 from whisper_ft.sources.shelf import Shelf
 from whisper_ft.window import UnusableError
@@ -146,16 +146,11 @@ def data_errors(path: str) -> Iterator[None]:
     except (RunError, MemoryError):
         raise
     except FileNotFoundError as error:
-        missing = _one_line(error.filename or error)
+        missing = one_line(error.filename or error)
         within = "" if missing == path else f" ({missing})"
         raise DataError(f"{path}: there is no such file or folder{within}") from error
     except _failures(path) as error:
-        raise DataError(f"{path}: {_one_line(error) or type(error).__name__}") from error
-
-
-def _one_line(said: object) -> str:
-    """A message without line ends and whatever else a terminal obeys."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(said)).split())
+        raise DataError(f"{path}: {one_line(error) or type(error).__name__}") from error
 
 
 def _failures(path: str) -> tuple[type[Exception], ...]:

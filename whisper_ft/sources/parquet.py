@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whisper_ft import config
-from whisper_ft.failure import DataError, RunError, UsageError
+from whisper_ft.failure import DataError, RunError, UsageError, one_line
 from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, column_of
 from whisper_ft.sources.fingerprint import of_files
-from whisper_ft.sources.footers import Footer, one_line, read_footer
+from whisper_ft.sources.footers import Footer, read_footer
 from whisper_ft.sources.remote import Fetched, is_local, open_remote, stretches
 from whisper_ft.sources.row import Row
 
