@@ -308,21 +308,31 @@ def spaces(text: str, preset: Preset) -> str:
 STEPS = (tokens_and_annotations, characters, numbers, spellings, joiners, apostrophes, punctuation, case, spaces)
 
 
-def golden(text: str, preset: Preset) -> str:
+def golden(text: str, preset: Preset, steps: Sequence[Callable[[str, Preset], str]] = STEPS) -> str:
     """Text after every step. All deletions come first: a deletion after a decision could change its neighbours."""
     text, before = nfc(text), None
     while text != before:
         before = text
-        for step in STEPS:
+        for step in steps:
             text = step(text, preset)
         if preset.unit == "words":
             break  # once is enough, unless letters meet where spaces went
     return text
 
 
+def unpunctuated(text: str, preset: Preset) -> str:
+    """As `golden`, in the case that was written."""
+    return golden(text, preset, [step for step in STEPS if step is not case])
+
+
 def orthographic(text: str) -> str:
     """Text as written: NFC and single spaces, nothing else."""
     return " ".join(nfc(text).split())
+
+
+def lower(text: str, preset: Preset) -> str:
+    """As `orthographic`, in lower case."""
+    return nfc(case(orthographic(text), preset))
 
 
 # --- The languages --------------------------------------------------------------------------------------------------
@@ -472,7 +482,8 @@ def language_code(language: str | None) -> str:
 
 # --- Normalisers by name --------------------------------------------------------------------------------------------
 
-NAMES = ("none", "golden", "whisper-basic", "whisper-english")
+NAMES = ("none", "lower", "unpunctuated", "golden", "whisper-basic", "whisper-english")
+OURS = {"lower": lower, "unpunctuated": unpunctuated, "golden": golden}
 
 
 @dataclass(frozen=True)
@@ -517,8 +528,8 @@ def get_normalizer(
 
 def _rule(name: str, preset: Preset, spelling: dict[str, str]) -> tuple[Callable[[str], str], object]:
     """The function behind a name, and the data that decide what it does."""
-    if name == "golden":
-        return partial(golden, preset=preset), asdict(preset)
+    if name in OURS:
+        return partial(OURS[name], preset=preset), asdict(preset)
     if name == "none":
         return orthographic, None
     import transformers  # heavy, and only these two need it

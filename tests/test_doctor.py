@@ -1,9 +1,13 @@
 """The doctor finds what was planted, says so in a real process, and leaves healthy data alone."""
 
 import io
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,13 +18,26 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from tests.conftest import ROOT, environment
+from collator import SpeechCollator
+from normalizers import get_normalizer
+from tests.conftest import ROOT, START_SECONDS, environment
+from tests.elsewhere import serve
+from whisper_ft.audio import LogMel
 from whisper_ft.commandline import load
 from whisper_ft.config import Config
-from whisper_ft.doctor.__main__ import CLEAR, main
+from whisper_ft.doctor.__main__ import main
+from whisper_ft.doctor.block import Collated, Table
+from whisper_ft.doctor.command import CLEAR
 from whisper_ft.doctor.examination import Examination, examine
-from whisper_ft.doctor.histogram import bar_lines, histogram, quantiles
+from whisper_ft.doctor.histogram import Histogram, histogram, quantiles
+from whisper_ft.doctor.page import write_page
 from whisper_ft.doctor.spelling import shown, suspicions
+from whisper_ft.labels import LabelEncoder, Rewriting
+from whisper_ft.model import load_parts
+from whisper_ft.order import default_lanes
+from whisper_ft.replay import replay
+from whisper_ft.sources import open_mix
+from whisper_ft.stream import WindowReader
 
 MIXED = "добрa"  # the last letter is Latin
 
@@ -94,21 +111,29 @@ def test_nothing_else_is_found(told: Examination):
     assert len(told.findings) == 10
 
 
+def bars(told: Examination, title: str) -> Histogram:
+    found = told.sections[title][0]
+    assert isinstance(found, Histogram)
+    return found
+
+
 def test_figures_add_up(told: Examination):
-    assert "18 utterances" in told.sections["data"]
-    assert "in 13 utterances" in told.sections["data"][2]
-    assert sum(rows for _, rows in told.bars["durations, seconds"]) == 17  # all but the one that is no audio
-    assert told.bars["durations, seconds"][-1][1] == 1  # 7 s
-    assert sum(rows for _, rows in told.bars["label tokens"]) == 16  # not the empty and the endless one
+    assert "18 utterances" in told.text("data")
+    assert "in 13 utterances" in told.text("data")[2]
+    assert told.figures["Cannot be used"] == "5 (27.78 %)"
+    durations = bars(told, "durations")
+    assert sum(durations.rows) == 17  # all but the one that is no audio
+    assert (durations.labels[-1], durations.rows[-1]) == ("5 +", 1)  # 7 s
+    assert sum(bars(told, "label tokens").rows) == 16  # not the empty and the endless one
 
 
 def test_the_same_text_by_another_voice_is_told_but_stands_in_no_way(told: Examination):
-    assert "rows with the text of an earlier one: 1" in told.sections["duplicates"]
-    assert "transcripts: digits: 1" in told.sections["alphabet"]
+    assert "rows with the text of an earlier one: 1" in told.text("duplicates")
+    assert "transcripts: digits: 1" in told.text("alphabet")
 
 
 def test_steps_and_epochs_are_told_in_each_other(told: Examination):
-    assert told.sections["order"] == [
+    assert told.text("order") == [
         "one source",
         "an epoch is 4.5 steps of 4 utterances",
         "the run is 9 steps, which is 2.00 epochs",
@@ -117,7 +142,7 @@ def test_steps_and_epochs_are_told_in_each_other(told: Examination):
 
 def test_the_batch_shows_prompt_text_and_mask(micro_whisper: Path, corpus: Path):
     config = load(Config, settings(micro_whisper, corpus / "train", corpus))
-    lines = examine(config, 4, "none", lambda *_: None).sections["one batch"]
+    lines = examine(config, 4, "none", lambda *_: None).text("one batch")
     length = int(lines[0].split("padded to ")[1].split()[0])
     texts = {row["sentence"] for row in rows_of(corpus / "train")}
     windows = [{line.split()[0]: line.split()[1:] for line in lines[i + 1 : i + 6]} for i in (1, 7, 13)]
@@ -134,13 +159,54 @@ def test_the_batch_shows_prompt_text_and_mask(micro_whisper: Path, corpus: Path)
         assert window["mask"][0] == str(counted)
 
 
-def test_a_mix_is_told_with_its_shares(micro_whisper: Path, sick: Path, corpus: Path):
+def test_the_batch_shown_is_what_the_collator_makes(micro_whisper: Path, corpus: Path):
+    config = load(Config, settings(micro_whisper, corpus / "train", corpus))
+    told = [
+        one for one in examine(config, 4, "none", lambda *_: None).sections["one batch"] if not isinstance(one, str)
+    ]
+    model, source = load_parts(str(micro_whisper)), open_mix(config.data)
+    encode = LabelEncoder.of(model, model.processor.tokenizer, "be", "transcribe")
+    order = source.order(seed=config.seed, lanes=default_lanes(4), window=config.data.window_chunks)
+    reader = WindowReader(source, LogMel(model.processor.feature_extractor), encode, cached_chunks=1)
+    windows: Any = [reader.window(place.chunk, place.row) for place in map(order.locate, range(3))]
+    batch = SpeechCollator(encode.start, model.processor.tokenizer.pad_token_id, (80, 500))(windows)
+    for number, window in enumerate(told):
+        assert isinstance(window, Collated)
+        assert window.ids == batch.utterances[number]
+        assert [place.read[1] for place in window.positions] == batch.decoder_input_ids[number].tolist()
+        labels = [place.predicted[1] if place.predicted else window.ignore for place in window.positions]
+        assert labels == batch.labels[number].tolist()
+
+
+def test_labels_that_a_run_rewrites_are_rewritten_or_said_to_be_as_written(micro_whisper: Path, corpus: Path):
+    arguments = [*settings(micro_whisper, corpus / "train", corpus), "--data.normalizer", "lower"]
+    config, said = load(Config, arguments), "of the transcripts as written: a run applies data.normalizer lower"
+    as_written = examine(config, 10, "none", lambda *_: None)
+    assert said in as_written.text("label tokens")
+    assert said in as_written.text("one batch")
+    rewritten = examine(config, 10, "none", lambda *_: None, Rewriting("lower", get_normalizer))
+    assert said not in rewritten.text("one batch")
+    texts = [one.text for one in rewritten.sections["one batch"] if isinstance(one, Collated)]
+    assert texts == [text.lower() for text in texts] != []
+
+
+def test_a_mix_is_told_with_its_shares_and_how_often_each_source_is_gone_through(
+    micro_whisper: Path, sick: Path, corpus: Path
+):
     mix = f"[{{path: {corpus / 'train'}, weight: 3}}, {{path: {sick}, weight: 1, language: be}}]"
     arguments = ["--model.name", str(micro_whisper), "--data.language", "be", "--data.sources", mix]
-    found = examine(load(Config, arguments), None, "fast", lambda *_: None)
-    assert "source 0: 75.0 % (asked 75.0 %, 100 rows)" in found.sections["order"][0]
-    assert "118 utterances" in found.sections["data"]
-    assert found.sections["leakage"] == ["no held-out set is named: nothing to compare with"]
+    config = load(Config, [*arguments, "--batch.size", "8", "--steps", "24"])
+    found = examine(config, None, "fast", lambda *_: None)
+    assert "118 utterances" in found.text("data")
+    assert found.text("leakage") == ["no held-out set is named: nothing to compare with"]
+    table = found.sections["order"][0]
+    assert isinstance(table, Table)
+    drawn = Counter(str(line["id"]).split("/")[0] for step in range(24) for line in replay(config, step))
+    assert [list(row[1:]) for row in table.rows] == [
+        ["100", "75.0 %", "75.0 %", f"{drawn['0'] / 100:.2f}"],
+        ["18", "25.0 %", "25.0 %", f"{drawn['1'] / 18:.2f}"],
+    ]
+    assert table.rows[1][-1] == "2.67"
 
 
 def test_a_sick_set_ends_the_program_with_4_when_asked(micro_whisper: Path, sick: Path, corpus: Path, tmp_path: Path):
@@ -156,7 +222,51 @@ def test_a_sick_set_ends_the_program_with_4_when_asked(micro_whisper: Path, sick
     assert "1 held-out rows are trained on (audio)" in ended.stdout.splitlines()[-1]
     page = ElementTree.fromstring((tmp_path / "out/doctor.html").read_text(encoding="utf-8"))
     assert len(page.findall(".//svg")) == 2
-    assert not page.findall(".//script")
+    assert "9 findings stand in the way" in "".join(page.itertext())
+
+
+def test_a_hostile_transcript_is_only_text_on_the_page(micro_whisper: Path, corpus: Path, tmp_path: Path):
+    hostile = ["<script>alert(1)</script> 7", "\x1b[31m \u202eabc </style><img src=x>", "\u05e9\u05dc\u05d5\u05dd 5"]
+    rows = rows_of(corpus / "train")[: len(hostile)]
+    table = pa.Table.from_pylist([row | {"sentence": said} for row, said in zip(rows, hostile, strict=True)])
+    pq.write_table(table, tmp_path / "a<b>.parquet")
+    config = load(Config, settings(micro_whisper, tmp_path / "a<b>.parquet", corpus))
+    page = write_page(tmp_path, "a<b>", examine(config, None, "fast", lambda *_: None)).read_text(encoding="utf-8")
+    tree = ElementTree.fromstring(page)
+    assert not {"script", "img", "a", "link", "iframe"} & {element.tag for element in tree.iter()}
+    assert not [name for element in tree.iter() for name in element.attrib if name.startswith("on") or "href" in name]
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    isolated = ["".join(element.itertext()) for element in tree.iter("bdi")]
+    assert hostile[0] in isolated, "the first window of the batch, with nothing of it lost"
+    assert "\u05e9" in isolated
+    assert not any("\u05e9" in text and "parquet" in text for text in isolated), "each is isolated from its id"
+
+
+@pytest.mark.parametrize("moment", ["while it starts", "while it reads"])
+def test_ctrl_c_ends_it_in_one_line(micro_whisper: Path, corpus: Path, tmp_path: Path, moment: str):
+    shutil.copy(next((corpus / "train").glob("*.parquet")), tmp_path / "train.parquet")
+    with serve(tmp_path) as elsewhere:
+        arguments = ["--model.name", str(micro_whisper), "--data.language", "be", "--leakage", "none"]
+        arguments += ["--data.path", f"{elsewhere.address}/files/train.parquet"]
+        started = subprocess.Popen(
+            [sys.executable, "-m", "whisper_ft.doctor", *arguments],
+            cwd=ROOT, env=environment(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while not (elsewhere.sent if moment == "while it reads" else "torch" in maps(started.pid)):
+            assert started.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        started.send_signal(signal.SIGINT)
+        _, err = started.communicate(timeout=START_SECONDS)
+    assert (started.returncode, err) == (130, "stopped\n")
+
+
+def maps(pid: int) -> str:
+    """What a process has loaded."""
+    return Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_healthy_data_is_left_alone(micro_whisper: Path, corpus: Path, capsys: pytest.CaptureFixture[str]):
@@ -214,10 +324,21 @@ def test_nothing_that_a_terminal_obeys_or_hides_is_shown():
 
 
 def test_a_histogram_holds_each_value_once_also_beyond_its_top():
-    values = Counter({0: 1, 24: 2, 25: 4, 300: 1, 99_999: 1})  # tenths of a second; the window has 30 s
-    bars = histogram(values, 0.1, 30.0)
-    assert bars[:2] == [("0 - 2.5", 3), ("2.5 - 5", 4)]
-    assert bars[-1] == ("30 +", 2)
-    assert len(bar_lines(bars)) == len(bars)
+    values = Counter({0: 1, 19: 2, 20: 4, 300: 1, 99_999: 1})  # tenths of a second; the window has 30 s
+    found = histogram("seconds", values, 0.1, 30.0)
+    assert list(zip(found.labels, found.rows, strict=True))[:2] == [("0 - 2", 3), ("2 - 4", 4)]
+    assert (found.labels[-1], found.rows[-1]) == ("30 +", 2)
+    assert len(found.lines()) == 1 + len(found.rows)
     assert quantiles(Counter({1: 50, 2: 49, 9: 1}), 1) == "least 1, median 2, 95 % below 2, most 9"
     assert quantiles(Counter(), 1) == "no row"
+    assert histogram("seconds", Counter(), 0.1, 30.0).rows == [0]
+
+
+@pytest.mark.parametrize("most", [5, 30, 448])
+def test_bars_are_as_wide_as_the_data_needs(most: int):
+    for last in range(1, 600):
+        found = histogram("label tokens", Counter({last: 1, 0: 2}), 1, most)
+        assert sum(found.rows) == 3
+        assert len(found.rows) <= 21
+        assert found.edges[-1] <= most
+        assert found.rows[-1] == (3 if len(found.rows) == 1 else 1)

@@ -1,13 +1,15 @@
 """Label tokens: a transcript is text and nothing else, and a row that says nonsense is one unusable row."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import WhisperProcessor
 
+from normalizers import get_normalizer
 from whisper_ft.failure import UsageError
-from whisper_ft.labels import TIMESTAMP, LabelEncoder, whisper_language
+from whisper_ft.labels import TIMESTAMP, LabelEncoder, Rewriting, whisper_language
 from whisper_ft.model import load_whisper
 from whisper_ft.window import UnusableError
 
@@ -114,3 +116,24 @@ def test_a_default_that_the_model_does_not_know_is_refused_at_once(
 
 def test_a_language_may_be_given_as_its_token_as_in_older_generation_configs():
     assert whisper_language("<|sv|>") == "sv"
+
+
+def test_a_label_is_rewritten_by_the_normaliser_of_the_rows_own_language(parts: tuple[Any, Any]):
+    model, processor = parts
+    rewriting = Rewriting("golden", get_normalizer)
+    encode = LabelEncoder.of(model, processor.tokenizer, "be", "transcribe", pickle.loads(pickle.dumps(rewriting)))
+    assert encode("Раз’яднаць, СЯМ’Ю!") == encoder(parts)("раз'яднаць сям'ю")
+    assert encode("EU:s mål", "sv") == encoder(parts)("eu:s mål", "sv"), "in Swedish a colon is spelling"
+    with pytest.raises(UnusableError) as emptied:
+        encode("— ?!")
+    assert emptied.value.reason == "empty_label"
+    assert "data.normalizer golden leaves nothing of '— ?!'" in emptied.value.detail
+
+
+def test_what_is_rewritten_is_told_with_examples():
+    rows = [("Так!", "be"), ("так", None), ("?", "be"), (None, "be")]
+    assert Rewriting("golden", get_normalizer).told(rows) == [
+        "data.normalizer golden changes 2 of the first 3 transcripts; nothing is left of 1",
+        "  'Так!' is learned as 'так'",
+        "  '?' is learned as ''",
+    ]

@@ -327,6 +327,20 @@ def test_none_composes_and_counts_spaces_once_but_changes_nothing_else():
     assert get_normalizer("none", "sv")(" A\u030asa,\xa0 «Ja!» ") == "Åsa, «Ja!»"
 
 
+def test_lower_changes_case_alone_and_unpunctuated_all_but_case():
+    text = " «Раз’яднаць», сказаў ЁН: 5 %! "
+    assert get_normalizer("lower", "be")(text) == "«раз’яднаць», сказаў ён: 5 %!"
+    assert get_normalizer("unpunctuated", "be")(text) == "Раз'яднаць сказаў ЁН 5 %"
+    assert get_normalizer("lower", "tr")("ISPARTA, İzmir") == "ısparta, izmir"
+
+
+@pytest.mark.parametrize("row", CASES, ids=lambda row: row["input"][:20])
+def test_golden_is_unpunctuated_in_lower_case(row: dict[str, str]):
+    language = row["language"]
+    unpunctuated, golden = (get_normalizer(name, language)(row["input"]) for name in ("unpunctuated", "golden"))
+    assert get_normalizer("lower", language)(unpunctuated) == golden
+
+
 @pytest.mark.parametrize("name", normalizers.NAMES)
 def test_a_normaliser_survives_pickling(name: str):
     normalize = get_normalizer(name, language="be")
@@ -342,7 +356,7 @@ def test_the_fingerprint_tells_rules_apart_and_nothing_else():
     fingerprint = {code: get_normalizer(language=code).fingerprint for code in PRESETS}
     assert fingerprint["be"] == get_normalizer(language="be-BY").fingerprint
     assert fingerprint["uk"] == fingerprint["be"] != fingerprint["en"]  # same rules
-    assert len({get_normalizer(name, "en").fingerprint for name in normalizers.NAMES}) == 4
+    assert len({get_normalizer(name, "en").fingerprint for name in normalizers.NAMES}) == len(normalizers.NAMES)
     plain = get_normalizer("whisper-english", "en")
     assert plain.fingerprint != get_normalizer("whisper-english", "en", spelling={"colour": "color"}).fingerprint
     code = "from normalizers import get_normalizer; print(get_normalizer(language='be').fingerprint)"
@@ -445,7 +459,7 @@ def test_the_command_names_what_it_was_given_and_what_it_would_take():
         2,
         "",
         "normalizers.py: --name: no normaliser is called 'goldn'; did you mean 'golden'? "
-        "(allowed: none, golden, whisper-basic, whisper-english)\n",
+        "(allowed: none, lower, unpunctuated, golden, whisper-basic, whisper-english)\n",
     )
     assert command("--lang", "be")[::2] == (2, "normalizers.py: unrecognized arguments: --lang be (see --help)\n")
     assert command("--language")[0] == 2

@@ -258,7 +258,20 @@ def test_an_order_without_rows_is_refused():
 
 @pytest.mark.parametrize(
     ("batch_size", "lanes"),
-    [(1, 16), (4, 16), (6, 18), (16, 16), (20, 20), (48, 48), (64, 64), (96, 48), (128, 64), (127, 64)],
+    [
+        (1, 16),
+        (4, 16),
+        (6, 18),
+        (16, 16),
+        (20, 20),
+        (48, 48),
+        (64, 64),
+        (72, 24),
+        (96, 48),
+        (100, 50),
+        (128, 64),
+        (127, 64),
+    ],
 )
 def test_default_lanes_fit_the_batch(batch_size: int, lanes: int):
     assert default_lanes(batch_size) == lanes

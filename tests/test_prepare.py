@@ -8,19 +8,26 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from datasets import Dataset
 
-from tests.conftest import ROOT, START_SECONDS, environment
+from tests.conftest import ROOT, START_SECONDS, Trainer, environment
+from tests.elsewhere import serve
 from whisper_ft.audio import decode
 from whisper_ft.config import Source
+from whisper_ft.failure import DataError
 from whisper_ft.prepare.__main__ import main
+from whisper_ft.prepare.ahead import ReadAhead
 from whisper_ft.sources import Row, open_source
 
 RATE = 22_050  # not the model's
@@ -32,7 +39,7 @@ def rows_of(path: Path) -> list[Row]:
     return [row for chunk in range(len(source.rows)) for row in source.read(chunk)]
 
 
-def arguments(data: Path, out: Path, /, **settings: Any) -> list[str]:
+def arguments(data: Path | str, out: Path, /, **settings: Any) -> list[str]:
     given = {"data.path": data, "out": out} | {name.replace("__", "."): value for name, value in settings.items()}
     return [text for name, value in given.items() for text in (f"--{name}", str(value))]
 
@@ -41,7 +48,7 @@ def arguments(data: Path, out: Path, /, **settings: Any) -> list[str]:
 def prepare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """Exit code and what is said, of the command with these settings."""
 
-    def ended(data: Path, out: Path, /, **settings: Any) -> tuple[int, str]:
+    def ended(data: Path | str, out: Path, /, **settings: Any) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["prepare", *arguments(data, out, **settings)])
         code = main()
         said = capsys.readouterr()
@@ -191,6 +198,39 @@ def test_a_json_file_that_is_one_list_is_read(
     assert rows[1].audio == (recording / "short.mp3").read_bytes()
 
 
+def test_what_training_refuses_for_want_of_random_access_is_prepared_and_then_trained_on(
+    train: Trainer, corpus: Path, tmp_path: Path, prepare: Any
+):
+    clips, listed = rows_of(corpus / "train")[:16], tmp_path / "list.json.gz"
+    for number, clip in enumerate(clips):
+        (tmp_path / f"{number}.audio").write_bytes(clip.audio)
+    content = json.dumps([{"audio": f"{n}.audio", "text": clip.text} for n, clip in enumerate(clips)]).encode()
+    listed.write_bytes(gzip.compress(content))
+    refused = train.end("run", data__path=listed)
+    assert refused.code == 2
+    assert "`python -m whisper_ft.prepare` writes it as parquet" in refused.err
+    assert prepare(listed, tmp_path / "out")[0] == 0
+    trained = train("run", data__path=tmp_path / "out", steps=2, eval__every=0)
+    assert (trained / "final" / "model.safetensors").exists()
+
+
+def test_what_a_python_generator_yields_is_prepared_by_way_of_save_to_disk(
+    corpus: Path, tmp_path: Path, prepare: Any, capsys: pytest.CaptureFixture[str]
+):
+    """The way that --help names."""
+    rows = rows_of(corpus / "test")
+
+    def yielded() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            yield {"audio": {"bytes": row.audio, "path": None}, "sentence": row.text}
+
+    made = Dataset.from_generator(yielded, cache_dir=str(tmp_path / "cache"))
+    made.save_to_disk(tmp_path / "saved")
+    capsys.readouterr()  # its bars
+    assert prepare(tmp_path / "saved", tmp_path / "out")[0] == 0
+    assert [(row.audio, row.text) for row in rows_of(tmp_path / "out")] == [(row.audio, row.text) for row in rows]
+
+
 def test_a_json_list_without_known_columns_is_refused_by_its_own_name(recording: Path, tmp_path: Path, prepare: Any):
     (recording / "list.json").write_text('[{"sound": "one.wav", "text": "a"}]', encoding="utf-8")
     code, said = prepare(recording / "list.json", tmp_path / "out")
@@ -227,6 +267,82 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(corpus: Path, tmp_path:
     assert code == 2, f"half a data set is no source: {said}"
     assert prepare(listed, out, **sizes)[0] == 0
     assert files_of(out) == whole
+
+
+@pytest.mark.parametrize("moment", ["while it starts", "while it writes", "while it cuts"])
+def test_ctrl_c_ends_it_in_one_line_and_the_same_command_goes_on(
+    corpus: Path, recording: Path, tmp_path: Path, prepare: Any, moment: str
+):
+    out, sizes = tmp_path / "out", {"shard_mb": 0.2, "group_mb": 0.1}
+    segments = [{"audio": "long.wav", "text": f"{n}", "offset": n / 1000, "duration": 3.0} for n in range(60)]
+    data = write_lines(recording / "list.jsonl", *segments) if moment == "while it cuts" else corpus / "train"
+    command = [sys.executable, "-m", "whisper_ft.prepare", *arguments(data, out, **sizes)]
+    started = subprocess.Popen(
+        command, cwd=ROOT, env=environment(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + START_SECONDS
+    while not ("pyarrow" in maps(started.pid) if moment == "while it starts" else (out / "shard-00001.part").exists()):
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.0005)
+    started.send_signal(signal.SIGINT)
+    _, err = started.communicate(timeout=START_SECONDS)
+    assert (started.returncode, err) == (75, "stopped; the same command goes on after the last whole shard\n")
+    assert not list(out.glob("*.parquet"))
+    assert prepare(data, out, **sizes)[0] == 0
+    prepare(data, tmp_path / "whole", **sizes)
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def maps(pid: int) -> str:
+    """What a process has loaded."""
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_what_lies_elsewhere_becomes_the_same_bytes(corpus: Path, tmp_path: Path, prepare: Any):
+    table = pa.concat_tables(map(pq.read_table, sorted((corpus / "train").glob("*.parquet"))))
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=7)
+    prepare(tmp_path / "train.parquet", tmp_path / "near", shard_mb=0.5, group_mb=0.1)
+    with serve(tmp_path) as elsewhere:
+        code, _ = prepare(f"{elsewhere.address}/files/train.parquet", tmp_path / "far", shard_mb=0.5, group_mb=0.1)
+    assert code == 0
+    near, far = (
+        {name: content for name, content in files_of(tmp_path / folder).items() if name.endswith(".parquet")}
+        for folder in ("near", "far")
+    )
+    assert len(near) > 1
+    assert near == far
+
+
+class Chunks:
+    """A source of chunks of one size, of one row each; number 3 cannot be read."""
+
+    def __init__(self, size: int) -> None:
+        self.rows = [1] * 20
+        self.read_so_far: list[int] = []
+        self._size = size
+
+    def read(self, chunk: int) -> list[Row]:
+        self.read_so_far.append(chunk)
+        if chunk == 3:
+            raise DataError("number 3")
+        return [Row(str(chunk), bytes(self._size), "")]
+
+
+@pytest.mark.parametrize(("megabytes", "ahead"), [(1, 4), (100, 2), (300, 0)])
+def test_chunks_are_read_ahead_as_far_as_memory_is_bounded(megabytes: int, ahead: int):
+    source: Any = Chunks(megabytes * 1_000_000)
+    with ReadAhead(source) as chunks:
+        assert [row.id for number in (0, 1, 2) for row in chunks.read(number)] == ["0", "1", "2"]
+        with pytest.raises(DataError, match="number 3"):
+            chunks.read(3)
+        assert chunks.read(4)[0].id == "4"
+        deadline = time.monotonic() + START_SECONDS
+        while len(source.read_so_far) < 5 + ahead:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    assert sorted(source.read_so_far) == list(range(5 + ahead)), "each once"
 
 
 def test_what_is_finished_is_left_as_it_is(corpus: Path, tmp_path: Path, prepare: Any):
@@ -268,7 +384,10 @@ def test_a_split_that_others_know_names_the_files(corpus: Path, tmp_path: Path, 
     [
         ({"data.path": "nowhere"}, "--data.path nowhere: there is no such file or folder"),
         ({"data.path": ""}, "--data.path is missing"),
-        ({"out": "{corpus}/test"}, "holds other files"),
+        ({"out": "{corpus}/validation"}, "holds other files"),
+        ({"out": "{corpus}/test"}, "lies in --data.path {corpus}/test, which is read; name a folder elsewhere"),
+        ({"out": "{corpus}/test/new/../out"}, "lies in --data.path"),
+        ({"out": "{here}/link/out"}, "lies in --data.path"),
         ({"out": "{here}/file"}, "is a file, a folder is needed"),
         ({"group_mb": "0"}, "--group_mb must be above 0 and at most 1000"),
         ({"shard_mb": "-1"}, "--shard_mb must be above 0"),
@@ -279,11 +398,14 @@ def test_what_cannot_be_is_refused_in_one_line(
     corpus: Path, tmp_path: Path, prepare: Any, settings: dict[str, str], told: str
 ):
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(corpus / "test")
+    before = sorted(corpus.rglob("*"))
     given = {name: value.format(corpus=corpus, here=tmp_path) for name, value in settings.items()}
     code, said = prepare(corpus / "test", tmp_path / "out", **given)
     assert code == 2
-    assert told in said
+    assert told.format(corpus=corpus) in said
     assert not (tmp_path / "out").exists()
+    assert sorted(corpus.rglob("*")) == before
 
 
 def test_two_do_not_write_to_one_folder(corpus: Path, tmp_path: Path, prepare: Any):

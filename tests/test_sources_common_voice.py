@@ -16,10 +16,12 @@ import soundfile
 
 from whisper_ft.config import Source
 from whisper_ft.failure import DataError, DiskError, RunError, UsageError
-from whisper_ft.sources import archive
-from whisper_ft.sources.archive import Archive, members, unpacked
+from whisper_ft.sources import unpacked as unpacking
+from whisper_ft.sources.archive import Archive
 from whisper_ft.sources.common_voice import open_common_voice
 from whisper_ft.sources.listed import Listed
+from whisper_ft.sources.tar_headers import members
+from whisper_ft.sources.unpacked import unpacked
 from whisper_ft.window import UnusableError
 
 HEADER = "client_id\tpath\tsentence_id\tsentence\tup_votes\taccents\tlocale"
@@ -143,7 +145,7 @@ def test_a_bad_download_is_named_and_leaves_nothing_that_would_be_used(
 
 
 def test_a_bomb_is_not_unpacked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(archive, "MOST_BESIDES", 2**20)
+    monkeypatch.setattr(unpacking, "MOST_BESIDES", 2**20)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(2**24)))
     with pytest.raises(DataError, match=r"unpacks to over .* bytes: not an archive of recordings"):
         unpacked(str(tmp_path / "a.tar.gz"))
@@ -162,8 +164,8 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = packed(corpus, "be.tar.gz")
-    usage = archive.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(archive.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    usage = unpacking.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(DiskError, match=r"10 bytes are free, unpacking .* takes at least"):
         unpacked(str(path), tmp_path / "cache")
 

@@ -2,9 +2,10 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import fsspec
 import numpy as np
 import pytest
 import soundfile
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from tests.elsewhere import Elsewhere, serve
 from whisper_ft.config import Source
 from whisper_ft.failure import DataError, RunError, UsageError
-from whisper_ft.sources import webdataset
+from whisper_ft.sources import samples, webdataset
 from whisper_ft.sources.webdataset import open_webdataset
 
 File = tuple[str, bytes]
@@ -57,8 +60,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def opened(path: Path | str, **settings: str) -> webdataset.WebDataset:
-    return open_webdataset(Source(path=str(path), **settings))
+def opened(path: Path | str, cache: Path | None = None, **settings: str) -> webdataset.WebDataset:
+    return open_webdataset(Source(path=str(path), **settings), cache)
 
 
 def rows_of(path: Path, **settings: str) -> list[Any]:
@@ -185,7 +188,7 @@ def test_the_column_that_is_set_is_the_text_also_where_there_is_another(tmp_path
     [
         ([("b.txt", b"b")], ["missing_audio"], "b"),
         ([("b.flac", FLAC)], [None], ""),
-        ([("b.png", b"b"), ("b.webm", b"b")], ["missing_audio"], ""),
+        ([("b.png", b"b"), ("b.mkv", b"b")], ["missing_audio"], ""),
         ([("b.flac", FLAC), ("b.txt", b"\xff\xfe\x00")], ["bad_label"], ""),
         ([("b.flac", FLAC), ("b.txt", b"x" * (webdataset.MAX_TEXT + 1))], ["bad_label"], ""),
         ([("b.flac", FLAC), ("b.json", b"{")], ["bad_json"], ""),
@@ -228,7 +231,7 @@ def test_of_a_hostile_shard_nothing_outside_is_read_and_nothing_large_is_believe
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(webdataset, "MAX_BYTES", 8000)
+    monkeypatch.setattr(samples, "MAX_BYTES", 8000)
     rows = rows_of(path)
     assert [(row.id, row.problem and row.problem[0]) for row in rows] == [
         ("a.tar#l", "missing_audio"),
@@ -284,3 +287,71 @@ def test_a_shard_that_became_shorter_after_it_was_indexed_is_a_data_error(folder
     path.unlink()
     with pytest.raises(DataError, match=r"a-000\.tar: there is no such file"):
         source.read(0)
+
+
+@pytest.fixture
+def elsewhere(folder: Path) -> Iterator[Elsewhere]:
+    with serve(folder) as where:
+        yield where
+
+
+def test_a_shard_behind_http_is_indexed_once_until_it_changes(elsewhere: Elsewhere, folder: Path, tmp_path: Path):
+    address, index = f"{elsewhere.address}/files/a-000.tar", tmp_path / "run" / "index"
+    first = opened(address, index)
+    assert elsewhere.ranges
+    elsewhere.forget()
+    again = opened(address, index)
+    assert elsewhere.ranges == []
+    assert (again.rows, again.fingerprint()) == (first.rows, first.fingerprint())
+    elsewhere.forget()
+    assert [row.audio for row in again.read(1)] == [FLAC] * 32
+    assert len(elsewhere.ranges) == 1
+    shard(folder / "a-000.tar", *spoken("x", "y", "z"))
+    assert opened(address, index).rows == [3]
+    assert len(list(index.iterdir())) == 2
+
+
+def test_shards_of_this_machine_are_indexed_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = opened(folder, tmp_path / "index")
+    read = list[str]()
+    local_open = LocalFileSystem.open
+
+    def counted(self: LocalFileSystem, path: str, *more: Any, **options: Any) -> Any:
+        read.append(path)
+        return local_open(self, path, *more, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "open", counted)
+    again = opened(folder, tmp_path / "index")
+    assert read == []
+    assert (again.rows, again.fingerprint()) == (first.rows, first.fingerprint())
+    assert again.read(4) == first.read(4)
+
+
+def test_a_shard_that_another_took_the_place_of_is_indexed_again_though_size_and_time_are_the_same(tmp_path: Path):
+    path = shard(tmp_path / "a.tar", *spoken("x", "y"))
+    then = path.stat()
+    assert [row.id for row in opened(path, tmp_path / "index").read(0)] == ["a.tar#x", "a.tar#y"]
+    shard(path, *spoken("1", "2"))
+    os.utime(path, ns=(then.st_atime_ns, then.st_mtime_ns))
+    assert path.stat().st_size == then.st_size
+    assert [row.id for row in opened(path, tmp_path / "index").read(0)] == ["a.tar#1", "a.tar#2"]
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "bit"])
+def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str):
+    path = shard(tmp_path / "a.tar", *spoken("x", "y"))
+    before = opened(path, tmp_path / "index").fingerprint()
+    (kept,) = (tmp_path / "index").iterdir()
+    whole = kept.read_bytes()
+    bit = whole[:100] + bytes([whole[100] ^ 1]) + whole[101:]
+    kept.write_bytes({"empty": b"", "short": whole[:-10], "bit": bit}[damage])
+    assert opened(path, tmp_path / "index").fingerprint() == before
+    assert kept.read_bytes() == whole
+
+
+def test_an_index_made_by_other_rules_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = shard(tmp_path / "a.tar", *spoken("x"), ("y.spx", FLAC), ("y.txt", b"y"))
+    assert opened(path, tmp_path / "index").read(0)[1].problem is not None
+    monkeypatch.setattr(samples, "AUDIO_TYPES", (*samples.AUDIO_TYPES, "spx"))
+    monkeypatch.setattr(samples, "TYPES", (*samples.TYPES, "spx"))
+    assert opened(path, tmp_path / "index").read(0)[1].problem is None

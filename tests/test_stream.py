@@ -13,18 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import WhisperProcessor
 
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Source
 from whisper_ft.failure import DataError, UsageError
+from whisper_ft.hearing import heard
 from whisper_ft.labels import LabelEncoder, whisper_language
 from whisper_ft.model import load_whisper
-from whisper_ft.order import Order, default_lanes
+from whisper_ft.order import Order
+from whisper_ft.share import Share
 from whisper_ft.sources import Row, open_source
-from whisper_ft.stream import Share, Step, TrainStream, WindowReader, heard
+from whisper_ft.stream import Step, TrainStream, WindowReader
 from whisper_ft.window import Unusable, Window
 
 
@@ -74,15 +74,6 @@ def spoken(number: int, **fields: Any) -> Row:
     return Row(**{"id": f"row-{number}", "audio": clip(1.0), "text": f"слова {number}"} | fields)
 
 
-@given(st.integers(1, 70), st.integers(1, 20), st.integers(1, 9))
-def test_every_slot_of_a_batch_belongs_to_one_micro_batch_of_one_rank(size: int, per_device: int, world: int):
-    shares = [Share(size, per_device, rank, world) for rank in range(world)]
-    assert len({share.accumulate for share in shares}) == 1, "every rank makes as many passes"
-    parts = [share.slots(i) for share in shares for i in range(share.accumulate)]
-    assert sorted(slot for part in parts for slot in part) == list(range(size))
-    assert max(len(part) for part in parts) <= per_device
-
-
 def stream(
     source: Any, encode: LabelEncoder, log_mel: LogMel, share: Share, first_step: int = 0, workers: int = 0
 ) -> Any:
@@ -100,8 +91,8 @@ def test_ranks_together_draw_the_batch_that_one_process_draws(
     encode: LabelEncoder, log_mel: LogMel, world: int, per_device: int
 ):
     source = Rows([spoken(i) for i in range(20)])
-    alone = stream(source, encode, log_mel, Share(8, 8, 0, 1))
-    ranks = [stream(source, encode, log_mel, Share(8, per_device, rank, world)) for rank in range(world)]
+    alone = stream(source, encode, log_mel, Share(8, 8, 0, 1, 16))
+    ranks = [stream(source, encode, log_mel, Share(8, per_device, rank, world, 16)) for rank in range(world)]
     for _ in range(4):
         together = [ids(rank.draw()) for rank in ranks]
         whole = ids(alone.draw())
@@ -114,14 +105,14 @@ def test_a_stream_that_starts_later_goes_on_as_if_it_had_started_at_zero(
 ):
     source = Rows([spoken(i) for i in range(20)])
     order = Order(source.rows, seed=7, lanes=16, window=2)
-    drawn = ids(stream(source, encode, log_mel, Share(8, 8, 0, 1), first_step).draw())
+    drawn = ids(stream(source, encode, log_mel, Share(8, 8, 0, 1, 16), first_step).draw())
     places = [order.locate(first_step * 8 + slot) for slot in range(8)]
     assert drawn == [source.row_id(place.chunk, place.row) for place in places]
 
 
 def test_workers_hand_over_the_same_windows_in_the_same_slots(corpus: Path, encode: LabelEncoder, log_mel: LogMel):
     source = open_source(Source(path=str(corpus / "train")))
-    share = Share(7, 3, 0, 1)
+    share = Share(7, 3, 0, 1, 16)
     inline = stream(source, encode, log_mel, share, first_step=2)
     in_workers = stream(source, encode, log_mel, share, first_step=2, workers=2)
     for _ in range(3):
@@ -159,7 +150,7 @@ def test_a_row_group_that_cannot_be_read_is_one_line_and_a_data_error(
     damaged: Path, encode: LabelEncoder, log_mel: LogMel, workers: int
 ):
     source = open_source(Source(path=str(damaged)))
-    error = failure(stream(source, encode, log_mel, Share(8, 8, 0, 1), workers=workers))
+    error = failure(stream(source, encode, log_mel, Share(8, 8, 0, 1, 16), workers=workers))
     assert type(error) is DataError
     assert str(error).startswith(f"{damaged}: row group 5 cannot be read: ")
     assert str(error).isprintable()
@@ -171,7 +162,7 @@ def test_any_other_error_of_a_worker_keeps_type_and_message_and_shows_where_it_w
     source = Rows([spoken(i) for i in range(8)])
     source.rows = [4, 5]  # one more than there are: a bug, and no fault of the data
     inline, of_worker = (
-        failure(stream(source, encode, log_mel, Share(8, 8, 0, 1), workers=workers)) for workers in (0, 2)
+        failure(stream(source, encode, log_mel, Share(8, 8, 0, 1, 16), workers=workers)) for workers in (0, 2)
     )
     assert type(of_worker) is type(inline) is IndexError
     assert str(of_worker) == str(inline)
@@ -211,7 +202,7 @@ def test_an_unusable_row_leaves_its_slot_empty_and_moves_no_other(encode: LabelE
     bad = [*good]
     bad[3] = spoken(3, audio=b"not audio")
     bad[9] = spoken(9, text="  ")
-    share = Share(16, 4, 0, 1)
+    share = Share(16, 4, 0, 1, 16)
     whole, holed = stream(Rows(good), encode, log_mel, share).draw(), stream(Rows(bad), encode, log_mel, share).draw()
     assert {(row.id, row.reason) for row in holed.unusable} == {("row-3", "decode_error"), ("row-9", "empty_label")}
     assert ids(holed) == [name for name in ids(whole) if name not in ("row-3", "row-9")]
@@ -243,34 +234,10 @@ def test_each_unusable_row_has_a_reason(encode: LabelEncoder, log_mel: LogMel, f
 
 def test_a_chunk_is_read_once_while_its_lane_is_in_it(encode: LabelEncoder, log_mel: LogMel):
     source = Rows([spoken(i) for i in range(32)])
-    one_epoch = stream(source, encode, log_mel, Share(8, 8, 0, 1))
+    one_epoch = stream(source, encode, log_mel, Share(8, 8, 0, 1, 16))
     for _ in range(4):
         one_epoch.draw()
     assert sorted(source.reads) == list(range(8))
-
-
-@pytest.mark.parametrize(
-    ("size", "per_device", "world", "readers", "few"),
-    [(16, 16, 1, 1, 16), (16, 16, 1, 4, 4), (32, 8, 2, 2, 8), (32, 8, 4, 2, 4), (12, 5, 1, 2, 14), (18, 4, 3, 2, 3)],
-)
-def test_each_reader_keeps_the_chunks_of_its_own_lanes_and_reads_each_about_once(
-    encode: LabelEncoder, log_mel: LogMel, size: int, per_device: int, world: int, readers: int, few: int
-):
-    """More ranks and workers need less memory each, as they share the lanes; uneven slices share less evenly."""
-    lanes, window, chunk = default_lanes(size), 2, 4
-    share = Share(size, per_device, 0, world)
-    assert share.lanes_read(lanes, readers) == few
-    source = Rows([Row(f"{i}", b"", "") for i in range(chunk * 3 * lanes * 4)], chunk)
-    order = Order(source.rows, seed=1, lanes=lanes, window=window)
-    for reader in range(readers):
-        source.reads.clear()
-        cache = WindowReader(source, log_mel, encode, cached_chunks=few * (window + 1))
-        slots = [slot for i in range(share.accumulate) for slot in share.slots(i)[reader::readers]]
-        for step in range(len(source.rows) * chunk // size):
-            for slot in slots:
-                place = order.locate(step * size + slot)
-                cache.row(place.chunk, place.row)
-        assert len(source.reads) <= len(set(source.reads)) + few, "again only where a lane ends within a chunk"
 
 
 def test_a_cache_keeps_to_its_bytes_and_gives_the_same_rows(encode: LabelEncoder, log_mel: LogMel):
@@ -281,33 +248,6 @@ def test_a_cache_keeps_to_its_bytes_and_gives_the_same_rows(encode: LabelEncoder
         assert cache.row(chunk, row).id == f"{4 * chunk + row}"
         assert sum(len(one.audio) for rows in cache._chunks.values() for one in rows) <= 13_000
     assert len(source.reads) > 10, "chunks that had to go were read again"
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 5])
-def test_an_evaluation_set_is_heard_whole_and_each_row_once(log_mel: LogMel, world: int):
-    source = Rows([spoken(i) for i in range(13)])
-    parts = [list(heard(source, log_mel, rank, world)) for rank in range(world)]
-    assert [utterance.index for part in parts for utterance in part] == list(range(13))
-    assert [utterance.row.id for part in parts for utterance in part] == [f"row-{i}" for i in range(13)]
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_evaluation_drops_nothing_that_training_could_not_use(log_mel: LogMel):
-    rows = [spoken(0), spoken(1, audio=b"not audio"), spoken(2, audio=clip(6.0)), spoken(3, text="")]
-    heard_rows = list(heard(Rows(rows), log_mel, 0, 1))
-    assert [utterance.problem for utterance in heard_rows] == [None, "decode_error", "too_long", None]
-    assert [round(utterance.seconds) for utterance in heard_rows] == [1, 0, 6, 1]
-
-
-def test_evaluation_hears_the_beginning_of_a_clip_of_hours(log_mel: LogMel):
-    samples = np.zeros(2 * 3600 * 8000, dtype=np.int16)
-    samples[::50] = 3000
-    file = io.BytesIO()
-    soundfile.write(file, samples, 8000, format="FLAC")
-    (utterance,) = heard(Rows([spoken(0, audio=file.getvalue())]), log_mel, 0, 1)
-    assert (utterance.problem, utterance.seconds) == ("too_long", 7200.0)
-    silence = log_mel(np.zeros(0, dtype=np.float32))
-    assert not torch.equal(utterance.features, silence), "not the silence that stands for what cannot be decoded"
 
 
 def test_labels_carry_the_prompt_of_the_rows_own_language_and_task(parts: Any, encode: LabelEncoder):

@@ -1,18 +1,22 @@
 """The ways a run can end early: each has one line for the user and a documented exit code.
 
 0 finished, 1 a bug of ours, 2 usage or configuration, 3 resume refused, 4 data, 5 non-finite, 6 disk, 7 locked,
-75 preempted and saved (`EX_TEMPFAIL` of sysexits.h: run the same command again). launch.sh hands the code on; plain
-`accelerate launch` and `torchrun` make 1 of each, so `status.json` carries it too.
+8 a score worse than allowed, 75 preempted and saved (`EX_TEMPFAIL` of sysexits.h: run the same command again), 130 a
+small program with nothing to save was stopped by Ctrl-C. launch.sh hands the code on; plain `accelerate launch` and
+`torchrun` make 1 of each, so `status.json` carries it too.
 """
 
+import argparse
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 FINISHED = 0
 PREEMPTED = 75
+INTERRUPTED = 130  # what a shell makes of SIGINT
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 """What asks a run to save and end: a scheduler, a person, Slurm's warning, a terminal that was closed."""
@@ -64,10 +68,24 @@ class LostRankError(RunError):
     """Another process of the run ended without a message: killed, most likely."""
 
 
+class ScoreError(RunError):
+    """An error rate above what was allowed (`--fail_above` of evaluate.py)."""
+
+    exit_code = 8
+
+
 class LockedError(RunError):
     """Another process is using the run directory."""
 
     exit_code = 7
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that complains in one line, as the rest of the project does."""
+
+    def error(self, message: str) -> NoReturn:
+        """UsageError; `--help` has the rest."""
+        raise UsageError(one_line(message))
 
 
 @contextmanager
@@ -84,13 +102,35 @@ def one_line(said: object) -> str:
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(said)).split())
 
 
-def exit_code_of(program: Callable[[], None]) -> int:
-    """Run a small program: 0, or the code of a RunError, whose line is printed. It prints to standard output."""
+@contextmanager
+def interrupt_held() -> Iterator[None]:
+    """Ctrl-C is raised when the block ends, not inside of it. In the main thread only.
+
+    soundfile reads bytes by calls back into Python: what is raised there is printed, lost, and taken for a bad file.
+    """
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if asked:
+            raise KeyboardInterrupt
+
+
+def exit_code_of(program: Callable[[], None], stopped: str = "stopped", code: int = INTERRUPTED) -> int:
+    """Run a small program: 0, or the code of a RunError, whose line is printed. It prints to standard output.
+
+    `stopped` is what to say of Ctrl-C, and `code` what to end with then.
+    """
     try:
         program()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has what it wanted; the interpreter would complain once more when it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return code
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,6 +1,7 @@
 """Transcripts to the tokens that the decoder learns to write."""
 
 import re
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
@@ -25,6 +26,40 @@ def whisper_language(language: str) -> str:
     raise UsageError(f"language {language!r}: not one of Whisper's, such as be, sv, as, en, Belarusian")
 
 
+class Rewriting:
+    """What becomes of a transcript before it is learned: a normaliser by name, for the language of the row.
+
+    `get_normalizer(name, language)` gives it; ValueError for a name that it does not know.
+    """
+
+    def __init__(self, name: str, get_normalizer: Callable[[str, str | None], Callable[[str], str]]) -> None:
+        self.name = name
+        self._get_normalizer = get_normalizer
+        self._of_language: dict[str | None, Callable[[str], str]] = {None: get_normalizer(name, None)}
+
+    @classmethod
+    def named(cls, name: str, get_normalizer: Callable[..., Callable[[str], str]]) -> Self | None:
+        """That of `data.normalizer`; None for `keep`, which leaves transcripts as they are to the byte."""
+        return None if name == "keep" else cls(name, get_normalizer)
+
+    def __call__(self, text: str, language: str | None) -> str:
+        """The text as it is to be written."""
+        if language not in self._of_language:
+            self._of_language[language] = self._get_normalizer(self.name, language)
+        return self._of_language[language](text)
+
+    def told(self, rows: Iterable[tuple[object, str | None]], shown: int = 3) -> list[str]:
+        """For people: how many of some (transcript, language) it changes, and the first of them before and after."""
+        texts = [(text, language) for text, language in rows if text_problem(text) is None]
+        changed = [(text, new) for text, language in texts if (new := self(str(text), language)) != text]
+        empty = sum(not new for _, new in changed)
+        emptied = f"; nothing is left of {empty}" if empty else ""
+        return [
+            f"data.normalizer {self.name} changes {len(changed)} of the first {len(texts)} transcripts{emptied}",
+            *(f"  {text!r} is learned as {new!r}" for text, new in changed[:shown]),
+        ]
+
+
 class LabelEncoder:
     """Text to `<|startoftranscript|><|language|><|task|><|notimestamps|>text<|endoftext|>`.
 
@@ -37,9 +72,16 @@ class LabelEncoder:
     """
 
     def __init__(
-        self, tokenizer: Any, generation_config: Any, max_tokens: int, language: str | None, task: str
+        self,
+        tokenizer: Any,
+        generation_config: Any,
+        max_tokens: int,
+        language: str | None,
+        task: str,
+        rewrite: Rewriting | None = None,
     ) -> None:
         self.max_tokens = max_tokens
+        self._rewrite = rewrite
         self._tokenizer = tokenizer
         self.start: int = generation_config.decoder_start_token_id
         self._end: int = tokenizer.eos_token_id
@@ -57,17 +99,22 @@ class LabelEncoder:
             raise UsageError(unknown.detail) from unknown
 
     @classmethod
-    def of(cls, model: Any, tokenizer: Any, language: str | None, task: str) -> Self:
+    def of(cls, model: Any, tokenizer: Any, language: str | None, task: str, rewrite: Rewriting | None = None) -> Self:
         """The encoder of a loaded model; `language` None takes the one it was fine-tuned for or the only one it has."""
         generation = model.generation_config
         only = None if generation.is_multilingual else "en"
         language = language or getattr(generation, "language", None) or only
-        return cls(tokenizer, generation, model.config.max_target_positions, language, task)
+        return cls(tokenizer, generation, model.config.max_target_positions, language, task, rewrite)
 
     @property
     def is_multilingual(self) -> bool:
         """False for the English-only models."""
         return bool(self._languages and self._tasks)
+
+    @property
+    def languages(self) -> dict[int, str]:
+        """Code of each language that the model has a token for, by the token."""
+        return {token: name.strip("<|>") for name, token in (self._languages or {}).items()}
 
     def prompt(self, language: object = None, task: object = None) -> list[int]:
         """Tokens before the text; None takes the defaults given above.
@@ -126,7 +173,14 @@ class LabelEncoder:
         text = str(text).strip()
         if not text:
             raise UnusableError("empty_label", "the transcript is empty")
-        tokens = [*self.prompt(language, task), *self._plain(text), self._end]
+        prompt = self.prompt(language, task)
+        if self._rewrite is not None:
+            written, text = text, self._rewrite(text, self.language if _is_blank(language) else str(language))
+            if not text:
+                raise UnusableError(
+                    "empty_label", f"data.normalizer {self._rewrite.name} leaves nothing of {written!r}"
+                )
+        tokens = [*prompt, *self._plain(text), self._end]
         # The decoder reads all but the last token and predicts all but the first.
         if len(tokens) - 1 > self.max_tokens:
             raise UnusableError("label_too_long", f"{len(tokens) - 1} label tokens, the decoder has {self.max_tokens}")

@@ -6,14 +6,14 @@ The held-out side is indexed once, as hashes and ids; the training side streams 
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from whisper_ft.audio import Waveform
-from whisper_ft.sources import Row
+from whisper_ft.sources import Row, Source
 
 Kind = Literal["audio", "pcm", "name", "name_only", "sentence", "speaker"]
 Keys = dict[Kind, bytes]
@@ -131,6 +131,34 @@ def compare(train: Iterable[Row], heldout: Iterable[Row], hear: Hear | None = No
     for row in train:
         comparison.add(row, keys_of(row, hear(row) if hear else None))
     return comparison.result()
+
+
+def shared_by_index(train: Source, heldout: Source) -> str:
+    """What a look at the two indexes alone tells is in both, in a line; "" if nothing: file names and whole tables.
+
+    Reads no row. A row of a table has no name, only its number, but a table that is in both has the same row groups.
+    """
+    names = dict(_named_rows(heldout))
+    found = [(row, names[name]) for name, row in (_named_rows(train) if names else ()) if name in names]
+    tables = _tables(heldout.fingerprint())
+    found += [(table, tables[groups]) for groups, table in _tables(train.fingerprint()).items() if groups in tables]
+    if not found:
+        return ""
+    return f"{len(found):,} file names or tables are in both, such as {found[0][0]} and {found[0][1]}"
+
+
+def _named_rows(source: Source) -> Iterator[tuple[str, str]]:
+    """File name and id of the rows that have one."""
+    for chunk, rows in enumerate(source.rows):
+        if rows and name_of(source.row_id(chunk, 0)) is not None:
+            ids = (source.row_id(chunk, row) for row in range(rows))
+            yield from ((name, row_id) for row_id in ids if (name := name_of(row_id)))
+
+
+def _tables(fingerprint: Mapping[str, Any]) -> dict[tuple[int, str], str]:
+    """Rows and digest of the row groups of each table, where the fingerprint has them."""
+    each = [part.get("each", {}) for part in fingerprint.get("sources", [fingerprint])]
+    return {(rows, digest): name for tables in each for name, (rows, digest) in tables.items() if rows}
 
 
 def keys_of(row: Row, waveform: Waveform | None = None) -> Keys:

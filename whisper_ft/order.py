@@ -16,8 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from whisper_ft.rng import permutation
+from whisper_ft.share import unevenness
 
 ORDER_VERSION = 1  # recorded in checkpoints; raise it whenever a position would come out differently
+
+USUAL_WORLDS = (2, 3, 4, 8)  # processes
 
 MAX_WEIGHT_ERROR = 0.1  # of a source's share, by rounding to whole lanes
 
@@ -164,10 +167,15 @@ def _spread(lanes_of: Sequence[int]) -> list[int]:
 
 
 def default_lanes(batch_size: int) -> int:
-    """Lanes for a global batch: as many, within 16 to 64, and dividing or being divided by it.
+    """Lanes for a global batch: 16 to 64, dividing or being divided by it, so that no two readers share a chunk.
 
-    Then each slot of a batch stays in one lane, and no two readers share a chunk. Never taken from the machine.
+    Of those that divide it the one that usual numbers of processes can share most evenly, and of equal ones the most.
+    Never taken from the machine.
     """
     if batch_size <= 16:
         return batch_size * -(-16 // batch_size)
-    return max((lanes for lanes in range(16, 65) if batch_size % lanes == 0), default=64)
+
+    def worst(lanes: int) -> float:
+        return max(unevenness(batch_size, lanes, world) for world in USUAL_WORLDS)
+
+    return min((n for n in range(16, 65) if batch_size % n == 0), key=lambda n: (worst(n), -n), default=64)

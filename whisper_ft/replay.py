@@ -4,26 +4,17 @@ Update N is counted from 0: it is what a run at checkpoint step-N trains on next
 metrics.jsonl reports. One JSON line for each slot of the global batch, in order.
 """
 
-import argparse
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-from whisper_ft.commandline import from_plain, load, refuse_missing_data, saved_config
+from whisper_ft.checkpoint import newest_trainer
+from whisper_ft.commandline import from_plain, load, refuse_missing_data
 from whisper_ft.config import Config
-from whisper_ft.failure import UsageError, exit_code_of
+from whisper_ft.failure import Parser, UsageError, exit_code_of
 from whisper_ft.order import default_lanes
-from whisper_ft.sources import open_mix
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser that complains in one line, as the rest of the project does."""
-
-    def error(self, message: str) -> NoReturn:
-        """UsageError; `--help` has the rest."""
-        raise UsageError(message)
+from whisper_ft.sources import open_mix, pinned_mix
 
 
 def replay(config: Config, step: int) -> list[dict[str, object]]:
@@ -43,9 +34,9 @@ def replay(config: Config, step: int) -> list[dict[str, object]]:
 
 def configuration(run_dir: Path, data_path: str | None) -> Config:
     """What a run trains on; `data_path` in place of the recorded one. UsageError where no run or no data is found."""
-    saved = run_dir / "config.yaml"
-    if plain := saved_config(run_dir):
-        config = from_plain(Config, plain)
+    saved, trainer = run_dir / "config.yaml", newest_trainer(run_dir / "checkpoints")
+    if trainer is not None:
+        config = from_plain(Config, trainer["config"])
     elif saved.exists():
         config = load(Config, ["--config", str(saved)])
     else:
@@ -60,7 +51,9 @@ def configuration(run_dir: Path, data_path: str | None) -> Config:
         raise UsageError(
             f"{error} from {Path.cwd()}; replay where the run was started, or say where the data is: --data.path PATH"
         ) from error
-    return config
+    if trainer is None:
+        return config
+    return replace(config, data=pinned_mix(config.data, trainer["config"]["data"], trainer["data"]))
 
 
 def main() -> int:

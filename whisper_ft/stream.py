@@ -6,61 +6,30 @@ a stream that starts at a step is a function of that step.
 
 import math
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
+import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from whisper_ft.audio import LogMel, decode, decode_beginning
+from whisper_ft.audio import LogMel, decode
+from whisper_ft.augment import SpecAugment
 from whisper_ft.failure import STOP_SIGNALS
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.order import Mixture, Order
+from whisper_ft.share import Share
 from whisper_ft.sources import Row, Source
 from whisper_ft.window import Unusable, UnusableError, Window
 
 Batch = TypeVar("Batch")
-
-
-@dataclass(frozen=True)
-class Share:
-    """Which slots of a global batch are this process's: slot s of the batch goes to rank s % world."""
-
-    batch_size: int  # global
-    per_device: int
-    rank: int
-    world: int
-
-    @property
-    def accumulate(self) -> int:
-        """Micro-batches per step: the same on every rank, also where the slots do not divide evenly."""
-        return -(-self.batch_size // (self.world * self.per_device))
-
-    def slots(self, micro_batch: int) -> range:
-        """This rank's slots in one micro-batch; at the end of an uneven batch there may be none."""
-        mine = range(self.rank, self.batch_size, self.world)
-        return mine[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
-
-    def lanes_read(self, lanes: int, readers: int) -> int:
-        """Most lanes that one of this rank's `readers` is ever in: its cache has to hold a window of each.
-
-        Reader r takes every `readers`-th slot of a micro-batch, and position p is of lane p % lanes.
-        """
-        steps = range(lanes // math.gcd(lanes, self.batch_size))  # then slots and lanes meet as at the start
-
-        def lanes_of(reader: int) -> set[int]:
-            slots = [slot for i in range(self.accumulate) for slot in self.slots(i)[reader::readers]]
-            return {(step * self.batch_size + slot) % lanes for step in steps for slot in slots}
-
-        return max(len(lanes_of(reader)) for reader in range(readers))
 
 
 class WindowReader:
@@ -76,8 +45,9 @@ class WindowReader:
         encode: LabelEncoder,
         cached_chunks: int,
         cached_bytes: float = math.inf,
+        augment: SpecAugment | None = None,
     ) -> None:
-        self._source, self._log_mel, self._encode = source, log_mel, encode
+        self._source, self._log_mel, self._encode, self._augment = source, log_mel, encode, augment
         self._cached_chunks, self._cached_bytes = cached_chunks, cached_bytes
         self._chunks: OrderedDict[int, Sequence[Row]] = OrderedDict()
         self._bytes: dict[int, int] = {}  # of each chunk here
@@ -101,8 +71,8 @@ class WindowReader:
             gone, _ = self._chunks.popitem(last=False)
             del self._bytes[gone]
 
-    def window(self, chunk: int, row: int) -> Window | Unusable:
-        """The model's input and target for one row, or why there is none."""
+    def window(self, chunk: int, row: int, epoch: int = 0) -> Window | Unusable:
+        """The model's input and target for one row, or why there is none; augmented as it is in this epoch."""
         utterance = self.row(chunk, row)
         try:
             if utterance.problem:
@@ -114,7 +84,10 @@ class WindowReader:
                 raise UnusableError("silent", "every sample is zero, but there is a transcript")
         except UnusableError as unusable:
             return Unusable(utterance.id, unusable.reason, unusable.detail)
-        return Window(self._log_mel(waveform), tokens, (utterance.id,))
+        features = self._log_mel(waveform)
+        if self._augment is not None:
+            features = self._augment(features, len(waveform) / rate, epoch, chunk, row)
+        return Window(features, tokens, (utterance.id,))
 
 
 class _Slots(IterableDataset[list[Window | Unusable] | Exception]):
@@ -140,14 +113,15 @@ class _Slots(IterableDataset[list[Window | Unusable] | Exception]):
         step = self._first_step
         while True:
             for micro_batch in range(self._share.accumulate):
-                slots = self._share.slots(micro_batch)[number::workers]
-                positions = [step * self._share.batch_size + slot for slot in slots]
+                slots = self._share.slots(micro_batch)
+                mine = [slot for slot in slots if self._share.reader(slot, workers) == number]
+                positions = [step * self._share.batch_size + slot for slot in mine]
                 yield [self._window(p) for p in positions if self._end is None or p < self._end]
             step += 1
 
     def _window(self, position: int) -> Window | Unusable:
         place = self._order.locate(position)
-        return self._reader.window(place.chunk, place.row)
+        return self._reader.window(place.chunk, place.row, place.epoch)
 
 
 @dataclass(frozen=True)
@@ -173,8 +147,8 @@ class Totals(NamedTuple):
 class TrainStream(Generic[Batch]):
     """The steps of a run from `first_step` on, one at a time; slots from position `end` on are empty.
 
-    With n workers each prepares every n-th slot of a micro-batch, so n parts make one; DataLoader hands them over in
-    turn. Their windows are then put back into the order of the slots.
+    With n workers each prepares its part of a micro-batch, so n parts make one; DataLoader hands them over in turn.
+    Their windows are then put back into the order of the slots.
     """
 
     def __init__(
@@ -190,7 +164,7 @@ class TrainStream(Generic[Batch]):
         prefetch: int = 4,
     ) -> None:
         self._collate, self._share, self._workers = collate, share, max(workers, 1)
-        self._step, self._rows = first_step, order.total
+        self._step, self._rows, self._end = first_step, order.total, end
         options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
         if workers:
             # Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit. The server
@@ -198,22 +172,26 @@ class TrainStream(Generic[Batch]):
             context = multiprocessing.get_context("forkserver")
             loaded = [name for name in sys.modules if name.startswith("whisper_ft.")]
             context.set_forkserver_preload(loaded)
-            options |= {"multiprocessing_context": context, "prefetch_factor": prefetch, "worker_init_fn": _deafen}
+            options |= {"multiprocessing_context": context, "prefetch_factor": prefetch, "worker_init_fn": _begin}
         self._loader = DataLoader(_Slots(reader, order, share, first_step, end), **options)
         self._parts: Iterator[list[Window | Unusable] | Exception] | None = None
 
     def draw(self) -> Step[Batch]:
         """This rank's micro-batches of the next step; raises what a worker met while it prepared them."""
-        micro_batches, unusable, utterances, unusable_rows = [], [], 0, 0
+        micro_batches, unusable, utterances, unusable_rows = [], list[Unusable](), 0, 0
         first = self._step * self._share.batch_size  # position of slot 0
         for i in range(self._share.accumulate):
-            slots = _interleave([self._part() for _ in range(self._workers)])
-            first_pass = [first + slot < self._rows for slot in self._share.slots(i)]
-            unusable_rows += sum(
-                isinstance(slot, Unusable) for slot, is_first in zip(slots, first_pass, strict=False) if is_first
-            )
-            windows = [slot for slot in slots if isinstance(slot, Window)]
-            unusable += [slot for slot in slots if isinstance(slot, Unusable)]
+            parts = [iter(self._part()) for _ in range(self._workers)]
+            windows = []
+            for slot in self._share.slots(i):
+                if self._end is not None and first + slot >= self._end:
+                    break
+                found = next(parts[self._share.reader(slot, self._workers)])
+                if isinstance(found, Window):
+                    windows.append(found)
+                else:
+                    unusable.append(found)
+                    unusable_rows += first + slot < self._rows
             utterances += sum(len(window.utterances) for window in windows)
             micro_batches.append(self._collate(windows))
         self._step += 1
@@ -237,13 +215,26 @@ class TrainStream(Generic[Batch]):
         self._parts = None
 
 
-def _deafen(_: int = 0) -> None:
-    """Make a worker ignore what asks a run to stop: the terminal and Slurm ask every process of it.
+def _begin(_: int = 0) -> None:
+    """Make a worker ignore what asks a run to stop, and end when its run is gone.
 
-    That is the loop's to hear: it finishes the step and saves, and needs its workers for that.
+    A terminal and Slurm signal every process of a run, but that is the loop's to hear: it finishes the step and saves,
+    and needs its workers for that.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_run, daemon=True).start()
+
+
+def _end_with_run() -> None:
+    """Wait for the end of the process that reads from this worker, however it comes, and end then.
+
+    What DataLoader watches is the parent: here the server, which lives as long as any of its workers.
+    """
+    run = multiprocessing.parent_process()
+    assert run is not None
+    connection.wait([run.sentinel])
+    os._exit(1)
 
 
 def _start_worker_server() -> None:
@@ -274,52 +265,3 @@ def _portable(error: Exception, worker: int) -> Exception:
         portable = RuntimeError(f"{type(error).__name__}: {error}")
     portable.add_note(f"In data worker {worker}:\n{trace}")
     return portable
-
-
-def _interleave(parts: Sequence[Sequence[Window | Unusable]]) -> list[Window | Unusable]:
-    """Undo `slots[worker::workers]`."""
-    return [part[i] for i in range(len(parts[0])) for part in parts if i < len(part)]
-
-
-@dataclass(frozen=True)
-class Heard:
-    """One utterance to transcribe; never left out: where it has a problem, the features are what could be heard."""
-
-    index: int  # position in the set, counted over all ranks
-    row: Row
-    features: torch.Tensor  # [M, T]
-    seconds: float
-    language: str | None
-    problem: str | None
-
-
-def utterances_of(source: Source, max_utterances: int | None) -> int:
-    """How many utterances of a set are to be transcribed, over all ranks."""
-    return min(sum(source.rows), max_utterances or sum(source.rows))
-
-
-def heard(source: Source, log_mel: LogMel, rank: int, world: int, max_utterances: int | None = None) -> Iterator[Heard]:
-    """This rank's contiguous part of a set, in order, each row exactly once over the ranks."""
-    total = utterances_of(source, max_utterances)
-    begin, end = rank * total // world, (rank + 1) * total // world
-    index = 0
-    for chunk, rows in enumerate(source.rows):
-        if index + rows > begin and index < end:
-            for offset, row in islice(enumerate(source.read(chunk)), max(begin - index, 0), end - index):
-                yield _hear(index + offset, row, log_mel)
-        index += rows
-
-
-def _hear(index: int, row: Row, log_mel: LogMel) -> Heard:
-    """Features of a row; of silence, with the reason, when it cannot be decoded, and of its beginning when too long."""
-    problem = None
-    try:
-        if row.problem:
-            raise UnusableError(*row.problem)
-        rate, window = log_mel.sample_rate, log_mel.window_seconds
-        waveform, seconds = decode_beginning(row.audio, rate, window, row.offset, row.duration)
-        if seconds > log_mel.window_seconds:
-            problem = "too_long"
-    except UnusableError as unusable:
-        waveform, seconds, problem = torch.zeros(0).numpy(), 0.0, unusable.reason
-    return Heard(index, row, log_mel(waveform), seconds, row.language, problem)

@@ -1,88 +1,22 @@
 """Look through the data before any GPU time: `python -m whisper_ft.doctor --config FILE [settings as for train.py]`."""
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from rich.console import Console
-from rich.progress import Progress, TaskID
-
-from whisper_ft.commandline import load, refuse_missing, refuse_missing_data, refuse_missing_model
-from whisper_ft.config import Config
-from whisper_ft.doctor.examination import Examination, examine
-from whisper_ft.doctor.page import write_page
-from whisper_ft.doctor.spelling import shown, visible
-from whisper_ft.failure import DataError, UsageError, exit_code_of
-from whisper_ft.model import quiet_libraries
-
-CLEAR = "nothing stands in the way"
-
-
-def arguments_of(argv: Sequence[str]) -> tuple[argparse.Namespace, Config]:
-    """What is asked of the doctor, and the configuration that train.py would be given. UsageError for neither."""
-    parser = argparse.ArgumentParser(
-        prog="python -m whisper_ft.doctor",
-        description=f"{__doc__} All other arguments are settings of a run, as for train.py.",
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument("--max_rows", type=int, metavar="N", help="look at the first N training rows only")
-    parser.add_argument(
-        "--leakage",
-        choices=("fast", "full", "none"),
-        default="fast",
-        help="what to compare with the held-out set: names, bytes, sentences, speakers; full: the decoded sound too",
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also write DIR/doctor.html")
-    parser.add_argument("--fail", action="store_true", help="exit code 4 if anything stands in the way")
-    try:
-        own, settings = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise UsageError(f"--{(error.argument_name or '').lstrip('-')}: {error.message}") from error
-    if own.max_rows is not None and own.max_rows < 1:
-        raise UsageError(f"--max_rows must be at least 1, got {own.max_rows}")
-    if own.out is not None and own.out.exists() and not own.out.is_dir():
-        raise UsageError(f"--out {own.out}: is a file, a folder is needed")
-    config = load(Config, settings, "python -m whisper_ft.doctor")
-    refuse_missing_data(config.data)
-    if config.eval.path:
-        refuse_missing("eval.path", config.eval.path)
-    refuse_missing_model("model.name", config.model.name)
-    return own, config
-
-
-def visit(own: argparse.Namespace, config: Config) -> Examination:
-    """Look through the data with a bar on the screen."""
-    console, tasks = Console(stderr=True), dict[str, TaskID]()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-
-        def show(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = progress.add_task(what, total=total)
-            progress.update(tasks[what], completed=done)
-
-        return examine(config, own.max_rows, own.leakage, show)
+from whisper_ft.failure import exit_code_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what was found. Exit codes as those of a run; 4 also for findings, with --fail."""
+    """Print what was found. Exit codes as those of a run; 4 also for findings, with --fail; 130 after Ctrl-C."""
 
-    def told_all() -> None:
-        own, config = arguments_of(sys.argv[1:] if argv is None else argv)
-        quiet_libraries()
-        told = visit(own, config)
-        end = told.findings or [CLEAR]
-        for title, lines in told.sections.items():
-            print(f"\n{title}", *(f"  {visible(line)}" for line in lines), sep="\n")
-        if own.out:
-            title = f"Data of {config.data.path or f'{len(config.data.sources)} sources'}"
-            print(f"\nwritten: {write_page(own.out, shown(title), told, end)}")
-        print("", *map(visible, end), sep="\n", flush=True)
-        if own.fail and told.findings:
-            raise DataError(f"{len(told.findings)} findings stand in the way, as --fail asks")
+    def program() -> None:
+        # Here, for they bring torch, and with it seconds in which people press Ctrl-C.
+        from normalizers import get_normalizer
+        from whisper_ft.doctor.command import consult
 
-    return exit_code_of(told_all)
+        consult(sys.argv[1:] if argv is None else argv, get_normalizer)
+
+    return exit_code_of(program)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """The beginning of the first batch, as the model gets it, turned back into text."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Config
+from whisper_ft.doctor.block import Block, Collated, Position
 from whisper_ft.doctor.spelling import shown
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.order import Mixture
@@ -12,13 +14,13 @@ from whisper_ft.sources import Source
 from whisper_ft.stream import WindowReader
 from whisper_ft.window import Window
 
-WINDOWS = 3  # of a batch: each is several lines
+WINDOWS = 3  # of a batch: each is several lines, and of most sources in another chunk
 IGNORE = -100  # the collator's mask, and that of torch's cross_entropy
 
 
-def batch_lines(
+def first_batch(
     config: Config, source: Source, order: Mixture, encode: LabelEncoder, log_mel: LogMel, tokenizer: Any
-) -> list[str]:
+) -> list[Block]:
     """The first windows of the run: ids, prompt, what the decoder reads and predicts at each position, and the mask.
 
     Made as the collator makes it: the decoder reads tokens[:-1] and predicts tokens[1:], both padded to the longest.
@@ -27,36 +29,33 @@ def batch_lines(
     places = [order.locate(position) for position in range(min(WINDOWS, config.batch.size))]
     windows = [reader.window(place.chunk, place.row) for place in places]
     length = max((len(window.tokens) - 1 for window in windows if isinstance(window, Window)), default=0)
-    lines = [f"update 0, its first {len(windows)} of {config.batch.size} utterances, padded to {length} positions"]
+    blocks: list[Block] = [
+        f"the first {len(windows)} of the {config.batch.size} utterances of update 0, padded to {length} positions"
+    ]
     for window in windows:
         if isinstance(window, Window):
-            lines += _window_lines(window, length, tokenizer)
+            blocks.append(_collated(window, length, tokenizer))
         else:
-            lines.append(f"{window.id}: an empty slot ({window.reason}: {shown(window.detail, 200)})")
-    return lines
+            blocks.append(f"{window.id}: an empty slot ({window.reason}: {shown(window.detail, 200)})")
+    return blocks
 
 
-def _window_lines(window: Window, length: int, tokenizer: Any) -> list[str]:
-    tokens = window.tokens
-    padding = length - (len(tokens) - 1)
-    read = tokens[:-1] + [tokenizer.pad_token_id] * padding
-    predicted = tokens[1:] + [IGNORE] * padding
-    special = set(tokenizer.all_special_ids)
+def _collated(window: Window, length: int, tokenizer: Any) -> Collated:
+    tokens, special = window.tokens, set(tokenizer.all_special_ids)
     words = next((index for index, token in enumerate(tokens) if token not in special), len(tokens) - 1)
-    return [
-        f"{', '.join(window.utterances)}: log-mel {tuple(window.features.shape)}",
-        f"  text       {shown(tokenizer.decode(tokens[words:-1]), 200)}",
-        f"  prompt     {_named(tokens[:words], tokenizer)}",
-        f"  reads      {_ids(read)}",
-        f"  predicts   {_ids(predicted)}",
-        f"  mask       {length - padding} positions count, {padding} do not; the last that counts is "
-        f"{_named(tokens[-1:], tokenizer)}",
-    ]
+    pad = _said([tokenizer.pad_token_id], tokenizer)
+    said = _said(tokens, tokenizer)
+    positions = [Position(*pair) for pair in pairwise(said)]
+    return Collated(
+        ids=", ".join(window.utterances),
+        shape=tuple(window.features.shape),
+        text=tokenizer.decode(tokens[words:-1]),
+        prompt=said[:words],
+        positions=positions + [Position(pad[0], None)] * (length - len(positions)),
+        ignore=IGNORE,
+    )
 
 
-def _named(tokens: Sequence[int], tokenizer: Any) -> str:
-    return " ".join(f"{tokenizer.convert_ids_to_tokens(token)}={token}" for token in tokens)
-
-
-def _ids(tokens: Sequence[int]) -> str:
-    return " ".join(map(str, tokens))
+def _said(tokens: Sequence[int], tokenizer: Any) -> list[tuple[str, int]]:
+    """Each token as text; of one that holds a part of a letter, as U+FFFD."""
+    return [(tokenizer.decode([token]), token) for token in tokens]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from whisper_ft.audio import LogMel, Waveform, decode, decode_beginning
 from whisper_ft.doctor.spelling import shown, suspicions
+from whisper_ft.failure import interrupt_held
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.leakage import Keys, Kind, keys_of
 from whisper_ft.sources import Row
@@ -20,13 +21,13 @@ class Tally:
     """How many rows something is true of, and the first few of them."""
 
     rows: int = 0
-    examples: list[str] = field(default_factory=list)
+    examples: list[tuple[str, str]] = field(default_factory=list)  # id, and what is said of it
 
-    def add(self, example: str) -> None:
+    def add(self, row_id: str, said: str) -> None:
         """One row more."""
         self.rows += 1
         if len(self.examples) < SHOWN:
-            self.examples.append(example)
+            self.examples.append((row_id, said))
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Doctor:
             problems.insert(0 if row.problem else len(problems), unusable)
         if problems:
             first, *others = problems
-            found.unusable.setdefault(first.reason, Tally()).add(f"{row.id}: {shown(first.detail, 200)}")
+            found.unusable.setdefault(first.reason, Tally()).add(row.id, shown(first.detail, 200))
             found.also.update(problem.reason for problem in others)
         else:
             found.seconds += seconds
@@ -91,7 +92,8 @@ class Doctor:
         """The sound of a row; UnusableError as in training."""
         if row.problem:
             raise UnusableError(*row.problem)
-        return decode(row.audio, self._log_mel.sample_rate, self._log_mel.window_seconds, row.offset, row.duration)
+        with interrupt_held():
+            return decode(row.audio, self._log_mel.sample_rate, self._log_mel.window_seconds, row.offset, row.duration)
 
     def _hear(self, row: Row) -> tuple[Waveform, float]:
         """Sound and seconds of a row; UnusableError as in training, the length of what is too long noted."""
@@ -100,7 +102,7 @@ class Doctor:
             waveform = self.decode(row)
         except UnusableError as unusable:
             if unusable.reason == "too_long" and not row.problem:
-                with suppress(UnusableError):  # a header that lies has no length to note
+                with suppress(UnusableError), interrupt_held():  # a header that lies has no length to note
                     self._measure(decode_beginning(row.audio, rate, window, row.offset, row.duration)[1])
             raise
         self._measure(len(waveform) / rate)
@@ -119,11 +121,11 @@ class Doctor:
                 continue
             first = self.found.seen[kind].setdefault(key[:16], self.found.rows)
             if first != self.found.rows:
-                tally.add(f"{row.id} = {self._row_id(first)}")
+                tally.add(row.id, self._row_id(first))
 
     def _read(self, row: Row) -> None:
         if not isinstance(row.text, str):
             return
         self.found.characters.update(row.text)
         for what, where in suspicions(row.text):
-            self.found.suspicious.setdefault(what, Tally()).add(f"{row.id}: {shown(where)}")
+            self.found.suspicious.setdefault(what, Tally()).add(row.id, shown(where))

@@ -1,6 +1,5 @@
 """The whole of the data looked through, and what people are told of it."""
 
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,15 +8,16 @@ from typing import Any, Literal
 
 from whisper_ft.audio import LogMel, Waveform
 from whisper_ft.config import Config
-from whisper_ft.doctor.batch import batch_lines
+from whisper_ft.doctor.batch import first_batch
+from whisper_ft.doctor.block import Block, Found, Letters, Level, Table, lines_of
 from whisper_ft.doctor.checkup import Checkup, Doctor, Tally
-from whisper_ft.doctor.histogram import Bars, bar_lines, histogram, quantiles
-from whisper_ft.doctor.spelling import NOTED, SUSPECT, named, shown
+from whisper_ft.doctor.histogram import histogram, quantiles
+from whisper_ft.doctor.spelling import NOTED, SUSPECT, is_odd, shown
 from whisper_ft.failure import as_usage_error
-from whisper_ft.labels import LabelEncoder
-from whisper_ft.leakage import Comparison, Leakage, keys_of
-from whisper_ft.model import load_whisper
-from whisper_ft.order import default_lanes
+from whisper_ft.labels import LabelEncoder, Rewriting
+from whisper_ft.leakage import LEAKS, MEANING, Comparison, Leakage, keys_of
+from whisper_ft.model import load_parts
+from whisper_ft.order import default_lanes, lanes_by_weight
 from whisper_ft.sources import Row, Source, open_mix, open_source
 from whisper_ft.window import UnusableError
 
@@ -29,30 +29,40 @@ SHOWN_LETTERS = 300  # Chinese has thousands
 class Examination:
     """What was found, to be shown."""
 
-    sections: dict[str, list[str]]  # title -> lines
-    bars: dict[str, Bars]  # title -> histogram, as in the sections
+    figures: dict[str, str]  # the first things that one asks
+    sections: dict[str, list[Block]]  # by title
     findings: list[str]  # what should be mended or meant before a training
+
+    def text(self, title: str) -> list[str]:
+        """A section as lines."""
+        return lines_of(self.sections[title])
 
 
 def examine(
-    config: Config, max_rows: int | None, leakage: Depth, progress: Callable[[str, int, int], None]
+    config: Config,
+    max_rows: int | None,
+    leakage: Depth,
+    progress: Callable[[str, int, int], None],
+    rewrite: Rewriting | None = None,
 ) -> Examination:
     """Look at the rows of data.* (the first `max_rows`) and the held-out set; `progress(what, done, total)`.
 
+    `rewrite` is what data.normalizer names; without it, labels are of the transcripts as written, and that is said.
     RunError as when a training starts: what cannot be opened at all is no finding.
     """
     source = open_mix(config.data)
     lanes = config.data.lanes or default_lanes(config.batch.size)
     with as_usage_error("data.sources"):
         order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
-        mixed = source.realised(lanes)
     where = config.held_out if leakage != "none" else None
     heldout = open_source(where) if where else None
 
-    model, processor = load_whisper(config.model.name)
-    encode = LabelEncoder.of(model, processor.tokenizer, config.data.languages[0], config.data.task)
-    del model  # three gigabytes of large-v3, of which only what the encoder knows is needed
-    log_mel = LogMel(processor.feature_extractor)
+    model = load_parts(config.model.name)
+    encode = LabelEncoder.of(model, model.processor.tokenizer, config.data.languages[0], config.data.task, rewrite)
+    as_written: list[Block] = []
+    if rewrite is None and config.data.normalizer != "keep":
+        as_written.append(f"of the transcripts as written: a run applies data.normalizer {config.data.normalizer}")
+    log_mel = LogMel(model.processor.feature_extractor)
     doctor = Doctor(encode, log_mel, _namer(source))
 
     comparison = None
@@ -66,42 +76,42 @@ def examine(
             comparison.add(row, keys | keys_of(row, waveform) if leakage == "full" else keys)
 
     found, compared = doctor.found, comparison.result() if comparison else None
-    bars = {
-        "durations, seconds": histogram(found.tenths, 0.1, log_mel.window_seconds),
-        "label tokens": histogram(found.tokens, 1, encode.max_tokens),
-    }
-    sections = {"data": _data_lines(found, sum(source.rows), config)}
-    sections |= {
-        "durations, seconds": [quantiles(found.tenths, 0.1), *bar_lines(bars["durations, seconds"])],
+    sections: dict[str, list[Block]] = {
+        "data": _data_lines(found, sum(source.rows), config),
+        "durations": [
+            histogram("seconds", found.tenths, 0.1, log_mel.window_seconds, quantiles(found.tenths, 0.1)),
+        ],
         "label tokens": [
-            f"{quantiles(found.tokens, 1)}; the decoder has {encode.max_tokens}",
-            *bar_lines(bars["label tokens"]),
+            histogram("label tokens", found.tokens, 1, encode.max_tokens, quantiles(found.tokens, 1)),
+            f"the decoder has {encode.max_tokens} positions",
+            *as_written,
         ],
-        "rows that cannot be used": _unusable_lines(found),
+        "rows that cannot be used": _unusable(found),
         "duplicates": [
-            *_tally_lines("rows with the audio of an earlier one", found.same_audio),
-            *_tally_lines("rows with the text of an earlier one", found.same_text),
+            _found("rows with the audio of an earlier one", found.same_audio, "poor", " = "),
+            _found("rows with the text of an earlier one", found.same_text, "good", " = "),
         ],
-        "alphabet": _alphabet_lines(found),
-        "languages": [f"{shown(name)}: {rows:,} rows" for name, rows in found.languages.most_common()],
-        "order": [mixed or "one source", *_step_lines(config, sum(source.rows))],
-        "leakage": compared.lines() if compared else [_nothing_compared(leakage)],
-        "one batch": batch_lines(config, source, order, encode, log_mel, processor.tokenizer),
+        "alphabet": _alphabet(found),
+        "languages": [_languages(found)],
+        "order": [*_sources(config, source, lanes), *_step_lines(config, sum(source.rows))],
+        "leakage": _leakage(compared) if compared else [_nothing_compared(leakage)],
+        "one batch": [*first_batch(config, source, order, encode, log_mel, model.processor.tokenizer), *as_written],
     }
-    return Examination(sections, bars, findings(found, compared))
+    return Examination(_figures(found, config, sum(source.rows)), sections, findings(found, compared))
 
 
 def findings(found: Checkup, compared: Leakage | None) -> list[str]:
     """What stands in the way, a line each."""
     told = [
-        f"{tally.rows:,} of {found.rows:,} rows cannot be used: {reason}, such as {tally.examples[0]}"
+        f"{tally.rows:,} of {found.rows:,} rows cannot be used: {reason}, such as {': '.join(tally.examples[0])}"
         for reason, tally in sorted(found.unusable.items())
     ]
     if found.same_audio.rows:
-        told.append(f"{found.same_audio.rows:,} rows have the audio of an earlier one: {found.same_audio.examples[0]}")
+        rows, first = found.same_audio.rows, " = ".join(found.same_audio.examples[0])
+        told.append(f"{rows:,} rows have the audio of an earlier one: {first}")
     for what in SUSPECT:
         if tally := found.suspicious.get(what):
-            told.append(f"{tally.rows:,} transcripts have a {what}, such as {tally.examples[0]}")
+            told.append(f"{tally.rows:,} transcripts have a {what}, such as {': '.join(tally.examples[0])}")
     for leak in compared.leaks if compared else ():
         train, heldout = leak.examples[0]
         told.append(f"{leak.heldout_rows:,} held-out rows are trained on ({leak.kind}), such as {heldout} = {train}")
@@ -142,7 +152,17 @@ def _hear(doctor: Doctor) -> Callable[[Row], Waveform | None]:
     return hear
 
 
-def _data_lines(found: Checkup, rows: int, config: Config) -> list[str]:
+def _figures(found: Checkup, config: Config, rows: int) -> dict[str, str]:
+    return {
+        "Hours that can be used": f"{found.seconds / 3600:,.2f}",
+        "Utterances": f"{found.rows:,}",
+        "Cannot be used": f"{found.bad_rows:,} ({100 * found.bad_rows / found.rows:.2f} %)",
+        "Steps per epoch": f"{rows / config.batch.size:,.1f}",
+        "Epochs of the run": f"{_positions(config, rows) / rows:,.2f}",
+    }
+
+
+def _data_lines(found: Checkup, rows: int, config: Config) -> list[Block]:
     names = [source.path for source in config.data.sources] or [config.data.path]
     part = "" if found.rows == rows else f" (the first of {rows:,}; the figures below are of these)"
     return [
@@ -152,43 +172,85 @@ def _data_lines(found: Checkup, rows: int, config: Config) -> list[str]:
     ]
 
 
-def _unusable_lines(found: Checkup) -> list[str]:
+def _unusable(found: Checkup) -> list[Block]:
     if not found.unusable:
         return ["none"]
-    lines = [f"{found.bad_rows:,} of {found.rows:,} ({100 * found.bad_rows / found.rows:.2f} %)"]
-    for reason, tally in sorted(found.unusable.items()):
-        lines += _tally_lines(reason, tally)
-    return [*lines, *(f"of these, also {reason}: {rows:,}" for reason, rows in sorted(found.also.items()))]
-
-
-def _tally_lines(what: str, tally: Tally) -> list[str]:
-    return [f"{what}: {tally.rows:,}", *(f"  {shown(example, 240)}" for example in tally.examples)]
-
-
-def _alphabet_lines(found: Checkup) -> list[str]:
-    letters = sorted(found.characters)
-    told = [
-        f"{_letter(character)} {rows:,}"
-        for character, rows in ((letter, found.characters[letter]) for letter in letters[:SHOWN_LETTERS])
+    return [
+        _of(found.bad_rows, found.rows),
+        *(_found(reason, tally, "poor") for reason, tally in sorted(found.unusable.items())),
+        *(f"of these, also {reason}: {rows:,}" for reason, rows in sorted(found.also.items())),
     ]
-    lines = [f"{len(letters):,} different characters, with how often each is written"]
-    lines += ["  " + "   ".join(told[i : i + 12]) for i in range(0, len(told), 12)]
-    rare = [letter for letter in letters if found.characters[letter] == 1]
-    if rare:
-        lines.append(f"written once: {', '.join(named(letter) for letter in rare[:12])}")
-    for what in (*SUSPECT, *NOTED):
-        if tally := found.suspicious.get(what):
-            lines += _tally_lines(f"transcripts: {what}", tally)
-    return lines
 
 
-def _letter(character: str) -> str:
-    if not character.isprintable() or character.isspace():
-        return named(character)
-    return f"\u25cc{character}" if unicodedata.category(character).startswith("M") else character  # marks need a base
+def _of(rows: int, total: int) -> str:
+    return f"{rows:,} of {total:,} ({100 * rows / total:.2f} %)"
 
 
-def _step_lines(config: Config, rows: int) -> list[str]:
+def _found(what: str, tally: Tally, level: Level, joint: str = ": ") -> Found:
+    return Found(what, f"{tally.rows:,}", level if tally.rows else "good", tally.examples, joint)
+
+
+def _alphabet(found: Checkup) -> list[Block]:
+    letters = sorted(found.characters)
+    suspicious = frozenset(letter for letter in letters if is_odd(letter))
+    counts = [(letter, found.characters[letter]) for letter in letters[:SHOWN_LETTERS]]
+    return [
+        Letters(counts, len(letters), suspicious),
+        *(
+            _found(f"transcripts: {what}", tally, "poor" if what in SUSPECT else "fair")
+            for what in (*SUSPECT, *NOTED)
+            if (tally := found.suspicious.get(what))
+        ),
+    ]
+
+
+def _languages(found: Checkup) -> Table:
+    counted = found.languages.most_common()
+    rows = [(shown(name), f"{rows:,}", f"{100 * rows / found.rows:.1f} %") for name, rows in counted]
+    return Table(("language", "rows", "share"), rows)
+
+
+def _sources(config: Config, source: Source, lanes: int) -> list[Block]:
+    """What each source gives to the stream, and how often it is gone through: a small one with a large weight often."""
+    if not config.data.sources:
+        return ["one source"]
+    whole = source.fingerprint()
+    of_each = [part["rows"] for part in whole.get("sources", [whole])]
+    weights = [one.weight for one in config.data.sources]
+    positions = _positions(config, sum(source.rows))
+    rows = [
+        (
+            f"{number}: {shown(one.path, 120)}",
+            f"{rows:,}",
+            f"{100 * one.weight / sum(weights):.1f} %",
+            f"{100 * owned / lanes:.1f} %",
+            f"{positions * owned / lanes / rows:,.2f}",
+        )
+        for number, (one, rows, owned) in enumerate(
+            zip(config.data.sources, of_each, lanes_by_weight(weights, lanes), strict=True)
+        )
+    ]
+    return [Table(("source", "rows", "share asked", "share realised", "epochs of it"), rows)]
+
+
+def _positions(config: Config, rows: int) -> int:
+    """Utterances that the run goes through."""
+    return config.end_of(rows) or config.steps_over(rows) * config.batch.size
+
+
+def _leakage(compared: Leakage) -> list[Block]:
+    """As `Leakage.lines`, to be drawn."""
+    told: list[Block] = [f"{compared.train_rows:,} training rows against {compared.heldout_rows:,} held-out rows"]
+    for shared in compared.overlaps:
+        level: Level = "good" if not shared.train_rows else "poor" if shared.kind in LEAKS else "fair"
+        rank = {"good": "", "fair": "warning: ", "poor": "LEAK: "}[level]
+        share = 100 * shared.heldout_rows / max(compared.heldout_rows, 1)
+        count = f"{shared.heldout_rows:,} held-out rows ({share:.1f} %), {shared.train_rows:,} training rows"
+        told.append(Found(f"{rank}{MEANING[shared.kind]}", count, level, shared.examples, " = "))
+    return told
+
+
+def _step_lines(config: Config, rows: int) -> list[Block]:
     steps, per_epoch = config.steps_over(rows), rows / config.batch.size
     return [
         f"an epoch is {per_epoch:,.1f} steps of {config.batch.size} utterances",

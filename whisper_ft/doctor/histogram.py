@@ -1,31 +1,52 @@
-"""Distributions as text."""
+"""Distributions as bars."""
 
 from bisect import bisect_right
 from collections import Counter
+from dataclasses import dataclass
 from itertools import accumulate
 
-BARS, BAR = 12, 40  # bars of a histogram, and the characters of the longest
-Bars = list[tuple[str, int]]
-"""Range and rows of each bar."""
+BARS, BAR = 20, 40  # most bars of a histogram, and the characters of the longest
+ROUND = (1, 2, 5)  # how many values a bar may hold: these, or 10 times as many, or 100 times, ...
 
 
-def histogram(values: Counter[int], unit: float, least_top: float) -> Bars:
-    """(range, rows) of at most BARS equal bars and one for what is above `least_top`; `unit` is what one counts."""
-    whole = max(1, -(-round(least_top / unit) // BARS))
-    bars = [0] * (BARS + 1)
-    for value, rows in values.items():
-        bars[min(value // whole, BARS)] += rows
-    last = max((index for index, rows in enumerate(bars) if rows), default=0)
-    labels = [f"{i * whole * unit:g} - {(i + 1) * whole * unit:g}" for i in range(BARS)] + [
-        f"{BARS * whole * unit:g} +"
-    ]
-    return list(zip(labels, bars, strict=True))[: last + 1]
+@dataclass(frozen=True)
+class Histogram:
+    """Bars of equal width from 0 on, and what lies above the most that can be used."""
+
+    of: str  # what is counted, with its unit
+    summary: str
+    edges: list[float]  # where each bar begins, and the end of the last one
+    rows: list[int]  # of each bar; one more than there are ranges is of all from the last edge on
+
+    @property
+    def labels(self) -> list[str]:
+        """The range of each bar."""
+        ranges = [f"{low:g} - {high:g}" for low, high in zip(self.edges, self.edges[1:], strict=False)]
+        return [*ranges, f"{self.edges[-1]:g} +"][: len(self.rows)]
+
+    def lines(self) -> list[str]:
+        """The bars as text."""
+        most, width = max(1, *self.rows), max(map(len, self.labels))
+        return [
+            f"{self.of}: {self.summary}",
+            *(
+                f"  {label:>{width}}  {'█' * -(-BAR * rows // most):<{BAR}} {rows:,}"
+                for label, rows in zip(self.labels, self.rows, strict=True)
+            ),
+        ]
 
 
-def bar_lines(bars: Bars) -> list[str]:
-    """A histogram as text."""
-    most, width = max(1, *(rows for _, rows in bars)), max(len(label) for label, _ in bars)
-    return [f"  {label:>{width}}  {'█' * -(-BAR * rows // most):<{BAR}} {rows:,}" for label, rows in bars]
+def histogram(of: str, values: Counter[int], unit: float, most: float, summary: str = "") -> Histogram:
+    """At most BARS equal bars, and one for `most` and above; `unit` is what a value of 1 stands for."""
+    allowed = round(most / unit)
+    top = min(max(values, default=0) + 1, allowed)
+    whole = next(size * 10**power for power in range(9) for size in ROUND if size * 10**power * BARS >= top)
+    count = -(-top // whole)
+    rows = [0] * (count + 1)
+    for value, number in values.items():
+        rows[value // whole if value < allowed else count] += number
+    edges = [min(bar * whole, allowed) * unit for bar in range(count + 1)]
+    return Histogram(of, summary, edges, rows if rows[-1] else rows[:-1])
 
 
 def quantiles(values: Counter[int], unit: float) -> str:

@@ -3,60 +3,128 @@
 from html import escape
 from pathlib import Path
 
+from whisper_ft.doctor.block import Block, Collated, Found, Letters, Table
 from whisper_ft.doctor.examination import Examination
-from whisper_ft.doctor.histogram import Bars
-from whisper_ft.doctor.spelling import visible
+from whisper_ft.doctor.histogram import Histogram
+from whisper_ft.doctor.picture import picture_of
+from whisper_ft.doctor.spelling import letter_of, shown, visible
+from whisper_ft.doctor.style import STYLE
 from whisper_ft.durable import disk_errors, write_text
+from whisper_ft.html_page import html_page
 
 NAME = "doctor.html"
-STYLE = """
-:root { color-scheme: light dark; --paper: #f6f5f2; --card: #fff; --ink: #1f1e1b; --line: #e3e0d9; --bar: #3b78c9; }
-@media (prefers-color-scheme: dark) {
-  :root { --paper: #161618; --card: #1f1f22; --ink: #eceae5; --line: #36363b; --bar: #5a93dd; } }
-body { background: var(--paper); color: var(--ink); max-width: 1040px; margin: auto; padding: 32px 20px;
-  font: 16px/1.5 system-ui, sans-serif; }
-section { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 4px 20px;
-  margin: 16px 0; }
-h2 { font-size: 1.05rem; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .85rem; }
-svg { width: 100%; max-width: 640px; }
-rect { fill: var(--bar); }
-text { font-size: 10px; text-anchor: middle; fill: var(--ink); }
-"""
+PAIRED = (("data", "languages"), ("durations", "label tokens"), ("rows that cannot be used", "duplicates"))
 
 
-def write_page(folder: Path, title: str, told: Examination, end: list[str]) -> Path:
-    """Write doctor.html into a folder; the `end` of the text comes first. DiskError if it cannot be written."""
+def write_page(folder: Path, title: str, told: Examination) -> Path:
+    """Write doctor.html into a folder: it loads nothing, runs nothing and is well-formed XML. DiskError."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    sections = [_section("findings", end, "")]
-    for name, lines in told.sections.items():
-        bars = told.bars.get(name)
-        # Where there is a picture, the bars made of characters are left out.
-        sections.append(_section(name, lines[:1] if bars else lines, _picture(name, bars) if bars else ""))
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8" />\n'
-        f"<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\" />\n"
-        f'<meta name="viewport" content="width=device-width, initial-scale=1" />\n<title>{_text(title)}</title>\n'
-        f"<style>{STYLE}</style>\n</head>\n<body>\n<h1>{_text(title)}</h1>\n{''.join(sections)}</body>\n</html>\n"
-    )
+    body = f"""<header><h1>{_text(title)}</h1></header>
+<main>
+{_headline(told)}
+{_sections(told)}
+</main>"""
+    page = html_page(visible(title), STYLE, body)
     write_text(folder / NAME, page)
     return folder / NAME
 
 
-def _section(name: str, lines: list[str], picture: str) -> str:
-    return f"<section><h2>{_text(name)}</h2>{picture}<pre>{chr(10).join(map(_text, lines))}</pre></section>\n"
+def _headline(told: Examination) -> str:
+    tiles = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in told.figures.items())
+    figures = f'<section class="headline"><dl>{tiles}</dl></section>'
+    if not told.findings:
+        return f'{figures}<p class="verdict good">Nothing stands in the way.</p>'
+    items = "".join(f"<li>{_text(finding)}</li>" for finding in told.findings)
+    count = "One finding stands" if len(told.findings) == 1 else f"{len(told.findings)} findings stand"
+    return f'{figures}<div class="verdict poor"><h2>{count} in the way</h2><ul>{items}</ul></div>'
 
 
-def _picture(name: str, bars: Bars) -> str:
-    """Upright bars with their ranges below."""
-    most, drawn = max(1, *(rows for _, rows in bars)), ""
-    for index, (label, rows) in enumerate(bars):
-        middle, height = 28 + 54 * index, 110 * rows / most
-        drawn += f'<rect x="{middle - 22}" y="{130 - height:.1f}" width="44" height="{height:.1f}" />'
-        drawn += f'<text x="{middle}" y="{125 - height:.1f}">{rows:,}</text><text x="{middle}" y="144">{label}</text>'
-    return f'<svg viewBox="0 0 {54 * len(bars) + 4} 150" role="img" aria-label="{_text(name)}">{drawn}</svg>'
+def _sections(told: Examination) -> str:
+    """Each section as a card; those that belong together side by side where there is room."""
+    beside, written = dict(PAIRED), list[str]()
+    for title in told.sections:
+        if title in beside:
+            pair = f"{_card(title, told)}{_card(beside[title], told)}"
+            written.append(f'<div class="columns">{pair}</div>')
+        elif title not in beside.values():
+            written.append(_card(title, told))
+    return "\n".join(written)
+
+
+def _card(title: str, told: Examination) -> str:
+    blocks = "".join(map(_drawn, told.sections[title]))
+    return f'<section class="card"><h2>{_text(title)}</h2>{blocks}</section>'
+
+
+def _drawn(block: Block) -> str:
+    match block:
+        case Histogram():
+            return f'{picture_of(block)}<p class="soft">{_text(block.summary)}</p>'
+        case Letters():
+            return f'<p class="soft">{_text(block.title)}</p><ul class="letters">{_letters(block)}</ul>'
+        case Table():
+            return _table(block)
+        case Found():
+            return _found(block)
+        case Collated():
+            return _collated(block)
+    return f"<p>{_text(block)}</p>"
+
+
+def _found(found: Found) -> str:
+    examples = "".join(
+        f"<li>{_text(row)}<span>{escape(found.joint)}</span>{_text(said)}</li>" for row, said in found.examples
+    )
+    below = f"<ul>{examples}</ul>" if examples else ""
+    return f'<div class="found {found.level}"><p>{_text(found.what)}: <b>{_text(found.count)}</b></p>{below}</div>'
+
+
+def _letters(letters: Letters) -> str:
+    return "".join(
+        f"<li{' class=' + chr(34) + 'odd' + chr(34) if letter in letters.suspicious else ''}>"
+        f"<b>{_text(letter_of(letter))}</b> {rows:,}</li>"
+        for letter, rows in letters.counts
+    )
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{_text(cell)}</th>" for cell in table.head)
+    rows = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _collated(window: Collated) -> str:
+    """The text, and below it a column for each position of the decoder."""
+    prompt = len(window.prompt)
+    read = "".join(
+        _token(position.read, "prompt" if number < prompt else "" if position.predicted else "masked")
+        for number, position in enumerate(window.positions)
+    )
+    predicted = "".join(
+        _token(position.predicted or ("masked", window.ignore), "" if position.predicted else "masked")
+        for position in window.positions
+    )
+    numbers = "".join(f"<td>{number}</td>" for number in range(len(window.positions)))
+    masked = len(window.positions) - window.counted
+    has_parts = any("\ufffd" in position.read[0] for position in window.positions)
+    parts = " \ufffd is a part of a letter that takes several tokens." if has_parts else ""
+    shape = " × ".join(map(str, window.shape))
+    return (
+        f"<article><h3>{_text(window.ids)}<small>log-mel {shape}</small></h3>"
+        f'<p class="written" dir="auto">{_text(shown(window.text, 200))}</p>'
+        f'<div class="wide"><table class="tokens"><tbody><tr class="soft"><th>position</th>{numbers}</tr>'
+        f"<tr><th>reads</th>{read}</tr><tr><th>predicts</th>{predicted}</tr></tbody></table></div>"
+        f'<p class="soft">{window.counted} positions count, {masked} are masked.{parts}</p></article>'
+    )
+
+
+def _token(token: tuple[str, int], kind: str) -> str:
+    text, number = token
+    seen = text.replace(" ", "\u2423")  # an open box: a space would not show
+    return f'<td class="{kind}">{_text(seen)}<small>{number}</small></td>'
 
 
 def _text(text: str) -> str:
-    return escape(visible(text))
+    """The text as HTML, isolated: right-to-left text in it does not reorder what stands around."""
+    return f"<bdi>{escape(visible(text))}</bdi>"

@@ -49,6 +49,18 @@ def named(character: str) -> str:
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
 
 
+def letter_of(character: str) -> str:
+    """A character as it can be seen: by its name where it cannot, a mark on a circle."""
+    if not character.isprintable() or character.isspace():
+        return named(character)
+    return f"\u25cc{character}" if unicodedata.category(character).startswith("M") else character
+
+
+def is_odd(character: str) -> bool:
+    """True for what is suspicious wherever it stands."""
+    return _odd(character) is not None
+
+
 def shown(text: object, most: int = SHOWN_CHARACTERS) -> str:
     """A text for the screen, not endless."""
     return visible(str(text)) if len(str(text)) <= most else f"{visible(str(text)[:most])}…"

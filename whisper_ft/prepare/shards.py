@@ -1,7 +1,6 @@
 """A folder that is being filled with parquet shards, and what it says of how far that is."""
 
 import fcntl
-import functools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +13,8 @@ import pyarrow.parquet as pq
 
 from whisper_ft import config
 from whisper_ft.durable import ASIDE, clean, disk_errors, sync_file, sync_folder, write_json
-from whisper_ft.failure import DataError, LockedError, UsageError
+from whisper_ft.failure import DataError, LockedError, UsageError, interrupt_held
+from whisper_ft.prepare.ahead import ReadAhead
 from whisper_ft.prepare.record import SCHEMA, record_of
 from whisper_ft.sources import Row, Source, changed
 from whisper_ft.window import UnusableError
@@ -29,7 +29,8 @@ SPLITS = ("train", "validation", "dev", "test")  # parts that `datasets` knows b
 class PrepareConfig:
     """Write any source as parquet shards, which are read fastest: --data.path FILE_OR_DIR --out DIR.
 
-    Start it again after a stop: it goes on after the last whole shard.
+    Start it again after a stop: it goes on after the last whole shard. What only a Python generator yields, with audio
+    as {"bytes": ..., "path": ...}, is such a source after datasets.Dataset.from_generator(it).save_to_disk(DIR).
     """
 
     data: config.Source = field(default_factory=config.Source)
@@ -69,7 +70,6 @@ class Preparation:
     def __init__(self, source: Source, settings: PrepareConfig, out: Path) -> None:
         self._source, self._settings, self._out = source, settings, out
         self._fingerprint = source.fingerprint()  # once: of a long list it takes seconds
-        self._read = functools.lru_cache(maxsize=1)(source.read)  # a chunk may end one shard and begin the next
         with disk_errors(out):
             if out.exists() and not out.is_dir():
                 raise UsageError(f"--out {out}: is a file, a folder is needed")
@@ -87,8 +87,9 @@ class Preparation:
         """Write what is missing; `advance` is called with the rows read now and then. DataError if no row is usable."""
         with disk_errors(self._out):
             clean(self._out)
-        while self.state.chunk < len(self._source.rows):
-            self._write_shard(advance)
+        with ReadAhead(self._source) as chunks:
+            while self.state.chunk < len(self._source.rows):
+                self._write_shard(chunks, advance)
         if not self.state.rows:
             raise DataError(f"{self._settings.data.path}: no row of it can be used; {self._out / LEFT_OUT} says why")
         with disk_errors(self._out):
@@ -134,14 +135,14 @@ class Preparation:
         )
         self.state = state
 
-    def _write_shard(self, advance: Callable[[int], None]) -> None:
+    def _write_shard(self, chunks: ReadAhead, advance: Callable[[int], None]) -> None:
         """The next shard, the rows left out on the way, and the record of both: in this order."""
         aside, left_out = self._out / f"{ASIDE}shard", list[dict[str, str]]()
         with disk_errors(aside):
             # Encoded audio neither compresses nor repeats.
             writer = pq.ParquetWriter(aside, SCHEMA, compression="none", use_dictionary=False)
         try:
-            after = self._fill(writer, left_out, advance)
+            after = self._fill(writer, chunks, left_out, advance)
         finally:
             with disk_errors(aside):
                 writer.close()
@@ -155,7 +156,13 @@ class Preparation:
             length = self._list(left_out)
         self._record(replace(after, left_out=self.state.left_out + len(left_out), left_out_bytes=length))
 
-    def _fill(self, writer: pq.ParquetWriter, left_out: list[dict[str, str]], advance: Callable[[int], None]) -> State:
+    def _fill(
+        self,
+        writer: pq.ParquetWriter,
+        chunks: ReadAhead,
+        left_out: list[dict[str, str]],
+        advance: Callable[[int], None],
+    ) -> State:
         """Write row groups from the next row on, until the shard is full or no row is left; the state after that."""
         group: list[dict[str, Any]] = []
         group_bytes = shard_bytes = 0
@@ -169,9 +176,10 @@ class Preparation:
             written, shard_bytes, group_bytes = written + len(group), shard_bytes + group_bytes, 0
             group.clear()
 
-        for chunk, number, row in self._rows(state):
+        for chunk, number, row in self._rows(state, chunks):
             try:
-                record = record_of(row, self._settings.data)
+                with interrupt_held():
+                    record = record_of(row, self._settings.data)
             except UnusableError as unusable:
                 left_out.append({"id": row.id, "reason": unusable.reason, "detail": unusable.detail})
                 advance(1)
@@ -187,11 +195,11 @@ class Preparation:
         flush()
         return replace(state, chunk=len(self._source.rows), row=0, rows=written)
 
-    def _rows(self, state: State) -> Iterator[tuple[int, int, Row]]:
+    def _rows(self, state: State, chunks: ReadAhead) -> Iterator[tuple[int, int, Row]]:
         """Chunk, number in it, and row, from the next one on."""
         first = state.row
         for chunk in range(state.chunk, len(self._source.rows)):
-            for number, row in enumerate(self._read(chunk)[first:], first):
+            for number, row in enumerate(chunks.read(chunk)[first:], first):
                 yield chunk, number, row
             first = 0
 

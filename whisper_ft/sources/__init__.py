@@ -1,14 +1,16 @@
 """Sources: where rows come from. A source knows its chunks and their row counts from an index, and reads one chunk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from whisper_ft import config
 from whisper_ft.sources.audiofolder import open_audiofolder
 from whisper_ft.sources.common_voice import open_common_voice
 from whisper_ft.sources.fingerprint import changed
 from whisper_ft.sources.format import format_of
-from whisper_ft.sources.hub import open_hub
+from whisper_ft.sources.hub import commit_of, open_hub
 from whisper_ft.sources.kaldi import open_kaldi
 from whisper_ft.sources.manifest import open_manifest
 from whisper_ft.sources.mix import Mix
@@ -18,7 +20,7 @@ from whisper_ft.sources.saved_dataset import open_saved_dataset
 from whisper_ft.sources.source import Source
 from whisper_ft.sources.webdataset import open_webdataset
 
-__all__ = ["Mix", "Row", "Source", "changed", "open_mix", "open_source"]
+__all__ = ["Mix", "Row", "Source", "changed", "open_mix", "open_source", "pinned", "pinned_mix"]
 
 LISTED_OR_SHARDED: dict[str, Callable[[config.Source], Source]] = {
     "audiofolder": open_audiofolder,
@@ -26,20 +28,21 @@ LISTED_OR_SHARDED: dict[str, Callable[[config.Source], Source]] = {
     "kaldi": open_kaldi,
     "manifest": open_manifest,
     "saved_dataset": open_saved_dataset,
-    "webdataset": open_webdataset,
 }
 
 
 def open_source(where: config.Source, cache: Path | None = None) -> Source:
     """The source that a path names; DataError or UsageError in one line if it is none.
 
-    `cache` is a folder in which the index of remote files is kept, so that another start need not fetch it again.
+    `cache` is a folder in which the index of remote files and of tars is kept, so that another start need not make it.
     """
-    found = format_of(where.path) if where.format == "auto" else where.format
+    found = _format(where)
     if found == "parquet":
         return open_parquet(where, cache)
     if found == "hub":
         return open_hub(where, cache)
+    if found == "webdataset":
+        return open_webdataset(where, cache)
     return LISTED_OR_SHARDED[found](where)
 
 
@@ -51,3 +54,36 @@ def open_mix(data: config.Data, cache: Path | None = None) -> Mix:
     return Mix(
         [open_source(source, cache) for source in data.sources], [source.weight for source in data.sources], says
     )
+
+
+def pinned(
+    where: config.Source, then: Mapping[str, Any] | None = None, recorded: Mapping[str, Any] | None = None
+) -> config.Source:
+    """A data set on the Hub at one commit, so that all ranks and a resumed run read the same; all else as it is.
+
+    `then` are the settings, and `recorded` is the fingerprint, of an earlier start: where the settings are as they
+    were, the commit is too. Else it is what the revision names now.
+    """
+    if _format(where) != "hub":
+        return where
+    is_same = then is not None and all(
+        then.get(name) == getattr(where, name) for name in ("path", "config_name", "revision")
+    )
+    commit = (recorded or {}).get("commit") if is_same else None
+    return replace(where, revision=commit or commit_of(where))
+
+
+def pinned_mix(
+    data: config.Data, then: Mapping[str, Any] | None = None, recorded: Mapping[str, Any] | None = None
+) -> config.Data:
+    """As `pinned`, of what a run trains on."""
+    if not data.sources:
+        return cast(config.Data, pinned(data, then, recorded))
+    before, fingerprints = (then or {}).get("sources") or [], (recorded or {}).get("sources") or [recorded]
+    known = [*zip(before, fingerprints, strict=False), *[(None, None)] * len(data.sources)]
+    sources = [pinned(source, *known[number]) for number, source in enumerate(data.sources)]
+    return replace(data, sources=cast(list[config.WeightedSource], sources))
+
+
+def _format(where: config.Source) -> config.Format:
+    return format_of(where.path) if where.format == "auto" else where.format

@@ -51,7 +51,7 @@ def open_common_voice(where: config.Source, cache: Path | None = None) -> Listed
     that is what the user calls the language of the whole corpus, and many locales are none of Whisper's. Where it is
     not set it is the `locale` column, or the name of the folder in releases before 5.0.
 
-    A .tar.gz is unpacked once, to the folder `cache`: see `archive.unpacked`.
+    A .tar.gz is unpacked once, to the folder `cache`: see `unpacked`.
     """
     with data_errors(where.path):
         tree = _open_tree(where.path, cache)

@@ -8,6 +8,7 @@ import fsspec
 
 from whisper_ft.config import Format, is_hub_name
 from whisper_ft.failure import DataError, UsageError
+from whisper_ft.sources.listed import data_errors
 
 # By the end of a file's name. A Common Voice release is delivered as .tar.gz; training shards are plain tars.
 SUFFIXES: tuple[tuple[tuple[str, ...], Format], ...] = (
@@ -51,7 +52,8 @@ def format_of(path: str) -> Format:
         return "common_voice"
     if is_hub_name(path):
         return "hub"
-    return _of_folder(file_system, root, path)
+    with data_errors(path):  # of a local path nothing: it was found to be there, or to be a glob
+        return _of_folder(file_system, root, path)
 
 
 def _of_folder(file_system: Any, root: str, path: str) -> Format:
@@ -69,6 +71,8 @@ def _of_folder(file_system: Any, root: str, path: str) -> Format:
     except (OSError, ValueError):
         if any(sign in path for sign in "*?[{"):
             return "parquet"  # a glob of something else says so by its end
+        if "://" in path:
+            raise
     raise UsageError(f"{path}: nothing there that is known, which is: {KNOWN}. --data.format names it where this errs")
 
 

@@ -53,6 +53,12 @@ def open_hub(where: config.Source, cache: Path | None = None) -> Parquet:
         return Parquet(file_system, paths, footers, pinned, names, {"commit": commit, "content": content})
 
 
+def commit_of(where: config.Source) -> str:
+    """The commit that the revision of a data set names now."""
+    with _explained(where):
+        return str(huggingface_hub.HfApi().dataset_info(where.path, revision=where.revision).sha)
+
+
 def _converted(file_system: Any, root: str, where: config.Source) -> dict[str, list[str]]:
     """Split -> files in the Hub's own conversion of a data set; {} if this is none.
 

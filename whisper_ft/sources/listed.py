@@ -54,6 +54,11 @@ class Listed:
         self.rows: list[int] = _chunks(self.table.column("file").to_pylist())
         self._first_row = [0, *accumulate(self.rows)]  # [chunks + 1]
 
+    @property
+    def largest_chunk(self) -> None:
+        """Not known: a list does not say how large its files are."""
+        return None
+
     def read(self, chunk: int) -> Sequence[Row]:
         """The rows of one chunk; each file is read once, however many segments of it are in the chunk."""
         records = self.table.slice(self._first_row[chunk], self.rows[chunk]).to_pylist()

@@ -26,6 +26,11 @@ class Mix:
         parts = [source.rows for source in self._sources]
         return Mixture(parts, lanes_by_weight(self._weights, lanes), seed=seed, window=window)
 
+    @property
+    def largest_chunk(self) -> int | None:
+        """The largest of those that are known."""
+        return max((size for source in self._sources if (size := source.largest_chunk)), default=None)
+
     def read(self, chunk: int) -> Sequence[Row]:
         """The rows of one chunk, ids and languages completed."""
         number, inner = self._place(chunk)

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whisper_ft import config
-from whisper_ft.failure import DataError, RunError, UsageError, one_line
+from whisper_ft.failure import DataError, UsageError, one_line
 from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, column_of
 from whisper_ft.sources.fingerprint import of_files
 from whisper_ft.sources.footers import Footer, read_footer
+from whisper_ft.sources.listed import data_errors
 from whisper_ft.sources.remote import Fetched, is_local, open_remote, stretches
 from whisper_ft.sources.row import Row
 
@@ -31,16 +32,12 @@ def open_parquet(where: config.Source, cache: Path | None = None) -> "Parquet":
 
     Footers of remote files are kept in the folder `cache`, and taken from there while the files are what they were.
     """
-    try:
+    with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         paths = _files(file_system, path)
         if not paths:
             raise UsageError(f"{where.path}: holds no .parquet file")
         return Parquet(file_system, paths, footers_of(file_system, paths, cache), where)
-    except RunError:
-        raise
-    except _failures(where.path) as error:
-        raise DataError(f"{where.path}: {one_line(error)}") from error
 
 
 def footers_of(file_system: Any, paths: Sequence[str], cache: Path | None) -> list[Footer]:
@@ -91,6 +88,11 @@ class Parquet:
             raise DataError(f"{where.path}: holds no row")
         root = paths[0].rpartition("/")[0] if len(paths) == 1 else _common_folder(paths)
         self._names = list(names) if names else [path.removeprefix(f"{root}/") for path in paths]
+
+    @property
+    def largest_chunk(self) -> int:
+        """Bytes of the largest row group, unpacked."""
+        return int(max(f.row_group(g).total_byte_size for f in self._footers for g in range(f.num_row_groups)))
 
     def read(self, chunk: int) -> list[Row]:
         """The rows of one row group."""

@@ -1,14 +1,18 @@
 """Files elsewhere: few requests, and no byte that is not needed."""
 
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 GAP = 2**20  # bytes that are rather read along than left out with a request more
-TOLD_SIZE = {"http", "https", "hf", "s3", "s3a"}  # file systems that ask nobody for a file's size when `open` is told
+TOLD_SIZE = {"http", "https", "hf"}  # file systems that ask nobody for a file's size when `open` is told
+OBJECTS = {"s3", "s3a", "gs", "gcs"}  # file systems that ask for what is known of a file whenever it is opened
+FEW = 16  # files of a folder that are rather asked for one by one, at the same time
 
 
 def is_local(file_system: Any) -> bool:
@@ -16,11 +20,63 @@ def is_local(file_system: Any) -> bool:
     return isinstance(file_system, LocalFileSystem)
 
 
+def learn_versions(file_system: Any, paths: Sequence[str]) -> None:
+    """Have an object store tell sizes and versions of files, 1,000 in a request, where they would be asked for singly.
+
+    It remembers what it told. A folder of which few files are wanted is not listed: it may hold millions.
+    """
+    if not _protocols(file_system) & OBJECTS:
+        return
+    for folder, count in Counter(path.rpartition("/")[0] for path in paths).items():
+        if count > FEW:
+            with suppress(FileNotFoundError):  # the first file that is opened says so better
+                file_system.ls(folder, detail=False)
+
+
+def _protocols(file_system: Any) -> set[str]:
+    return {file_system.protocol} if isinstance(file_system.protocol, str) else set(file_system.protocol)
+
+
 def open_remote(file_system: Any, path: str, size: int | None) -> Any:
     """A file that fetches what is read of it and nothing more; `size` in bytes saves the question for it."""
-    names = {file_system.protocol} if isinstance(file_system.protocol, str) else set(file_system.protocol)
+    names = _protocols(file_system)
+    if size and names & OBJECTS:
+        return _Object(file_system, path, size)
     told = {"size": size} if size and names & TOLD_SIZE else {}
     return file_system.open(path, "rb", cache_type="none", **told)
+
+
+class _Object(io.RawIOBase):
+    """A file of an object store: each read is one request, and opening it is none."""
+
+    def __init__(self, file_system: Any, path: str, size: int) -> None:
+        self._file_system, self._path, self._size, self._at = file_system, path, size, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes from here on, fewer only at the end of the file."""
+        start, end = self._at, self._size if size < 0 else min(self._at + size, self._size)
+        if start >= end:
+            return b""
+        found = bytes(self._file_system.cat_file(self._path, start=start, end=end))
+        self._at += len(found)
+        return found
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to an offset."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """The offset."""
+        return self._at
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
 
 
 def stretches(group: pq.RowGroupMetaData, columns: Sequence[str]) -> list[tuple[int, int]]:

@@ -124,6 +124,12 @@ class SavedDataset:
         if not self.rows:
             raise DataError(f"{where.path}: holds no row")
 
+    @property
+    def largest_chunk(self) -> int:
+        """Bytes of the largest chunk, less the files that it only names."""
+        batches = [(place, self._streams[place.file].batches[place.batch]) for place in self._places]
+        return max(batch.body_bytes * (place.stop - place.start) // batch.rows for place, batch in batches)
+
     def read(self, chunk: int) -> list[Row]:
         """The rows of one chunk."""
         file, batch, start, stop, _ = self._places[chunk]

@@ -13,6 +13,10 @@ class Source(Protocol):
     def rows(self) -> Sequence[int]:
         """Number of rows of each chunk."""
 
+    @property
+    def largest_chunk(self) -> int | None:
+        """Bytes of the largest chunk in memory, where the index tells."""
+
     def read(self, chunk: int) -> Sequence[Row]:
         """The rows of one chunk, in their order."""
 

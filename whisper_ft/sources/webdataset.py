@@ -5,13 +5,11 @@ and a chunk is one ranged request.
 """
 
 import json
-import posixpath
-import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -21,14 +19,13 @@ import pyarrow.compute as pc
 from whisper_ft import config
 from whisper_ft.failure import DataError, UsageError
 from whisper_ft.sources import fingerprint
-from whisper_ft.sources.archive import Member, members
 from whisper_ft.sources.columns import TEXT_COLUMNS
 from whisper_ft.sources.listed import data_errors
+from whisper_ft.sources.remote import learn_versions
 from whisper_ft.sources.row import Row
-from whisper_ft.sources.shelf import MAX_BYTES
+from whisper_ft.sources.samples import samples_of
+from whisper_ft.sources.shards import names_of, shards_of
 
-AUDIO_TYPES = ("wav", "flac", "ogg", "opus", "mp3", "m4a")  # of several in a sample the first of these
-TYPES = (*AUDIO_TYPES, "txt", "json")
 SPEAKERS = ("speaker", "speaker_id", "client_id")
 CHUNK_ROWS = 32
 CHUNK_BYTES = 2**24  # a chunk of long recordings has fewer rows
@@ -36,142 +33,29 @@ GAP = 2**20  # bytes of other files that are rather read along than left out wit
 MAX_TEXT = 2**20  # bytes of a .txt or .json
 TOO_LONG = ("bad_label", f"the .txt or .json has over {MAX_TEXT} bytes")
 READERS = 16  # threads that index shards
-MAX_SHARDS = 1_000_000
-BRACES = re.compile(r"\{([^{}]*)\}")
-RANGE = re.compile(r"(\d+)\.\.(\d+)")
-
-PLACE = [("offset", pa.int64()), ("size", pa.int64())]  # null where the sample has no such file
-SAMPLES = pa.schema(
-    [
-        ("key", pa.string()),  # unique in its shard
-        ("problem", pa.string()),
-        ("audio", pa.struct(PLACE)),
-        ("txt", pa.struct(PLACE)),
-        ("json", pa.struct(PLACE)),
-    ]
-)
 
 
-def open_webdataset(where: config.Source) -> "WebDataset":
+def open_webdataset(where: config.Source, cache: Path | None = None) -> "WebDataset":
     """The shards that a path names: a .tar, a folder of them, a glob, or numbers in braces (`train-{000..012}.tar`).
 
     Shards are in the order of their names, those of braces in the order of the braces. A sample is a run of files whose
-    names agree up to the first dot: audio (.wav, .flac, .ogg, .opus, .mp3, .m4a), with its text in .txt, or in .json,
+    names agree up to the first dot: audio (see `samples.AUDIO_TYPES`), with its text in .txt, or in .json,
     which may also hold language, task, and speaker or client_id. `where.text_column` names the key of the text.
+    What the headers say is kept in the folder `cache`, and taken from there while the shards are what they were.
     """
     if where.split:
         raise UsageError(
             f"--data.split {where.split}: tar shards have no splits; choose them by name, as in --data.path train-*.tar"
         )
     with data_errors(where.path):
-        shards = _shards(where.path)
+        shards = shards_of(where.path)
         if not shards:
             raise UsageError(f"{where.path}: holds no .tar file")
+        file_system, _ = fsspec.core.url_to_fs(where.path)
+        learn_versions(file_system, [file_system._strip_protocol(shard) for shard in shards])
         with ThreadPoolExecutor(READERS) as pool:
-            indexed = list(pool.map(_index, shards))
+            indexed = list(pool.map(lambda shard: samples_of(shard, cache), shards))
         return WebDataset(shards, indexed, where)
-
-
-def _shards(path: str) -> list[str]:
-    """Addresses of the shards. What is there is meant literally, also where its name could be a pattern."""
-    file_system, stripped = fsspec.core.url_to_fs(path)
-    if stripped.endswith(".tar") and file_system.isfile(stripped):
-        return [path]
-    if file_system.isdir(stripped):
-        found = sorted(name for name in file_system.find(stripped) if name.endswith(".tar"))
-        return [_address(file_system, path, name) for name in found]
-    shards = []
-    for name in _expanded(path):
-        if any(sign in name for sign in "*?["):
-            matched = sorted(file_system.glob(file_system._strip_protocol(name)))
-            shards += [_address(file_system, path, one) for one in matched if one.endswith(".tar")]
-        else:
-            shards.append(name)
-    return list(dict.fromkeys(shards))
-
-
-def _address(file_system: Any, path: str, name: str) -> str:
-    """A file as `path` is written: with the protocol where that has one."""
-    return str(file_system.unstrip_protocol(name)) if "://" in path else name
-
-
-def _expanded(path: str) -> list[str]:
-    """`a{00..02}b` as three, `a{x,y}b` as two; digits keep their number."""
-    names = [path]
-    while (found := BRACES.search(names[0])) is not None:
-        if numbers := RANGE.fullmatch(found[1]):
-            first, last = int(numbers[1]), int(numbers[2])
-            count = last - first + 1
-            values: Iterable[str] = (str(number).zfill(len(numbers[1])) for number in range(first, last + 1))
-        else:
-            values = parts = found[1].split(",")
-            count = len(parts)
-        if not 0 < count * len(names) <= MAX_SHARDS:
-            raise UsageError(f"{path}: {{{found[1]}}} should be numbers that go up, or names, of {MAX_SHARDS} at most")
-        filled = list(values)
-        names = [BRACES.sub(lambda _, value=value: value, name, count=1) for name in names for value in filled]  # type: ignore[misc]
-    return names
-
-
-@dataclass
-class _Sample:
-    """The files of a sample that are of use."""
-
-    key: str
-    files: dict[str, Member] = field(default_factory=dict)  # by type
-
-    def record(self, repeat: int) -> dict[str, Any]:
-        """A row of `SAMPLES`."""
-        audio = next((self.files[kind] for kind in AUDIO_TYPES if kind in self.files), None)
-        problem = None
-        if repeat:
-            problem = "duplicate_key: the shard has a sample of this name before"
-        elif audio is None:
-            problem = f"missing_audio: the sample has none of .{', .'.join(AUDIO_TYPES)}"
-        elif audio.size > MAX_BYTES:
-            problem = f"file_too_large: {audio.name}: over {MAX_BYTES} bytes"
-        return {
-            "key": f"{self.key}#{repeat + 1}" if repeat else self.key,
-            "problem": problem,
-            "audio": None if problem else _place(audio),
-            "txt": _place(self.files.get("txt")),
-            "json": _place(self.files.get("json")),
-        }
-
-
-def _place(member: Member | None) -> dict[str, int] | None:
-    return None if member is None else {"offset": member.offset, "size": member.size}
-
-
-def _samples(files: Iterator[Member]) -> Iterator[_Sample]:
-    """Runs of files of one key; a type that comes again begins another sample, as in a shard appended to itself."""
-    sample: _Sample | None = None
-    for member in files:
-        folder, name = posixpath.split(member.name)
-        stem, dot, extension = name.partition(".")
-        if not dot or not stem:
-            continue  # as webdataset does; ._x is what macOS adds
-        key = posixpath.join(folder, stem)
-        kind = extension.rpartition(".")[2].lower()
-        if sample is None or sample.key != key or kind in sample.files:
-            if sample is not None:
-                yield sample
-            sample = _Sample(key)
-        if kind in TYPES:
-            sample.files[kind] = member
-    if sample is not None:
-        yield sample
-
-
-def _index(address: str) -> pa.Table:
-    """The samples of a shard."""
-    repeats: dict[str, int] = {}
-    records = []
-    for sample in _samples(members(address)):
-        repeat = repeats.get(sample.key, 0)
-        repeats[sample.key] = repeat + 1
-        records.append(sample.record(repeat))
-    return pa.Table.from_pylist(records, schema=SAMPLES)
 
 
 class WebDataset:
@@ -185,8 +69,13 @@ class WebDataset:
         self.rows: list[int] = [rows for of_shard in chunks for rows in of_shard]
         self._first_row = [0, *accumulate(self.rows)]  # [chunks + 1]
         self._first_chunk = [0, *accumulate(len(of_shard) for of_shard in chunks)]  # [shards + 1]
-        self._names = _relative(shards)
+        self._names = names_of(shards)
         self._groups = [[(samples.num_rows, sum(_bytes(samples)))] for samples in indexed]
+
+    @property
+    def largest_chunk(self) -> int:
+        """Bytes of the files of the largest chunk, about: those of the largest shard where it has one chunk only."""
+        return min(CHUNK_BYTES, max(size for of_shard in self._groups for _, size in of_shard))
 
     def read(self, chunk: int) -> Sequence[Row]:
         """The rows of one chunk; its files are fetched in one request, in more where much else lies between them."""
@@ -270,14 +159,6 @@ def _chunks(samples: pa.Table) -> list[int]:
     return [*chunks, rows] if rows else chunks
 
 
-def _relative(shards: Sequence[str]) -> list[str]:
-    """Names of shards below the folder that all are in."""
-    folders = [shard.split("/")[:-1] for shard in shards]
-    shared = next((i for i, names in enumerate(zip(*folders, strict=False)) if len(set(names)) > 1), None)
-    depth = min(map(len, folders)) if shared is None else shared
-    return ["/".join(shard.split("/")[depth:]) for shard in shards]
-
-
 def _wanted(record: Mapping[str, Any], kind: str) -> tuple[int, int] | None:
     """[start, end) of a file in its shard; None if there is none, or it is too large to be what it should be."""
     place = record[kind]
@@ -298,7 +179,7 @@ class _Content:
             else:
                 joined.append((start, end))
         self._starts = [start for start, _ in joined]
-        self._parts = [bytes(file_system.cat_file(path, start, end)) for start, end in joined]
+        self._parts = [bytes(file_system.cat_file(path, start=start, end=end)) for start, end in joined]
         for (start, end), part in zip(joined, self._parts, strict=True):
             if len(part) != end - start:
                 raise DataError(f"{shard}: {len(part)} bytes came from byte {start} on, not {end - start}")
