@@ -1,6 +1,10 @@
 """Checkpoints: exact both ways, verified before use, and never removed when they are needed."""
 
 import json
+import os
+import pickle
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from whisper_ft import checkpoint, config, optim
+from whisper_ft.checkpoint import tensor_file
 from whisper_ft.failure import NonFiniteError, ResumeError
 from whisper_ft.model import parameters_by_name
 
@@ -95,6 +100,7 @@ def flip(path: Path) -> None:
         (lambda folder: (folder / "trainer.json").unlink(), "trainer.json is missing"),
         (lambda folder: (folder / "manifest.json").unlink(), "manifest.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text(""), "manifest.json cannot be read"),
+        (lambda folder: [path.unlink() for path in folder.iterdir()], "manifest.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text('{"save": 9, "files": {}}'), "does not list"),
     ],
@@ -136,10 +142,23 @@ def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path, model: Any):
 def test_the_newest_is_the_last_saved_whatever_step_or_clock_say(tmp_path: Path, model: Any):
     save(tmp_path, 9, model)
     again = save(tmp_path, 4, model)  # a branch that went on from an older checkpoint
-    import os
-
     os.utime(again, (0, 0))
     assert checkpoint.choose(tmp_path, "auto", None, lambda line: None) == again
+
+
+def test_a_clock_that_is_set_back_between_two_saves_changes_nothing(
+    tmp_path: Path, model: Any, monkeypatch: pytest.MonkeyPatch
+):
+    save(tmp_path, 1, model)
+    save(tmp_path, 2, model)
+    monkeypatch.setattr(time, "gmtime", lambda: time.struct_time((1970, 1, 1, 0, 0, 0, 3, 1, 0)))
+    newest = save(tmp_path, 3, model)
+    for inner in (newest, *newest.iterdir()):
+        os.utime(inner, (0, 0))
+    assert checkpoint.read_manifest(newest)["time"] == "1970-01-01T00:00:00Z"
+    assert checkpoint.choose(tmp_path, "auto", None, lambda line: None) == newest
+    checkpoint.retain(tmp_path, 2, ())
+    assert [found.step for found in checkpoint.list_checkpoints(tmp_path)] == [3, 2]
 
 
 def test_the_newest_and_the_named_ones_are_kept(tmp_path: Path, model: Any):
@@ -156,6 +175,84 @@ def test_the_best_of_every_kept_checkpoint_is_kept(tmp_path: Path, model: Any):
         checkpoint.save(tmp_path, step, None, model, {}, {"state": state, "lr": 0.1})
     checkpoint.retain(tmp_path, 2, ())
     assert sorted(found.step for found in checkpoint.list_checkpoints(tmp_path)) == [1, 5, 6]
+
+
+def test_regular_and_pinned_ones_are_kept_besides(tmp_path: Path, model: Any):
+    for step in range(1, 10):
+        save(tmp_path, step, model)
+    (tmp_path / "step-00000002" / checkpoint.PINNED).touch()
+    assert checkpoint.retain(tmp_path, 2, (), every=3) == []
+    assert sorted(found.step for found in checkpoint.list_checkpoints(tmp_path)) == [2, 3, 6, 8, 9]
+    assert checkpoint.verify(tmp_path / "step-00000002") is None, "a pin is no damage"
+
+
+def test_what_is_visibly_damaged_is_not_one_of_the_two_that_are_kept(tmp_path: Path, model: Any):
+    for step in range(1, 5):
+        save(tmp_path, step, model)
+    truncate(tmp_path / "step-00000003/optimizer.safetensors")
+    checkpoint.retain(tmp_path, 2, ())
+    assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["2", "3", "4"]
+
+
+def test_a_link_is_no_checkpoint_and_what_it_points_to_is_left_alone(tmp_path: Path, model: Any):
+    folder, elsewhere = tmp_path / "checkpoints", tmp_path / "elsewhere"
+    precious = save(elsewhere, 1, model)
+    for step in (2, 3, 4):
+        save(folder, step, model)
+    (folder / "step-00000001").symlink_to(precious)
+    checkpoint.retain(folder, 2, ())
+    assert checkpoint.verify(precious) is None
+    assert [found.step for found in checkpoint.list_checkpoints(folder)] == [4, 3]
+    assert (folder / "step-00000001").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "custom_checkpoint_0.pkl", "RNG.PICKLE"])
+def test_a_pickle_in_a_checkpoint_is_refused_by_name_and_never_read(tmp_path: Path, model: Any, name: str):
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "executed",))
+
+    older, newer = save(tmp_path / "run", 1, model), save(tmp_path / "run", 2, model)
+    (newer / name).write_bytes(pickle.dumps(Evil()))
+    said: list[str] = []
+    assert checkpoint.choose(tmp_path / "run", "auto", None, said.append) == older
+    assert f"it holds {name}, by its name a pickle" in said[0]
+    with pytest.raises(ResumeError, match=name):
+        checkpoint.choose(tmp_path / "run", str(newer), None, said.append)
+    assert not (tmp_path / "executed").exists()
+    pickle.loads((newer / name).read_bytes())
+    assert (tmp_path / "executed").exists(), "it would have been"
+
+
+def test_a_file_of_another_step_is_found_out(tmp_path: Path, model: Any):
+    older, newer = save(tmp_path, 1, model, train_a_little(model)), save(tmp_path, 2, model, train_a_little(model))
+    shutil.copy(older / "optimizer.safetensors", newer)
+    assert checkpoint.verify(newer) == "optimizer.safetensors is damaged (its sha256 differs)"
+
+
+def test_a_moved_and_a_copied_checkpoint_is_as_good(tmp_path: Path, model: Any):
+    path = save(tmp_path / "a", 1, model)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    moved = (tmp_path / "a").rename(tmp_path / "c")
+    assert checkpoint.verify(tmp_path / "b" / path.name) is None
+    assert checkpoint.choose(moved, "auto", None, lambda line: None) == moved / path.name
+
+
+def test_any_tensor_comes_back_as_the_format_has_it(tmp_path: Path):
+    """Read by the format's own library; each type, no dimensions, nothing in it, not contiguous."""
+    tensors = {f"{dtype}": torch.arange(6).to(dtype).reshape(2, 3) for dtype in tensor_file.DTYPES}
+    tensors |= {
+        "step": torch.tensor(3.0),
+        "ünï": torch.zeros(0, 4),
+        "transposed": torch.randn(3, 5).T,
+        "a part": torch.randn(8)[1:4],
+    }
+    (tmp_path / "x").write_bytes(b"".join(tensor_file.parts(tensors)))
+    read = load_file(tmp_path / "x")
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in tensors.items())
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "y", {"format": "pt"})
+    assert (tmp_path / "x").stat().st_size == (tmp_path / "y").stat().st_size
 
 
 def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, model: Any):

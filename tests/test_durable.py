@@ -1,6 +1,8 @@
 """Files are whole under their final name, or not there."""
 
 import errno
+import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -58,10 +60,16 @@ def test_nan_is_not_json(tmp_path: Path):
 
 
 def test_files_are_readable_to_whom_the_umask_allows(tmp_path: Path):
-    (tmp_path / "x").write_text("x")
-    (tmp_path / "x").chmod(0o600)
-    durable.sync_file(tmp_path / "x")
-    assert (tmp_path / "x").stat().st_mode & 0o444 == 0o444
+    before = os.umask(0o027)
+    try:
+        with durable.new_folder(tmp_path / "a") as aside:
+            (aside / "x").write_text("x")
+            (aside / "x").chmod(0o600)  # as safetensors leaves its files
+            durable.write_parts(aside / "y", [b"y"])
+        durable.write_text(tmp_path / "z", "z")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/x", "a/y", "z")] == [0o750, *[0o640] * 3]
 
 
 def test_a_full_disk_is_one_line():
@@ -77,3 +85,40 @@ def test_removing_a_folder_leaves_nothing_and_none_is_no_error(tmp_path: Path):
     assert durable.remove(tmp_path / "a")
     assert not durable.remove(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_and_sha256_are_those_of_the_file(tmp_path: Path):
+    told = durable.write_parts(tmp_path / "x", [b"ab", memoryview(b"cde"), b""])
+    assert (tmp_path / "x").read_bytes() == b"abcde"
+    assert told == {"bytes": 5, "sha256": hashlib.sha256(b"abcde").hexdigest()}
+
+
+def test_a_folder_that_has_no_room_is_refused_before_anything_is_written(tmp_path: Path):
+    with (
+        pytest.raises(
+            DiskError, match=r"not enough room to write .*/a: 1000000000000000\.0 MB are needed and [0-9.]+ MB"
+        ),
+        durable.new_folder(tmp_path / "a", needed=10**21),
+    ):
+        raise AssertionError("not reached")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/old").touch()
+    with pytest.raises(DiskError), durable.new_folder(tmp_path / "a") as aside:
+        aside.rename(tmp_path / "elsewhere")  # so that the last rename fails
+        aside.mkdir()
+        aside.rename(aside.with_name("gone"))
+    assert (tmp_path / "a/old").exists()
+
+
+def test_links_are_removed_and_never_followed(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/mine").touch()
+    for name in ("a", ".trash-b-01234567", ".tmp-c-01234567", ".replaced-real-01234567"):
+        (tmp_path / name).symlink_to("real")
+    assert durable.remove(tmp_path / "a")
+    durable.clean(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "real"]

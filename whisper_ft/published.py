@@ -1,7 +1,11 @@
 """The models a run gives to others: best/ and final/, folders for `from_pretrained`, published by rename."""
 
+import copy
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from whisper_ft import checkpoint, durable
@@ -10,11 +14,29 @@ from whisper_ft.rundir import RunDir
 from whisper_ft.state import Best, TrainState
 
 
-def publish_best(folder: RunDir, best: Best, model: Any, processor: Any) -> None:
-    """Put weights into best/, with best.json beside it. Main process only."""
-    readme = f"# Best model\n\nLowest {best.metric} of its run: {best.value:.6f}, at step {best.step}.\n"
-    with durable.new_folder(folder.best) as aside:
-        export(model, processor, aside, readme)
+def frame_of(model: Any, processor: Any) -> dict[str, bytes]:
+    """What an exported folder has besides weights and README: configs and processor, by file name."""
+    config = copy.deepcopy(model.config)
+    config.architectures, config.dtype = [type(model).__name__], str(model.dtype).removeprefix("torch.")
+    with TemporaryDirectory() as folder:
+        for part in (config, model.generation_config, processor):
+            part.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def export_checkpoint(source: Path, frame: Mapping[str, bytes], target: Path, readme: str) -> None:
+    """Publish the weights of a verified checkpoint as a folder that `from_pretrained` loads."""
+    weights = source / checkpoint.MODEL
+    with durable.new_folder(target, weights.stat().st_size) as aside:
+        shutil.copyfile(weights, aside / "model.safetensors")
+        for name, content in {**frame, "README.md": readme.encode()}.items():
+            (aside / name).write_bytes(content)
+
+
+def publish_best(folder: RunDir, best: Best, source: Path, frame: Mapping[str, bytes]) -> None:
+    """Put the weights of a verified checkpoint into best/, with best.json beside it. Main process only."""
+    readme = f"# Best model\n\nBest {best.metric} of its run: {best.value:.6f}, at step {best.step}.\n"
+    export_checkpoint(source, frame, folder.best, readme)
     durable.write_json(folder.path / "best.json", asdict(best))
 
 
@@ -26,8 +48,19 @@ def publish_final(folder: RunDir, state: TrainState, model: Any, processor: Any)
         told = "It is also the best of its run."
     else:
         told = f"It is not the best of its run: that is step {state.best.step}, in ../best."
-    with durable.new_folder(folder.final) as aside:
+    with durable.new_folder(folder.final, _size(model)) as aside:
         export(model, processor, aside, f"# Model after the last update, step {state.step}\n\n{told}\n")
+
+
+def publish_average(folder: RunDir, steps: Sequence[int], model: Any, processor: Any, told: str) -> None:
+    """Put averaged weights into average/; `told` is how they do. Main process only."""
+    made_of = ", ".join(map(str, steps))
+    with durable.new_folder(folder.average, _size(model)) as aside:
+        export(model, processor, aside, f"# Mean of the weights of steps {made_of}\n\n{told}\n")
+
+
+def _size(model: Any) -> int:
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def mend_best(
@@ -37,7 +70,7 @@ def mend_best(
 
     They differ when the run was killed between a checkpoint and the publishing of its model, when the newest
     checkpoints were damaged and the run goes on from an older one, and when it goes on from a checkpoint of another
-    run. Where the best model is nowhere at hand, it is judged anew. `model` is used to convert, and left changed.
+    run. Where the best model is nowhere at hand, it is judged anew. Of `model` only the configs are used.
     """
     if state.best is None:
         given_up = folder.published is not None and folder.published.step > state.step
@@ -45,10 +78,9 @@ def mend_best(
     if folder.published == state.best and (folder.best / "config.json").exists():
         return state, None
     for checkpoints in (resumed_from.parent, folder.checkpoints):
-        source = checkpoints / f"step-{state.best.step:08d}"
+        source = checkpoint.path_of(checkpoints, state.best.step)
         if checkpoint.verify(source) is None and checkpoint.read_trainer(source)["state"]["best"] == asdict(state.best):
-            checkpoint.load_weights(source, model)
-            publish_best(folder, state.best, model, processor)
+            publish_best(folder, state.best, source, frame_of(model, processor))
             return state, f"best/ was made anew from {source}"
     _withdraw(folder)
     told = f"the best model, of step {state.best.step}, is neither in best/ nor in a checkpoint; it is judged anew"

@@ -1,0 +1,316 @@
+"""A program that does nothing but save as a run does, to be killed and starved: `python -m tests.saving WHAT FOLDER`.
+
+It prints what came of it as JSON. A save takes milliseconds here, and a process is forked in one: hundreds can be
+killed in the time in which a single run of train.py starts.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT, START_SECONDS
+from whisper_ft import checkpoint
+from whisper_ft.checkpoint import Contents
+from whisper_ft.failure import RunError
+from whisper_ft.published import publish_best
+from whisper_ft.rundir import RunDir
+from whisper_ft.state import Best, TrainState
+
+SAVES = 60
+ELEMENTS = 300_000  # 1.2 MB of weights, as much again of moments: a save of some milliseconds
+EVERY_BEST = 3  # each third step is the best so far
+
+
+def state_at(step: int) -> TrainState:
+    best = max(step - step % EVERY_BEST, 1)
+    return TrainState(step=step, best=Best(best, "wer", 1 / best))
+
+
+def contents_at(step: int, elements: int = ELEMENTS) -> Contents:
+    """A checkpoint in which every number is its step, so that nothing of another can hide in it."""
+    tensor = torch.full((elements,), float(step))
+    trainer = {"state": state_at(step).to_json(), "config": {}}
+    return Contents(step, {"w": tensor}, {"w/exp_avg": tensor}, json.dumps(trainer).encode())
+
+
+def save(run: RunDir, step: int, elements: int = ELEMENTS) -> None:
+    """What a run does at a save: commit, best, retention, status."""
+    path = checkpoint.write(run.checkpoints, None, contents_at(step, elements))
+    state = state_at(step)
+    if state.improved and state.best:
+        publish_best(run, state.best, path, {"config.json": b"{}"})
+    checkpoint.retain(run.checkpoints, 2, ())
+    run.status("running", step)
+
+
+def start(folder: Path) -> RunDir:
+    """Lock, clean up and open, as every start does."""
+    run = RunDir(folder)
+    run.open()
+    return run
+
+
+def newest_step(folder: Path) -> int:
+    found = checkpoint.list_checkpoints(folder / "checkpoints")
+    return found[0].step if found else 0
+
+
+def problems(folder: Path, acknowledged: int) -> list[str]:
+    """What is wrong with a run after an accident, once it is opened again; `acknowledged`: last step known as saved."""
+    told = []
+    run = start(folder)
+    found = checkpoint.list_checkpoints(run.checkpoints)
+    usable = [one for one in found if one.problem is None and checkpoint.verify(one.path) is None]
+    if len(usable) < len(found):
+        told.append(f"damaged: {[one.path.name for one in found if one not in usable]}")
+    if acknowledged and (not usable or usable[0].step < acknowledged):
+        told.append(f"step {acknowledged} was saved; there is {[one.step for one in usable]}")
+    if len(usable) < min(acknowledged, 2):
+        told.append("fewer than two are left")
+    for one in usable:
+        told += [f"{name} of step {one.step} is mixed" for name in mixed(one.path, one.step)]
+    if usable and not best_is_at_hand(run, TrainState.from_json(checkpoint.read_trainer(usable[0].path)["state"])):
+        told.append("the best model is neither in best/ nor in a checkpoint")
+    left = [path.name for path in (*folder.iterdir(), *run.checkpoints.iterdir()) if path.name[:2] in (".t", ".r")]
+    if left:
+        told.append(f"left behind: {left}")
+    return told
+
+
+def mixed(path: Path, step: int) -> list[str]:
+    """Files of a checkpoint that hold numbers of another."""
+    wrong = [name for name in ("model", "optimizer") if not all_are(path / f"{name}.safetensors", step)]
+    return wrong + ["trainer"] * (checkpoint.read_trainer(path)["state"]["step"] != step)
+
+
+def all_are(path: Path, step: int) -> bool:
+    return all(bool((tensor == step).all()) for tensor in load_file(path).values())
+
+
+def best_is_at_hand(run: RunDir, state: TrainState) -> bool:
+    """Whether best/ is whole, or can be made anew: what `mend_best` goes by."""
+    assert state.best is not None
+    if run.published == state.best and (run.best / "config.json").exists():
+        return all_are(run.best / "model.safetensors", state.best.step)
+    return checkpoint.verify(checkpoint.path_of(run.checkpoints, state.best.step)) is None
+
+
+def in_child(action: Callable[[], None]) -> int:
+    """Run an action in a process of its own, and give its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            action()
+        finally:
+            os._exit(0)
+    return child
+
+
+def killed(folder: Path, times: int = SAVES) -> dict[str, Any]:
+    """SIGKILL at random moments of saves, one after another: the run goes on after each."""
+    told, interrupted = [], 0
+    chance = random.Random(5)
+    for _ in range(times):
+        reader, writer = os.pipe()
+
+        def saving(writer: int = writer) -> None:
+            run = start(folder)
+            for step in range(newest_step(folder) + 1, 10_000):
+                save(run, step)
+                os.write(writer, f"{step} ".encode())
+
+        child = in_child(saving)
+        os.close(writer)
+        acknowledged = os.read(reader, 1 << 16)
+        time.sleep(chance.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        while more := os.read(reader, 1 << 16):
+            acknowledged += more
+        os.close(reader)
+        interrupted += any(path.name.startswith(".") for path in (folder / "checkpoints").iterdir())
+        told += problems(folder, int(acknowledged.split()[-1]))
+    return {"kills": times, "interrupted": interrupted, "steps": newest_step(folder), "problems": told}
+
+
+DISK = {"open", "write", "flush", "fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "chmod", "sendfile"}
+"""Functions of the interpreter, all written in C, by which a program changes what is on a disk."""
+
+
+def end_before(call: int) -> list[str]:
+    """Have this process end as if it had lost its power, before so many calls to the disk; gives those made so far."""
+    made: list[str] = []
+
+    def count(frame: Any, event: str, function: Any) -> None:
+        if event == "c_call" and function.__name__ in DISK:
+            if len(made) == call:
+                os._exit(9)
+            made.append(function.__name__)
+
+    sys.setprofile(count)
+    return made
+
+
+def exits(folder: Path, step: int = 4) -> dict[str, Any]:
+    """`os._exit` before the first, second, ... last call to the disk of a save, each on a copy of the same run.
+
+    The run has steps 1 to 3; step 4 is a new checkpoint, 3 one that replaces another, and the best.
+    """
+    run = start(folder / "run")
+    for before in (1, 2, 3):
+        save(run, before, elements=100)
+    told, points, outcomes = [], 0, set()
+    while True:
+        copy = folder / f"copy-{points}"
+        shutil.copytree(folder / "run", copy)
+        ended_at = points
+
+        def saving(copy: Path = copy, ended_at: int = ended_at) -> None:
+            run = start(copy)
+            end_before(ended_at)
+            save(run, step, elements=100)
+            sys.setprofile(None)
+
+        _, status = os.waitpid(in_child(saving), 0)
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+        told += [f"after {points} calls: {problem}" for problem in problems(copy, 3)]
+        newest = checkpoint.list_checkpoints(copy / "checkpoints")[0]
+        outcomes.add((newest.step, newest.save))
+        save(start(copy), 5, elements=100)  # it goes on
+        shutil.rmtree(copy)
+        points += 1
+    return {"points": points, "outcomes": sorted(outcomes), "problems": told}
+
+
+def refused(action: Callable[[], object]) -> str:
+    """What a RunError says; "" where there was none."""
+    try:
+        action()
+    except RunError as error:
+        return f"{error.exit_code} {error}"
+    return ""
+
+
+def mount(*arguments: str) -> None:
+    """In the namespace of this process only: nothing stays mounted when it ends."""
+    subprocess.run(["mount", *arguments], check=True)
+
+
+def full(folder: Path) -> dict[str, Any]:
+    """A disk of 24 MB that is nearly full, and one that has no room for one more file."""
+    mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder))
+    place = folder / "run"
+    for step in (1, 2):
+        save(start(place), step)
+    (folder / "filler").write_bytes(b"x" * (shutil.disk_usage(folder).free - 2_000_000))
+    before = refused(lambda: save(start(place), 3))
+    after_before = problems(place, 2)
+    (folder / "filler").unlink()
+    inodes = len(list(folder.rglob("*"))) + 1
+    mount("-o", f"remount,nr_inodes={inodes + 3}", str(folder))
+    within = refused(lambda: save(start(place), 3))
+    left = sorted(path.name for path in (place / "checkpoints").iterdir())
+    mount("-o", "remount,nr_inodes=1000", str(folder))
+    after_within = problems(place, 2)
+    save(start(place), 3)
+    return {"before": before, "within": within, "left": left, "problems": [*after_before, *after_within]}
+
+
+def read_only(folder: Path) -> dict[str, Any]:
+    """A disk that became read-only: at a start, and in a run."""
+    mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder))
+    run = start(folder / "run")
+    save(run, 1)
+    mount("--bind", str(folder), str(folder))
+    mount("-o", "remount,bind,ro", str(folder))
+    starting = refused(lambda: RunDir(folder / "run").open())
+    saving = refused(lambda: save(run, 2))
+    source = folder / "run/checkpoints/step-00000001"
+    return {"starting": starting, "saving": saving, "damage": checkpoint.verify(source)}
+
+
+def resisting(folder: Path) -> dict[str, Any]:
+    """An old checkpoint that cannot be moved away, for something is mounted there."""
+    mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder))
+    run = start(folder / "run")
+    for step in (4, 5, 6):
+        checkpoint.write(run.checkpoints, None, contents_at(step, 100))
+    oldest = str(checkpoint.path_of(run.checkpoints, 4))
+    mount("--bind", oldest, oldest)
+    told = checkpoint.retain(run.checkpoints, 2, ())
+    return {"told": told, "steps": [one.step for one in checkpoint.list_checkpoints(run.checkpoints)]}
+
+
+def power_cut(folder: Path, synced: bool = True) -> dict[str, Any]:
+    """What a disk holds at the instant of a commit: ext4 on a file, copied while it is in use.
+
+    Not of a whole save: what comes after the commit is synced too, and on ext4 takes with it what was not.
+    """
+    if not synced:
+        os.fsync = lambda fd: None  # type: ignore[assignment]
+    disk, place, cut = folder / "disk", folder / "place", folder / "cut"
+    with disk.open("wb") as file:
+        file.truncate(96 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(disk)], check=True)
+    place.mkdir()
+    cut.mkdir()
+    mount("-o", "loop", str(disk), str(place))
+    run = start(place / "run")
+    told: dict[int, list[str]] = {}
+    for step in (1, 2, 3, 4):
+        checkpoint.write(run.checkpoints, None, contents_at(step))
+        shutil.copyfile(disk, folder / "copy")
+        mount("-o", "loop", str(folder / "copy"), str(cut))
+        try:
+            told[step] = problems(cut / "run", step)
+        except OSError as error:
+            told[step] = [str(error)]
+        subprocess.run(["umount", "--lazy", str(cut)], check=True)
+    return {"problems": told}
+
+
+def outcome(what: str, folder: Path, *arguments: object, prefix: Sequence[str] = ()) -> Any:
+    """What this program tells, run by itself; `prefix` puts it into a namespace, say. Several of WHAT: `full+exits`."""
+    argv = [*prefix, sys.executable, "-m", "tests.saving", what, str(folder), *map(str, arguments)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    torch.set_num_threads(1)  # a process that is forked has none of the threads that it believes in
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    programs: dict[str, Callable[[Path], dict[str, Any]]] = {
+        "exits": exits,
+        "replacing": partial(exits, step=3),
+        "full": full,
+        "read_only": read_only,
+        "resisting": resisting,
+        "power_cut": power_cut,
+        "power_cut_unsynced": partial(power_cut, synced=False),
+    }
+    if what == "killed":
+        print(json.dumps(killed(folder, int(sys.argv[3]))))
+        return
+    told = {}
+    for name in what.split("+"):
+        (folder / name).mkdir()
+        told[name] = programs[name](folder / name)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Disks that are full, read-only or without power: what was saved stays, and the message is one line."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT, Trainer, digest
+from tests.saving import outcome, save, start
+from tests.test_exit_codes import ranks
+from whisper_ft import checkpoint
+
+Told = dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def mounting(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What gives a program mounts of its own, which end with it; skips where that is not permitted."""
+    prefix, folder = ["unshare", "--mount"], tmp_path_factory.mktemp("probe")
+    try:
+        probe = [*prefix, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+        done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        pytest.skip(f"mounting needs a program that is not here: {error.filename}")
+    if done.returncode:
+        pytest.skip(f"mounting is not permitted here: {' '.join(done.stderr.split())}")
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def limited(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """What came of saves on disks that are full, read-only, or do not let go of a folder."""
+    return dict(outcome("full+read_only+resisting", tmp_path_factory.mktemp("limited"), prefix=mounting))
+
+
+@pytest.fixture(scope="module")
+def cut(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """What is left after power cuts, by whether files are synced; skips where a file cannot play a disk."""
+    folder = tmp_path_factory.mktemp("cut")
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("mkfs.ext4 is not here")
+    with (folder / "probe").open("wb") as file:
+        file.truncate(8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(folder / "probe")], check=True)
+    (folder / "at").mkdir()
+    probe = [*mounting, "mount", "-o", "loop", str(folder / "probe"), str(folder / "at")]
+    done = subprocess.run(probe, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"a file cannot be mounted here: {' '.join(done.stderr.split())}")
+    return dict(outcome("power_cut+power_cut_unsynced", folder, prefix=mounting))
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written_and_one_that_fills_up_when_it_does(limited: Told):
+    told = limited["full"]
+    assert told["before"].startswith("6 not enough room to write ")
+    assert "step-00000003: 2.4 MB are needed and 2.0 MB are free; make room" in told["before"]
+    assert told["within"].startswith("6 could not write ")
+    assert told["within"].endswith("step-00000003: No space left on device")
+    assert told["left"] == ["step-00000001", "step-00000002"]
+    assert told["problems"] == []
+
+
+def test_a_read_only_disk_is_told_at_the_start_and_in_a_run(limited: Told):
+    told = limited["read_only"]
+    assert told["starting"].startswith("6 --run_dir ")
+    assert told["starting"].endswith("cannot be written (Read-only file system)")
+    assert told["saving"].endswith("step-00000002: Read-only file system")
+    assert told["damage"] is None
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(limited: Told):
+    told = limited["resisting"]
+    assert told["steps"] == [6, 5, 4]
+    assert len(told["told"]) == 1
+    assert told["told"][0].startswith("warning: an old checkpoint could not be removed: could not write ")
+
+
+def test_a_power_cut_takes_nothing_that_was_acknowledged(cut: Told):
+    assert cut["power_cut"]["problems"] == {str(step): [] for step in (1, 2, 3, 4)}
+
+
+def test_a_power_cut_would_take_what_was_not_synced(cut: Told):
+    """The proof that the test above can fail."""
+    assert all(cut["power_cut_unsynced"]["problems"].values())
+
+
+def test_a_checkpoint_that_may_not_be_read_is_told(tmp_path: Path):
+    """Of another user, mode 0600. Root may read all, unless it gives that up."""
+    if shutil.which("setpriv") is None or os.getuid() != 0:
+        pytest.skip("giving up the rights of root needs root and setpriv")
+    save(start(tmp_path), 1, elements=10)
+    weights = tmp_path / "checkpoints/step-00000001/model.safetensors"
+    weights.chmod(0)
+    caps = "-dac_override,-dac_read_search"
+    without = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"]
+    program = [sys.executable, "-m", "whisper_ft.checkpoint", "verify", str(tmp_path)]
+    done = subprocess.run([*without, *program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "step-00000001: model.safetensors cannot be read (Permission denied)\n"
+    assert (done.returncode, done.stderr.count("\n")) == (3, 1)
+    weights.chmod(0o600)
+    assert checkpoint.verify(weights.parent) is None
+
+
+@pytest.mark.long
+def test_ranks_that_do_not_see_the_same_checkpoints_refuse_to_go_on(train: Trainer, mounting: list[str]):
+    """The second rank has an empty disk where the first has the run: --run_dir on disks of their own."""
+    checkpoints = train("run", steps=2, eval__every=0) / "checkpoints"
+    hidden = f"mount -t tmpfs -o size=1m tmpfs {checkpoints} && exec "
+    arguments = train.arguments("run", steps=4, eval__every=0, allow_change="[steps]")
+    program = [sys.executable, "train.py", *arguments]
+    second = [*mounting, "sh", "-c", hidden + '"$@"', "sh", *program]
+    main, other = ranks(program, second)
+    assert (main.returncode, other.returncode) == (3, 3), main.stderr + other.stderr
+    assert "step-00000002: rank 1 sees another folder there, or none" in main.stderr
+    assert len(main.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.long
+def test_a_log_on_a_full_disk_changes_no_weight_and_is_said_once(train: Trainer):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    whole = train("whole", steps=3)
+    (train.folder / "run").mkdir()
+    (train.folder / "run/metrics.jsonl").symlink_to("/dev/full")
+    ended = train.end("run", steps=3)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("No space left on device") == ended.err.count("training goes on") == 1
+    assert digest(train.folder / "run") == digest(whole)
+    assert json.loads((train.folder / "run/status.json").read_text())["state"] == "finished"

@@ -1,0 +1,39 @@
+"""The bytes of a safetensors file, a tensor at a time: written and hashed as they come, never all in memory twice."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+    """Length of the header, header, and the tensors; of any device, each brought to the host when its turn comes.
+
+    The widest types first, so that each tensor begins at a multiple of its width: what the format's own writer does.
+    """
+    ordered = sorted(tensors.items(), key=lambda one: (-one[1].element_size(), one[0]))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little")
+    yield text
+    for _, tensor in ordered:
+        yield tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
