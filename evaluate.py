@@ -1,16 +1,21 @@
 """Score a checkpoint by generation: every utterance once, nothing dropped, corpus-level rates.
 
-    python evaluate.py --model runs/demo/best --data.path demo-data/be/test --out runs/demo/test
+    python evaluate.py --model runs/demo --data.path demo-data/be/test --out runs/demo/test
     NPROC=2 ./launch.sh evaluate.py --model ... --data.path ... --out ...      # the same, in two processes
+    python evaluate.py --predictions runs/demo/test/predictions.jsonl --compare other/predictions.jsonl --out again
 
-Writes summary.json, predictions.jsonl and report.html to --out and prints a table. The same `transcribe` and `score`
-as the training loop, so the WER of a model here is the WER in its log.
+Writes summary.json, predictions.jsonl and report.html to --out and prints tables. The same `transcribe` and `score` as
+the training loop, so the WER of a model here is the WER in its log. Interrupted, the same command goes on.
 """
 
+import hashlib
 import json
 import time
-from functools import partial
-from typing import NoReturn
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import accelerate
 import torch
@@ -20,60 +25,209 @@ from normalizers import get_normalizer
 from whisper_ft import durable
 from whisper_ft.agreement import Agreement, leave, start_processes, tell
 from whisper_ft.audio import LogMel
-from whisper_ft.commandline import load, refuse_impossible_evaluation
-from whisper_ft.config import EvaluateConfig, to_plain
-from whisper_ft.failure import FINISHED, RunError, as_usage_error
+from whisper_ft.commandline import load, model_of, refuse_impossible_evaluation
+from whisper_ft.config import EvaluateConfig, Source
+from whisper_ft.failure import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
+from whisper_ft.fields import to_plain
+from whisper_ft.findings import Findings
 from whisper_ft.heldout import HeldOut
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.launcher import end_with_parent
 from whisper_ft.model import load_whisper, quiet_libraries
-from whisper_ft.report import table, write_report
-from whisper_ft.scoring import Scores, save_summary, score
-from whisper_ft.sources import open_source
+from whisper_ft.parts import Parts
+from whisper_ft.predictions import Predictions, read_predictions
+from whisper_ft.report import tables, wer_line, write_report
+from whisper_ft.scoring import ErrorCount, Prediction, Scores, save_summary, score
+from whisper_ft.sources import open_source, pinned
 from whisper_ft.tracking import Tracker
 
-
-def evaluate(
-    config: EvaluateConfig, accelerator: accelerate.Accelerator, agreement: Agreement, tracker: Tracker
-) -> Scores:
-    """Transcribe the whole set with all ranks and score it; the same result on every rank."""
-    with as_usage_error("normalizer"):
-        get_normalizer(config.normalizer)  # an unknown name should not be found after an hour of decoding
-    model, processor = load_whisper(config.model)
-    model = model.to(accelerator.device).eval()
-    encode = LabelEncoder.of(model, processor.tokenizer, config.data.language, config.data.task)
-    heldout = HeldOut(open_source(config.data), config.decoding, config.max_utterances, config.precision)
-    log_mel = LogMel(processor.feature_extractor)
-    with tracker.live(0), tracker.counting("transcribing", -(-heldout.total // agreement.world)) as progress:
-        predictions = heldout.transcripts(model, processor.tokenizer, encode, log_mel, agreement, progress)
-    return score(predictions, get_normalizer(config.normalizer, language=encode.language))
+SCHEMA = 2  # of summary.json; raised when a key changes its meaning
 
 
-def write(config: EvaluateConfig, scores: Scores, seconds: float) -> None:
-    """Put summary.json, predictions.jsonl and report.html into --out, each whole or not there."""
-    with durable.disk_errors(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
+class Transcribed(NamedTuple):
+    """What a model wrote of a set."""
+
+    rows: list[Prediction]
+    where: Source  # of the set, pinned
+    times_real_time: float | None  # seconds of audio a second, of what was transcribed by this start
+
+
+class Evaluation:
+    """One model, or none where transcripts are only scored again, and the sets that it is scored on."""
+
+    def __init__(
+        self, config: EvaluateConfig, accelerator: accelerate.Accelerator, agreement: Agreement, tracker: Tracker
+    ) -> None:
+        self.config, self.agreement, self.tracker = config, agreement, tracker
+        with as_usage_error("normalizer"):
+            get_normalizer(config.normalizer)  # an unknown name should not be found after an hour of decoding
+        self.other = read_predictions(config.compare) if config.compare else None
+        self.language = config.data.language
+        self.model_hash, self.spelling = None, None
+        self.held: list[Any] = []  # locks
+        if config.predictions is None:
+            model, self.processor = load_whisper(model_of(config.model))
+            self.model = model.to(accelerator.device).eval()
+            self.model_hash = hash_of(model)
+            self.spelling = getattr(self.processor.tokenizer, "english_spelling_normalizer", None)
+
+    def transcribed(self, name: str, where: Source) -> Transcribed:
+        """What the model writes of a set, read at one commit by all ranks. A collective."""
+        config, agreement = self.config, self.agreement
+        # Where the language is to be heard, the encoder's stands for it in the prompt only.
+        given = where.language or ("en" if config.decoding.detect_language else None)
+        encode = LabelEncoder.of(self.model, self.processor.tokenizer, given, where.task)
+        self.language = where.language if config.decoding.detect_language else encode.language
+        where = agreement.from_main(lambda: pinned(where))
+        heldout = HeldOut(open_source(where), config.decoding, config.max_utterances, config.precision)
+        source = {name: value for name, value in asdict(where).items() if name not in ("path", "audio_root")}
+        job = {"model": self.model_hash, "source": source, **heldout.judged_on()}
+        agreement.main_only(lambda: self.hold(config.out / name))
+        known = agreement.from_main(lambda: Parts.open(config.out / name, job))
+        if known:
+            self.tracker.say(f"{len(known)} of {heldout.total} utterances were transcribed before; the rest follows")
+        parts = Parts(config.out / name, agreement.rank, known)
+        normalize, errors = get_normalizer(config.normalizer, language=self.language), ErrorCount()
+        mine = -(-(heldout.total - len(known)) // agreement.world)
+        with self.tracker.live(0), self.tracker.counting(f"transcribing {name}".strip(), mine) as advance:
+
+            def progress(done: Prediction) -> None:
+                nonlocal errors
+                if self.tracker.is_live:
+                    errors += score([done], normalize).words
+                advance(1, "" if errors.rate is None else f"WER so far {100 * errors.rate:.1f} %")
+
+            log_mel, tokenizer = LogMel(self.processor.feature_extractor), self.processor.tokenizer
+            begin = time.monotonic()
+            rows = heldout.transcripts(self.model, tokenizer, encode, log_mel, agreement, progress, parts)
+        seconds = time.monotonic() - begin
+        heard = sum(row.audio_seconds for index, row in enumerate(rows) if index not in known)
+        return Transcribed(rows, where, heard / seconds if len(known) < len(rows) else None)
+
+    def hold(self, out: Path) -> None:
+        """Keep others out of a folder until this process ends; LockedError where another evaluation writes into it."""
+        with durable.disk_errors(out):
+            out.mkdir(parents=True, exist_ok=True)
+            self.held.append(durable.hold(out, "evaluation"))
+
+    def scored(self, predictions: Predictions) -> tuple[Scores, Findings]:
+        """Rates and all that is found besides. DataError for another system that has other utterances."""
+        normalize = get_normalizer(self.config.normalizer, language=self.language)
+        is_english = normalize.language == "en"
+        usual = partial(get_normalizer, "whisper-english" if is_english else "whisper-basic", language=self.language)
+        beside = [get_normalizer("golden", language=self.language), get_normalizer("none", language=self.language)]
+        beside.append(usual(spelling=self.spelling) if is_english else usual())
+        scores = score(predictions.rows, normalize)
+        other = self.other and (str(self.config.compare), score(self.other.rows, normalize))
+        try:
+            return scores, Findings.of(
+                scores, beside, self.config.columns, predictions.columns, other or None, name=self.title("")
+            )
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    def title(self, name: str) -> str:
+        """What is scored, for people."""
+        return " on ".join(filter(None, [str(self.config.predictions or self.config.model), name]))
+
+
+class Outcome(NamedTuple):
+    """The evaluation of one set."""
+
+    scores: Scores
+    findings: Findings
+    seconds: float
+    times_real_time: float | None
+
+
+def evaluate(evaluation: Evaluation, name: str, where: Source) -> Outcome | None:
+    """Transcribe or read one set, score it and write it into its folder; what came out of it, on rank 0."""
+    config, agreement, begin = evaluation.config, evaluation.agreement, time.monotonic()
+    speed = None
+    if config.predictions is None:
+        rows, where, speed = evaluation.transcribed(name, where)
+        predictions = Predictions(rows, {})
+    else:
+        predictions = read_predictions(config.predictions)
+        languages = {row.language for row in predictions.rows if row.language}
+        evaluation.language = evaluation.language or (languages.pop() if len(languages) == 1 else None)
+
+    def finish() -> Outcome:
+        outcome = Outcome(*evaluation.scored(predictions), time.monotonic() - begin, speed)
+        write(evaluation, name, where, outcome)
+        for table in tables(outcome.scores, evaluation.title(name or where.path), outcome.seconds, outcome.findings):
+            evaluation.tracker.show(table)
+        evaluation.tracker.say(wer_line(outcome.scores))
+        evaluation.tracker.say(f"summary, predictions and report are in {config.out / name}")
+        return outcome
+
+    return agreement.main_only(finish)
+
+
+def write(evaluation: Evaluation, name: str, where: Source, outcome: Outcome) -> None:
+    """Put summary.json, predictions.jsonl and report.html into a set's folder, each whole or not there."""
+    config, (scores, findings, seconds, speed) = evaluation.config, outcome
+    out = config.out / name
+    with durable.disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     rows = [json.dumps(row.record(), ensure_ascii=False, allow_nan=False) for row in scores.rows]
-    durable.write_text(config.out / "predictions.jsonl", "".join(f"{row}\n" for row in rows))
+    durable.write_text(out / "predictions.jsonl", "".join(f"{row}\n" for row in rows))
+    versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
     facts = {
-        "model": config.model,
-        "data": config.data.path,
+        "model": str(config.predictions or config.model),
+        "data": where.path,
         "normaliser": config.normalizer,
         "decoding": "greedy" if config.decoding.num_beams == 1 else f"{config.decoding.num_beams} beams",
         "precision": config.precision,
-        "seconds": f"{seconds:.1f}",
-        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
+        "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
+        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
-    write_report(config.out / "report.html", scores, title=f"{config.model} on {config.data.path}", facts=facts)
-    summary = {**scores.summary(), "seconds": round(seconds, 3), "config": to_plain(config)}
-    save_summary(config.out / "summary.json", summary)
+    sound = clips_of(where) if config.sound and config.predictions is None else None
+    title = evaluation.title(name or where.path)
+    write_report(out / "report.html", scores, title=title, facts=facts, findings=findings, audio=sound)
+    summary = {
+        "schema": SCHEMA,
+        **scores.summary(),
+        **findings.summary(),
+        "seconds": round(seconds, 3),
+        "times_real_time": speed and round(speed, 3),
+        "model_sha256": evaluation.model_hash,
+        "predictions_sha256": hashlib.sha256((out / "predictions.jsonl").read_bytes()).hexdigest(),
+        "versions": versions,
+        "config": to_plain(config),
+    }
+    save_summary(out / "summary.json", summary)
+    Parts.close(out)
+
+
+def clips_of(where: Source) -> Callable[[str], bytes | None]:
+    """The encoded audio of an utterance by its id; None for a part of a longer recording."""
+    source = open_source(where)
+    read = lru_cache(maxsize=2)(source.read)  # a long set has many clips of one chunk among its worst
+    places = {source.row_id(chunk, row): (chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)}
+
+    def clip(name: str) -> bytes | None:
+        chunk, number = places[name]
+        row = read(chunk)[number]
+        is_part = row.offset or row.duration is not None
+        return None if is_part or row.problem else row.audio or None
+
+    return clip
+
+
+def hash_of(model: Any) -> str:
+    """sha256 of all weights with their names: the same for the same model, wherever it lies."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def main() -> NoReturn:
     """Evaluate, and turn whatever goes wrong into one line and an exit code."""
     end_with_parent()
     quiet_libraries()
-    begin = time.monotonic()
     agreement, code = None, FINISHED
     try:
         config = load(EvaluateConfig)
@@ -81,15 +235,33 @@ def main() -> NoReturn:
         accelerator = start_processes(config.device)
         agreement = Agreement()
         tracker = Tracker(config.out, steps=0, enabled=accelerator.is_main_process)
-        scores = agreement.together(partial(evaluate, config, accelerator, agreement, tracker))
-        seconds = time.monotonic() - begin
-        agreement.from_main(lambda: write(config, scores, seconds))
-        tracker.show(table(scores, f"{config.model} on {config.data.path}", seconds))
-        tracker.say(f"summary, predictions and report are in {config.out}")
+        evaluation = agreement.together(partial(Evaluation, config, accelerator, agreement, tracker))
+        rates: dict[str, tuple[str, float | None]] = {}
+        for name, where in config.named_sets:
+            outcome = agreement.together(partial(evaluate, evaluation, name, where))
+            if outcome is not None:
+                rates[name or where.path] = outcome.scores.headline
+        agreement.main_only(lambda: conclude(config, rates))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        tell(RunError("stopped; the same command goes on"), agreement)
     except Exception as error:  # noqa: BLE001 - what is no RunError is a bug of ours: all of it is shown
         code = error.exit_code if isinstance(error, RunError) else 1
         tell(error, agreement)
     leave(code)
+
+
+def conclude(config: EvaluateConfig, rates: dict[str, tuple[str, float | None]]) -> None:
+    """Write the rates of several sets beside their folders; ScoreError for one above --fail_above."""
+    if config.sets:
+        summary = {name: {"metric": metric, "value": value} for name, (metric, value) in rates.items()}
+        durable.write_json(Path(config.out, "summary.json"), {"schema": SCHEMA, "sets": summary})
+    if config.fail_above is None:
+        return
+    for name, (metric, value) in rates.items():
+        if value is None or value > config.fail_above:
+            shown = "not known" if value is None else f"{value:.4f}"
+            raise ScoreError(f"{metric} of {name} is {shown}, --fail_above is {config.fail_above:g}")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from transformers import WhisperForConditionalGeneration
 from whisper_ft.agreement import Agreement
 from whisper_ft.config import Decoding
 from whisper_ft.decoding import Transcriber, transcribe
+from whisper_ft.hearing import Heard
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.model import export, load_whisper
 from whisper_ft.scoring import Prediction
 from whisper_ft.sources import Row
-from whisper_ft.stream import Heard
 
 NEW_TOKENS = 6
 
@@ -30,13 +30,17 @@ def spoken(model: Any, index: int, problem: str | None = None, **said: Any) -> H
     frames = 2 * model.config.max_source_positions
     features = torch.rand(model.config.num_mel_bins, frames, generator=torch.Generator().manual_seed(index))
     row = Row(**{"id": f"row-{index}", "audio": b"", "text": "тэкст"} | said)
-    return Heard(index, row, features, 1.0, row.language, problem)
+    return Heard(index, row, features, 1.0, problem)
 
 
 def transcriber(model: Any, processor: Any, language: str | None = "be", beams: int = 1) -> Transcriber:
     tokenizer = processor.tokenizer
     encode = LabelEncoder.of(model, tokenizer, language, "transcribe")
     return Transcriber(model.eval(), tokenizer, encode, Decoding(max_new_tokens=NEW_TOKENS, num_beams=beams), "fp32")
+
+
+def written(transcriber: Transcriber, *heard: Heard) -> list[Prediction]:
+    return transcribe(transcriber, heard, 16, len(heard), Agreement())
 
 
 def write_always(model: Any, token: int) -> None:
@@ -106,7 +110,7 @@ def test_a_model_with_an_awkward_generation_config_decodes_and_is_exported(
 ):
     assert json.loads((micro_whisper / "generation_config.json").read_text())["eos_token_id"] == 512
     model, processor = load_whisper(str(with_generation_config(micro_whisper, tmp_path / "old", **fields)))
-    [(_, before)] = transcriber(model, processor).transcribe([spoken(model, 0)])
+    before = written(transcriber(model, processor), spoken(model, 0))
     export(model, processor, tmp_path / "new", "")
     again, _ = load_whisper(str(tmp_path / "new"))
     assert again.generation_config.to_dict() == model.generation_config.to_dict()
@@ -114,7 +118,7 @@ def test_a_model_with_an_awkward_generation_config_decodes_and_is_exported(
     assert raw.generation_config.to_dict() | {"transformers_version": None} == (
         model.generation_config.to_dict() | {"transformers_version": None}
     )
-    assert transcriber(again, processor).transcribe([spoken(model, 0)]) == [(0, before)]
+    assert written(transcriber(again, processor), spoken(model, 0)) == before
     assert complaints == []
 
 
@@ -155,18 +159,18 @@ def test_it_writes_what_whispers_own_generate_writes(micro_whisper: Path, beams:
         num_beams=beams,
     )
     model.generation_config.suppress_tokens = None
-    ours = transcriber(model, processor, beams=beams).transcribe(heard)
-    assert [prediction.hyp for _, prediction in ours] == [
+    ours = written(transcriber(model, processor, beams=beams), *heard)
+    assert [prediction.hyp for prediction in ours] == [
         text.strip() for text in processor.batch_decode(own, skip_special_tokens=True)
     ]
-    assert any(prediction.hyp for _, prediction in ours)
+    assert any(prediction.hyp for prediction in ours)
 
 
 def test_a_model_that_ends_at_once_wrote_nothing_and_met_no_limit(micro_whisper: Path):
     model, processor = load_whisper(str(micro_whisper))
     model.generation_config.begin_suppress_tokens = None
     write_always(model, processor.tokenizer.eos_token_id)
-    [(_, prediction)] = transcriber(model, processor).transcribe([spoken(model, 0)])
+    [prediction] = written(transcriber(model, processor), spoken(model, 0))
     assert (prediction.hyp, prediction.hyp_tokens, prediction.hit_token_limit) == ("", 0, False)
 
 
@@ -176,7 +180,7 @@ def test_tokens_that_users_added_are_written_as_often_as_the_model_says(micro_wh
     processor.tokenizer.add_tokens(["ўў"])
     model.resize_token_embeddings(len(processor.tokenizer))
     write_always(model, processor.tokenizer.convert_tokens_to_ids("ўў"))
-    [(_, prediction)] = transcriber(model, processor).transcribe([spoken(model, 0)])
+    [prediction] = written(transcriber(model, processor), spoken(model, 0))
     assert prediction.hyp == "ўў" * NEW_TOKENS
     assert prediction.hit_token_limit
 
@@ -185,7 +189,7 @@ def test_tokens_that_users_added_are_written_as_often_as_the_model_says(micro_wh
 def test_timestamps_are_never_written(micro_whisper: Path, time: str):
     model, processor = load_whisper(str(micro_whisper))
     write_always(model, processor.tokenizer.convert_tokens_to_ids(time))
-    [(_, prediction)] = transcriber(model, processor).transcribe([spoken(model, 0)])
+    [prediction] = written(transcriber(model, processor), spoken(model, 0))
     assert prediction.hyp, "of timestamps alone, nothing would be left to read"
 
 
@@ -202,11 +206,11 @@ def test_rows_that_say_nonsense_are_transcribed_with_the_defaults_and_say_so(mic
         {"language": "be-BY"},
     ]
     heard = [spoken(model, index, **row) for index, row in enumerate(said)]
-    same_sound = [Heard(h.index, h.row, heard[0].features, 1.0, None, h.problem) for h in heard]
-    written = transcribe(transcriber(model, processor), same_sound, 3, len(said), Agreement())
-    assert [prediction.problem for prediction in written[:4]] == [None, *["unknown_language"] * 2, "unknown_task"]
-    assert [prediction.problem for prediction in written[4:]] == ["bad_label", "too_long", None, None]
-    assert [prediction.id for prediction in written] == [f"row-{index}" for index in range(len(said))]
-    assert len({prediction.hyp for prediction in written[:6]}) == 1
-    assert [prediction.language for prediction in written] == ["be", "xx", "be", "be", "be", "xx", "sv", "be-BY"]
-    assert all(isinstance(value, Prediction) and isinstance(value.ref, str) for value in written)
+    same_sound = [Heard(h.index, h.row, heard[0].features, 1.0, h.problem) for h in heard]
+    rows = transcribe(transcriber(model, processor), same_sound, 3, len(said), Agreement())
+    assert [prediction.problem for prediction in rows[:4]] == [None, *["unknown_language"] * 2, "unknown_task"]
+    assert [prediction.problem for prediction in rows[4:]] == ["bad_label", "too_long", None, None]
+    assert [prediction.id for prediction in rows] == [f"row-{index}" for index in range(len(said))]
+    assert len({prediction.hyp for prediction in rows[:6]}) == 1
+    assert [prediction.language for prediction in rows] == ["be", "xx", "be", "be", "be", "xx", "sv", "be-BY"]
+    assert all(isinstance(value, Prediction) and isinstance(value.ref, str) for value in rows)

@@ -1,15 +1,21 @@
 """evaluate.py: the score in the log, on a folder that stands alone, in one process or two."""
 
+import io
 import json
 import math
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
-from tests.conftest import Trainer, metrics, run
+from tests.conftest import ROOT, START_SECONDS, Trainer, command, environment, metrics, run
+from whisper_ft.audio import decode
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,119 @@ def test_rows_that_cannot_be_heard_are_scored_and_named(trained: Path, corpus: P
     assert summary["problems"] == {"decode_error": 1}
 
 
+def test_several_sets_are_scored_in_one_call_each_into_its_folder(trained: Path, corpus: Path, tmp_path: Path):
+    """And a run directory stands for its best model."""
+    sets = f"[{{path: {corpus / 'test'}}}, {{path: {corpus / 'validation'}, name: dev}}]"
+    ended = run("evaluate.py", "--model", str(trained), "--sets", sets, "--data.language", "be", "--out", str(tmp_path))
+    assert ended.code == 0, ended.err
+    whole = json.loads((tmp_path / "summary.json").read_text())
+    for name in ("test", "dev"):
+        own = json.loads((tmp_path / name / "summary.json").read_text())
+        assert whole["sets"][name] == {"metric": "wer", "value": own["wer"]}
+        assert own["utterances"] == len(predictions(tmp_path / name)) == 12
+        assert (tmp_path / name / "report.html").exists()
+    assert "%WER" in ended.out
+
+
+def test_transcripts_are_scored_again_without_a_model_and_compared(
+    trained: Path, evaluated: tuple[dict[str, Any], Path], tmp_path: Path
+):
+    summary, out = evaluated
+    file = out / "predictions.jsonl"
+    other = tmp_path / "other.jsonl"
+    rows = predictions(out)
+    for row in rows:
+        row["hyp"] = row["ref"]
+    other.write_text("\n".join(json.dumps(row) for row in rows))
+    arguments = ["--predictions", str(file), "--compare", str(other), "--columns", "[speaker]"]
+    ended = run("evaluate.py", *arguments, "--data.language", "be", "--out", str(tmp_path / "again"))
+    assert ended.code == 0, ended.err
+    again = json.loads((tmp_path / "again/summary.json").read_text())
+    for name in ("wer", "cer", "ser", "substitutions", "confidence", "hallucination_signs"):
+        assert again[name] == summary[name], name
+    assert again["comparison"]["worse"] == sum(row["wer"] != 0 for row in predictions(out) if row["ref_norm"])
+    assert again["comparison"]["better"] == 0
+    assert "speaker" in again["breakdowns"]
+
+    missing = run(
+        "evaluate.py", "--predictions", str(file), "--compare", str(cut(other)), "--out", str(tmp_path / "no")
+    )
+    assert missing.code == 4
+    assert rows[-1]["id"] in missing.err
+
+
+def cut(file: Path) -> Path:
+    """The same file without its last utterance."""
+    file.write_text("\n".join(file.read_text().splitlines()[:-1]))
+    return file
+
+
+def test_a_rate_above_what_is_allowed_is_an_exit_code_for_ci(evaluated: tuple[dict[str, Any], Path], tmp_path: Path):
+    summary, out = evaluated
+    for allowed, code in ((summary["wer"] + 0.01, 0), (summary["wer"] - 0.01, 8)):
+        arguments = ["--predictions", str(out / "predictions.jsonl"), "--fail_above", str(allowed)]
+        ended = run("evaluate.py", *arguments, "--out", str(tmp_path))
+        assert ended.code == code, ended.err
+        assert (tmp_path / "report.html").exists(), "written all the same"
+    assert f"--fail_above is {summary['wer'] - 0.01:g}" in ended.err
+
+
+def test_a_killed_evaluation_goes_on_and_writes_what_an_uninterrupted_one_writes(
+    trained: Path, corpus: Path, tmp_path: Path
+):
+    arguments = ["--model", str(trained), "--data.path", str(corpus / "train"), "--decoding.batch_size", "4"]
+    whole = run("evaluate.py", *arguments, "--out", str(tmp_path / "whole"))
+    assert whole.code == 0, whole.err
+    out = tmp_path / "killed"
+    started = subprocess.Popen(
+        command("evaluate.py", 1, *arguments, "--out", str(out)),
+        cwd=ROOT,
+        env=environment(1),
+        stdout=subprocess.DEVNULL,
+    )
+    kept, deadline = out / ".parts/rank-0.jsonl", time.monotonic() + START_SECONDS
+    while not kept.exists() or kept.read_text().count("index") < 12:
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    started.kill()
+    started.wait()
+    with kept.open("a") as file:
+        file.write('{"index": 99, "prediction": {"id"')  # what a kill may leave of a line
+    ended = run("evaluate.py", *arguments, "--out", str(out), processes=2)
+    assert ended.code == 0, ended.err
+    assert "of 100 utterances were transcribed before; the rest follows" in ended.out
+    assert [row["id"] for row in predictions(out)] == [row["id"] for row in predictions(tmp_path / "whole")]
+    same = sum(a["hyp"] == b["hyp"] for a, b in zip(predictions(out), predictions(tmp_path / "whole"), strict=True))
+    assert same >= 98, "batches are cut differently: float32 near-ties"
+    assert not (out / ".parts").exists()
+
+
+def test_a_long_recording_is_heard_whole_and_a_prompt_and_detection_change_what_is_written(
+    trained: Path, corpus: Path, tmp_path: Path
+):
+    rows = pq.read_table(corpus / "validation").slice(0, 7).to_pylist()
+    clips = [decode(row["audio"]["bytes"], 16_000, 30.0) for row in rows]
+    pause = np.zeros(8_000, dtype=np.float32)
+    long = np.concatenate([part for clip in clips for part in (clip, pause)])
+    assert len(long) > 2 * 5 * 16_000, "longer than two windows of this model"
+    file = io.BytesIO()
+    soundfile.write(file, long, 16_000, format="FLAC")
+    row = {**rows[0], "audio": {"bytes": file.getvalue(), "path": None}}
+    row["sentence"] = " ".join(row["sentence"] for row in rows)
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "long.parquet")
+    summary = evaluate(trained, tmp_path / "long.parquet", tmp_path / "out", "--data.language", "be")
+    [heard] = predictions(tmp_path / "out")
+    assert heard["windows"] >= 3
+    assert heard["problem"] is None
+    assert summary["audio_seconds"] == pytest.approx(len(long) / 16_000, abs=0.01)
+    more = ["--decoding.detect_language", "true", "--decoding.prompt", "Янка Купала"]
+    evaluate(trained, tmp_path / "long.parquet", tmp_path / "other", "--data.language", "sv", *more)
+    [other] = predictions(tmp_path / "other")
+    assert other["detected_language"] is not None
+    assert other["hyp"] != heard["hyp"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -91,6 +210,13 @@ def test_rows_that_cannot_be_heard_are_scored_and_named(trained: Path, corpus: P
         (["--model", "{model}", "--data.path", "{data}", "--normalizer", "goldn"], "golden"),
         (["--model", "{model}", "--data.path", "{data}", "--data.language", "xx"], "language 'xx'"),
         (["--model", "{model}", "--data.path", "{data}", "--num_beams", "2"], "did you mean 'decoding.num_beams'?"),
+        (["--predictions", "nowhere.jsonl"], "--predictions nowhere.jsonl: there is no such file"),
+        (
+            ["--model", "{model}", "--data.path", "{data}", "--compare", "nowhere"],
+            "--compare nowhere: there is no such",
+        ),
+        (["--model", "{model}", "--data.path", "{data}", "--columns", "[age]"], "are those of --predictions"),
+        (["--model", "{model}", "--sets", "[{{path: {data}}}, {{path: {data}}}]"], "two are called 'test'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

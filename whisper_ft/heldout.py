@@ -8,10 +8,11 @@ from whisper_ft import config
 from whisper_ft.agreement import Agreement
 from whisper_ft.audio import LogMel
 from whisper_ft.decoding import Transcriber, transcribe
+from whisper_ft.hearing import heard, utterances_of
 from whisper_ft.labels import LabelEncoder
+from whisper_ft.parts import Parts
 from whisper_ft.scoring import Prediction
 from whisper_ft.sources import Source, changed, open_source
-from whisper_ft.stream import heard, utterances_of
 
 
 class HeldOut:
@@ -20,23 +21,31 @@ class HeldOut:
     def __init__(
         self, source: Source, decoding: config.Decoding, max_utterances: int | None, precision: config.Precision
     ) -> None:
-        self._source, self._decoding, self._precision = source, decoding, precision
+        self.source, self._decoding, self._precision = source, decoding, precision
         self.total = utterances_of(source, max_utterances)
 
     @classmethod
-    def of_run(cls, run: config.Config, cache: Path) -> Self | None:
-        """That of a training run; None if it evaluates nothing."""
-        where = run.held_out
+    def of_run(cls, run: config.Config, where: config.Source | None, cache: Path) -> Self | None:
+        """That of a training run, which lies at `where`; None if it evaluates nothing."""
         return cls(open_source(where, cache), run.eval, run.eval.max_utterances, run.precision) if where else None
 
-    def judged_on(self, normalizer: str) -> dict[str, Any]:
-        """Whatever alters the figures: best is a best among evaluations that share it. JSON values."""
+    def judged_on(self, settings: config.Eval | None = None, rules: str = "") -> dict[str, Any]:
+        """Whatever alters the transcripts and, with the settings of a run, its figures. JSON values.
+
+        `rules` is the fingerprint of the normaliser: a version that changes an output has another.
+
+        The best of a run is a best among evaluations that share it.
+        """
+        figures = ("metric", "greater_is_better", "normalizer")
         return {
-            "data": self._source.fingerprint(),
+            "data": self.source.fingerprint(),
             "utterances": self.total,
-            "normalizer": normalizer,
+            **{name: getattr(settings, name) for name in figures if settings is not None},
+            "rules": rules,
             "num_beams": self._decoding.num_beams,
             "max_new_tokens": self._decoding.max_new_tokens,
+            "detect_language": self._decoding.detect_language,
+            "prompt": self._decoding.prompt,
             "precision": self._precision,
         }
 
@@ -47,15 +56,21 @@ class HeldOut:
         encode: LabelEncoder,
         log_mel: LogMel,
         agreement: Agreement,
-        progress: Callable[[int], None],
+        progress: Callable[[Prediction], None],
+        parts: Parts | None = None,
     ) -> list[Prediction]:
-        """What the model writes, of all utterances in their order and the same on every rank. A collective."""
+        """What the model writes, of all utterances in their order and the same on every rank. A collective.
+
+        Those in `parts` were transcribed before, and what is transcribed now is kept there.
+        """
         transcriber = Transcriber(model, tokenizer, encode, self._decoding, self._precision)
-        utterances = heard(self._source, log_mel, agreement.rank, agreement.world, self.total)
+        known = parts.known if parts else ()
+        utterances = heard(self.source, log_mel, agreement.rank, agreement.world, self.total, known)
         was_training = model.training
         model.eval()
         try:
-            return transcribe(transcriber, utterances, self._decoding.batch_size, self.total, agreement, progress)
+            size = self._decoding.batch_size
+            return transcribe(transcriber, utterances, size, self.total, agreement, progress, parts)
         finally:
             model.train(was_training)
 

@@ -37,6 +37,8 @@ class Prediction:
     hit_token_limit: bool = False
     language: str | None = None
     speaker: str | None = None
+    detected_language: str | None = None  # by the model, where it was asked
+    windows: int = 1  # that the recording was heard in
     problem: str | None = None  # reason code of a row that could not be decoded or was cut; it is scored all the same
 
 
@@ -200,6 +202,17 @@ class Scores:
     def headline(self) -> tuple[str, float | None]:
         """Name and value of the rate to judge by: CER where a language is written without spaces, else WER."""
         return ("cer", self.cer) if self.unit == CHARACTERS else ("wer", self.wer)
+
+    def figure(self, metric: str) -> tuple[str, float | None]:
+        """Name and value of a number of `summary`; `auto` is the headline. ValueError for what is no number there."""
+        if metric == "auto":
+            return self.headline
+        figures = {
+            name: value for name, value in self.summary().items() if value is None or isinstance(value, int | float)
+        }
+        if metric not in figures:
+            raise ValueError(f"an evaluation has no figure {metric!r} (allowed: auto, {', '.join(figures)})")
+        return metric, figures[metric]
 
     @property
     def wer_orthographic(self) -> float | None:

@@ -1,0 +1,138 @@
+"""A rate taken apart: by language, length, speaker, or whatever column the utterances have."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from whisper_ft.confidence import Interval, interval_of
+from whisper_ft.scoring import CHARACTERS, WORDS, ErrorCount, ScoredRow, Scores, total
+
+SECONDS = (0, 2, 5, 10, 15, 20, 30)  # where the buckets of length begin; the last one has what is cut or long-form
+FEW = {WORDS: 100, CHARACTERS: 500}  # below, one error more or less moves a rate by a point or so
+
+
+@dataclass(frozen=True)
+class Group:
+    """The utterances that share a value."""
+
+    name: str | None  # None: those without a value
+    utterances: int
+    scored_utterances: int
+    words: ErrorCount
+    chars: ErrorCount
+    audio_seconds: float
+    count: ErrorCount  # of the two above the one to judge by
+    few: bool  # too little to judge by at all
+    interval: Interval | None  # of its rate; None where there is too little
+
+    def summary(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        return {
+            "name": self.name,
+            "utterances": self.utterances,
+            "scored_utterances": self.scored_utterances,
+            "wer": self.words.rate,
+            "cer": self.chars.rate,
+            "words": self.words.reference_length,
+            "errors": self.words.errors,
+            "chars": self.chars.reference_length,
+            "char_errors": self.chars.errors,
+            "audio_seconds": round(self.audio_seconds, 3),
+            "interval": [self.interval.low, self.interval.high] if self.interval else None,
+            "few": self.few,
+        }
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """All utterances of a set, each in one group."""
+
+    by: str
+    groups: tuple[Group, ...]  # in their own order if they have one, else worst first and those with few last
+    ordered: bool = False
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Ready for JSON."""
+        return [group.summary() for group in self.groups]
+
+
+def breakdowns(
+    scores: Scores, columns: Sequence[str] = (), values: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Breakdown]:
+    """By length; by language and by speaker where there are several; by each of the columns asked for."""
+    found = [by_duration(scores)]
+    if len({row.prediction.language for row in scores.rows}) > 1:
+        found.append(by_column(scores, "language"))
+    if len({row.prediction.speaker for row in scores.rows}) > 1:
+        found.append(by_column(scores, "speaker"))
+    done = {breakdown.by for breakdown in found}
+    return found + [by_column(scores, name, values) for name in dict.fromkeys(columns) if name not in done]
+
+
+def by_duration(scores: Scores) -> Breakdown:
+    """By seconds of audio, in buckets that begin at SECONDS."""
+    names = [f"{low} – {high} s" for low, high in pairwise(SECONDS)]
+    names.append(f"{SECONDS[-1]} s and more")  # 30 s sharp are here, as the buckets hold their lower ends
+
+    def bucket(row: ScoredRow) -> str | None:
+        seconds = row.prediction.audio_seconds
+        return names[max(0, bisect_right(SECONDS, seconds) - 1)] if math.isfinite(seconds) else None
+
+    groups = _groups(scores, bucket)
+    order = {name: place for place, name in enumerate([*names, None])}
+    return Breakdown("duration", tuple(sorted(groups, key=lambda group: order[group.name])), ordered=True)
+
+
+def by_column(scores: Scores, column: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Breakdown:
+    """By a column of predictions.jsonl, or of `values`: (id of an utterance -> column -> value).
+
+    ValueError if no utterance has it.
+    """
+    given = values or {}
+    if any(column in row for row in given.values()):
+        found = {name: row.get(column) for name, row in given.items()}
+    else:
+        records = {row.prediction.id: row.record() for row in scores.rows}
+        known = dict.fromkeys(key for row in (*given.values(), *records.values()) for key in row)
+        if records and column not in known:
+            raise ValueError(f"the predictions have no column {column!r} (they have: {', '.join(known)})")
+        found = {name: row[column] for name, row in records.items()}
+
+    def value(row: ScoredRow) -> str | None:
+        of_row = found.get(row.prediction.id)
+        return None if of_row is None or of_row == "" else str(of_row)
+
+    return Breakdown(column, tuple(sorted(_groups(scores, value), key=_worst_first)))
+
+
+def _groups(scores: Scores, value: Callable[[ScoredRow], str | None]) -> list[Group]:
+    members: dict[str | None, list[ScoredRow]] = {}
+    for row in scores.rows:
+        members.setdefault(value(row), []).append(row)
+    return [_group(name, rows, scores) for name, rows in members.items()]
+
+
+def _group(name: str | None, rows: Sequence[ScoredRow], scores: Scores) -> Group:
+    scored = [row for row in rows if row.is_scored]
+    counts = [scores.errors_of(row) for row in scored]
+    count = total(counts)
+    few = count.reference_length < FEW[CHARACTERS if scores.unit == CHARACTERS else WORDS]
+    lengths = [row.prediction.audio_seconds for row in rows]
+    return Group(
+        name=name,
+        utterances=len(rows),
+        scored_utterances=len(scored),
+        words=total(row.words for row in scored),
+        chars=total(row.chars for row in scored),
+        audio_seconds=math.fsum(seconds for seconds in lengths if math.isfinite(seconds)),
+        count=count,
+        few=few,
+        interval=None if few else interval_of(scored, counts),
+    )
+
+
+def _worst_first(group: Group) -> tuple[bool, bool, float, str]:
+    return group.name is None, group.few, -(group.count.rate or 0.0), group.name or ""
