@@ -1,0 +1,333 @@
+"""A model goes to the Hub whole, private, with a card that tells the truth and nothing of this machine."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import soundfile
+from huggingface_hub import ModelCard
+
+from tests.conftest import ROOT
+from tests.hub_uploads import TOKEN, Hub, serve
+from whisper_ft.config import Config, Data, Model
+from whisper_ft.durable import write_json
+from whisper_ft.failure import UsageError
+from whisper_ft.fields import to_plain
+from whisper_ft.model import export, load_whisper
+from whisper_ft.publish import upload
+from whisper_ft.publish.__main__ import main
+from whisper_ft.publish.card import hub_datasets, hub_model
+from whisper_ft.publish.chosen import bundled, choose, files_of
+from whisper_ft.publish.figures import of_an_evaluation
+from whisper_ft.published import publish_average, publish_final
+from whisper_ft.rundir import RunDir
+from whisper_ft.state import Best, TrainState
+
+# Publishes several times in one process, which huggingface_hub lets know only one address of the Hub.
+SCRIPT = """
+import contextlib, io, json, os, sys
+from whisper_ft.publish.__main__ import main
+for arguments, token in json.loads(sys.argv[1]):
+    os.environ["HF_TOKEN"], said = token, io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main(arguments)
+    print(json.dumps([code, said.getvalue()]))
+"""
+PREDICTED = [
+    {"id": str(i), "hits": 4 - i % 2, "substitutions": i % 2, "deletions": 0, "insertions": 0, "language": "be"}
+    for i in range(40)
+]
+ROW = {
+    "step": 20, "unit": "words", "wer": 0.125, "cer": 0.05, "wer_orthographic": 0.25, "cer_orthographic": 0.1,
+    "words": 160, "utterances": 40, "scored_utterances": 40,
+    "normalizer": {"name": "golden", "version": "1", "fingerprint": "abc"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(micro_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 30 steps whose best model is that of step 20; it was evaluated on a test set, too."""
+    folder = RunDir(tmp_path_factory.mktemp("runs") / "mine")
+    config = Config(
+        folder.path, steps=30, model=Model(str(micro_whisper)), data=Data("/secret/place/be", language="be")
+    )
+    model, processor = load_whisper(str(micro_whisper), config.model)
+    model.generation_config.language, model.generation_config.task = "be", "transcribe"
+    folder.path.joinpath("predictions").mkdir(parents=True)
+    folder.describe(to_plain(config))
+    best = Best(20, "wer", 0.125)
+    folder.best.mkdir()
+    export(model, processor, folder.best, "# Best model\n")
+    write_json(folder.path / "best.json", asdict(best))
+    publish_final(folder, TrainState(step=30, best=best), model, processor)
+    publish_average(folder, [20, 30], model, processor, "wer on the held-out set: 0.1")
+    rows = [{"step": step, "loss": 10 / step, "lr": 1e-5, "grad_norm": 1.0, "loss_scale": 1.0} for step in (10, 20, 30)]
+    lines = [*rows[:2], ROW, rows[2], ROW | {"step": 30, "wer": 0.2}]
+    write_lines(folder.path / "metrics.jsonl", lines)
+    write_lines(folder.path / "predictions/step-00000020.jsonl", PREDICTED)
+    write_json(folder.path / "status.json", {"state": "finished"})
+    evaluate(folder.path / "test", folder.best, wer=0.125)
+    return folder.path
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def evaluate(folder: Path, model: Path, **summary: Any) -> Path:
+    """What evaluate.py leaves."""
+    folder.mkdir()
+    config = {"model": str(model), "max_utterances": None}
+    write_json(folder / "summary.json", {**ROW, **summary, "config": config})
+    write_lines(folder / "predictions.jsonl", PREDICTED)
+    return folder
+
+
+def publish(hub: Hub, *asked: tuple[list[Any], str]) -> list[tuple[int, str]]:
+    """Exit code and output of each command line, with its token, in a fresh process."""
+    environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    told = json.dumps([([str(argument) for argument in arguments], token) for arguments, token in asked])
+    ended = subprocess.run(
+        [sys.executable, "-c", SCRIPT, told], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return [(code, said) for code, said in map(json.loads, ended.stdout.splitlines())]
+
+
+@pytest.fixture(scope="module")
+def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hub, list[tuple[int, str]], Path]:
+    """A Hub that fails now and then, what each attempt to publish there said, and a download of the first."""
+    asked = [run, "--yes", "--evaluation", run / "test", "--license", "apache-2.0", "--dataset", "anna/speech-be"]
+    own = tmp_path_factory.mktemp("card") / "card.md"
+    assert main([str(run), "--repo", "anna/own", "--write_card", str(own)]) == 0
+    own.write_text(own.read_text() + "\nThanks to all who read.\n")
+    with serve() as hub:
+        hub.private |= {"anna/open": False}
+        hub.files |= {"anna/open": {}}
+        hub.failing = {"validate-yaml": (1, 502), "commit": (1, 500)}
+        said = publish(
+            hub,
+            ([*asked, "--repo", "anna/whisper-be"], TOKEN),
+            ([*asked, "--repo", "anna/whisper-be"], TOKEN),
+            ([*asked, "--repo", "anna/open"], TOKEN),
+            ([*asked, "--repo", "others/theirs"], TOKEN),
+            ([*asked, "--repo", "anna/refused"], "hf_wrong"),
+            ([run, "--yes", "--repo", "anna/for-all", "--public"], TOKEN),
+            ([run, "--repo", "anna/not-asked"], TOKEN),
+            ([run, "--repo", "anna/own", "--card", own, "--yes"], TOKEN),
+        )
+    folder = tmp_path_factory.mktemp("download")
+    for name, content in hub.files["anna/whisper-be"].items():
+        (folder / name).write_bytes(content)
+    return hub, said, folder
+
+
+def test_a_model_arrives_whole_in_a_private_repository_though_the_hub_fails_now_and_then(published: Any, run: Path):
+    hub, said, folder = published
+    code, output = said[0]
+    assert (code, hub.private["anna/whisper-be"]) == (0, True)
+    assert output.count("the Hub failed") == 2
+    assert set(files_of(folder)) == {*files_of(run / "best"), "README.md", "curves.png"}
+    for name in set(files_of(run / "best")) - {"README.md"}:
+        assert (folder / name).read_bytes() == (run / "best" / name).read_bytes()
+    assert all(f"  {name} " in output for name in files_of(folder)), "each was shown before"
+
+
+def test_the_same_again_makes_no_second_commit(published: Any):
+    hub, said, _ = published
+    assert said[1][0] == 0
+    assert len(hub.commits) == 3, "one here, one in the public repository, one with a card of one's own"
+
+
+def test_nothing_becomes_public_unasked(published: Any):
+    hub, said, _ = published
+    code, output = said[2]
+    assert code == 2
+    assert "is public on the Hub already; say --public" in output
+    assert not hub.files["anna/open"]
+    assert (said[5][0], hub.private["anna/for-all"]) == (0, False)
+
+
+def test_a_refusal_of_the_hub_is_one_line(published: Any):
+    _, said, _ = published
+    for (code, output), words in zip(
+        said[3:5], ("HF_TOKEN may not write there", "does not accept HF_TOKEN"), strict=True
+    ):
+        assert code == 2
+        assert words in output
+        assert "Traceback" not in output
+
+
+def test_nothing_is_sent_without_a_yes(published: Any):
+    hub, said, _ = published
+    code, output = said[6]
+    assert code == 2
+    assert "model.safetensors" in output, "the preview is shown"
+    assert output.endswith("there is no terminal to ask at; say --yes\n")
+    assert "anna/not-asked" not in hub.private
+
+
+def test_nothing_of_this_machine_and_no_token_is_sent(published: Any, run: Path, micro_whisper: Path):
+    hub, said, folder = published
+    for path in folder.iterdir():
+        for secret in (TOKEN, str(run), "/secret/place", str(micro_whisper), str(Path.home()) + "/"):
+            assert secret.encode() not in path.read_bytes(), f"{secret} in {path.name}"
+    assert TOKEN not in "".join(output for _, output in said)
+    assert hub.cards[0] == (folder / "README.md").read_text()
+
+
+def test_the_metadata_of_the_card_is_what_was_measured(published: Any):
+    data = ModelCard((published[2] / "README.md").read_text()).data
+    assert (data.language, data.license, data.datasets) == (["be"], "apache-2.0", ["anna/speech-be"])
+    assert data.base_model is None, "a local folder"
+    measured = {(result.dataset_name, result.metric_type): result.metric_value for result in data.eval_results}
+    assert measured["test", "wer"] == measured["held-out set of the run", "wer"] == 12.5
+    assert measured["test", "cer"] == 5.0
+
+
+def test_the_page_of_the_card_has_figures_settings_and_curves(published: Any):
+    page = (published[2] / "README.md").read_text()
+    low, high = map(float, re.findall(r"([\d.]+) – ([\d.]+) %", page)[0])
+    assert low < 12.5 < high < 25
+    assert f"| test | 40 | 160 | 12.50 % | 5.00 % | {low:.2f} – {high:.2f} % | 25.00 % | 10.00 % |" in page
+    assert "the best evaluated step, 20" in page
+    assert "| learning rate | 1e-05, linear, warm-up 10 % of the run |" in page
+    assert "![Curves of the training](curves.png)" in page
+    assert "at most 5 seconds" in page, "the window of this model"
+
+
+def test_the_code_of_the_card_runs_as_it_stands(
+    published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("speech.wav", np.random.default_rng(1).uniform(-0.1, 0.1, 16_000), 16_000)
+    blocks = re.findall(r"```python\n(.*?)```", (published[2] / "README.md").read_text(), re.DOTALL)
+    heard = []
+    for block in blocks:
+        exec(block.replace("anna/whisper-be", str(published[2])), {})
+        heard.append(capsys.readouterr().out)
+    assert len(heard) == 2
+    assert heard[0].strip() == heard[1].strip() != "", "both write the same"
+
+
+def test_the_hub_that_stays_away_ends_with_the_code_to_try_again(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(upload, "FIRST_WAIT_SECONDS", 0.001)
+    said: list[str] = []
+    with pytest.raises(upload.HubError, match="failed 5 times") as caught:
+        upload._again(lambda: httpx2.get("http://127.0.0.1:9"), "anna/x", said.append)
+    assert (caught.value.exit_code, len(said)) == (75, 4)
+
+
+def test_final_and_average_have_figures_of_their_own(run: Path, tmp_path: Path):
+    for what, figure in (("final", "20.00 %"), ("average", "10.00 %")):
+        assert main([str(run), "--repo", "a/b", "--what", what, "--write_card", str(tmp_path / what)]) == 0
+        assert f"WER **{figure}**" in (tmp_path / what).read_text()
+    assert "the mean of the weights of steps 20, 30" in (tmp_path / "average").read_text()
+
+
+def test_an_evaluation_of_another_model_is_refused(run: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match=r"is of .*final, and .*best is to be published"):
+        of_an_evaluation(evaluate(tmp_path / "other", run / "final"), choose(run, "best"))
+
+
+def test_an_interval_is_only_given_of_the_predictions_that_the_figure_is_of(run: Path, tmp_path: Path):
+    chosen = choose(run, "best")
+    assert of_an_evaluation(run / "test", chosen).interval is not None
+    told = evaluate(tmp_path / "told", run / "best", confidence={"by": "speaker", "wer": [0.1, 0.2]})
+    assert of_an_evaluation(told, chosen).interval == (0.1, 0.2), "drawn by evaluate.py, which knows more"
+    assert of_an_evaluation(evaluate(tmp_path / "test", run / "best", wer=0.126), chosen).interval is None
+
+
+def test_only_what_was_read_from_the_hub_is_named():
+    fleurs = Config(data=Data("google/fleurs", config_name="be_by", split="train"))
+    assert hub_datasets(fleurs, {"commit": "70bb2e84b976b7e960aa89f1c648e09c59f894dd"}) == {
+        "google/fleurs": "be_by, train, commit 70bb2e84b9"
+    }
+    assert hub_datasets(fleurs, {}) == {}, "a folder google/fleurs, then"
+    assert hub_datasets(Config(data=Data("hf://datasets/anna/speech/data/*.parquet")), {}) == {"anna/speech": ""}
+    assert hub_model("openai/whisper-small") == "openai/whisper-small"
+    assert hub_model("demo-data/micro-whisper") is None
+
+
+def test_a_model_that_is_replaced_while_it_is_uploaded_stays_the_one_that_was_shown(run: Path, micro_whisper: Path):
+    chosen, weights = choose(run, "final"), (run / "final/model.safetensors").read_bytes()
+    with bundled(chosen, {"README.md": b"card"}, []) as folder:
+        model, processor = load_whisper(str(micro_whisper), Model())
+        model.proj_out.weight.data.zero_()
+        publish_final(RunDir(run), TrainState(step=30), model, processor)
+        assert (folder / "model.safetensors").read_bytes() == weights
+        assert (folder / "README.md").read_bytes() == b"card"
+    assert (run / "final/model.safetensors").read_bytes() != weights
+    assert (run / "final/README.md").read_bytes() != b"card"
+    assert not list(run.glob(".publish-*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["RUN", "--repo", "a/b/c"], "is no name of a repository"),
+        (["RUN", "--repo", "a/b", "--license", "Apache 2.0"], "write it as the Hub does"),
+        (["RUN", "--repo", "a/b", "--base_model", "whisper"], "is no name on the Hub"),
+        (["RUN", "--repo", "a/b", "--card", "RUN/config.yaml"], "begins with no metadata"),
+        (["RUN", "--repo", "a/b", "--evaluation", "RUN"], "holds no summary.json"),
+        (["RUN/test", "--repo", "a/b"], "is no run directory"),
+        (["RUN"], "required: --repo"),
+        (["RUN", "--repo", "a/b"], "HF_TOKEN is not set"),
+    ],
+)
+def test_what_cannot_be_published_is_refused_in_one_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert main([argument.replace("RUN", str(run)) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def damage(name: str) -> Any:
+    """Ways in which a model can be unfit to be given away."""
+    return {
+        "missing": lambda best: (best / "tokenizer.json").unlink(),
+        "cut": lambda best: os.truncate(best / "model.safetensors", 1000),
+        "token": lambda best: (best / "notes.txt").write_text("hf_" + "a" * 34),
+        "gone": lambda best: (best / "config.json").unlink(),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("missing", "tokenizer.json is missing"),
+        ("cut", "cannot be read"),
+        ("token", "looks like a token"),
+        ("gone", "there is no model in best/; --what final is there"),
+    ],
+)
+def test_a_model_that_is_not_fit_to_be_given_away_is_refused(
+    run: Path, tmp_path: Path, how: str, said: str, capsys: pytest.CaptureFixture[str]
+):
+    copy = tmp_path / "run"
+    (copy / "best").mkdir(parents=True)
+    (copy / "final").mkdir()
+    for path in [*run.glob("*.*"), *run.glob("best/*"), run / "final/config.json"]:
+        if path.is_file():
+            (copy / path.relative_to(run)).write_bytes(path.read_bytes())
+    damage(how)(copy / "best")
+    assert main([str(copy), "--repo", "a/b", "--yes"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_card_of_ones_own_is_uploaded_in_place_of_the_one_that_is_made(published: Any):
+    hub, said, _ = published
+    assert said[7][0] == 0
+    card = hub.files["anna/own"]["README.md"].decode()
+    assert card.startswith("---\n")
+    assert card.endswith("\nThanks to all who read.\n")

@@ -1,0 +1,45 @@
+"""Long, noisy series made fit to draw: few enough points, and a line through the noise."""
+
+from typing import Any
+
+import numpy as np
+
+Series = np.ndarray[Any, np.dtype[np.float64]]
+
+MOST_POINTS = 3000  # more cannot be told apart at the width of a page, and make it heavy
+
+
+def smoothed(steps: Series, values: Series, weights: Series, width: float) -> tuple[Series, Series]:
+    """A Gaussian mean around each point, at most MOST_POINTS: it looks both ways, so it does not lag behind.
+
+    `width` is its standard deviation as a share of the points; 0 does not smooth. Weighted sums are divided once, so
+    that a loss per token stays one. NaN weighs nothing; where all around is NaN, so is the mean.
+    """
+    known = np.isfinite(values) & (weights > 0)
+    weights = np.where(known, weights, 0.0)
+    starts = _starts(len(steps))
+    sums = np.add.reduceat(np.where(known, values, 0.0) * weights, starts)
+    totals = np.add.reduceat(weights, starts)
+    deviation = width * len(starts)
+    if deviation > 0.3:  # below it, a point is its own mean
+        reach = int(np.ceil(3 * deviation))
+        kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+        is_gap = totals == 0
+        sums = np.convolve(sums, kernel)[reach : reach + len(starts)]
+        totals = np.where(is_gap, 0.0, np.convolve(totals, kernel)[reach : reach + len(starts)])
+    means = np.divide(sums, totals, out=np.full_like(sums, np.nan), where=totals > 0)
+    return steps[starts], means
+
+
+def thinned(steps: Series, values: Series) -> tuple[Series, Series]:
+    """The least and the greatest of each stretch, at most MOST_POINTS: no peak gets lost."""
+    if len(steps) <= MOST_POINTS:
+        return steps, values
+    starts = _starts(len(steps), MOST_POINTS // 2)
+    ends = np.stack([np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)], axis=1)
+    return np.repeat(steps[starts], 2), ends.ravel()
+
+
+def _starts(points: int, most: int = MOST_POINTS) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Where each of at most `most` stretches of equal length begins."""
+    return np.arange(0, points, -(-points // most) or 1, dtype=np.intp)
