@@ -22,6 +22,7 @@ def main() -> None:
     step_ends = []
     with Watch() as watch:
         model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32).train()
+        model.model.encoder.embed_positions.requires_grad_(False)  # as train.py: sinusoids that are not trained
         parameters = list(model.parameters())
         optimizer = torch.optim.AdamW(
             parameters, lr=task.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0, fused=True

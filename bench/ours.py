@@ -56,7 +56,7 @@ def main() -> None:
     if process.returncode or not ready or len(step_ends) != task.steps:
         raise SystemExit(f"train.py ended with {process.returncode} and told of {len(step_ends)} steps")
     lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = [row for row in map(json.loads, lines) if "loss" in row]  # not what was saved, and when
     measured = rows[task.unmeasured_steps :]
     seconds = [task.batch / row["utterances_per_second"] for row in measured]
     told = {

@@ -30,10 +30,12 @@ def write_batches(task: TrainingTask) -> None:
     import accelerate
     from safetensors.torch import save_file
 
-    from train import Run
+    from collator import SpeechCollator
+    from normalizers import get_normalizer
     from whisper_ft.agreement import Agreement, StopRequest
     from whisper_ft.config import Batch, Config, Data, Eval, Model
     from whisper_ft.model import quiet_libraries
+    from whisper_ft.run import Run
     from whisper_ft.rundir import RunDir
 
     quiet_libraries()
@@ -46,7 +48,9 @@ def write_batches(task: TrainingTask) -> None:
         batch=Batch(task.batch, task.batch),
         eval=Eval(every=0),
     )
-    stream = Run(config, accelerate.Accelerator(cpu=True), Agreement(), RunDir(config.run_dir), StopRequest()).stream(0)
+    accelerator, folder = accelerate.Accelerator(cpu=True), RunDir(config.run_dir)
+    run = Run(config, accelerator, Agreement(), folder, StopRequest(), SpeechCollator, get_normalizer)
+    stream = run.stream(0)
     tensors = {}
     for step in range(task.steps):
         (batch,) = stream.draw().micro_batches

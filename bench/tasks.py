@@ -41,7 +41,25 @@ class TranscriptionTask:
     batch: int
 
 
-def to_argument(task: TrainingTask | TranscriptionTask) -> str:
+@dataclass(frozen=True)
+class ExactnessTask:
+    """The same updates on the same global batches, sliced in several ways; or interrupted in the middle."""
+
+    model: str
+    batches: str
+    """The global batches, as `prepare.write_batches` saves them."""
+    scratch: str
+    """Folder for the weights that come out."""
+    language: str
+    batch: int
+    """Utterances per update, over all processes."""
+    steps: int
+    learning_rate: float
+    accumulations: list[int]
+    """Forward passes per update and process."""
+
+
+def to_argument(task: TrainingTask | TranscriptionTask | ExactnessTask) -> str:
     """The task as a contender's only argument."""
     return json.dumps(asdict(task))
 

@@ -11,10 +11,10 @@ from whisper_ft.agreement import Agreement
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Decoding, Source
 from whisper_ft.decoding import Transcriber, transcribe
+from whisper_ft.hearing import heard
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.model import load_whisper, quiet_libraries
 from whisper_ft.sources import open_source
-from whisper_ft.stream import heard
 
 
 def main() -> None:
@@ -31,7 +31,8 @@ def main() -> None:
             LogMel(processor.feature_extractor),
         )
         total = sum(source.rows)
-        transcriber.transcribe(list(islice(heard(source, log_mel, 0, 1), task.batch)))  # unmeasured
+        warm_up = list(islice(heard(source, log_mel, 0, 1), task.batch))
+        transcribe(transcriber, warm_up, task.batch, len(warm_up), Agreement())  # unmeasured
         begin = time.perf_counter()
         predictions = transcribe(transcriber, heard(source, log_mel, 0, 1), task.batch, total, Agreement())
         seconds = time.perf_counter() - begin

@@ -16,8 +16,10 @@ from whisper_ft.commandline import (
     refuse_impossible_evaluation,
     refuse_missing,
 )
-from whisper_ft.config import Config, EvaluateConfig, leaves, rules, to_plain
+from whisper_ft.config import Config, EvaluateConfig
 from whisper_ft.failure import UsageError
+from whisper_ft.fields import leaves, to_plain
+from whisper_ft.resume_rules import page, rules
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,13 +69,21 @@ def test_yaml_means_what_it_says(write, text: str, value: tuple[str, str, object
         (["--optim.lr", "abc"], "--optim.lr abc: expected a float"),
         (["--steps", "1.5"], "--steps 1.5: expected an int"),
         (["--optim.lr", "-1"], "--optim.lr must be above 0, got -1.0"),
-        (["--optim.name", "adam"], "--optim.name adam: expected one of ['adamw']"),
-        (["--precision", "fp8"], "--precision fp8: expected one of ['fp32', 'bf16']"),
+        (["--optim.name", "adam"], "--optim.name adam: expected one of ['adamw', 'adamw_8bit'"),
+        (["--precision", "fp8"], "--precision fp8: expected one of ['fp32', 'bf16', 'fp16']"),
         (["--batch.size", "0"], "--batch.size must be at least 1, got 0"),
         (["--schedule.warmup", "1.5"], "--schedule.warmup must be a whole number of updates"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: there is no such file"),
         (["--save.keep", "1"], "--save.keep must be at least 2"),
         (["stray"], "unrecognized arguments: stray"),
+        (
+            ["--data.sources", "[{path: a}]", "--eval.split", "test"],
+            "--eval.split: of which of data.sources? Give --eval.path",
+        ),
+        (["--average.of", "best"], "--average.of best: nothing is evaluated"),
+        (["--scaler.initial", "0.5"], "--scaler.initial must be at least scaler.floor, 1, got 0.5"),
+        (["--model.layerdrop", "1"], "--model.layerdrop must be from 0 to below 1, got 1"),
+        (["--augment.time_mask_share", "2"], "--augment.time_mask_share must be from 0 to 1"),
         (["--optim.betas", "0.9,0.98"], "expected a tuple, as in --optim.betas '[0.9, 0.98]'"),
         (["--allow_change", "optim.lr"], "expected a list, as in --allow_change '[optim.lr]'"),
         (["--eval.batch_size", "0"], "--eval.batch_size must be at least 1, got 0"),
@@ -261,3 +271,9 @@ def test_what_an_evaluation_lacks_is_named_before_anything_starts(argv: list[str
 def test_decoding_settings_are_named_in_full():
     with pytest.raises(UsageError, match=r"--decoding\.batch_size must be at least 1"):
         load(EvaluateConfig, ["--decoding.batch_size", "0"])
+
+
+def test_the_page_about_resuming_is_that_of_the_settings():
+    assert (ROOT / "docs/resume.md").read_text(encoding="utf-8") == page(), (
+        "python -m whisper_ft.resume_rules > docs/resume.md"
+    )

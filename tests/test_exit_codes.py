@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT, Trainer, digest, environment, logged, metrics
+from tests.conftest import ROOT, Trainer, digest, environment, logged, metrics, run
 
 
 def status(run_dir: Path) -> dict[str, Any]:
@@ -112,17 +112,23 @@ def test_a_folder_that_is_no_place_for_a_run_is_told(train: Trainer, tmp_path: P
 
 
 def two_ranks(one: list[str], other: list[str]) -> list[subprocess.CompletedProcess[str]]:
-    """Two processes of one group with a command line each, as on two machines."""
+    """Two runs of train.py in one group with arguments each, as on two machines."""
+    return ranks([sys.executable, "train.py", *one], [sys.executable, "train.py", *other])
+
+
+def ranks(*programs: list[str]) -> list[subprocess.CompletedProcess[str]]:
+    """Programs that form one group."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     started = []
-    for rank, arguments in enumerate((one, other)):
-        group = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    for rank, program in enumerate(programs):
+        world = str(len(programs))
+        group = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
         group |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         started.append(
             subprocess.Popen(
-                [sys.executable, "train.py", *arguments],
+                program,
                 cwd=ROOT,
                 env=environment(2) | group,
                 stdout=subprocess.PIPE,
@@ -166,3 +172,36 @@ def test_data_that_one_rank_cannot_read_ends_both_with_its_message(
     assert "cannot be read" in main.stderr
     assert len(main.stderr.strip().splitlines()) == 1
     assert status(tmp_path / "run")["exit_code"] == 4
+
+
+FAILS_IN_A_STEP = """
+import train
+def fails(*_):
+    raise MemoryError("no memory for 3 GB")
+train.loss_sum = fails
+train.main()
+"""
+
+
+def test_what_one_rank_meets_while_it_computes_is_the_reason_of_both(train: Trainer, tmp_path: Path):
+    """There the others are already waiting for its gradients, and only see that it is gone."""
+    arguments = train.arguments("run", steps=4, eval__every=0)
+    main, other = ranks([sys.executable, "train.py", *arguments], [sys.executable, "-c", FAILS_IN_A_STEP, *arguments])
+    assert (main.returncode, other.returncode) == (1, 1)
+    assert main.stderr == "error: rank 1: MemoryError: no memory for 3 GB\n"
+    assert "Traceback" in other.stderr, "a bug of ours is shown whole where it was met"
+    assert status(tmp_path / "run")["reason"] == "rank 1: MemoryError: no memory for 3 GB"
+    ended = run("train.py", *arguments)
+    assert ended.code == 0, ended.err
+    assert not list((tmp_path / "run").glob(".last-words-*"))
+
+
+def test_an_error_that_speaks_of_a_connection_is_not_taken_for_a_lost_process(train: Trainer):
+    fails = FAILS_IN_A_STEP.replace("MemoryError", "RuntimeError").replace("no memory for 3 GB", "Connection timed out")
+    arguments = train.arguments("run", steps=4, eval__every=0)
+    done = subprocess.run(
+        [sys.executable, "-c", fails, *arguments], cwd=ROOT, env=environment(1), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: Connection timed out" in done.stderr
+    assert "another process" not in done.stderr

@@ -3,11 +3,14 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from tests.conftest import ROOT, Trainer, environment, metrics
+from tests.conftest import ROOT, Trainer, digest, environment, metrics
+from whisper_ft import config, optim
 
 pytestmark = [
     pytest.mark.gpu,
@@ -40,3 +43,44 @@ def test_a_run_on_a_gpu_resumes_where_it_was(train: Trainer):
     on_gpu(train, "run", steps=8, allow_change="[steps]")
     assert sorted(metrics(train.folder / "run")) == list(range(1, 9))
     assert json.loads((train.folder / "run/status.json").read_text())["state"] == "finished"
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"])
+def test_the_state_of_an_optimizer_on_a_gpu_comes_back_to_the_bit_in_its_kind_of_memory(tmp_path: Path, name: str):
+    """Paged memory is used from 100,000 elements on, so the micro model has none: a large matrix stands for a layer."""
+    settings = config.Optim(name=name, lr=1e-3, weight_decay=0.1)
+
+    def update(parameters: optim.Named, optimizer: torch.optim.Optimizer, *steps: int) -> None:
+        for step in steps:
+            for parameter in parameters.values():
+                values = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
+                parameter.grad = values.to("cuda")
+            optim.apply_update(optimizer, torch.tensor(1.0))
+
+    def begin(weights: torch.Tensor) -> tuple[dict[str, torch.nn.Parameter], torch.optim.Optimizer]:
+        parameters = {"decoder.layers.0.fc1.weight": torch.nn.Parameter(weights.detach().clone())}
+        return parameters, optim.build_optimizer(parameters, settings)
+
+    parameters, optimizer = begin(torch.linspace(-1, 1, 512 * 512, device="cuda").reshape(512, 512))
+    update(parameters, optimizer, 0, 1, 2)
+    saved = {key: value.contiguous() for key, value in optim.state_tensors(optimizer, parameters).items()}
+    save_file(saved, tmp_path / "optimizer.safetensors")
+    others, restored = begin(parameters["decoder.layers.0.fc1.weight"])
+    optim.load_state_tensors(restored, others, load_file(tmp_path / "optimizer.safetensors"))
+    update(parameters, optimizer, 3, 4)
+    update(others, restored, 3, 4)
+    assert torch.equal(*(one["decoder.layers.0.fc1.weight"] for one in (parameters, others)))
+    before, after = optim.state_tensors(optimizer, parameters), optim.state_tensors(restored, others)
+    assert all(torch.equal(value, after[key]) and value.device == after[key].device for key, value in before.items())
+    paged = [[key for key, value in of.items() if hasattr(value, "is_paged")] for of in (before, after)]
+    assert paged[0] == paged[1]
+    assert bool(paged[0]) == (name == "paged_adamw_8bit")
+
+
+@pytest.mark.parametrize("name", ["adamw_8bit", "paged_adamw_8bit"])
+def test_a_run_on_a_gpu_with_moments_of_8_bits_ends_the_same_when_it_was_interrupted(train: Trainer, name: str):
+    settings = {"optim__name": name, "eval__every": 0, "schedule__kind": "constant"}
+    on_gpu(train, "whole", **settings)
+    on_gpu(train, "run", **settings, steps=4)
+    on_gpu(train, "run", **settings, allow_change="[steps]")
+    assert digest(train.folder / "run") == digest(train.folder / "whole")

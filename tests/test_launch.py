@@ -18,8 +18,9 @@ import torch
 from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, command, digest, environment, logged, metrics
 from whisper_ft import yaml12
 from whisper_ft.commandline import load
-from whisper_ft.config import Config, to_plain
+from whisper_ft.config import Config
 from whisper_ft.failure import STOP_SIGNALS
+from whisper_ft.fields import to_plain
 from whisper_ft.replay import replay
 
 

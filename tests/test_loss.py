@@ -40,3 +40,12 @@ def test_a_batch_without_labels_has_loss_and_gradient_zero():
 def test_logits_in_bfloat16_are_summed_in_float32():
     logits, labels = example()
     assert token_loss_sum(logits.bfloat16(), labels).dtype == torch.float32
+
+
+def test_smoothed_labels_spread_a_share_of_the_target_over_the_vocabulary():
+    logits, labels = torch.randn(2, 3, 7), torch.tensor([[1, 2, IGNORE], [6, IGNORE, 0]])
+    log_p = logits.log_softmax(-1)
+    counted = labels != IGNORE
+    plain = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0][counted].sum()
+    even = -log_p.mean(-1)[counted].sum()
+    torch.testing.assert_close(token_loss_sum(logits, labels, 0.1), 0.9 * plain + 0.1 * even)

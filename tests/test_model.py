@@ -11,8 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
 
+from whisper_ft.config import Model
 from whisper_ft.failure import UsageError
-from whisper_ft.model import complete_generation_config, export, load_whisper
+from whisper_ft.labels import LabelEncoder
+from whisper_ft.model import complete_generation_config, export, load_parts, load_whisper, parameters_by_name
+
+
+def test_the_sinusoids_of_the_encoder_are_not_trained(micro_whisper: Path):
+    """In transformers they are fixed when made and, from 5.0 on, learn once they are loaded."""
+    model, _ = load_whisper(str(micro_whisper))
+    assert "model.encoder.embed_positions.weight" not in parameters_by_name(model)
+    assert "model.decoder.embed_positions.weight" in parameters_by_name(model)
 
 
 def test_weights_are_float32_also_where_they_are_stored_in_float16(tmp_path: Path, micro_whisper: Path):
@@ -53,7 +62,7 @@ def test_an_exported_model_is_the_same_model(tmp_path: Path, micro_whisper: Path
 
 
 def test_dropout_is_set_by_the_configuration(micro_whisper: Path):
-    model, _ = load_whisper(str(micro_whisper), dropout=0.25)
+    model, _ = load_whisper(str(micro_whisper), Model(dropout=0.25))
     assert model.model.encoder.layers[0].dropout == 0.25
     assert model.model.decoder.layers[0].dropout == 0.25
 
@@ -62,7 +71,7 @@ def test_dropout_of_the_training_is_not_exported_and_nothing_else_of_the_config_
     tmp_path: Path, micro_whisper: Path
 ):
     source = edited(micro_whisper, tmp_path / "source", "config.json", lambda c: c.update(dropout=0.125, custom=[1]))
-    model, processor = load_whisper(str(source), dropout=0.5)
+    model, processor = load_whisper(str(source), Model(dropout=0.5))
     assert model.model.decoder.dropout == model.model.encoder.layers[1].dropout == 0.5
     export(model, processor, tmp_path / "out", "")
     assert content(tmp_path / "out" / "config.json") == content(source / "config.json")
@@ -286,3 +295,35 @@ def test_a_model_is_multilingual_if_it_says_so_else_by_its_vocabulary(
 def test_a_multilingual_model_without_languages_is_refused():
     with pytest.raises(UsageError, match="name languages"):
         complete_generation_config("m", {"is_multilingual": True}, WhisperConfig(), tokenizer(512))
+
+
+def test_labels_are_made_as_with_the_model_where_its_weights_are_not_there(tmp_path: Path, micro_whisper: Path):
+    model, processor = load_whisper(str(micro_whisper))
+    shutil.copytree(micro_whisper, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
+    assert "weights" in refusal(tmp_path / "m")
+    parts = load_parts(str(tmp_path / "m"))
+    labels = [
+        LabelEncoder.of(of, tokenizer, "be", "transcribe")("добры дзень")
+        for of, tokenizer in ((model, processor.tokenizer), (parts, parts.processor.tokenizer))
+    ]
+    assert labels[0] == labels[1]
+    assert parts.generation_config.to_dict() == model.generation_config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("file", "edit"),
+    [
+        ("config.json", lambda c: c.update(model_type="bert")),
+        ("config.json", lambda c: c.update(max_source_positions=10)),
+        ("config.json", lambda c: c.update(vocab_size=10)),
+        ("processor_config.json", lambda c: c["feature_extractor"].update(feature_size=128)),
+        ("generation_config.json", lambda c: c.update(decoder_start_token_id=1)),
+    ],
+)
+def test_what_is_wrong_without_the_weights_is_told_in_the_same_words(
+    tmp_path: Path, micro_whisper: Path, file: str, edit: Any
+):
+    folder = edited(micro_whisper, tmp_path, file, edit)
+    with pytest.raises(UsageError) as refused:
+        load_parts(str(folder))
+    assert str(refused.value).removeprefix(str(folder)) == refusal(folder)

@@ -203,6 +203,18 @@ def test_a_used_directory_is_refused_when_a_fresh_run_is_asked_for(halfway: Trai
     assert "holds a run already" in ended.err
 
 
+def test_a_used_directory_is_moved_aside_when_it_is_to_be_overwritten(halfway: Trainer, train: Trainer):
+    run_dir = copy(halfway, train)
+    before = digest(run_dir)
+    ended = train.end("run", steps=2, resume="never", overwrite="true", seed=7)
+    assert ended.code == 0, ended.err
+    moved = train.folder / "run.replaced-1"
+    assert f"the run that was in {run_dir} is now {moved}" in ended.out
+    assert digest(moved) == before
+    assert (sorted(metrics(moved)), sorted(metrics(run_dir))) == ([1, 2, 3, 4], [1, 2])
+    assert [found.step for found in list_checkpoints(run_dir / "checkpoints")] == [2]
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(halfway: Trainer, train: Trainer):
     run_dir = copy(halfway, train)
     expected = digest(run_dir)
@@ -256,8 +268,8 @@ def test_two_runs_in_one_directory_the_second_is_told_who_holds_it(train: Traine
     (tmp_path / "run").mkdir()
     with (tmp_path / "run/.lock").open("a+") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        held.write(json.dumps({"pid": os.getpid(), "host": "here"}))
+        held.write(json.dumps({"pid": os.getpid(), "host": "here", "since": "2026-11-21 10:00:00"}))
         held.flush()
         ended = train.end("run", steps=1)
     assert ended.code == 7
-    assert f'"pid": {os.getpid()}' in ended.err
+    assert f"in use by another run (pid {os.getpid()} on here since 2026-11-21 10:00:00)" in ended.err

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 from whisper_ft.state import Best, TrainState
 
@@ -12,6 +13,7 @@ def at_step(step: int, best: Best | None = None) -> TrainState:
 
 def test_a_state_survives_json():
     state = TrainState(step=7, skipped=1, utterances=112, unusable=2, label_tokens=999, best=Best(5, "wer", 0.25))
+    state = replace(state, evaluated=((5, 0.25), (7, None)))
     assert TrainState.from_json(json.loads(json.dumps(state.to_json()))) == state
 
 
@@ -48,3 +50,34 @@ def test_a_skipped_update_is_a_step_and_a_good_one_ends_the_streak():
 def test_improved_holds_only_at_the_step_that_was_best():
     state = at_step(10).after_evaluation("wer", 0.5)
     assert not state.after_step(applied=True, utterances=1, unusable=0, label_tokens=1).improved
+
+
+def evaluated(*values: float | None, **how: object) -> TrainState:
+    """The state after evaluations at steps 10, 20, 30, ..."""
+    state = TrainState()
+    for number, value in enumerate(values, start=1):
+        state = replace(state, step=10 * number).after_evaluation("wer", value, **how)  # type: ignore[arg-type]
+    return state
+
+
+def test_a_metric_may_be_better_when_it_is_greater():
+    assert evaluated(0.5, 0.7, 0.6, greater_is_better=True).best == Best(20, "wer", 0.7)
+
+
+def test_less_of_a_gain_than_min_delta_is_none():
+    assert evaluated(0.5, 0.495, 0.489, min_delta=0.01).best == Best(30, "wer", 0.489), "measured from the best"
+    assert evaluated(0.5, 0.491, min_delta=0.01).best == Best(10, "wer", 0.5)
+    assert evaluated(0.5, 0.509, 0.52, min_delta=0.01, greater_is_better=True).best == Best(30, "wer", 0.52)
+
+
+def test_patience_counts_evaluations_since_the_best():
+    assert not evaluated(0.5, 0.6, 0.4, 0.5).out_of_patience(2)
+    assert evaluated(0.5, 0.6, 0.4, 0.5, None).out_of_patience(2)
+    assert not evaluated(0.5, 0.6, 0.7, 0.8).out_of_patience(None)
+    assert evaluated(None, None).out_of_patience(2), "figures that cannot be compared are no better"
+    assert not evaluated(None, 0.5).judged_anew().out_of_patience(1)
+
+
+def test_the_best_steps_are_in_order_and_of_equal_ones_the_older():
+    assert evaluated(0.5, 0.4, None, 0.4, 0.3).best_steps(3) == [50, 20, 40]
+    assert evaluated(0.5, 0.4, 0.6, greater_is_better=True).best_steps(2, greater_is_better=True) == [30, 10]

@@ -2,11 +2,14 @@
 
 import json
 import signal
+import subprocess
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.conftest import Trainer, digest, logged, metrics
+from tests.conftest import ROOT, START_SECONDS, Trainer, command, digest, environment, logged, metrics
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +96,27 @@ def test_a_stop_signal_to_the_data_workers_alone_changes_nothing(
     """Neither they nor the server they are forked from may end before the loop does."""
     assert train.interrupt("deaf", logged(1), number, only_children=True, data__workers=2) == 0
     assert digest(train.folder / "deaf") == digest(uninterrupted[1])
+
+
+@pytest.mark.long
+def test_a_stop_signal_to_one_rank_saves_on_all_at_the_same_step(train: Trainer, uninterrupted: dict[int, Path]):
+    started = psutil.Popen(
+        command("train.py", 2, *train.arguments("one", save__every=0, eval__every=0)),
+        cwd=ROOT,
+        env=environment(2),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not logged(3)(train.folder / "one"):
+        assert started.poll() is None
+        time.sleep(0.005)
+    (second,) = (one for one in started.children(recursive=True) if one.environ().get("RANK") == "1")
+    second.send_signal(signal.SIGTERM)
+    started.wait(START_SECONDS)
+    status = json.loads((train.folder / "one/status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("preempted", 75)
+    assert status["last_checkpoint"] == f"step-{status['step']:08d}"
+    assert digest(train("one", 2, save__every=0)) == digest(uninterrupted[2])
 
 
 def test_a_stop_signal_to_every_process_is_no_accident_of_the_workers(train: Trainer, uninterrupted: dict[int, Path]):

@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from types import FrameType
 from typing import NoReturn, TypeVar, cast
 
@@ -23,14 +24,24 @@ from whisper_ft.failure import FINISHED, PREEMPTED, STOP_SIGNALS, LostRankError,
 
 T = TypeVar("T")
 
+RANK_TIMEOUT = 600.0  # seconds
+PATIENCE = timedelta(days=2)  # an evaluation of a large set on one slow rank; a lost process is seen at once anyway
+
 
 class Agreement:
-    """The ranks of a run; a single process agrees with itself."""
+    """The ranks of a run; a single process agrees with itself.
 
-    def __init__(self) -> None:
+    `totals`, of which there are several a step, waits no longer for a rank than `timeout` seconds. What a rank may do
+    for hours while the others wait (an evaluation, a large save) ends in one of the other methods, which are patient.
+    """
+
+    def __init__(self, timeout: float = RANK_TIMEOUT) -> None:
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self._group = dist.new_group(backend="gloo") if self.world > 1 else None
+        self._group, self._patient = None, None
+        if self.world > 1:
+            self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+            self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
         self._raised: Exception | None = None  # by `raise_together`, so that every rank has it
 
     def totals(self, *values: float) -> list[float]:
@@ -43,11 +54,11 @@ class Agreement:
 
     def gather(self, value: T) -> list[T]:
         """The value of every rank, in the order of ranks."""
-        if self._group is None:
+        if self._patient is None:
             return [value]
         gathered: list[T] = [value] * self.world
         with lost_ranks_are_named():
-            dist.all_gather_object(gathered, value, group=self._group)
+            dist.all_gather_object(gathered, value, group=self._patient)
         return gathered
 
     def from_main(self, action: Callable[[], T]) -> T:
@@ -61,6 +72,17 @@ class Agreement:
                 failure = error
         self.raise_together(failure)
         return cast(T, self.gather(value)[0])
+
+    def main_only(self, action: Callable[[], T]) -> T | None:
+        """What an action returns on rank 0, None on the others; what it raises there is raised on every rank."""
+        value: T | None = None
+
+        def keep() -> None:
+            nonlocal value
+            value = action()
+
+        self.from_main(keep)
+        return value
 
     def together(self, action: Callable[[], T]) -> T:
         """What an action returns on this rank, once it returned on all; what it raises on one is raised on all.
@@ -90,8 +112,12 @@ class Agreement:
             elif issubclass(kind, RunError):
                 self._raised = kind(message if rank == 0 else f"rank {rank}: {message}")
             else:
-                self._raised = RuntimeError(f"rank {rank}: {kind.__name__}: {message}")
+                self._raised = OtherRankError(f"rank {rank}: {kind.__name__}: {message}")
             raise self._raised
+
+
+class OtherRankError(RuntimeError):
+    """What another rank met, and is a bug of ours: that one shows the whole of it."""
 
 
 @contextmanager
@@ -100,18 +126,26 @@ def lost_ranks_are_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not re.search("gloo|nccl|connection|process ?group", str(error), re.IGNORECASE):
+        if not dist.is_initialized() or not re.search("gloo|nccl|connection|process ?group", str(error), re.IGNORECASE):
             raise
+        if re.search("time[d ]*out", str(error), re.IGNORECASE):
+            raise LostRankError(
+                "another process of this run did not come to the end of its step in time: it hangs, its machine does, "
+                "or a step takes longer than --rank_timeout"
+            ) from error
         raise LostRankError("another process of this run ended and could not say why") from error
 
 
-def start_processes(device: str) -> accelerate.Accelerator:
+def start_processes(device: str, timeout: float = RANK_TIMEOUT) -> accelerate.Accelerator:
     """The processes and their device: `auto`, `cpu` or `cuda`. Precision, accumulation, data stay with the programs.
+
+    `timeout` in seconds is that of the gradients: nobody waits longer for another process in a step.
 
     On a CPU, operations that add up in the order in which threads come are replaced by their deterministic kind, or two
     equal runs would differ in their last bits (the gradient of an embedding does so from two threads on).
     """
-    accelerator = accelerate.Accelerator(cpu=device == "cpu", mixed_precision="no")
+    waiting = accelerate.InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))
+    accelerator = accelerate.Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[waiting])
     if accelerator.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # an aid for debugging that costs time

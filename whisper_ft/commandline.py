@@ -16,19 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
 from whisper_ft import yaml12
-from whisper_ft.config import (
-    Config,
-    Data,
-    Device,
-    EvaluateConfig,
-    differences,
-    flatten,
-    is_hub_name,
-    leaves,
-    rules,
-    to_plain,
-)
+from whisper_ft.config import Config, Data, Device, EvaluateConfig, is_hub_name
 from whisper_ft.failure import UsageError
+from whisper_ft.fields import flatten, leaves, to_plain
+from whisper_ft.resume_rules import differences, rules
 
 C = TypeVar("C", Config, EvaluateConfig)
 
@@ -106,8 +97,14 @@ def refuse_impossible(config: Config) -> None:
 
 def refuse_impossible_evaluation(config: EvaluateConfig) -> None:
     """UsageError for what can be known to fail before a checkpoint is scored: a missing model, data or GPU."""
-    refuse_missing_model("model", config.model)
-    refuse_missing("data.path", config.data.path)
+    for name, path in (("predictions", config.predictions), ("compare", config.compare)):
+        if path is not None and not path.is_file():
+            raise UsageError(f"--{name} {path}: there is no such file; give a predictions.jsonl")
+    if config.predictions is not None:
+        return
+    refuse_missing_model("model", model_of(config.model))
+    for _, where in config.named_sets:
+        refuse_missing("sets: path" if config.sets else "data.path", where.path)
     refuse_missing_gpu(config.device)
 
 
@@ -143,6 +140,15 @@ def refuse_missing_model(name: str, path: str) -> None:
         raise UsageError(f"--{name} {path}: holds no config.json, so it is not a model in the Hugging Face format")
 
 
+def model_of(path: str) -> str:
+    """The model that a run directory offers: the best, or the final of a run that evaluated nothing; else the path."""
+    if path and not Path(path, "config.json").exists():
+        for part in ("best", "final"):
+            if Path(path, part, "config.json").exists():
+                return str(Path(path, part))
+    return path
+
+
 def refuse_missing_gpu(device: Device) -> None:
     """UsageError when a GPU is asked for and there is none."""
     if device == "cuda":
@@ -156,9 +162,10 @@ def saved_config(run_dir: Path) -> dict[str, Any] | None:
     """The configuration that a run was last saved with; None of one without a checkpoint that tells it."""
     if not any(run_dir.glob("checkpoints/step-*")):
         return None
-    from whisper_ft.checkpoint import newest_config  # with it comes torch, for seconds
+    from whisper_ft.checkpoint import newest_trainer  # with it comes torch, for seconds
 
-    return newest_config(run_dir / "checkpoints")
+    trainer = newest_trainer(run_dir / "checkpoints")
+    return None if trainer is None else dict(trainer["config"])
 
 
 def refuse_changes(saved: dict[str, Any], config: Config, checkpoint: Path | None = None) -> list[tuple[str, Any, Any]]:

@@ -11,9 +11,21 @@ IGNORE = -100  # label of a position that is not predicted; the value torch and 
 
 
 # B windows, L label positions, V vocabulary
-def token_loss_sum(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:  # [B, L, V], [B, L] -> []
-    """Cross-entropy summed over the labels that are not IGNORE, in float32 whatever the logits are in."""
-    return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum")
+def token_loss_sum(
+    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
+) -> torch.Tensor:  # [B, L, V], [B, L] -> []
+    """Cross-entropy summed over the labels that are not IGNORE, in float32 whatever the logits are in.
+
+    `label_smoothing` is the share of the target that is spread evenly over the vocabulary (Szegedy et al. 2015,
+    arXiv 1512.00567).
+    """
+    return F.cross_entropy(
+        logits.float().flatten(0, 1),
+        labels.flatten(),
+        ignore_index=IGNORE,
+        reduction="sum",
+        label_smoothing=label_smoothing,
+    )
 
 
 def count_labels(labels: torch.Tensor) -> int:  # [B, L]

@@ -2,8 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import transformers
 from huggingface_hub import is_offline_mode
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
-from transformers.utils import cached_file
+from transformers.utils import cached_file, is_flash_attn_2_available
 
+from whisper_ft.config import Model
 from whisper_ft.failure import UsageError
 
 END, START, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
 TASKS = ("transcribe", "translate")
+FRAMES_PER_POSITION = 2  # the stride of the encoder's second convolution, in every Whisper
+AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""What `precision` names; weights are float32 all the same."""
 ENGLISH_END = 50256
 """Id of <|endoftext|> in OpenAI's English-only models, which have GPT-2's vocabulary; 50257 in the others."""
 
@@ -29,12 +34,32 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", module="torch|transformers|accelerate|huggingface_hub")
 
 
-def load_whisper(name: str, dropout: float | None = None) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Parts:
+    """What a model has besides its weights, checked; `LabelEncoder.of` takes it as well as a model."""
+
+    config: Any  # WhisperConfig
+    generation_config: GenerationConfig
+    processor: Any  # WhisperProcessor: tokenizer and feature extractor
+
+
+def load_whisper(name: str, training: Model | None = None) -> tuple[Any, Any]:
     """Model in float32 and its processor, from a folder or the Hub.
 
-    Float32 always: large-v3 is stored in float16, and an optimizer on float16 weights loses small updates. `dropout` is
-    what the model trains with; its config keeps the checkpoint's own, so that an export is not marked by it.
-    UsageError in one line where a part is missing or damaged, or where the parts do not fit together.
+    Float32 always: large-v3 is stored in float16, and an optimizer on float16 weights loses small updates. `training`
+    has the dropout and whatever else it trains with; its config keeps the checkpoint's own, so that an export is not
+    marked by it. UsageError in one line where a part is missing or damaged, or where the parts do not fit together.
+    """
+    parts = load_parts(name)
+    model = _load_weights(name, parts.config, training or Model())
+    model.generation_config = parts.generation_config
+    return model, parts.processor
+
+
+def load_parts(name: str) -> Parts:
+    """All but the weights, which of a large model are gigabytes that not every program needs.
+
+    UsageError as in `load_whisper`, which has nothing more to say than what is wrong with the weights.
     """
     with _blaming(name, "config.json"):
         stated, _ = WhisperConfig.get_config_dict(name)
@@ -49,10 +74,8 @@ def load_whisper(name: str, dropout: float | None = None) -> tuple[Any, Any]:
     _check_tokens(name, tokenizer, {"config.json": stated, "generation_config.json": stated_generation})
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = END
-    model = _load_weights(name, config, dropout)
-    _check_parts_fit(name, model, processor)
-    model.generation_config = complete_generation_config(name, stated_generation, model.config, tokenizer)
-    return model, processor
+    _check_parts_fit(name, config, processor)
+    return Parts(config, complete_generation_config(name, stated_generation, config, tokenizer), processor)
 
 
 @contextmanager
@@ -68,26 +91,43 @@ def _blaming(name: str, part: str) -> Iterator[None]:
         raise UsageError(f"{name}: cannot be loaded as a Whisper model, because of its {part}: {kind}{told}") from error
 
 
-def _load_weights(name: str, config: Any, dropout: float | None) -> Any:
+def _load_weights(name: str, own: WhisperConfig, training: Model) -> Any:
     """The model with all its weights from the file; UsageError if any is missing, left over or of another shape."""
-    own_dropout = config.dropout
-    if dropout is not None:
-        config.dropout = dropout  # read by the layers when they are made, and never again
+    if training.attention == "flash_attention_2" and not is_flash_attn_2_available():
+        raise UsageError(
+            "--model.attention flash_attention_2: needs a GPU and the package flash-attn; sdpa needs neither"
+        )
+    dropouts = {
+        "dropout": training.dropout,
+        "encoder_layerdrop": training.layerdrop,
+        "decoder_layerdrop": training.layerdrop,
+    }
+    before = {key: getattr(own, key) for key in dropouts}
+    # Read by the layers when they are made, and never again.
+    own.update({key: value for key, value in dropouts.items() if value is not None})
     with _blaming(name, "weights"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model, loaded = WhisperForConditionalGeneration.from_pretrained(
             name,
-            config=config,
+            config=own,
+            attn_implementation=training.attention,
             generation_config=GenerationConfig(),  # so that the file is not read: an old one may not get through
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # they are refused below, in one line
             output_loading_info=True,
+            use_safetensors=True,  # no pickle is read, though its library would
         )
-    model.config.dropout = own_dropout
+    model.config.update(before)
+    # The encoder's positions are sinusoids, in OpenAI's model no parameter. transformers makes them fixed, and from 5.0
+    # on loads them as a parameter that is trained.
+    model.model.encoder.embed_positions.requires_grad_(False)
+    model.config.apply_spec_augment = False  # the run has its own, which does not depend on what was drawn before
+    if training.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})  # the other kind changes the gradients
     # Read before `language` and `task` by Whisper's `generate`, and at odds with them after a training.
     if hasattr(model.config, "forced_decoder_ids"):
         del model.config.forced_decoder_ids
-    tied = {"proj_out.weight"} if config.tie_word_embeddings else set()
+    tied = {"proj_out.weight"} if own.tie_word_embeddings else set()
     for problem, keys in (
         ("missing", set(loaded["missing_keys"]) - tied),
         ("not the model's", loaded["unexpected_keys"]),
@@ -95,7 +135,30 @@ def _load_weights(name: str, config: Any, dropout: float | None) -> Any:
     ):
         if keys:
             raise UsageError(f"{name}: of its weights, {len(keys)} are {problem}, such as {min(keys)}")
+    if (
+        own.tie_word_embeddings
+        and model.proj_out.weight.data_ptr() != model.model.decoder.embed_tokens.weight.data_ptr()
+    ):
+        raise UsageError(f"{name}: the output projection is not tied to the embeddings, as its config says")
     return model
+
+
+def freeze(model: Any, parts: Sequence[str]) -> None:
+    """Take parts out of training: `encoder`, `decoder`, `embeddings` (of the decoder: its output layer too).
+
+    ValueError if nothing is left to train.
+    """
+    decoder = model.model.decoder
+    modules = {
+        "encoder": [model.model.encoder],
+        "decoder": [decoder],
+        "embeddings": [decoder.embed_tokens, decoder.embed_positions],
+    }
+    for part in parts:
+        for module in modules[part]:
+            module.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(f"{', '.join(parts)}: nothing is left to train")
 
 
 def _check_tokens(name: str, tokenizer: Any, stated: Mapping[str, Mapping[str, Any]]) -> None:
@@ -115,22 +178,17 @@ def _check_tokens(name: str, tokenizer: Any, stated: Mapping[str, Mapping[str, A
                 raise UsageError(f"{name}: {role} is {value} in {file}, but {token} is {found} in the tokenizer")
 
 
-def _check_parts_fit(name: str, model: Any, processor: Any) -> None:
-    extractor, tokenizer, config = processor.feature_extractor, processor.tokenizer, model.config
+def _check_parts_fit(name: str, config: Any, processor: Any) -> None:
+    extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     if config.num_mel_bins != extractor.feature_size:
         raise UsageError(
             f"{name}: the model takes {config.num_mel_bins} mel bins, its extractor makes {extractor.feature_size}"
         )
-    frames = config.max_source_positions * model.model.encoder.conv1.stride[0] * model.model.encoder.conv2.stride[0]
+    frames = config.max_source_positions * FRAMES_PER_POSITION
     if frames != extractor.nb_max_frames:
         raise UsageError(f"{name}: the model takes {frames} frames, its extractor makes {extractor.nb_max_frames}")
     if len(tokenizer) > config.vocab_size:
         raise UsageError(f"{name}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}")
-    if (
-        config.tie_word_embeddings
-        and model.proj_out.weight.data_ptr() != model.model.decoder.embed_tokens.weight.data_ptr()
-    ):
-        raise UsageError(f"{name}: the output projection is not tied to the embeddings, as its config says")
 
 
 def _is_id(value: Any) -> bool:

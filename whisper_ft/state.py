@@ -6,11 +6,15 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Best:
-    """The best evaluation so far; lower is better."""
+    """The best evaluation so far."""
 
     step: int
     metric: str
     value: float
+
+
+Evaluated = tuple[int, float | None]
+"""Step and figure of an evaluation; None where there was nothing to divide by."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class TrainState:
     unusable_rows: int = 0
     """The same over the first pass, in which each row of the data comes once."""
     label_tokens: int = 0
-    evaluated_step: int = -1
-    """Step of the newest evaluation, so that a run resumed right after it does not repeat it."""
+    evaluated: tuple[Evaluated, ...] = ()
+    """Every evaluation whose figure can be compared with `best`, in order."""
     best: Best | None = None
 
     def after_step(
@@ -48,16 +52,42 @@ class TrainState:
             label_tokens=self.label_tokens + label_tokens,
         )
 
-    def after_evaluation(self, metric: str, value: float | None) -> Self:
-        """The state once this step was evaluated: best only if better; ties keep the older, None and NaN never win."""
-        state = replace(self, evaluated_step=self.step)
-        if value is None or value != value or (self.best is not None and value >= self.best.value):  # NaN != NaN
+    def after_evaluation(
+        self, metric: str, value: float | None, *, greater_is_better: bool = False, min_delta: float = 0.0
+    ) -> Self:
+        """The state once this step was evaluated: best only if better by over `min_delta`.
+
+        Ties keep the older one; None and NaN never win.
+        """
+        value = None if value is None or value != value else value  # NaN != NaN
+        state = replace(self, evaluated=(*self.evaluated, (self.step, value)))
+        if value is None:
             return state
+        if self.best is not None:
+            gain = value - self.best.value if greater_is_better else self.best.value - value
+            if gain <= min_delta:
+                return state
         return replace(state, best=Best(self.step, metric, value))
 
     def judged_anew(self) -> Self:
         """The state before any evaluation, for when earlier figures cannot be compared with later ones."""
-        return replace(self, evaluated_step=-1, best=None)
+        return replace(self, evaluated=(), best=None)
+
+    @property
+    def evaluated_step(self) -> int:
+        """Step of the newest evaluation, which a run resumed right after it does not repeat; -1 before the first."""
+        return self.evaluated[-1][0] if self.evaluated else -1
+
+    def out_of_patience(self, patience: int | None) -> bool:
+        """True once `patience` evaluations in a row were no better than the best; None waits for ever."""
+        best_step = self.best.step if self.best else -1
+        return patience is not None and sum(step > best_step for step, _ in self.evaluated) >= patience
+
+    def best_steps(self, count: int, *, greater_is_better: bool = False) -> list[int]:
+        """Steps of the `count` best evaluations, the best first; of equal ones the older."""
+        sign = -1 if greater_is_better else 1
+        known = sorted((sign * value, step) for step, value in self.evaluated if value is not None)
+        return [step for _, step in known[:count]]
 
     @property
     def improved(self) -> bool:
@@ -71,5 +101,5 @@ class TrainState:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """The state that `to_json` described."""
-        best = fields["best"]
-        return cls(**{**fields, "best": None if best is None else Best(**best)})
+        best, evaluated = fields["best"], tuple((step, value) for step, value in fields["evaluated"])
+        return cls(**{**fields, "evaluated": evaluated, "best": None if best is None else Best(**best)})

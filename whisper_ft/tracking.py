@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from whisper_ft.scoring import Scores
 from whisper_ft.state import TrainState
 from whisper_ft.window import Unusable
+
+RATES = ("wer", "cer", "wer_orthographic", "cer_orthographic", "ser")  # shown in percent
 
 
 class Pace:
@@ -74,7 +77,7 @@ class Tracker:
         self._console = _Console(quiet=not enabled)
         self._progress: Progress | None = None
         self._failures = 0
-        self._known_unusable: set[str] | None = None
+        self._unusable: dict[str, str] | None = None  # reason code of each row in quarantine.jsonl, by id
 
     @contextmanager
     def live(self, step: int) -> Iterator[None]:
@@ -131,7 +134,8 @@ class Tracker:
         rate = (
             "no words" if scores.wer is None else f"WER {100 * scores.wer:.2f} %  CER {100 * (scores.cer or 0):.2f} %"
         )
-        compared = "" if best is None else f"; best {100 * best.value:.2f} % at step {best.step}"
+        value = None if best is None else f"{100 * best.value:.2f} %" if best.metric in RATES else f"{best.value:g}"
+        compared = "" if best is None else f"; best {best.metric} {value} at step {best.step}"
         compared = "; the best so far" if state.improved else compared
         self.say(f"step {state.step}/{self._steps}  {rate}  on {scores.utterances} utterances{compared}")
 
@@ -140,27 +144,48 @@ class Tracker:
         self._append("metrics.jsonl", [row])
 
     @contextmanager
-    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A second bar for something that takes a while; gives the function that advances it."""
+    def counting(self, what: str, total: int) -> Iterator[Callable[..., None]]:
+        """A second bar for something that takes a while; gives the function that advances it: (done, told="")."""
         if self._progress is None:
-            yield lambda done: None
+            yield lambda done, told="": None
             return
         task = self._progress.add_task(what, total=total, told="")
         progress = self._progress
-        yield lambda done: progress.advance(task, done)
-        progress.remove_task(task)
+
+        def advance(done: int, told: str = "") -> None:
+            progress.update(task, advance=done, told=told)
+
+        try:
+            yield advance
+        finally:
+            progress.remove_task(task)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a bar that somebody could look at."""
+        return self._progress is not None
 
     def quarantine(self, rows: Sequence[Unusable]) -> None:
         """Rows that could not be used: each once in quarantine.jsonl, also over several starts of a run."""
         if not self.enabled:
             return
-        if self._known_unusable is None:
-            self._known_unusable = _ids(self._folder / "quarantine.jsonl")
-        new = {row.id: row for row in rows if row.id not in self._known_unusable}
-        self._known_unusable |= new.keys()
+        known = self._known_unusable()
+        new = {row.id: row for row in rows if row.id not in known}
+        known.update((row.id, row.reason) for row in new.values())
         self._append("quarantine.jsonl", [{"id": r.id, "reason": r.reason, "detail": r.detail} for r in new.values()])
         for row in new.values():
             self.say(f"unusable: {row.id}: {row.reason} ({row.detail})")
+
+    def unusable_by_reason(self) -> str:
+        """For people: how many rows of the run's data could not be used so far, and why; "" if all could."""
+        counts = Counter(self._known_unusable().values()).most_common()
+        reasons = ", ".join(f"{rows} {reason}" for reason, rows in counts)
+        return reasons and f"rows that could not be used: {reasons}; quarantine.jsonl names them"
+
+    def _known_unusable(self) -> dict[str, str]:
+        if self._unusable is None:
+            self._unusable = _reasons(self._folder / "quarantine.jsonl")
+        return self._unusable
 
     def predictions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """What the model wrote at an evaluation."""
@@ -199,12 +224,13 @@ def _shown(value: float | None, form: str) -> str:
     return "not finite" if value is None else format(value, form)
 
 
-def _ids(path: Path) -> set[str]:
-    """Ids in a file of JSON lines; a line cut short by a kill, also within a letter, is passed over."""
-    found = set()
+def _reasons(path: Path) -> dict[str, str]:
+    """Reason by id in a quarantine.jsonl; a line cut short by a kill, also within a letter, is passed over."""
+    found = {}
     for line in path.read_bytes().split(b"\n") if path.exists() else []:
         try:
-            found.add(str(json.loads(line)["id"]))
+            row = json.loads(line)
+            found[str(row["id"])] = str(row["reason"])
         except (ValueError, KeyError, TypeError):
             continue
     return found

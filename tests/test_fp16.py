@@ -1,0 +1,67 @@
+"""fp16: the loss scale is part of a run, an overflow costs one update on all ranks, and a run that is lost ends."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Trainer, digest, logged, metrics
+
+OVERFLOWS = {"precision": "fp16", "scaler__initial": 2.0**30, "scaler__growth_every": 2, "model__layerdrop": 0.2}
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper: Path) -> dict[int, Path]:
+    """A run that begins with a scale at which every gradient overflows, by number of processes."""
+    trainer = Trainer(tmp_path_factory.mktemp("fp16"), corpus, micro_whisper)
+    return {n: trainer(f"of-{n}", n, steps=16, **OVERFLOWS) for n in (1, 2)}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_overflow_skips_the_update_on_all_ranks_and_lowers_the_scale(halves: dict[int, Path], processes: int):
+    rows = metrics(halves[processes])
+    skipped = [rows[step]["skipped"] for step in sorted(rows)]
+    scales = [rows[step]["loss_scale"] for step in sorted(rows)]
+    assert scales[0] == 2.0**30
+    assert skipped[0] == 1
+    assert rows[1]["grad_norm"] is None, "not finite"
+    assert 3 < skipped[-1] < 16, "it found a scale that holds"
+    for before, scale, then, now in zip(scales, scales[1:], [0, *skipped], skipped, strict=False):
+        if now > then:
+            assert scale == before / 2, "every skipped update halves the scale"
+        else:
+            assert scale in (before, before * 2), "and after two good ones it doubles"
+    assert max(scales) > min(scales) * 2
+    assert all(row["loss"] < 20 for row in rows.values()), "the loss that is logged is not scaled"
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_scale_comes_back_to_the_bit_after_kills_with_everything_on(
+    train: Trainer, halves: dict[int, Path], processes: int
+):
+    train.interrupt("killed", logged(5), signal.SIGKILL, processes, steps=16, **OVERFLOWS)
+    train.interrupt("killed", logged(11), signal.SIGKILL, processes, steps=16, **OVERFLOWS)
+    run_dir = train("killed", processes, steps=16, **OVERFLOWS)
+    assert digest(run_dir) == digest(halves[processes])
+    kept = {"loss", "grad_norm", "loss_scale", "skipped", "lr"}
+    expected = {step: {key: row[key] for key in kept} for step, row in metrics(halves[processes]).items()}
+    assert {step: {key: row[key] for key in kept} for step, row in metrics(run_dir).items()} == expected
+
+
+def test_a_scale_below_its_floor_ends_the_run_with_the_ids_of_the_batch(train: Trainer):
+    ended = train.end("lost", precision="fp16", scaler__initial=2.0**40, scaler__floor=2.0**38, steps=8)
+    status = json.loads((train.folder / "lost/status.json").read_text())
+    assert ended.code == 5
+    assert status["exit_code"] == 5
+    assert "the loss scale fell to" in status["reason"]
+    assert ".parquet#" in status["reason"], "ids of the last batch"
+    assert not list((train.folder / "lost/checkpoints").glob("step-*")), "nothing was learned since the streak began"
+
+
+def test_a_run_that_becomes_fp16_is_told_that_its_scale_starts(train: Trainer):
+    train("run", steps=2, eval__every=0)
+    ended = train.end("run", steps=4, eval__every=0, precision="fp16", allow_change="[steps, precision]")
+    assert ended.code == 0, ended.err
+    assert "precision: was fp32, is fp16, as allowed" in ended.out
+    assert "the loss scale starts at 65536: the checkpoint has none" in ended.out

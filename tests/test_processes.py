@@ -1,0 +1,74 @@
+"""Processes that hang, and those that torchrun starts: nobody waits for ever, and everybody hears why."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+from tests.conftest import ROOT, START_SECONDS, Trainer, command, digest, environment, logged
+
+
+def test_a_rank_that_hangs_ends_the_run_in_time_with_the_reason(train: Trainer):
+    """Stopped as a machine that hangs is: its connections stay open, so only the clock tells."""
+    arguments = train.arguments("run", steps=1000, eval__every=0, save__every=0, rank_timeout=5)
+    started = subprocess.Popen(
+        command("train.py", 2, *arguments), cwd=ROOT, env=environment(2), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + START_SECONDS
+    while not logged(2)(train.folder / "run"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ranks = [child for child in psutil.Process(started.pid).children(recursive=True) if "RANK" in child.environ()]
+    hanging = next(
+        child for child in ranks if child.environ()["RANK"] == "1" and "train.py" in " ".join(child.cmdline())
+    )
+    hanging.send_signal(signal.SIGSTOP)
+    try:
+        other = next(child for child in ranks if child.environ()["RANK"] == "0")
+        other.wait(START_SECONDS)
+    finally:
+        hanging.send_signal(signal.SIGCONT)
+    _, told = started.communicate(timeout=START_SECONDS)
+    assert started.returncode != 0
+    assert "did not come to the end of its step in time" in told
+    status = json.loads((train.folder / "run/status.json").read_text())
+    assert status["state"] == "failed"
+    assert "--rank_timeout" in status["reason"]
+
+
+def test_a_stop_signal_to_one_rank_stops_all_at_one_step_and_the_run_goes_on(train: Trainer):
+    settings = {"steps": 12, "eval__every": 0, "save__every": 0}
+    started = subprocess.Popen(
+        command("train.py", 2, *train.arguments("one", **settings)), cwd=ROOT, env=environment(2)
+    )
+    deadline = time.monotonic() + START_SECONDS
+    while not logged(2)(train.folder / "one"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    for process in psutil.Process(started.pid).children(recursive=True):
+        if process.environ().get("RANK") == "1":
+            process.send_signal(signal.SIGUSR1)
+    started.wait(START_SECONDS)
+    status = json.loads((train.folder / "one/status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("preempted", 75)
+    assert status["last_checkpoint"] == f"step-{status['step']:08d}"
+    assert digest(train("one", 2, **settings)) == digest(train("whole", 2, **settings))
+
+
+def test_torchrun_starts_a_run_as_accelerate_launch_does(train: Trainer):
+    settings = {"steps": 2, "eval__every": 0, "save__every": 0}
+    program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py"]
+    done = subprocess.run(
+        [*program, *train.arguments("torchrun", **settings)],
+        cwd=ROOT,
+        env=environment(2) | {"ACCELERATE_USE_CPU": "true", "PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert digest(train.folder / "torchrun") == digest(train("launched", 2, **settings))

@@ -1,0 +1,79 @@
+"""Resume at every step, and onto another number of processes: real runs of train.py."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Trainer, digest, metrics
+from whisper_ft.checkpoint import list_checkpoints
+from whisper_ft.replay import configuration, replay
+
+STEPS = 6
+EVERY_STEP = {"steps": STEPS, "eval__every": 0, "save__every": 1, "save__keep": STEPS}
+LAST = f"checkpoints/step-{STEPS:08d}"
+
+
+def cut(whole: Path, step: int, to: Path) -> Path:
+    """A copy of a run as it was when the checkpoint of a step had been written."""
+    shutil.copytree(whole, to, ignore=shutil.ignore_patterns("final", "best*"))
+    for found in list_checkpoints(to / "checkpoints"):
+        if found.step > step:
+            shutil.rmtree(found.path)
+    assert max(found.step for found in list_checkpoints(to / "checkpoints")) == step
+    return to
+
+
+def resumed_at(run_dir: Path) -> list[int]:
+    """The steps that a run was resumed at."""
+    rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [row["step"] for row in rows if row.get("event") == "resumed"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper: Path) -> Path:
+    """A run with dropout and a checkpoint of every step."""
+    trainer = Trainer(tmp_path_factory.mktemp("whole"), corpus, micro_whisper)
+    run_dir = trainer("whole", **EVERY_STEP)
+    assert {found.step for found in list_checkpoints(run_dir / "checkpoints")} == {*range(1, STEPS + 1)}
+    return run_dir
+
+
+@pytest.mark.parametrize("step", range(1, STEPS))
+def test_a_run_that_goes_on_from_any_step_ends_in_the_same_bits(train: Trainer, whole: Path, step: int):
+    cut(whole, step, train.folder / "cut")
+    run_dir = train("cut", **EVERY_STEP)
+    assert resumed_at(run_dir) == [step]
+    assert digest(run_dir) == digest(whole)
+    assert digest(run_dir, f"{LAST}/optimizer.safetensors") == digest(whole, f"{LAST}/optimizer.safetensors")
+
+
+# Without dropout: its masks are those of the processes.
+ANY_WORLD = EVERY_STEP | {"model__dropout": 0}
+
+
+@pytest.fixture(scope="module")
+def whole_in(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper: Path) -> dict[int, Path]:
+    """The same run without dropout, by number of processes."""
+    trainer = Trainer(tmp_path_factory.mktemp("worlds"), corpus, micro_whisper)
+    return {processes: trainer(f"of-{processes}", processes, **ANY_WORLD) for processes in (1, 2)}
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (1, 3)])
+def test_a_run_goes_on_in_another_number_of_processes_with_the_same_data_and_the_same_learning(
+    train: Trainer, whole_in: dict[int, Path], before: int, after: int
+):
+    cut(whole_in[before], 3, train.folder / "moved")
+    run_dir = train("moved", after, **ANY_WORLD)
+    assert resumed_at(run_dir) == [3]
+    expected, found = metrics(whole_in[1]), metrics(run_dir)
+    assert sorted(found) == [*range(1, STEPS + 1)]
+    for step, row in found.items():
+        assert row["label_tokens"] == expected[step]["label_tokens"]
+        assert row["lr"] == expected[step]["lr"]
+        for figure in ("loss", "grad_norm"):  # float32 sums in another order
+            assert row[figure] == pytest.approx(expected[step][figure], rel=1e-4)
+    then, now = configuration(whole_in[1], None), configuration(run_dir, None)
+    for step in range(STEPS):
+        assert replay(now, step) == replay(then, step)

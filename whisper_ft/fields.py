@@ -1,0 +1,38 @@
+"""Trees of dataclasses as plain values: what is in a configuration, by dotted name."""
+
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """Nested dict of JSON values, as written to run_dir/config.yaml and into checkpoints."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(inner) for inner in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return dict(plain(asdict(config)))
+
+
+def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted name and dataclass field of every setting that is not a section."""
+    hints = get_type_hints(cls)
+    found: list[tuple[str, Any]] = []
+    for inner in fields(cls):
+        if is_dataclass(hints[inner.name]):
+            found += leaves(hints[inner.name], f"{prefix}{inner.name}.")
+        else:
+            found.append((f"{prefix}{inner.name}", inner))
+    return found
+
+
+def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dict to {dotted name: value}."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
