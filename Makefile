@@ -29,7 +29,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -n logical --maxprocesses 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -48,6 +48,7 @@ def is_exact(row: dict[str, Any]) -> bool:
     return figures == pytest.approx([1.0] * 4, rel=2e-6) and row["weights_off"] < 1e-5
 
 
+@pytest.mark.long
 def test_both_programs_do_the_same_where_nothing_is_sliced(slices: Slices):
     """So what differs below is the slicing, and neither inputs nor optimizer."""
     ours, theirs = slices["ours", 1, 1], slices["trainer", 1, 1]
@@ -56,11 +57,13 @@ def test_both_programs_do_the_same_where_nothing_is_sliced(slices: Slices):
     assert theirs["weights_off_ours"] < 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
 def test_a_step_of_train_py_is_that_of_one_big_batch(slices: Slices, world: int, accumulate: int):
     assert is_exact(slices["ours", world, accumulate])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
 def test_the_trainer_multiplies_loss_and_gradient_and_weighs_tokens_unequally(
     slices: Slices, world: int, accumulate: int
@@ -72,6 +75,7 @@ def test_the_trainer_multiplies_loss_and_gradient_and_weighs_tokens_unequally(
         assert row["weights_off"] > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
 def test_without_the_factor_the_trainer_is_a_mean_of_means(slices: Slices, world: int, accumulate: int):
     row = slices["trainer_means", world, accumulate]
@@ -79,6 +83,7 @@ def test_without_the_factor_the_trainer_is_a_mean_of_means(slices: Slices, world
     assert row["weights_off"] > 1e-3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
 def test_with_a_loss_that_counts_tokens_the_trainer_is_exact_too(slices: Slices, world: int, accumulate: int):
     assert is_exact(slices["trainer_loss_func", world, accumulate])

@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper:
     return run_dir
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize("step", [1, *(pytest.param(step, marks=pytest.mark.long) for step in range(2, STEPS))])
 def test_a_run_that_goes_on_from_any_step_ends_in_the_same_bits(train: Trainer, whole: Path, step: int):
     cut(whole, step, train.folder / "cut")
     run_dir = train("cut", **EVERY_STEP)
@@ -60,7 +60,7 @@ def whole_in(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisp
     return {processes: trainer(f"of-{processes}", processes, **ANY_WORLD) for processes in (1, 2)}
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (1, 3)])
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), pytest.param(1, 3, marks=pytest.mark.long)])
 def test_a_run_goes_on_in_another_number_of_processes_with_the_same_data_and_the_same_learning(
     train: Trainer, whole_in: dict[int, Path], before: int, after: int
 ):

@@ -120,7 +120,12 @@ def learned(run_dir: Path) -> tuple[str, list[tuple[int, int]]]:
     return digest(run_dir), [(row["label_tokens"], row["unusable"]) for row in metrics(run_dir).values()]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+QUICK = ("parquet", "manifest", "webdataset")  # in `make test`; all of them in `make test-long`
+
+
+@pytest.mark.parametrize(
+    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
+)
 def test_the_same_utterances_give_the_same_weights_from_every_kind_of_source_with_workers_and_without(
     train: Trainer, clips: list[Clip], of_parquet: Path, kind: str
 ):
