@@ -42,6 +42,7 @@ def test_the_last_checkpoints_are_averaged_also_when_the_run_was_stopped_in_betw
     assert "no average was made, for these checkpoints are needed: step-00000006" in ended.out
 
 
+@pytest.mark.long
 def test_the_best_checkpoints_are_kept_and_averaged_and_the_mean_is_scored(train: Trainer):
     run_dir = train("run", **LEARNS | {"save__every": 0}, eval__every=8, average__of="best", average__checkpoints=2)
     rates = {step: row["cer"] for step, row in metrics(run_dir, having="cer").items()}
@@ -81,7 +82,7 @@ def test_another_metric_needs_to_be_allowed_and_judges_best_anew(train: Trainer)
     assert best(train.folder / "run")["metric"] == "ser"
 
 
-@pytest.mark.parametrize("metric", ["bleu", "normalizer"])
+@pytest.mark.parametrize("metric", ["bleu", pytest.param("normalizer", marks=pytest.mark.long)])
 def test_a_metric_that_no_evaluation_has_is_refused_with_those_it_has(train: Trainer, metric: str):
     ended = train.end("run", eval__metric=metric)
     assert ended.code == 2

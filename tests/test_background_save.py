@@ -65,6 +65,7 @@ def test_a_checkpoint_that_is_copied_is_of_its_moment_whatever_is_learned_meanwh
     assert bool((checkpoint.load_optimizer(path)["weight/exp_avg"] == 1).all()) == copied
 
 
+@pytest.mark.long
 def test_a_stop_signal_in_a_save_waits_for_it_and_the_same_command_goes_on(train: Trainer, whole: Path):
     in_save = lambda run_dir: any((run_dir / "checkpoints").glob(".tmp-step-*"))  # noqa: E731
     assert train.interrupt("run", in_save, signal.SIGTERM, **BACKGROUND) == 75

@@ -48,6 +48,7 @@ def test_rows_that_cannot_be_used_are_listed_once_and_end_the_run_when_they_are_
     assert status(tmp_path / "run")["reason"] in ended.err
 
 
+@pytest.mark.long
 def test_a_few_bad_rows_do_not_add_up_over_the_epochs(train: Trainer, corpus: Path, tmp_path: Path):
     """One row in 100, met 28 times, was 28 slots of 2,800; but 1 % of all rows is not over 1 %."""
     rows = pq.read_table(corpus / "train").slice(0, 8).to_pylist()
@@ -157,7 +158,7 @@ def test_what_only_one_rank_meets_while_it_starts_ends_both_with_its_message(
     assert status(tmp_path / "run") | {"state": "failed", "exit_code": 2} == status(tmp_path / "run")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_data_that_one_rank_cannot_read_ends_both_with_its_message(
     train: Trainer, corpus: Path, tmp_path: Path, workers: int
 ):
@@ -205,3 +206,10 @@ def test_an_error_that_speaks_of_a_connection_is_not_taken_for_a_lost_process(tr
     assert done.returncode == 1
     assert "RuntimeError: Connection timed out" in done.stderr
     assert "another process" not in done.stderr
+
+
+def test_a_source_that_names_no_language_is_not_taken_for_that_of_another_source(train: Trainer, corpus: Path):
+    sources = f"[{{path: {corpus / 'train'}, language: be}}, {{path: {corpus / 'validation'}}}]"
+    ended = train.end("run", data__path="", data__sources=sources, data__language="null")
+    assert ended.code == 2
+    assert "--data.language is missing" in ended.err

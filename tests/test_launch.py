@@ -194,11 +194,11 @@ def signal_when(
 
 
 STOPS = [
-    (1, "SIGTERM", False, 75),
+    pytest.param(1, "SIGTERM", False, 75, marks=pytest.mark.long),
     (2, "SIGTERM", False, 75),
-    (2, "SIGKILL", False, -9),
+    pytest.param(2, "SIGKILL", False, -9, marks=pytest.mark.long),
     (1, "SIGINT", True, 75),  # a person presses Ctrl-C
-    (1, "SIGHUP", True, 75),  # a terminal is closed
+    pytest.param(1, "SIGHUP", True, 75, marks=pytest.mark.long),  # a terminal is closed
     (2, "SIGUSR1", True, 75),  # Slurm warns
 ]
 

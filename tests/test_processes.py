@@ -40,25 +40,6 @@ def test_a_rank_that_hangs_ends_the_run_in_time_with_the_reason(train: Trainer):
     assert "--rank_timeout" in status["reason"]
 
 
-def test_a_stop_signal_to_one_rank_stops_all_at_one_step_and_the_run_goes_on(train: Trainer):
-    settings = {"steps": 12, "eval__every": 0, "save__every": 0}
-    started = subprocess.Popen(
-        command("train.py", 2, *train.arguments("one", **settings)), cwd=ROOT, env=environment(2)
-    )
-    deadline = time.monotonic() + START_SECONDS
-    while not logged(2)(train.folder / "one"):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    for process in psutil.Process(started.pid).children(recursive=True):
-        if process.environ().get("RANK") == "1":
-            process.send_signal(signal.SIGUSR1)
-    started.wait(START_SECONDS)
-    status = json.loads((train.folder / "one/status.json").read_text())
-    assert (status["state"], status["exit_code"]) == ("preempted", 75)
-    assert status["last_checkpoint"] == f"step-{status['step']:08d}"
-    assert digest(train("one", 2, **settings)) == digest(train("whole", 2, **settings))
-
-
 def test_torchrun_starts_a_run_as_accelerate_launch_does(train: Trainer):
     settings = {"steps": 2, "eval__every": 0, "save__every": 0}
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py"]

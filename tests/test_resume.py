@@ -42,8 +42,8 @@ def test_another_configuration_is_refused_in_one_line_with_the_way_out(halfway: 
 @pytest.mark.parametrize(
     "refused",
     [
-        {"resume": "never", "seed": 7},
-        {"data__path": "{validation}"},
+        pytest.param({"resume": "never", "seed": 7}, marks=pytest.mark.long),
+        pytest.param({"data__path": "{validation}"}, marks=pytest.mark.long),
         {"model__name": "{broken}", "allow_change": "[model.dropout]", "model__dropout": 0},
     ],
     ids=["a fresh run", "other data", "a broken model"],

@@ -120,7 +120,7 @@ def learned(run_dir: Path) -> tuple[str, list[tuple[int, int]]]:
     return digest(run_dir), [(row["label_tokens"], row["unusable"]) for row in metrics(run_dir).values()]
 
 
-QUICK = ("parquet", "manifest", "webdataset")  # in `make test`; all of them in `make test-long`
+QUICK = ("parquet", "webdataset")  # in `make test`; all of them in `make test-long`
 
 
 @pytest.mark.parametrize(
@@ -135,6 +135,7 @@ def test_the_same_utterances_give_the_same_weights_from_every_kind_of_source_wit
         assert learned(run_dir) == learned(of_parquet)
 
 
+@pytest.mark.long
 def test_a_mix_of_two_kinds_gives_the_weights_of_that_mix_in_one_kind(train: Trainer, clips: list[Clip]):
     parts = {"manifest": clips[:60], "webdataset": clips[60:]}
     one_kind = [as_parquet(train.folder / f"{kind}-as-parquet", part) for kind, part in parts.items()]

@@ -23,7 +23,9 @@ def plain(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper:
     [
         ("[encoder]", ("model.encoder.",)),
         pytest.param("[decoder]", ("model.decoder.",), marks=pytest.mark.long),
-        ("[embeddings]", ("model.decoder.embed_tokens.", "model.decoder.embed_positions.")),
+        pytest.param(
+            "[embeddings]", ("model.decoder.embed_tokens.", "model.decoder.embed_positions."), marks=pytest.mark.long
+        ),
     ],
 )
 def test_what_is_frozen_stays_as_it_was_and_all_else_learns(
@@ -51,6 +53,7 @@ def test_gradient_checkpointing_changes_no_bit(train: Trainer, plain: Path):
     assert digest(train("run", **SHORT, model__gradient_checkpointing=True)) == digest(plain)
 
 
+@pytest.mark.long
 def test_another_implementation_of_attention_changes_the_last_bits_alone(train: Trainer, plain: Path):
     eager = train("run", **SHORT, model__attention="eager", model__dropout=0)
     sdpa = train("other", **SHORT, model__dropout=0)
@@ -76,6 +79,7 @@ def test_layerdrop_trains_in_two_processes_and_comes_back_to_the_bit(train: Trai
     assert digest(train("killed", 2, **settings)) == digest(whole)
 
 
+@pytest.mark.long
 def test_masks_are_the_same_for_any_number_of_workers_and_processes(train: Trainer):
     settings = {**SHORT, "steps": 2, "model__dropout": 0, "augment__time_masks": 2, "augment__frequency_masks": 2}
     alone = metrics(train("alone", **settings))
@@ -85,6 +89,7 @@ def test_masks_are_the_same_for_any_number_of_workers_and_processes(train: Train
     assert alone[1]["loss"] != pytest.approx(unmasked[1]["loss"], rel=1e-5)
 
 
+@pytest.mark.long
 def test_label_smoothing_raises_the_loss_and_is_the_same_however_sliced(train: Trainer):
     settings = {**SHORT, "model__dropout": 0, "loss__label_smoothing": 0.1}
     whole = metrics(train("whole", **settings, batch__per_device=8))
