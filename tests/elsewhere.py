@@ -2,17 +2,18 @@
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from tests import loopback
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 TOKEN = "hf_of_the_test"  # what the data set with `gated` in its name asks for
@@ -124,17 +125,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Elsewhere]:
     """A server over a folder."""
     where = Elsewhere(folder)
-    handler = type("HandlerOfFolder", (Handler,), {"elsewhere": where})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        where.port = server.server_port
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with loopback.served(Handler, elsewhere=where) as where.port:
         yield where
-        server.shutdown()

@@ -3,14 +3,15 @@
 import base64
 import hashlib
 import json
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests import loopback
 
 TOKEN = "hf_of_the_test"
 LFS = (".safetensors", ".png")
@@ -131,17 +132,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self.do_POST()
 
-    def log_message(self, *_: Any) -> None:
-        pass
-
 
 @contextmanager
 def serve() -> Iterator[Hub]:
     """A Hub without repositories."""
     hub = Hub()
-    handler = type("HandlerOfHub", (Handler,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        hub.port = server.server_port
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with loopback.served(Handler, hub=hub) as hub.port:
         yield hub
-        server.shutdown()

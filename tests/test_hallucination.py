@@ -3,8 +3,9 @@ import math
 
 import pytest
 
-from whisper_ft.hallucination import COMPRESSION_RATIO, compression_ratio, longest_run, script_of, signs_of
+from whisper_ft.hallucination import COMPRESSION_RATIO, compression_ratio, longest_run, signs_of
 from whisper_ft.scoring import Prediction, score
+from whisper_ft.script import script_of
 
 PLAIN = {
     "be": "Раз'яднаць іх было цяжка, бо снег ішоў усю ноч і дарогі замяло да самага лесу.",

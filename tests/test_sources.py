@@ -1,8 +1,7 @@
 """Sources: chunks and rows from an index, the same ids in every run, and clear words for what is not one."""
 
-import threading
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests import loopback
 from whisper_ft.config import Source
 from whisper_ft.failure import DataError, RunError, UsageError
 from whisper_ft.sources import open_source
@@ -95,14 +95,9 @@ def test_of_a_file_behind_http_only_what_is_needed_is_downloaded(tmp_path: Path)
         def do_HEAD(self) -> None:
             self.do_GET()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Ranges) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        source = open_source(Source(path=f"http://127.0.0.1:{server.server_port}/a.parquet"))
+    with loopback.served(Ranges) as port:
+        source = open_source(Source(path=f"http://127.0.0.1:{port}/a.parquet"))
         assert source.read(5)[0].audio == megabytes[5]["bytes"]
-        server.shutdown()
     assert len(source.rows) == 32
     assert sent < 16 * 2**20, "bytes: a row group, the footer, and what the sockets held when the header was had"
 

@@ -5,15 +5,14 @@ those of Whisper are not: its compression ratio, taken from UTF-8, is above its 
 """
 
 import math
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from whisper_ft.scoring import CHARACTERS, ScoredRow, Scores
+from whisper_ft.script import script_of
 
 COMPRESSION_RATIO = 2.4  # OpenAI's compression_ratio_threshold, where Whisper decodes again at a higher temperature
 LOOP_TIMES = 4  # ours: "no, no, no" is said, and a model that is caught in a loop seldom stops at four
@@ -115,15 +114,6 @@ def compression_ratio(text: str) -> float:
     width = 1 if len(codes) <= 256 else 3
     coded = b"".join(codes[character].to_bytes(width, "little") for character in text)
     return len(text) / len(zlib.compress(coded))
-
-
-@cache
-def script_of(character: str) -> str | None:
-    """The script of a letter by its Unicode name, those of Japanese and Chinese taken as one; None for other signs."""
-    if not character.isalpha():
-        return None
-    name = unicodedata.name(character, "").partition(" ")[0].partition("-")[0]
-    return "CJK" if name in ("HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "BOPOMOFO") else name
 
 
 def _loop(row: ScoredRow, unit: str | None) -> str | None:

@@ -4,6 +4,8 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from whisper_ft.script import script_of
+
 SHOWN_CHARACTERS = 60
 ALIKE = ("LATIN", "CYRILLIC", "GREEK")  # scripts with letters that look the same
 JOINERS = "\u200c\u200d"  # zero-width, but part of the spelling in other scripts
@@ -37,11 +39,6 @@ def _odd(character: str) -> str | None:
     if character == "\ufffd":
         return SUSPECT[3]
     return {"Cc": SUSPECT[1], "Cf": SUSPECT[2], "Co": SUSPECT[1], "Cs": SUSPECT[1]}.get(category)
-
-
-def script_of(character: str) -> str | None:
-    """The script of a letter by its Unicode name; None for what is no letter."""
-    return unicodedata.name(character, "").partition(" ")[0] if character.isalpha() else None
 
 
 def named(character: str) -> str:

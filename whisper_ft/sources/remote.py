@@ -46,24 +46,15 @@ def open_remote(file_system: Any, path: str, size: int | None) -> Any:
     return file_system.open(path, "rb", cache_type="none", **told)
 
 
-class _Object(io.RawIOBase):
-    """A file of an object store: each read is one request, and opening it is none."""
+class _Seekable(io.RawIOBase):
+    """A file for reading of which a subclass tells the size and fetches bytes."""
 
-    def __init__(self, file_system: Any, path: str, size: int) -> None:
-        self._file_system, self._path, self._size, self._at = file_system, path, size, 0
-
-    def read(self, size: int = -1) -> bytes:
-        """So many bytes from here on, fewer only at the end of the file."""
-        start, end = self._at, self._size if size < 0 else min(self._at + size, self._size)
-        if start >= end:
-            return b""
-        found = bytes(self._file_system.cat_file(self._path, start=start, end=end))
-        self._at += len(found)
-        return found
+    def __init__(self) -> None:
+        self._at = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Go to an offset."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = offset + (self._at if whence == io.SEEK_CUR else self._end() if whence == io.SEEK_END else 0)
         return self._at
 
     def tell(self) -> int:
@@ -77,6 +68,29 @@ class _Object(io.RawIOBase):
     def seekable(self) -> bool:
         """It is."""
         return True
+
+    def _end(self) -> int:
+        raise NotImplementedError
+
+
+class _Object(_Seekable):
+    """A file of an object store: each read is one request, and opening it is none."""
+
+    def __init__(self, file_system: Any, path: str, size: int) -> None:
+        super().__init__()
+        self._file_system, self._path, self._size = file_system, path, size
+
+    def read(self, size: int = -1) -> bytes:
+        """So many bytes from here on, fewer only at the end of the file."""
+        start, end = self._at, self._size if size < 0 else min(self._at + size, self._size)
+        if start >= end:
+            return b""
+        found = bytes(self._file_system.cat_file(self._path, start=start, end=end))
+        self._at += len(found)
+        return found
+
+    def _end(self) -> int:
+        return self._size
 
 
 def stretches(group: pq.RowGroupMetaData, columns: Sequence[str]) -> list[tuple[int, int]]:
@@ -104,11 +118,12 @@ def _places(group: pq.RowGroupMetaData, columns: Sequence[str]) -> Iterable[tupl
             yield first, first + column.total_compressed_size
 
 
-class Fetched(io.RawIOBase):
+class Fetched(_Seekable):
     """A file of which some stretches are here, each fetched in one request; what else is read of it is fetched then."""
 
     def __init__(self, file: Any, wanted: Sequence[tuple[int, int]]) -> None:
-        self._file, self._at = file, 0
+        super().__init__()
+        self._file = file
         self._parts = [(start, end, self._fetch(start, end - start)) for start, end in wanted]
 
     def read(self, size: int = -1) -> bytes:
@@ -122,25 +137,8 @@ class Fetched(io.RawIOBase):
         self._at += len(found)
         return found
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to an offset."""
-        if whence == io.SEEK_END:
-            self._at = int(self._file.seek(offset, whence))
-        else:
-            self._at = offset + (self._at if whence == io.SEEK_CUR else 0)
-        return self._at
-
-    def tell(self) -> int:
-        """The offset."""
-        return self._at
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
+    def _end(self) -> int:
+        return int(self._file.seek(0, io.SEEK_END))
 
     def _fetch(self, start: int, size: int) -> bytes:
         self._file.seek(start)
