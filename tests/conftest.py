@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine, threads that wait for each other crawl
 
+from tests.starts import Ended, Forked, Parent
 from whisper_ft.demo.corpus import write_corpus
 from whisper_ft.demo.model import Shape, write_micro_whisper
 
@@ -46,15 +47,6 @@ def micro_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A program that ran."""
-
-    code: int
-    out: str
-    err: str
-
-
 def environment(processes: int) -> dict[str, str]:
     """Few threads, no network, and on a CPU box what makes several processes one gloo group."""
     return os.environ | {
@@ -73,8 +65,21 @@ def command(program: str, processes: int, *arguments: str) -> list[str]:
     return [*launcher, "--num_processes", str(processes), str(ROOT / program), *arguments]
 
 
+def starts_quickly(processes: int) -> bool:
+    """True where a program is forked from one that has imported everything; several processes need a launcher."""
+    return processes == 1 and not os.environ.get("FRESH_STARTS")
+
+
+@cache
+def parent() -> Parent:
+    """What one process is forked from."""
+    return Parent(environment(1))
+
+
 def run(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> Ended:
     """Run a root program to its end."""
+    if starts_quickly(processes):
+        return parent().run(program, list(arguments), cwd, START_SECONDS * 3)
     done = subprocess.run(
         command(program, processes, *arguments),
         cwd=cwd,
@@ -135,13 +140,7 @@ class Trainer:
         **settings: Any,
     ) -> int:
         """Start a run, send all its processes a signal as soon as something is so, and give the exit code."""
-        started = subprocess.Popen(
-            command("train.py", processes, *self.arguments(name, **settings)),
-            cwd=ROOT,
-            env=environment(processes),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        started = self.start(self.arguments(name, **settings), processes)
         deadline = time.monotonic() + START_SECONDS
         while not when(self.folder / name) and started.poll() is None:
             assert time.monotonic() < deadline, "the run did not get that far"
@@ -153,6 +152,15 @@ class Trainer:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(with_signal)
         return started.wait(START_SECONDS)
+
+    @staticmethod
+    def start(arguments: list[str], processes: int) -> subprocess.Popen[bytes] | Forked:
+        """Start train.py without a word."""
+        with open(os.devnull, "w") as nowhere:
+            if starts_quickly(processes):
+                return parent().start("train.py", arguments, ROOT, nowhere, nowhere)
+            argv = command("train.py", processes, *arguments)
+            return subprocess.Popen(argv, cwd=ROOT, env=environment(processes), stdout=nowhere, stderr=nowhere)
 
 
 @pytest.fixture
