@@ -22,6 +22,8 @@ FLOORS = [
         "fields",
         "share",
         "html_page",
+        "script",
+        "timestamps",
     },  # pure or nearly: no project imports
     {"config", "order", "durable", "agreement", "launcher"},
     {"sources", "labels", "audio", "augment", "greedy", "model", "optim", "checkpoint", "scoring", "resume_rules"},

@@ -52,7 +52,7 @@ def test_the_file_of_another_system_needs_three_texts_and_keeps_its_other_column
         (json.dumps({"id": "b", "ref": "x"}), "line 2: 'hyp' must be a text, and is missing"),
         (row(id=7), "line 2: 'id' must be a text, and is 7"),
         (row(id="b", speaker=3), "line 2: 'speaker' must be a text or null, and is 3"),
-        (row(id="b", audio_seconds="long"), "line 2: 'audio_seconds' and 'hyp_tokens' must be numbers"),
+        (row(id="b", audio_seconds="long"), "line 2: 'audio_seconds', 'hyp_tokens' and 'windows' must be numbers"),
         (row(), "line 2: the utterance 'a' is there twice"),
     ],
 )

@@ -259,6 +259,9 @@ class Decoding:
     """1 is greedy."""
     detect_language: bool = rule("change", False)
     """Let the model hear which language it is, in place of data.language and the rows' own."""
+    timestamps: bool = rule("change", False)
+    """Let the model write when each phrase was said, by Whisper's rules: `segments` in predictions.jsonl. One that was
+    fine-tuned without timestamps may have forgotten how."""
     prompt: str = rule("change", "")
     """Text that the model takes for what was said before: names and spellings it would not know."""
     max_new_tokens: int | None = rule("change", None, least=1)

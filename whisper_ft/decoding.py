@@ -3,11 +3,12 @@
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from transformers import GenerationMixin
+from transformers import GenerationMixin, LogitsProcessorList
 
 from whisper_ft import config
 from whisper_ft.agreement import Agreement
@@ -19,7 +20,9 @@ from whisper_ft.model import AUTOCAST
 from whisper_ft.parts import Parts
 from whisper_ft.scoring import Prediction
 from whisper_ft.sources import Row
+from whisper_ft.timestamps import OfGenerate, TimestampRules
 
+NO_FEATURES = torch.empty(0, 0)
 AHEAD = 8  # batches whose windows are sorted by length: of 30 s, a window is a megabyte
 
 
@@ -30,6 +33,7 @@ class Written(NamedTuple):
     tokens: int
     hit_limit: bool
     language: str | None  # where it was detected
+    phrases: list[tuple[float, float | None, str]]  # with their times in the window, where they were asked for
 
 
 class Transcriber:
@@ -45,14 +49,18 @@ class Transcriber:
             raise UsageError("--decoding.detect_language: this model has one language")
         self._generation_config = copy.deepcopy(model.generation_config)
         self._generation_config.num_beams = settings.num_beams
-        # Prompted with <|notimestamps|>, a model may still write timestamps while it knows little.
-        silenced = [*(model.generation_config.suppress_tokens or ()), *_timestamps(model, tokenizer)]
+        silenced = list(model.generation_config.suppress_tokens or ())
+        self._rules = _timestamp_rules(model, tokenizer) if settings.timestamps else None
+        if self._rules is None:
+            # Prompted with <|notimestamps|>, a model may still write timestamps while it knows little.
+            silenced += _timestamps(model, tokenizer)
         self._generation_config.suppress_tokens = silenced
         self._greedy = GreedyDecoder(model, silenced, model.generation_config.begin_suppress_tokens or ())
 
     def prompt(self, utterance: Heard) -> list[int]:
         """Tokens before the text of one utterance; utterances with the same can be transcribed together."""
-        return [*self._context, *self._encode.prompt_or_default(utterance.row.language, utterance.row.task)[0]]
+        prompt = self._encode.prompt_or_default(utterance.row.language, utterance.row.task)[0]
+        return [*self._context, *(prompt[:-1] if self._rules else prompt)]  # the last one is <|notimestamps|>
 
     @torch.inference_mode()
     def write(self, windows: Sequence[torch.Tensor], prompt: list[int]) -> list[Written]:
@@ -79,10 +87,16 @@ class Transcriber:
         limit = min(self._settings.max_new_tokens or room, room)
         if self._settings.num_beams == 1:
             states = self._greedy.encode(features) if states is None else states
-            rows = self._greedy(states, prompt, limit, self._tokenizer.eos_token_id)
+            rows = self._greedy(states, prompt, limit, self._tokenizer.eos_token_id, self._rules)
         else:
             rows = self._beams(features, prompt, limit)
-        return [Written(self._text(row), len(row), len(row) >= limit, language) for row in rows]
+        return [self._written(row, len(row) >= limit, language) for row in rows]
+
+    def _written(self, tokens: list[int], hit_limit: bool, language: str | None) -> Written:
+        if self._rules is None:
+            return Written(self._text(tokens), len(tokens), hit_limit, language, [])
+        phrases = [(start, end, self._text(phrase)) for start, end, phrase in self._rules.phrases(tokens)]
+        return Written(self._text(self._rules.text(tokens)), len(tokens), hit_limit, language, phrases)
 
     def _beams(self, features: torch.Tensor, prompt: list[int], limit: int) -> list[list[int]]:
         """Tokens of each row by beam search, without the end token.
@@ -100,6 +114,7 @@ class Transcriber:
             attention_mask=torch.ones(features.shape[0], features.shape[2], device=features.device),
             decoder_input_ids=torch.tensor([prompt], device=features.device).expand(len(features), -1),
             generation_config=self._generation_config,
+            logits_processor=LogitsProcessorList([OfGenerate(self._rules, len(prompt))] if self._rules else []),
         )
         end = self._tokenizer.eos_token_id
         rows = generated[:, len(prompt) :].tolist()  # padded with the end token
@@ -108,9 +123,9 @@ class Transcriber:
     def _text(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
-    def prediction(self, utterance: Heard, written: Sequence[Written]) -> Prediction:
+    def prediction(self, windows: Sequence[Heard], written: Sequence[Written]) -> Prediction:
         """What was written of the windows of an utterance, as its transcript."""
-        row = utterance.row
+        utterance, row = windows[0], windows[0].row
         language = row.language if row.language and isinstance(row.language, str) else self._encode.language
         return Prediction(
             id=row.id,
@@ -123,6 +138,7 @@ class Transcriber:
             detected_language=next((part.language for part in written if part.language), None),
             speaker=row.speaker,
             windows=len(written),
+            segments=_segments(windows, written) if self._rules else None,
             problem=utterance.problem or self._problem(row),
         )
 
@@ -146,6 +162,29 @@ def _context(tokenizer: Any, prompt: str, most: int) -> list[int]:
     if len(tokens) >= most:
         raise UsageError(f"--decoding.prompt: has {len(tokens)} tokens, this model takes fewer than {most}")
     return [before, *tokens]
+
+
+def _segments(windows: Sequence[Heard], written: Sequence[Written]) -> list[tuple[float, float, str]]:
+    """Phrases of an utterance with their times in it; one that has no end lasts as long as its window."""
+    ends = [*(window.begin_seconds for window in windows[1:]), windows[0].seconds]
+    found = []
+    for window, part, window_end in zip(windows, written, ends, strict=True):
+        for start, end, text in part.phrases:
+            until = window_end if end is None else min(window.begin_seconds + end, window_end)
+            found.append((round(min(window.begin_seconds + start, until), 2), round(until, 2), text))
+    return found
+
+
+def _timestamp_rules(model: Any, tokenizer: Any) -> TimestampRules:
+    """UsageError for a model without timestamps."""
+    first, known = model.generation_config.no_timestamps_token_id + 1, set(_timestamps(model, tokenizer))
+    last = first - 1
+    while last + 1 in known and last - first < model.config.max_source_positions:
+        last += 1
+    if last <= first:
+        raise UsageError("--decoding.timestamps: this model has no tokens for them")
+    latest = getattr(model.generation_config, "max_initial_timestamp_index", None)
+    return TimestampRules(first, last, tokenizer.eos_token_id, first - 1, latest)
 
 
 def _timestamps(model: Any, tokenizer: Any) -> list[int]:
@@ -193,15 +232,16 @@ def transcribe(
 
 def _transcribed(transcriber: Transcriber, batches: Iterable[list[Heard]]) -> Iterator[tuple[int, Prediction]]:
     """(index, prediction) of each utterance once all its windows are written, in any order."""
-    written: dict[int, dict[int, Written]] = defaultdict(dict)  # by index of the utterance, by number of the window
+    written: dict[int, dict[int, tuple[Heard, Written]]] = defaultdict(dict)  # by index, by number of the window
     for batch in batches:
         rows = transcriber.write([window.features for window in batch], transcriber.prompt(batch[0]))
         for window, row in zip(batch, rows, strict=True):
-            written[window.index][window.number] = row
+            # Without the log-mel: a long recording has many, and none is needed again.
+            written[window.index][window.number] = replace(window, features=NO_FEATURES), row
             if len(written[window.index]) == window.windows:
                 of_utterance = written.pop(window.index)
-                in_order = [of_utterance[number] for number in range(window.windows)]
-                yield window.index, transcriber.prediction(window, in_order)
+                windows, parts = zip(*(of_utterance[number] for number in range(window.windows)), strict=True)
+                yield window.index, transcriber.prediction(windows, parts)
 
 
 def _batches(windows: Iterable[Heard], size: int, prompt: Callable[[Heard], list[int]]) -> Iterator[list[Heard]]:

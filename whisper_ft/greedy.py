@@ -5,7 +5,7 @@ ended leaves the batch. What `generate` does besides costs most of its time wher
 docs/performance.md), and a batch there runs until its longest row ends, which a row that loops never does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ import torch.nn.functional as F
 
 Cache = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of each layer, [B, heads, positions, d_head]."""
+Rules = Callable[[Sequence[Sequence[int]], torch.Tensor], torch.Tensor]
+"""From the tokens that each row has written since its prompt, and logits [B, V], to the logits that may be chosen."""
 
 
 class GreedyDecoder:
@@ -39,7 +41,9 @@ class GreedyDecoder:
         allowed = torch.tensor(languages, device=states.device)
         return [int(language) for language in allowed[logits[:, allowed].argmax(-1)]]
 
-    def __call__(self, states: torch.Tensor, prompt: Sequence[int], most: int, end: int) -> list[list[int]]:
+    def __call__(
+        self, states: torch.Tensor, prompt: Sequence[int], most: int, end: int, rules: Rules | None = None
+    ) -> list[list[int]]:
         """Tokens of each row after the prompt, without `end`; a row that never ended has `most` of them."""
         written: list[list[int]] = [[] for _ in range(len(states))]
         rows = torch.arange(len(states), device=states.device)  # which row of the batch each one left is
@@ -48,6 +52,8 @@ class GreedyDecoder:
         for position in range(most):
             at = 0 if position == 0 else len(prompt) + position - 1
             logits = self._step(tokens, at, spoken, heard) + (self._never if position else self._never_first)
+            if rules is not None:
+                logits = rules([written[row] for row in rows.tolist()], logits)
             tokens = logits.argmax(-1, keepdim=True)
             for row, token in zip(rows.tolist(), tokens[:, 0].tolist(), strict=True):
                 if token != end:

@@ -37,6 +37,7 @@ class Heard:
     problem: str | None = None
     number: int = 0  # of the window
     windows: int = 1  # of the utterance
+    begin_seconds: float = 0.0  # of the window, in the utterance
 
 
 def utterances_of(source: Source, max_utterances: int | None) -> int:
@@ -78,8 +79,10 @@ def _hear(index: int, row: Row, log_mel: LogMel) -> Iterator[Heard]:
     except UnusableError as unusable:
         waveform, seconds, problem = np.zeros(0, dtype=np.float32), 0.0, unusable.reason
     pieces = cut(waveform, log_mel.window_samples, log_mel.sample_rate)
+    begin = 0  # sample
     for number, piece in enumerate(pieces):
-        yield Heard(index, row, log_mel(piece), seconds, problem, number, len(pieces))
+        yield Heard(index, row, log_mel(piece), seconds, problem, number, len(pieces), begin / log_mel.sample_rate)
+        begin += len(piece)
 
 
 def cut(waveform: Waveform, window_samples: int, sample_rate: int) -> list[Waveform]:

@@ -46,6 +46,7 @@ class HeldOut:
             "max_new_tokens": self._decoding.max_new_tokens,
             "detect_language": self._decoding.detect_language,
             "prompt": self._decoding.prompt,
+            "timestamps": self._decoding.timestamps,
             "precision": self._precision,
         }
 

@@ -11,7 +11,7 @@ from whisper_ft.failure import DataError, UsageError
 from whisper_ft.scoring import Prediction
 
 TEXTS = ("id", "ref", "hyp")  # what a file of any system must have
-OPTIONAL_TEXTS = ("language", "speaker", "problem")
+OPTIONAL_TEXTS = ("language", "speaker", "detected_language", "problem")
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,10 @@ def _prediction(row: Any) -> Prediction:
     for name in OPTIONAL_TEXTS:
         if not isinstance(row.get(name), str | None):
             raise ValueError(f"{name!r} must be a text or null, and is {row[name]!r}")
-    seconds, tokens = row.get("audio_seconds"), row.get("hyp_tokens", 0)
-    if not isinstance(seconds, int | float | None) or not isinstance(tokens, int):
-        raise ValueError(f"'audio_seconds' and 'hyp_tokens' must be numbers, and are {seconds!r} and {tokens!r}")
+    seconds, tokens, windows = row.get("audio_seconds"), row.get("hyp_tokens", 0), row.get("windows", 1)
+    if not isinstance(seconds, int | float | None) or not isinstance(tokens, int) or not isinstance(windows, int):
+        told = f"{seconds!r}, {tokens!r} and {windows!r}"
+        raise ValueError(f"'audio_seconds', 'hyp_tokens' and 'windows' must be numbers, and are {told}")
     return Prediction(
         id=row["id"],
         ref=row["ref"],
@@ -70,5 +71,8 @@ def _prediction(row: Any) -> Prediction:
         hit_token_limit=row.get("hit_token_limit") is True,
         language=row.get("language"),
         speaker=row.get("speaker"),
+        detected_language=row.get("detected_language"),
+        windows=windows,
         problem=row.get("problem"),
+        segments=row.get("segments"),
     )

@@ -39,6 +39,7 @@ class Prediction:
     speaker: str | None = None
     detected_language: str | None = None  # by the model, where it was asked
     windows: int = 1  # that the recording was heard in
+    segments: Sequence[tuple[float, float, str]] | None = None  # (start, end, text), where the model was to tell times
     problem: str | None = None  # reason code of a row that could not be decoded or was cut; it is scored all the same
 
 
