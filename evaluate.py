@@ -35,7 +35,7 @@ from whisper_ft.labels import LabelEncoder
 from whisper_ft.launcher import end_with_parent
 from whisper_ft.model import load_whisper, quiet_libraries
 from whisper_ft.parts import Parts
-from whisper_ft.predictions import Predictions, read_predictions
+from whisper_ft.predictions import columns_of_data, read_predictions
 from whisper_ft.report import tables, wer_line, write_report
 from whisper_ft.scoring import ErrorCount, Prediction, Scores, save_summary, score
 from whisper_ft.sources import open_source, pinned
@@ -62,6 +62,7 @@ class Evaluation:
         with as_usage_error("normalizer"):
             get_normalizer(config.normalizer)  # an unknown name should not be found after an hour of decoding
         self.other = read_predictions(config.compare) if config.compare else None
+        self.columns = [] if config.predictions else columns_of_data(config.columns)
         self.language = config.data.language
         self.model_hash, self.spelling = None, None
         self.held: list[Any] = []  # locks
@@ -79,9 +80,12 @@ class Evaluation:
         encode = LabelEncoder.of(self.model, self.processor.tokenizer, given, where.task)
         self.language = where.language if config.decoding.detect_language else encode.language
         where = agreement.from_main(lambda: pinned(where))
-        heldout = HeldOut(open_source(where), config.decoding, config.max_utterances, config.precision)
+        heldout = HeldOut(
+            open_source(where, columns=self.columns), config.decoding, config.max_utterances, config.precision
+        )
         source = {name: value for name, value in asdict(where).items() if name not in ("path", "audio_root")}
         job = {"model": self.model_hash, "source": source, **heldout.judged_on()}
+        job |= {"columns": self.columns} if self.columns else {}
         agreement.main_only(lambda: self.hold(config.out / name))
         known = agreement.from_main(lambda: Parts.open(config.out / name, job))
         if known:
@@ -110,19 +114,17 @@ class Evaluation:
             out.mkdir(parents=True, exist_ok=True)
             self.held.append(durable.hold(out, "evaluation"))
 
-    def scored(self, predictions: Predictions) -> tuple[Scores, Findings]:
+    def scored(self, predictions: list[Prediction]) -> tuple[Scores, Findings]:
         """Rates and all that is found besides. DataError for another system that has other utterances."""
         normalize = get_normalizer(self.config.normalizer, language=self.language)
         is_english = normalize.language == "en"
         usual = partial(get_normalizer, "whisper-english" if is_english else "whisper-basic", language=self.language)
         beside = [get_normalizer("golden", language=self.language), get_normalizer("none", language=self.language)]
         beside.append(usual(spelling=self.spelling) if is_english else usual())
-        scores = score(predictions.rows, normalize)
-        other = self.other and (str(self.config.compare), score(self.other.rows, normalize))
+        scores = score(predictions, normalize)
+        other = self.other and (str(self.config.compare), score(self.other, normalize))
         try:
-            return scores, Findings.of(
-                scores, beside, self.config.columns, predictions.columns, other or None, name=self.title("")
-            )
+            return scores, Findings.of(scores, beside, self.config.columns, other=other or None, name=self.title(""))
         except ValueError as error:
             raise DataError(str(error)) from error
 
@@ -145,11 +147,10 @@ def evaluate(evaluation: Evaluation, name: str, where: Source) -> Outcome | None
     config, agreement, begin = evaluation.config, evaluation.agreement, time.monotonic()
     speed = None
     if config.predictions is None:
-        rows, where, speed = evaluation.transcribed(name, where)
-        predictions = Predictions(rows, {})
+        predictions, where, speed = evaluation.transcribed(name, where)
     else:
-        predictions = read_predictions(config.predictions)
-        languages = {row.language for row in predictions.rows if row.language}
+        predictions = read_predictions(config.predictions, config.columns)
+        languages = {row.language for row in predictions if row.language}
         evaluation.language = evaluation.language or (languages.pop() if len(languages) == 1 else None)
 
     def finish() -> Outcome:

@@ -1,6 +1,7 @@
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -29,9 +30,12 @@ def some_scores() -> Scores:
 
 
 def test_the_groups_of_every_breakdown_add_up_to_the_whole():
-    scores = some_scores()
-    values = {row.prediction.id: {"accent": len(row.prediction.ref) % 3} for row in scores.rows[:200]}
-    found = breakdowns(scores, ["accent", "hit_token_limit", "speaker"], values)
+    predictions = [row.prediction for row in some_scores().rows]
+    accents = [len(row.ref) % 3 if number < 200 else None for number, row in enumerate(predictions)]
+    known = zip(predictions, accents, strict=True)
+    scores = score([replace(row, columns={"accent": accent}) for row, accent in known], str.lower)
+    found = breakdowns(scores, ["accent", "hit_token_limit", "speaker"])
+    assert {group.name for group in found[3].groups} == {"0", "1", "2", None}
     assert [breakdown.by for breakdown in found] == ["duration", "language", "speaker", "accent", "hit_token_limit"]
     for breakdown in found:
         groups = breakdown.groups

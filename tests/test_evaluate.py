@@ -215,7 +215,11 @@ def test_a_long_recording_is_heard_whole_and_a_prompt_and_detection_change_what_
             ["--model", "{model}", "--data.path", "{data}", "--compare", "nowhere"],
             "--compare nowhere: there is no such",
         ),
-        (["--model", "{model}", "--data.path", "{data}", "--columns", "[age]"], "are those of --predictions"),
+        (
+            ["--model", "{model}", "--data.path", "{data}", "--data.language", "be", "--columns", "[agee]"],
+            "no column 'agee'; set --columns to",
+        ),
+        (["--model", "{model}", "--data.path", "{data}", "--columns", "[hyp]"], "--columns hyp: is what predictions"),
         (["--model", "{model}", "--sets", "[{{path: {data}}}, {{path: {data}}}]"], "two are called 'test'"),
     ],
 )

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from whisper_ft.failure import DataError, UsageError
-from whisper_ft.predictions import read_predictions
+from whisper_ft.predictions import GROUPS, columns_of_data, read_predictions
 from whisper_ft.scoring import Prediction, score
 
 ROWS = [
@@ -29,18 +29,33 @@ def test_what_was_written_is_read_back_and_scores_the_same(tmp_path: Path):
     scores = score(ROWS, str.lower)
     lines = [json.dumps(row.record(), ensure_ascii=False, allow_nan=False) for row in scores.rows]
     read = read_predictions(file_of(tmp_path, *lines, ""))
-    assert read.rows[0] == ROWS[0]
-    assert math.isnan(read.rows[1].audio_seconds)
-    assert read.rows[1].problem == "decode_error"
-    assert score(read.rows, str.lower).summary() == scores.summary()
-    assert read.columns["a"]["words"] == 3
+    assert read[0] == ROWS[0]
+    assert math.isnan(read[1].audio_seconds)
+    assert read[1].problem == "decode_error"
+    assert score(read, str.lower).summary() == scores.summary()
 
 
-def test_the_file_of_another_system_needs_three_texts_and_keeps_its_other_columns(tmp_path: Path):
-    read = read_predictions(file_of(tmp_path, row(gender="female"), "", row(id="b", audio_seconds=None)))
-    assert [prediction.id for prediction in read.rows] == ["a", "b"]
-    assert read.columns["a"]["gender"] == "female"
-    assert (read.rows[0].hyp_tokens, read.rows[0].speaker, read.rows[0].hit_token_limit) == (0, None, False)
+def test_the_file_of_another_system_needs_three_texts_and_keeps_the_columns_asked_for(tmp_path: Path):
+    path = file_of(tmp_path, row(gender="female", age=3, mood="good"), "", row(id="b", audio_seconds=None))
+    read = read_predictions(path, ["gender", "age", "speaker"])
+    assert [prediction.id for prediction in read] == ["a", "b"]
+    assert [prediction.columns for prediction in read] == [
+        {"gender": "female", "age": 3},
+        {"gender": None, "age": None},
+    ]
+    assert (read[0].hyp_tokens, read[0].speaker, read[0].hit_token_limit) == (0, None, False)
+    assert score(read, str.lower).rows[0].record().items() >= {"gender": "female", "age": "3"}.items()
+    assert read_predictions(path)[0].columns is None
+    with pytest.raises(UsageError, match="has no column 'gendr'; set --columns to some of id, ref, hyp, gender"):
+        read_predictions(path, ["gendr"])
+
+
+def test_a_column_of_the_data_replaces_none_of_the_transcription(tmp_path: Path):
+    assert columns_of_data(["gender", "age", "speaker", "duration", "gender"]) == ["age", "gender"]
+    own = score(ROWS, str.lower).rows[0].record().keys()
+    for name in own - {*GROUPS}:
+        with pytest.raises(UsageError, match=f"--columns {name}: is what predictions.jsonl calls"):
+            columns_of_data(["gender", name])
 
 
 @pytest.mark.parametrize(

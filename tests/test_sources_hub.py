@@ -87,7 +87,8 @@ for line in sys.stdin:
         if "open" in asked:
             from whisper_ft.config import Source
             from whisper_ft.sources.hub import open_hub
-            source = open_hub(Source(**asked["open"]), Path(asked["cache"]) if asked.get("cache") else None)
+            cache = Path(asked["cache"]) if asked.get("cache") else None
+            source = open_hub(Source(**asked["open"]), cache, asked.get("columns", ()))
         if "pickled" in asked:
             source = pickle.loads(Path(asked["pickled"]).read_bytes())
         if "pickle" in asked:
@@ -96,7 +97,8 @@ for line in sys.stdin:
         said = {"rows": source.rows, "ids": ids, "fingerprint": source.fingerprint()}
         said["has_datasets"] = "datasets" in sys.modules
         if "read" in asked:
-            said["texts"] = [row.text for row in source.read(asked["read"])]
+            rows = source.read(asked["read"])
+            said |= {"texts": [row.text for row in rows], "columns": [row.columns for row in rows]}
     except Exception as error:
         said = {"error": f"{type(error).__name__}: {error}"}
     print("said", json.dumps(said), flush=True)
@@ -118,8 +120,9 @@ class Child:
         )
 
     def __call__(self, path: str | None = None, **asked: Any) -> dict[str, Any]:
-        """What was said of the source at a path, which `read`, `cache`, `env`, `pickle` are no settings of."""
-        others = {name: asked.pop(name) for name in ("read", "cache", "env", "pickle", "pickled") if name in asked}
+        """What was said of the source at a path, which `read`, `cache`, `columns`, ... are no settings of."""
+        extra = ("read", "cache", "columns", "env", "pickle", "pickled")
+        others = {name: asked.pop(name) for name in extra if name in asked}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         line = others | ({"open": {"path": path} | asked} if path else {})
@@ -150,6 +153,15 @@ def test_a_data_set_is_read_at_a_commit_and_says_which(ask: Child, hub: Elsewher
     files = [path for method, path in hub.asked if method == "GET" and "/resolve/" in path and "o/speech" in path]
     assert files
     assert all(f"/resolve/{MAIN}/" in path for path in files)
+
+
+def test_other_columns_are_read_where_they_are_asked_for(ask: Child):
+    assert ask("o/speech", read=3)["columns"][1] is None
+    said = ask("o/speech", read=3, columns=["client_id", "path"])["columns"][1]
+    assert said["client_id"] == "speaker 1"
+    assert said["path"].startswith("1-x")
+    refused = ask("o/speech", columns=["gender"])["error"]
+    assert "has no column 'gender'; set --columns to some of client_id, path" in refused
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -59,9 +59,7 @@ class Breakdown:
         return [group.summary() for group in self.groups]
 
 
-def breakdowns(
-    scores: Scores, columns: Sequence[str] = (), values: Mapping[str, Mapping[str, Any]] | None = None
-) -> list[Breakdown]:
+def breakdowns(scores: Scores, columns: Sequence[str] = ()) -> list[Breakdown]:
     """By length; by language and by speaker where there are several; by each of the columns asked for."""
     found = [by_duration(scores)]
     if len({row.prediction.language for row in scores.rows}) > 1:
@@ -69,7 +67,7 @@ def breakdowns(
     if len({row.prediction.speaker for row in scores.rows}) > 1:
         found.append(by_column(scores, "speaker"))
     done = {breakdown.by for breakdown in found}
-    return found + [by_column(scores, name, values) for name in dict.fromkeys(columns) if name not in done]
+    return found + [by_column(scores, name) for name in dict.fromkeys(columns) if name not in done]
 
 
 def by_duration(scores: Scores) -> Breakdown:
@@ -86,23 +84,15 @@ def by_duration(scores: Scores) -> Breakdown:
     return Breakdown("duration", tuple(sorted(groups, key=lambda group: order[group.name])), ordered=True)
 
 
-def by_column(scores: Scores, column: str, values: Mapping[str, Mapping[str, Any]] | None = None) -> Breakdown:
-    """By a column of predictions.jsonl, or of `values`: (id of an utterance -> column -> value).
-
-    ValueError if no utterance has it.
-    """
-    given = values or {}
-    if any(column in row for row in given.values()):
-        found = {name: row.get(column) for name, row in given.items()}
-    else:
-        records = {row.prediction.id: row.record() for row in scores.rows}
-        known = dict.fromkeys(key for row in (*given.values(), *records.values()) for key in row)
-        if records and column not in known:
-            raise ValueError(f"the predictions have no column {column!r} (they have: {', '.join(known)})")
-        found = {name: row[column] for name, row in records.items()}
+def by_column(scores: Scores, column: str) -> Breakdown:
+    """By a column of predictions.jsonl, the data's included. ValueError if no utterance has it."""
+    found = {row.prediction.id: row.record() for row in scores.rows}
+    known = dict.fromkeys(key for record in found.values() for key in record)
+    if found and column not in known:
+        raise ValueError(f"the predictions have no column {column!r} (they have: {', '.join(known)})")
 
     def value(row: ScoredRow) -> str | None:
-        of_row = found.get(row.prediction.id)
+        of_row = found[row.prediction.id].get(column)
         return None if of_row is None or of_row == "" else str(of_row)
 
     return Breakdown(column, tuple(sorted(_groups(scores, value), key=_worst_first)))

@@ -140,6 +140,7 @@ class Transcriber:
             windows=len(written),
             segments=_segments(windows, written) if self._rules else None,
             problem=utterance.problem or self._problem(row),
+            columns=row.columns,
         )
 
     def _problem(self, row: Row) -> str | None:

@@ -1,6 +1,6 @@
 """All that is found in the predictions of an evaluation besides its rates. No model is needed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,21 +28,20 @@ class Findings:
         scores: Scores,
         normalizers: Sequence[Callable[[str], str]] = (),
         columns: Sequence[str] = (),
-        values: Mapping[str, Mapping[str, Any]] | None = None,
         other: tuple[str, Scores] | None = None,
         name: str = "this one",
     ) -> Self:
         """Those of a scored set.
 
         `normalizers` are those to stand beside the one it was scored with; `columns` are what to break it down by
-        besides length, language and speaker, and `values` what they hold: (id -> column -> value). `other` is the
-        name and the scores of a system to compare with, scored with the same normaliser. ValueError for a column that
-        is not there, and for another system with other utterances or references.
+        besides length, language and speaker. `other` is the name and the scores of a system to compare with, scored
+        with the same normaliser. ValueError for a column that is not there, and for another system with other
+        utterances or references.
         """
         return cls(
             confidence=confidence(scores),
             variants=side_by_side(scores, normalizers),
-            breakdowns=breakdowns(scores, columns, values),
+            breakdowns=breakdowns(scores, columns),
             signs=signs_of(scores),
             comparison=compare(other[1], scores, (other[0], name)) if other else None,
         )

@@ -2,54 +2,64 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from whisper_ft.failure import DataError, UsageError
-from whisper_ft.scoring import Prediction
+from whisper_ft.scoring import ErrorCount, Prediction, ScoredRow
 
 TEXTS = ("id", "ref", "hyp")  # what a file of any system must have
 OPTIONAL_TEXTS = ("language", "speaker", "detected_language", "problem")
+OWN_COLUMNS = frozenset(ScoredRow(Prediction("", "", "", 0.0, 0), "", "", ErrorCount(), ErrorCount()).record())
+# What rates can be broken down by without any other column: these are of the transcription, whatever the data has.
+GROUPS = ("language", "speaker", "duration", "detected_language", "problem", "windows", "hit_token_limit")
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """The utterances of a file in its order, and all columns of each by its id, also those that scoring ignores."""
+def columns_of_data(columns: Sequence[str]) -> list[str]:
+    """Those of --columns that the data has to have, sorted. UsageError for one that would replace a text or a count."""
+    others = sorted({*columns} - {*GROUPS})
+    if taken := [name for name in others if name in OWN_COLUMNS]:
+        raise UsageError(
+            f"--columns {taken[0]}: is what predictions.jsonl calls a text or count of its own; "
+            f"a column of the data needs another name (of its own, these can be given: {', '.join(GROUPS)})"
+        )
+    return others
 
-    rows: list[Prediction]
-    columns: Mapping[str, Mapping[str, Any]]
 
+def read_predictions(path: Path, columns: Sequence[str] = ()) -> list[Prediction]:
+    """The utterances of a file that evaluate.py wrote, or of any with id, ref and hyp, in its order.
 
-def read_predictions(path: Path) -> Predictions:
-    """The utterances of a file that evaluate.py wrote, or of any with id, ref and hyp.
-
-    UsageError where there is no file, DataError with its line where it is damaged or says an utterance twice.
+    `columns` are kept besides those that are known. UsageError where there is no file or none of its rows has one of
+    them, DataError with its line where it is damaged or says an utterance twice.
     """
+    wanted = [name for name in dict.fromkeys(columns) if name not in {*GROUPS, *OWN_COLUMNS}]
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; give a predictions.jsonl") from error
-    rows, columns = [], {}
+    rows: dict[str, Prediction] = {}
+    there: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            prediction = _prediction(row)
-            if prediction.id in columns:
+            prediction = _prediction(row, wanted)
+            if prediction.id in rows:
                 raise ValueError(f"the utterance {prediction.id!r} is there twice")
         except ValueError as error:  # of json and of UTF-8, too
             raise DataError(f"{path}, line {number}: {error}") from error
-        rows.append(prediction)
-        columns[prediction.id] = row
+        rows[prediction.id] = prediction
+        there.update(dict.fromkeys(row) if wanted else ())
     if not rows:
         raise DataError(f"{path} has no predictions")
-    return Predictions(rows, columns)
+    if missing := [name for name in wanted if name not in there]:
+        raise UsageError(f"{path}: has no column {missing[0]!r}; set --columns to some of {', '.join(there)}")
+    return list(rows.values())
 
 
-def _prediction(row: Any) -> Prediction:
+def _prediction(row: Any, columns: Sequence[str]) -> Prediction:
     if not isinstance(row, dict):
         raise ValueError("not an object")
     for name in TEXTS:
@@ -75,4 +85,5 @@ def _prediction(row: Any) -> Prediction:
         windows=windows,
         problem=row.get("problem"),
         segments=row.get("segments"),
+        columns={name: row.get(name) for name in columns} if columns else None,
     )

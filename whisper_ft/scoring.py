@@ -41,6 +41,7 @@ class Prediction:
     windows: int = 1  # that the recording was heard in
     segments: Sequence[tuple[float, float, str]] | None = None  # (start, end, text), where the model was to tell times
     problem: str | None = None  # reason code of a row that could not be decoded or was cut; it is scored all the same
+    columns: Mapping[str, Any] | None = None  # others of the data by name, named as none of the record's own
 
 
 @dataclass(frozen=True)
@@ -169,12 +170,14 @@ class ScoredRow:
     def record(self) -> dict[str, Any]:
         """The row of predictions.jsonl: safe for JSON and for UTF-8."""
         row = asdict(self.prediction) | {"ref_norm": self.ref_norm, "hyp_norm": self.hyp_norm}
+        others = row.pop("columns") or {}
         row = {key: _encodable(value) if isinstance(value, str) else value for key, value in row.items()}
         row["audio_seconds"] = _finite(self.prediction.audio_seconds)
         row["words"] = self.words.reference_length
         row |= {key: getattr(self.words, key) for key in ("hits", "substitutions", "deletions", "insertions")}
         row |= {"chars": self.chars.reference_length, "char_errors": self.chars.errors}
-        return row | {"wer": self.words.rate, "cer": self.chars.rate}
+        row |= {"wer": self.words.rate, "cer": self.chars.rate}
+        return row | {name: None if value is None else _encodable(str(value)) for name, value in others.items()}
 
 
 @dataclass(frozen=True)

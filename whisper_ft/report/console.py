@@ -56,8 +56,8 @@ def tables(scores: Scores, title: str, seconds: float, findings: Findings) -> li
 
 def breakdown_table(breakdown: Breakdown, unit: str | None) -> Table:
     """One breakdown, at most SHOWN_GROUPS of it."""
-    shown = _table(f"by {breakdown.by}")
-    shown.add_column(breakdown.by, overflow="fold")
+    shown = _table(f"by {escape(breakdown.by)}")
+    shown.add_column(escape(breakdown.by), overflow="fold")
     name = "CER" if unit == CHARACTERS else "WER"
     for column in (name, f"{LEVEL:.0%} interval", "utterances", "characters" if unit == CHARACTERS else "words"):
         shown.add_column(column, justify="right")

@@ -1,9 +1,9 @@
 """Sources: where rows come from. A source knows its chunks and their row counts from an index, and reads one chunk."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from whisper_ft import config
 from whisper_ft.sources.audiofolder import open_audiofolder
@@ -22,7 +22,12 @@ from whisper_ft.sources.webdataset import open_webdataset
 
 __all__ = ["Mix", "Row", "Source", "changed", "open_mix", "open_source", "pinned", "pinned_mix"]
 
-LISTED_OR_SHARDED: dict[str, Callable[[config.Source], Source]] = {
+
+class _Open(Protocol):
+    def __call__(self, where: config.Source, *, columns: Sequence[str]) -> Source: ...
+
+
+LISTED_OR_SHARDED: dict[str, _Open] = {
     "audiofolder": open_audiofolder,
     "common_voice": open_common_voice,
     "kaldi": open_kaldi,
@@ -31,19 +36,20 @@ LISTED_OR_SHARDED: dict[str, Callable[[config.Source], Source]] = {
 }
 
 
-def open_source(where: config.Source, cache: Path | None = None) -> Source:
+def open_source(where: config.Source, cache: Path | None = None, columns: Sequence[str] = ()) -> Source:
     """The source that a path names; DataError or UsageError in one line if it is none.
 
     `cache` is a folder in which the index of remote files and of tars is kept, so that another start need not make it.
+    `columns` are others to be read into `Row.columns`; UsageError for one that is not there.
     """
     found = _format(where)
     if found == "parquet":
-        return open_parquet(where, cache)
+        return open_parquet(where, cache, columns)
     if found == "hub":
-        return open_hub(where, cache)
+        return open_hub(where, cache, columns)
     if found == "webdataset":
-        return open_webdataset(where, cache)
-    return LISTED_OR_SHARDED[found](where)
+        return open_webdataset(where, cache, columns)
+    return LISTED_OR_SHARDED[found](where, columns=columns)
 
 
 def open_mix(data: config.Data, cache: Path | None = None) -> Mix:

@@ -5,7 +5,7 @@ Audio that the metadata does not name is not read. Splits are subfolders: train/
 """
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from whisper_ft import config
 from whisper_ft.failure import UsageError
-from whisper_ft.sources.columns import AUDIO_COLUMNS
+from whisper_ft.sources.columns import AUDIO_COLUMNS, require_columns
 from whisper_ft.sources.listed import Listed, data_errors, table_of
-from whisper_ft.sources.manifest import Line, entries, read_lines
+from whisper_ft.sources.manifest import Line, entries, noted, read_lines
 from whisper_ft.sources.shelf import Folder
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
@@ -36,7 +36,7 @@ SPLIT_NAMES = {
 }
 
 
-def open_audiofolder(where: config.Source) -> Listed:
+def open_audiofolder(where: config.Source, columns: Sequence[str] = ()) -> Listed:
     """The rows that the metadata of a folder lists: of one split, of several (`train+validation`), or of all.
 
     UsageError when there are several splits and `where.split` names none of them.
@@ -47,17 +47,22 @@ def open_audiofolder(where: config.Source) -> Listed:
         folder = Folder(where.audio_root or where.path)
         wanted = [_split_name(name) for name in where.split.split("+")] if where.split else []
         by_split: dict[str | None, list[dict[str, Any]]] = {}
+        there: dict[str, dict[str, None]] = {}  # columns of each metadata
         for place in _places(file_system, root, wanted, where.path):
             below = posixpath.dirname(place)
             with _lines(file_system, f"{root}/{place}") as lines:
-                for entry in entries(lines, place, where, folder, below, FILE_COLUMNS):
+                seen = noted(lines, there.setdefault(place, {})) if columns else lines
+                for entry in entries(seen, place, where, folder, below, FILE_COLUMNS, columns):
                     split = _split_of(place, wanted) or _split_of(entry["file"], wanted)
                     by_split.setdefault(split, []).append(entry)
         chosen = _chosen(sorted(filter(None, by_split)), wanted, where)
         rows = [entry for split in chosen or by_split for entry in by_split[split]]
         if chosen:  # a line that names no file is of no split, and still has to be counted
             rows += [entry for entry in by_split.get(None, []) if not entry["file"]]
-        return Listed(table_of(rows), folder, where)
+        for place, names in there.items():
+            if names and (not chosen or _split_of(place, wanted) in (None, *chosen)):
+                require_columns(names, columns, f"{root}/{place}")
+        return Listed(table_of(rows, columns), folder, where)
 
 
 def _places(file_system: Any, root: str, wanted: list[str], path: str) -> list[str]:

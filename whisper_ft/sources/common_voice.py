@@ -9,10 +9,10 @@ The layouts and columns are described in https://github.com/common-voice/cv-data
 import posixpath
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import fsspec
 import pyarrow as pa
@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 from whisper_ft import config
 from whisper_ft.failure import DataError, UsageError
 from whisper_ft.sources.archive import PART, Archive
-from whisper_ft.sources.columns import column_of
-from whisper_ft.sources.listed import Listed, data_errors
+from whisper_ft.sources.columns import Carried, column_of, require_columns
+from whisper_ft.sources.listed import COLUMNS, Listed, data_errors, schema_with
 from whisper_ft.sources.shelf import Folder, Shelf
 
 CLIPS, AUDIOS = "clips", "audios"  # folders of recordings of the scripted and the spontaneous corpus
@@ -33,11 +33,10 @@ SPONTANEOUS = re.compile(r"ss-corpus-(?P<locale>[^/]+)")
 TAG = re.compile(r"\[[^\[\]]{1,40}\]")
 MAX_LINE = 2**24  # bytes; a line of a table has about 500
 BATCH = 20_000  # rows held as Python objects while a table is read
-FIELDS = ("id", "file", "text", "language", "speaker", "split", "problem")
-COLUMNS = pa.schema([(name, pa.string()) for name in FIELDS])  # all but `split` as in listed.SCHEMA
+FIELDS = ("id", "file", "text", "language", "speaker", "split", "problem")  # all but `split` as in listed.SCHEMA
 
 
-def open_common_voice(where: config.Source, cache: Path | None = None) -> Listed:
+def open_common_voice(where: config.Source, cache: Path | None = None, columns: Sequence[str] = ()) -> Listed:
     """The rows of one or more splits of a corpus, in the order of its tables.
 
     `where.path` is a .tar.gz or .tar as delivered, the folder of one language, or a folder above it; of several
@@ -56,7 +55,7 @@ def open_common_voice(where: config.Source, cache: Path | None = None) -> Listed
     with data_errors(where.path):
         tree = _open_tree(where.path, cache)
         corpus = _choose(_corpora(tree.tables()), where)
-        rows = _Tables(tree, corpus, where).rows((where.split or "train").split("+"))
+        rows = _Tables(tree, corpus, where, columns).rows((where.split or "train").split("+"))
         return Listed(rows, tree.shelf(posixpath.join(corpus.folder, corpus.recordings)), where)
 
 
@@ -172,11 +171,13 @@ def _choose(corpora: list[_Corpus], where: config.Source) -> _Corpus:
 class _Tables:
     """Reads the tables of a corpus."""
 
-    def __init__(self, tree: _Tree, corpus: _Corpus, where: config.Source) -> None:
-        self._tree, self._corpus, self._where = tree, corpus, where
+    def __init__(self, tree: _Tree, corpus: _Corpus, where: config.Source, columns: Sequence[str] = ()) -> None:
+        self._tree, self._corpus, self._where, self._carried = tree, corpus, where, Carried(columns)
+        others = [schema_with(columns).field(COLUMNS)] if columns else []
+        self._schema = pa.schema([*(pa.field(name, pa.string()) for name in FIELDS), *others])
 
     def rows(self, splits: list[str]) -> pa.Table:
-        """The rows of all these splits, each clip where it is first: -> `COLUMNS`."""
+        """The rows of all these splits, each clip where it is first: -> `FIELDS`, and what is carried."""
         table = pa.concat_tables([self._split(split) for split in splits])
         numbered = pa.table({"id": table["id"], "row": pa.array(range(table.num_rows), pa.int64())})
         first = numbered.group_by("id").aggregate([("row", "min")])["row_min"]
@@ -212,7 +213,7 @@ class _Tables:
         )
 
     def _read(self, file: str) -> pa.Table:
-        """A table in the columns of `COLUMNS`."""
+        """A table in the columns of `rows`."""
         lines = _lines(self._tree.parts(file), f"{self._where.path}: {file}")
         names = [name.strip() for name in next(lines, b"").decode("utf-8-sig", errors="replace").split("\t")]
         audio, text = ("audio_file", "transcription") if self._corpus.is_spontaneous else ("path", "sentence")
@@ -221,17 +222,19 @@ class _Tables:
             "text": column_of(names, self._where.text_column, (text,), "text_column", file),
         }
         wanted |= {"language": "locale", "speaker": "client_id", "split": "split"}
+        require_columns(names, self._carried.names, f"{self._where.path}: {file}")
+        others = {name: names.index(name) for name in self._carried.names}
         at = [names.index(wanted[field]) if wanted[field] in names else len(names) for field in FIELDS[1:6]]
-        batches, batch = [], list[tuple[str | None, ...]]()
+        batches, batch = [], list[tuple[Any, ...]]()
         for number, line in enumerate(lines, start=2):
-            batch.append(self._row(line, at, f"{posixpath.basename(file)}:{number}"))
+            batch.append(self._row(line, at, f"{posixpath.basename(file)}:{number}") + self._others(line, others))
             if len(batch) == BATCH:
-                batches.append(_table(batch))
+                batches.append(_table(batch, self._schema))
                 batch = []
-        return pa.concat_tables([*batches, _table(batch)])
+        return pa.concat_tables([*batches, _table(batch, self._schema)])
 
     def _row(self, line: bytes, at: list[int], place: str) -> tuple[str | None, ...]:
-        """A line in the columns of `COLUMNS`."""
+        """A line in the columns of `FIELDS`."""
         cells = line.split(b"\t")
         file, text, locale, speaker, split = (_text(cells[i]) if i < len(cells) else "" for i in at)
         problem = None
@@ -246,10 +249,18 @@ class _Tables:
         language = None if self._where.language else locale or self._corpus.locale
         return file or place, file or "", text, language, speaker or None, split, problem
 
+    def _others(self, line: bytes, at: dict[str, int]) -> tuple[Any, ...]:
+        """What a line says in the columns to carry along, as one cell; none where there are none."""
+        if not at:
+            return ()
+        cells = line.split(b"\t")
+        said = {name: cells[i].decode(errors="backslashreplace").strip() for name, i in at.items() if i < len(cells)}
+        return (self._carried.of(said),)
 
-def _table(batch: list[tuple[str | None, ...]]) -> pa.Table:
-    columns = zip(*batch, strict=True) if batch else [[]] * len(COLUMNS)
-    return pa.table([pa.array(column, pa.string()) for column in columns], COLUMNS)
+
+def _table(batch: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*batch, strict=True) if batch else [[]] * len(schema)
+    return pa.table([pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema)
 
 
 def _lines(parts: Iterator[bytes], name: str) -> Iterator[bytes]:

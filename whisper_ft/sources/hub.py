@@ -32,7 +32,7 @@ PREPARE = "download it and convert it with `python -m whisper_ft.prepare`"
 OTHER_FORMS = f"try --data.revision {CONVERTED} (the Hub's own conversion), or {PREPARE}"
 
 
-def open_hub(where: config.Source, cache: Path | None = None) -> Parquet:
+def open_hub(where: config.Source, cache: Path | None = None, columns: Sequence[str] = ()) -> Parquet:
     """The parquet files of a data set on the Hub: of `config_name`, `split` (a+b is both; None: train), `revision`.
 
     Everything is read at the commit that the revision names now; the fingerprint says which. Files are in the order
@@ -50,7 +50,7 @@ def open_hub(where: config.Source, cache: Path | None = None) -> Parquet:
         footers = footers_of(file_system, paths, cache)
         content = sha256(repr([(footer.version, footer.size) for footer in footers]).encode()).hexdigest()[:16]
         pinned = replace(where, path=f"hf://{root}")
-        return Parquet(file_system, paths, footers, pinned, names, {"commit": commit, "content": content})
+        return Parquet(file_system, paths, footers, pinned, names, {"commit": commit, "content": content}, columns)
 
 
 def commit_of(where: config.Source) -> str:

@@ -1,17 +1,21 @@
 """Kaldi data directories: text, wav.scp, and where they are segments, utt2spk, utt2lang; the rows are those of `text`.
 
+A column to carry along, `gender`, is utt2gender or else spk2gender.
+
 Each file has lines of a key and what belongs to it (https://kaldi-asr.org/doc/data_prep.html).
 """
 
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fsspec
 
 from whisper_ft import config
 from whisper_ft.failure import UsageError
-from whisper_ft.sources.listed import Listed, data_errors, table_of
+from whisper_ft.sources.columns import Carried, require_columns
+from whisper_ft.sources.listed import COLUMNS, Listed, data_errors, table_of
 from whisper_ft.sources.manifest import seconds_of
 from whisper_ft.sources.shelf import Folder
 from whisper_ft.window import UnusableError
@@ -20,7 +24,7 @@ IN_ARCHIVE = re.compile(r"\.ark:\d+(\[.*\])?$")
 TO_THE_END = "-1"  # as the end of a segment
 
 
-def open_kaldi(where: config.Source) -> Listed:
+def open_kaldi(where: config.Source, columns: Sequence[str] = ()) -> Listed:
     """The utterances of a data directory; audio is relative to it or to `where.audio_root`.
 
     A pipe in wav.scp is a stranger's program and never run: UsageError, as for an entry in an archive.
@@ -42,7 +46,10 @@ def open_kaldi(where: config.Source) -> Listed:
             | {"speaker": speakers.get(name), "language": languages.get(name)}
             for number, (name, text) in enumerate(files["text"] or [], 1)
         ]
-        return Listed(table_of(map(_storable, rows)), folder, where)
+        carried, others = Carried(columns), _others(file_system, root, columns)
+        for row in rows if columns else ():
+            row[COLUMNS] = carried.of({name: said.get(row[key] or "") for name, (key, said) in others.items()})
+        return Listed(table_of(map(_storable, rows), columns), folder, where)
 
 
 def _keyed(file_system: Any, path: str) -> list[tuple[str, str]] | None:
@@ -53,6 +60,17 @@ def _keyed(file_system: Any, path: str) -> list[tuple[str, str]] | None:
     text = file_system.cat_file(path).decode("utf-8-sig", errors="surrogateescape")
     pairs = (line.strip().split(None, 1) for line in text.split("\n") if line.strip())
     return [(pair[0], pair[1] if len(pair) > 1 else "") for pair in pairs]
+
+
+def _others(file_system: Any, root: str, columns: Sequence[str]) -> dict[str, tuple[str, dict[str, str]]]:
+    """Of each column the key of a row that its file goes by, and what the file says; UsageError for one without."""
+    if not columns:
+        return {}
+    keys = {"spk2": "speaker", "utt2": "id"}  # what is said of an utterance wins
+    names = sorted(posixpath.basename(found.rstrip("/")) for found in file_system.ls(root, detail=False))
+    files = {name[4:]: name for prefix in keys for name in names if name.startswith(prefix) and name != "spk2utt"}
+    require_columns(files, columns, f"{root}, by its files utt2... and spk2...")
+    return {name: (keys[files[name][:4]], dict(_keyed(file_system, f"{root}/{files[name]}") or [])) for name in columns}
 
 
 def _check_recordings(recordings: Mapping[str, str], path: str) -> None:

@@ -34,22 +34,24 @@ SCHEMA = pa.schema(
         pa.field("problem", pa.string()),  # str(UnusableError(reason, detail)): the row is not used, its file not read
     ]
 )
+COLUMNS = "columns"  # beside those of SCHEMA where others are carried along: a struct of texts
 BLOCK_ROWS = 10_000  # rows that are Python objects at a time while a table is made
 
 
 class Listed:
-    """A table of `SCHEMA` (columns that are missing are null) with the shelf that its files are on."""
+    """A table of `schema_with` (columns that are missing are null) with the shelf that its files are on."""
 
     def __init__(self, table: pa.Table, shelf: Shelf, where: config.Source) -> None:
         if not table.num_rows:
             raise DataError(f"{where.path}: holds no row")
+        schema = SCHEMA.append(table.schema.field(COLUMNS)) if COLUMNS in table.column_names else SCHEMA
         columns = [
             table.column(field.name).cast(field.type)
             if field.name in table.column_names
             else pa.chunked_array([pa.nulls(table.num_rows, field.type)])
-            for field in SCHEMA
+            for field in schema
         ]
-        self.table = pa.table(columns, schema=SCHEMA).combine_chunks()
+        self.table = pa.table(columns, schema=schema).combine_chunks()
         self._shelf = shelf
         self.rows: list[int] = _chunks(self.table.column("file").to_pylist())
         self._first_row = [0, *accumulate(self.rows)]  # [chunks + 1]
@@ -74,7 +76,7 @@ class Listed:
     def fingerprint(self) -> dict[str, Any]:
         """Number of rows and a digest of all that the list says; the audio is not looked at."""
         digest = hashlib.sha256()
-        for name in SCHEMA.names:
+        for name in self.table.column_names:
             for value in self.table.column(name).to_pylist():
                 if name == "problem" and value is not None:
                     value = value.partition(":")[0]  # the detail is for people, and may come from a library
@@ -107,6 +109,7 @@ def _row(record: Mapping[str, Any], fetched: bytes | UnusableError) -> Row:
         offset=record["offset"] or 0.0,
         duration=record["duration"],
         problem=problem,
+        columns=record.get(COLUMNS),
     )
 
 
@@ -123,7 +126,12 @@ def _chunks(files: Sequence[str]) -> list[int]:
     return [end - before for before, end in zip([0, *ends], ends, strict=False)]
 
 
-def table_of(entries: Iterable[Mapping[str, Any]]) -> pa.Table:
+def schema_with(columns: Sequence[str]) -> pa.Schema:
+    """`SCHEMA`, and the columns to carry along in one more."""
+    return SCHEMA.append(pa.field(COLUMNS, pa.struct([(name, pa.string()) for name in columns]))) if columns else SCHEMA
+
+
+def table_of(entries: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> pa.Table:
     """A table for `Listed` from one mapping per row; ids that repeat get #2, #3, ... in the order of the list."""
     taken: set[str] = set()
     repeats: dict[str, int] = {}
@@ -137,10 +145,10 @@ def table_of(entries: Iterable[Mapping[str, Any]]) -> pa.Table:
         taken.add(found)
         return found
 
-    remaining, blocks = iter(entries), []
+    remaining, blocks, schema = iter(entries), [], schema_with(columns)
     while block := [{**entry, "id": unique(entry["id"])} for entry in islice(remaining, BLOCK_ROWS)]:
-        blocks.append(pa.RecordBatch.from_pylist(block, schema=SCHEMA))
-    return pa.Table.from_batches(blocks, schema=SCHEMA)
+        blocks.append(pa.RecordBatch.from_pylist(block, schema=schema))
+    return pa.Table.from_batches(blocks, schema=schema)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ import fsspec
 
 from whisper_ft import config
 from whisper_ft.failure import UsageError
-from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, column_of
-from whisper_ft.sources.listed import Listed, data_errors, table_of
+from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, Carried, column_of, require_columns
+from whisper_ft.sources.listed import COLUMNS, Listed, data_errors, table_of
 from whisper_ft.sources.shelf import Folder
 from whisper_ft.window import UnusableError
 
@@ -36,7 +36,7 @@ NO_LINES = "; `python -m whisper_ft.prepare` writes it as parquet"
 Line = tuple[int, Mapping[str, Any] | UnusableError]  # number from 1 on; columns, or why there are none
 
 
-def open_manifest(where: config.Source) -> Listed:
+def open_manifest(where: config.Source, columns: Sequence[str] = ()) -> Listed:
     """The rows of a .jsonl, .json (of lines), .csv or .tsv file, also .gz; their audio lies in its folder.
 
     Bad lines are rows with a problem: bad_line, bad_label, bad_segment, unknown_language, unknown_task.
@@ -46,8 +46,12 @@ def open_manifest(where: config.Source) -> Listed:
         parent = file_system.unstrip_protocol(file_system._parent(path))
         folder = Folder(where.audio_root or parent)
         name = path.rpartition("/")[2]
+        there: dict[str, None] = {}
         with read_lines(file_system, path) as lines:
-            return Listed(table_of(entries(lines, name, where, folder)), folder, where)
+            found = entries(noted(lines, there) if columns else lines, name, where, folder, columns=columns)
+            listed = Listed(table_of(found, columns), folder, where)
+        require_columns(there, columns, where.path)
+        return listed
 
 
 @contextmanager
@@ -142,6 +146,14 @@ READERS: dict[str, Callable[[io.TextIOWrapper, str], Iterator[Line]]] = {
 }
 
 
+def noted(lines: Iterable[Line], there: dict[str, None]) -> Iterator[Line]:
+    """The lines, while the names of their columns are put into `there`, in the order in which they come."""
+    for number, line in lines:
+        if not isinstance(line, UnusableError):
+            there.update(dict.fromkeys(line))
+        yield number, line
+
+
 def entries(
     lines: Iterable[Line],
     name: str,
@@ -149,20 +161,22 @@ def entries(
     folder: Folder,
     below: str = "",
     audio_columns: Sequence[str] = AUDIO_COLUMNS,
+    columns: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """What the lines of a list say, as rows of `listed.SCHEMA`; ids may repeat.
+    """What the lines of a list say, as rows of `listed.schema_with`; ids may repeat.
 
     `name` is the list's own, for the ids of lines that name no file; the files that they name are relative to the
     folder `below`, a path in `folder`. UsageError when there is no column of audio or of text.
     """
-    lines = iter(lines)
+    lines, carried = iter(lines), Carried(columns)
     sample = list(islice(lines, SAMPLE))
     if not sample:
         return
     audio = _column(sample, where.audio_column, audio_columns, "audio_column", where.path)
     text = _column(sample, where.text_column, TEXT_COLUMNS, "text_column", where.path)
     for number, line in chain(sample, lines):
-        yield _entry(number, line, name, lambda said: _located(said, folder, below), audio, text)
+        said = {COLUMNS: carried.of({} if isinstance(line, UnusableError) else line)} if columns else {}
+        yield _entry(number, line, name, lambda said: _located(said, folder, below), audio, text) | said
 
 
 def _column(sample: list[Line], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:

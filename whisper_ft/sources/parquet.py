@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from whisper_ft import config
 from whisper_ft.failure import DataError, UsageError, one_line
-from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, column_of
+from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, Carried, column_of
 from whisper_ft.sources.fingerprint import of_files
 from whisper_ft.sources.footers import Footer, read_footer
 from whisper_ft.sources.listed import data_errors
@@ -27,7 +27,7 @@ TEXT_OR_NOTHING = {"language": "'be'", "task": "'transcribe'"}  # optional colum
 OPTIONAL_COLUMNS = (*TEXT_OR_NOTHING, "client_id")
 
 
-def open_parquet(where: config.Source, cache: Path | None = None) -> "Parquet":
+def open_parquet(where: config.Source, cache: Path | None = None, columns: Sequence[str] = ()) -> "Parquet":
     """The parquet files under a path, a glob or an address, in the order of their names.
 
     Footers of remote files are kept in the folder `cache`, and taken from there while the files are what they were.
@@ -37,7 +37,7 @@ def open_parquet(where: config.Source, cache: Path | None = None) -> "Parquet":
         paths = _files(file_system, path)
         if not paths:
             raise UsageError(f"{where.path}: holds no .parquet file")
-        return Parquet(file_system, paths, footers_of(file_system, paths, cache), where)
+        return Parquet(file_system, paths, footers_of(file_system, paths, cache), where, columns=columns)
 
 
 def footers_of(file_system: Any, paths: Sequence[str], cache: Path | None) -> list[Footer]:
@@ -72,8 +72,12 @@ class Parquet:
         where: config.Source,
         names: Sequence[str] | None = None,
         origin: dict[str, str] | None = None,
+        columns: Sequence[str] = (),
     ) -> None:
-        """`names` are the files' names in ids, else their paths below the folder they share; `origin` is recorded."""
+        """`names` are the files' names in ids, else their paths below the folder they share; `origin` is recorded.
+
+        `columns` are to be carried along.
+        """
         self._file_system, self._paths, self._where, self._origin = file_system, list(paths), where, origin or {}
         self._sizes, self._footers = [footer.size for footer in footers], [footer.metadata for footer in footers]
         # A file without rows is never read, and what writes such files often leaves out the types.
@@ -81,6 +85,10 @@ class Parquet:
             _columns(path, footer.schema.to_arrow_schema(), where) if footer.num_rows else []
             for path, footer in zip(paths, self._footers, strict=True)
         ]  # of each file: audio, text, and the optional ones
+        self._carried = [
+            Carried.in_schema(footer.schema.to_arrow_schema(), columns if footer.num_rows else (), path)
+            for path, footer in zip(paths, self._footers, strict=True)
+        ]
         groups = [footer.num_row_groups for footer in self._footers]
         self._first_chunk = [0, *accumulate(groups)]  # [files + 1]
         self.rows: list[int] = [f.row_group(g).num_rows for f in self._footers for g in range(f.num_row_groups)]
@@ -104,15 +112,16 @@ class Parquet:
             records = self._records(file, group)
         except _failures(self._where.path) as error:
             raise DataError(f"{path}: row group {group} cannot be read: {one_line(error)}") from error
-        audio, text, *_ = self._columns[file]
+        (audio, text, *_), carried = self._columns[file], self._carried[file]
         return [
-            self._row(self.row_id(chunk, index), record[audio], record[text], record)
+            self._row(self.row_id(chunk, index), record[audio], record[text], record, carried)
             for index, record in enumerate(records)
         ]
 
     def _records(self, file: int, group: int) -> list[dict[str, Any]]:
         """The rows of a row group as arrow gives them; of a remote file in one request."""
-        path, footer, columns = self._paths[file], self._footers[file], self._columns[file]
+        path, footer = self._paths[file], self._footers[file]
+        columns = list(dict.fromkeys([*self._columns[file], *self._carried[file].names]))
         if is_local(self._file_system):
             with self._file_system.open(path, "rb") as opened:
                 reader = pq.ParquetFile(opened, metadata=footer, pre_buffer=True)
@@ -121,7 +130,9 @@ class Parquet:
             fetched = Fetched(opened, stretches(footer.row_group(group), columns))
             return list(pq.ParquetFile(fetched, metadata=footer).read_row_group(group, columns=columns).to_pylist())
 
-    def _row(self, name: str, audio: dict[str, Any] | None, text: str | None, record: dict[str, Any]) -> Row:
+    def _row(
+        self, name: str, audio: dict[str, Any] | None, text: str | None, record: dict[str, Any], carried: Carried
+    ) -> Row:
         speaker = record.get("client_id")
         return Row(
             id=name,
@@ -130,6 +141,7 @@ class Parquet:
             language=record.get("language"),
             task=record.get("task"),
             speaker=None if speaker is None else str(speaker),
+            columns=carried.of(record),
         )
 
     def row_id(self, chunk: int, row: int) -> str:

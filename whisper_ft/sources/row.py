@@ -1,5 +1,6 @@
 """One row of a source."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -19,3 +20,5 @@ class Row:
     """Seconds of the utterance; None is all that follows."""
     problem: tuple[str, str] | None = None
     """Reason code, and detail for people, where there is no audio: missing_file, outside_root, file_too_large, ..."""
+    columns: Mapping[str, str | None] | None = None
+    """Other columns by name, where some were asked for."""

@@ -14,7 +14,7 @@ import soundfile
 from whisper_ft import config
 from whisper_ft.failure import DataError, UsageError
 from whisper_ft.sources.arrow_stream import ArrowStream, index_stream
-from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, column_of
+from whisper_ft.sources.columns import AUDIO_COLUMNS, TEXT_COLUMNS, Carried, column_of
 from whisper_ft.sources.fingerprint import of_files
 from whisper_ft.sources.listed import CHUNK_ROWS, data_errors
 from whisper_ft.sources.manifest import LANGUAGE_COLUMNS, SPEAKER_COLUMNS
@@ -25,7 +25,7 @@ from whisper_ft.window import UnusableError
 READERS = 16  # threads that wait for files
 
 
-def open_saved_dataset(where: config.Source) -> "SavedDataset":
+def open_saved_dataset(where: config.Source, columns: Sequence[str] = ()) -> "SavedDataset":
     """The rows of a saved Dataset, or of a split of a DatasetDict (several: `train+validation`)."""
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
@@ -37,7 +37,7 @@ def open_saved_dataset(where: config.Source) -> "SavedDataset":
         ]
         with ThreadPoolExecutor(READERS) as pool:
             streams = list(pool.map(lambda name: index_stream(file_system, f"{root}/{name}"), names))
-        return SavedDataset(names, streams, where)
+        return SavedDataset(names, streams, where, columns)
 
 
 def _parts(file_system: Any, root: str, where: config.Source) -> list[str]:
@@ -115,9 +115,16 @@ class Place(NamedTuple):
 class SavedDataset:
     """Record batches of several files as one sequence of chunks of `CHUNK_ROWS` rows."""
 
-    def __init__(self, names: Sequence[str], streams: Sequence[ArrowStream], where: config.Source) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        streams: Sequence[ArrowStream],
+        where: config.Source,
+        columns: Sequence[str] = (),
+    ) -> None:
         self._names, self._streams = list(names), list(streams)
         self._columns = [_columns(stream, where) for stream in streams]
+        self._carried = [Carried.in_schema(stream.schema, columns, stream.path) for stream in streams]
         self._places = [place for file, stream in enumerate(streams) for place in _places(file, stream)]
         self._shelf = Folder(where.audio_root or where.path)
         self.rows: list[int] = [place.stop - place.start for place in self._places]
@@ -133,10 +140,11 @@ class SavedDataset:
     def read(self, chunk: int) -> list[Row]:
         """The rows of one chunk."""
         file, batch, start, stop, _ = self._places[chunk]
-        stream, columns = self._streams[file], self._columns[file]
+        stream, columns, carried = self._streams[file], self._columns[file], self._carried[file]
         with data_errors(stream.path):
-            part = stream.read(batch, start, stop, list(dict.fromkeys(filter(None, columns))))
+            part = stream.read(batch, start, stop, list(dict.fromkeys([*filter(None, columns), *carried.names])))
             said = [part.column(name).to_pylist() if name else [None] * len(part) for name in columns[1:]]
+            others = [carried.of(row) for row in part.select(carried.names).to_pylist()] if carried.names else None
         with ThreadPoolExecutor(READERS) as pool:
             heard = pool.map(self._audio, part.column(columns.audio))
             return [
@@ -148,6 +156,7 @@ class SavedDataset:
                     task=task,
                     speaker=None if speaker is None else str(speaker),
                     problem=problem,
+                    columns=others[row] if others else None,
                 )
                 for row, ((audio, problem), text, language, task, speaker) in enumerate(zip(heard, *said, strict=True))
             ]

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from whisper_ft import config
 from whisper_ft.failure import DataError, UsageError
 from whisper_ft.sources import fingerprint
-from whisper_ft.sources.columns import TEXT_COLUMNS
+from whisper_ft.sources.columns import TEXT_COLUMNS, Carried, require_columns
 from whisper_ft.sources.listed import data_errors
 from whisper_ft.sources.remote import learn_versions
 from whisper_ft.sources.row import Row
@@ -33,9 +33,10 @@ GAP = 2**20  # bytes of other files that are rather read along than left out wit
 MAX_TEXT = 2**20  # bytes of a .txt or .json
 TOO_LONG = ("bad_label", f"the .txt or .json has over {MAX_TEXT} bytes")
 READERS = 16  # threads that index shards
+LOOKED = 1000  # samples, about, in whose .json a column is looked for before it is taken not to be there
 
 
-def open_webdataset(where: config.Source, cache: Path | None = None) -> "WebDataset":
+def open_webdataset(where: config.Source, cache: Path | None = None, columns: Sequence[str] = ()) -> "WebDataset":
     """The shards that a path names: a .tar, a folder of them, a glob, or numbers in braces (`train-{000..012}.tar`).
 
     Shards are in the order of their names, those of braces in the order of the braces. A sample is a run of files whose
@@ -55,14 +56,18 @@ def open_webdataset(where: config.Source, cache: Path | None = None) -> "WebData
         learn_versions(file_system, [file_system._strip_protocol(shard) for shard in shards])
         with ThreadPoolExecutor(READERS) as pool:
             indexed = list(pool.map(lambda shard: samples_of(shard, cache), shards))
-        return WebDataset(shards, indexed, where)
+        source = WebDataset(shards, indexed, where, columns)
+        source.require(columns)
+        return source
 
 
 class WebDataset:
     """Runs of samples of several shards as one sequence of chunks."""
 
-    def __init__(self, shards: Sequence[str], indexed: Sequence[pa.Table], where: config.Source) -> None:
-        self._shards, self._where = list(shards), where
+    def __init__(
+        self, shards: Sequence[str], indexed: Sequence[pa.Table], where: config.Source, columns: Sequence[str] = ()
+    ) -> None:
+        self._shards, self._where, self._carried = list(shards), where, Carried(columns)
         self._samples = pa.concat_tables(indexed).combine_chunks()
         _check(self._samples, where.path)
         chunks = [_chunks(samples) for samples in indexed]
@@ -79,12 +84,29 @@ class WebDataset:
 
     def read(self, chunk: int) -> Sequence[Row]:
         """The rows of one chunk; its files are fetched in one request, in more where much else lies between them."""
+        records, content = self._fetched(chunk, ("audio", "txt", "json"))
+        return [self._row(self.row_id(chunk, row), record, content) for row, record in enumerate(records)]
+
+    def require(self, columns: Sequence[str]) -> None:
+        """UsageError for a column that is in no .json of the first chunks; those after the last one are not read."""
+        there: dict[str, None] = {}
+        looked = 0
+        for chunk, rows in enumerate(self.rows):
+            if looked >= LOOKED or set(columns) <= there.keys():
+                break
+            records, content = self._fetched(chunk, ("json",))
+            for record in records:
+                there.update(dict.fromkeys(_described(content.of(record, "json"), record["json"])[0]))
+            looked += rows
+        require_columns(there, columns, f"{self._where.path}, the .json of its first {looked} samples")
+
+    def _fetched(self, chunk: int, kinds: Sequence[str]) -> tuple[list[dict[str, Any]], "_Content"]:
+        """The samples of a chunk, as `SAMPLES` has them, and their files of these kinds."""
         records = self._samples.slice(self._first_row[chunk], self.rows[chunk]).to_pylist()
-        places = [place for record in records for kind in ("audio", "txt", "json") if (place := _wanted(record, kind))]
+        places = [place for record in records for kind in kinds if (place := _wanted(record, kind))]
         shard = self._shards[self._shard(chunk)]
         with data_errors(shard):
-            content = _Content(shard, places)
-        return [self._row(self.row_id(chunk, row), record, content) for row, record in enumerate(records)]
+            return records, _Content(shard, places)
 
     def row_id(self, chunk: int, row: int) -> str:
         """`shard.tar#key`; a key that comes again in a shard has `#2`, `#3`, ... after it."""
@@ -111,6 +133,7 @@ class WebDataset:
             task=_word(described.get("task")),
             speaker=_word(speaker),
             problem=(reason, detail) if reason else problem or no_text,
+            columns=self._carried.of(described),
         )
 
     def _text(
