@@ -23,6 +23,10 @@ from tests.starts import Ended, Forked, Parent
 from whisper_ft.demo.corpus import write_corpus
 from whisper_ft.demo.model import Shape, write_micro_whisper
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As a shell does for what it starts in the background: programs of the tests would not hear a Ctrl-C either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parents[1]
 START_SECONDS = 120  # a program that has not got somewhere by then hangs
 

@@ -112,7 +112,9 @@ def main() -> None:
     lines: dict[int, socket.socket] = {}
     while True:
         ready, _, _ = select.select([listener, woken, sys.stdin], [], [])
-        if sys.stdin in ready:
+        if sys.stdin in ready:  # closed: the tests are over, or were killed
+            for pid in lines:
+                os.kill(pid, signal.SIGKILL)
             return
         if woken in ready:
             os.read(woken, 512)
