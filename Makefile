@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 DEMO_DATA := demo-data
+# The tests' reference for tokens and log-mels. By itself: what it depends on brings numba and triton.
+OPENAI_WHISPER := openai-whisper==20250625
 DEMO_RUN := runs/demo
 
 .PHONY: setup demo test test-long check bench clean
@@ -10,12 +12,13 @@ DEMO_RUN := runs/demo
 setup: $(INSTALLED)
 
 # torch first and pinned: a plain `torch`, or a range met through another package, may fetch a build with gigabytes of CUDA.
-$(INSTALLED): requirements.txt
+$(INSTALLED): requirements.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=")'
 	@echo "making .venv (about three minutes)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(OPENAI_WHISPER)
 	@touch $@
 
 # A Whisper that learns, in minutes, on two cores: corpus, model, training, evaluation on sentences it has never seen.

@@ -35,7 +35,9 @@ def spoken(model: Any, index: int, problem: str | None = None, **said: Any) -> H
 
 def transcriber(model: Any, processor: Any, language: str | None = "be", beams: int = 1) -> Transcriber:
     tokenizer = processor.tokenizer
-    encode = LabelEncoder.of(model, tokenizer, language, "transcribe")
+    encode = LabelEncoder.of(
+        model, tokenizer, language if model.generation_config.is_multilingual else None, "transcribe"
+    )
     return Transcriber(model.eval(), tokenizer, encode, Decoding(max_new_tokens=NEW_TOKENS, num_beams=beams), "fp32")
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from transformers import WhisperProcessor
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from normalizers import get_normalizer
+from normalizers import CODES, get_normalizer
 from whisper_ft.failure import UsageError
 from whisper_ft.labels import TIMESTAMP, LabelEncoder, Rewriting, whisper_language
 from whisper_ft.model import load_whisper
@@ -114,8 +115,62 @@ def test_a_default_that_the_model_does_not_know_is_refused_at_once(
         encoder(parts, language, task)
 
 
-def test_a_language_may_be_given_as_its_token_as_in_older_generation_configs():
-    assert whisper_language("<|sv|>") == "sv"
+@pytest.mark.parametrize(
+    ("given", "code"),
+    [
+        ("<|sv|>", "sv"),  # as in older generation configs
+        ("be_BY", "be"),
+        ("be_by", "be"),  # FLEURS
+        ("be-tarask", "be"),
+        ("bel_Cyrl", "be"),
+        ("be_BY.UTF-8", "be"),
+        ("sr-Latn-RS", "sr"),
+        ("ca_ES@valencia", "ca"),
+        ("zh-CN", "zh"),
+        ("cmn_hans_cn", "zh"),
+        ("yue_hant_hk", "yue"),
+        ("Cantonese", "yue"),
+        ("jv-ID", "jw"),  # the code that Whisper has for Javanese was withdrawn in 1989
+        ("nb-NO", "no"),
+        ("nn-NO", "nn"),
+        ("fil_ph", "tl"),
+        ("iw", "he"),
+        ("Haitian_Creole", "ht"),
+        ("haitian creole", "ht"),
+        ("  Belarusian ", "be"),
+    ],
+)
+def test_a_language_may_be_given_in_many_ways(given: str, code: str):
+    assert whisper_language(given) == code
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("Belorussian", "did you mean Belarusian?"),
+        ("German (Swiss)", "did you mean German?"),
+        ("Kurdish", "Whisper's, such"),
+        ("Mandarin Chinese", "did you mean Mandarin?"),
+        ("nan-tw", "Whisper's, such"),
+        ("ckb", "Whisper's, such"),
+        ("C.UTF-8", ""),
+        ("", ""),
+    ],
+)
+def test_a_language_that_is_none_of_whispers_is_refused_with_the_way_out(given: str, hint: str):
+    with pytest.raises(UsageError, match="one that Whisper lacks can be taught as a near one") as refused:
+        whisper_language(given)
+    assert hint in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_normalisers_call_every_language_as_the_labels_do():
+    for given, code in CODES.items():
+        if code in LANGUAGES:
+            assert whisper_language(given) == code, given
+        else:
+            with pytest.raises(UsageError):
+                whisper_language(given)
 
 
 def test_a_label_is_rewritten_by_the_normaliser_of_the_rows_own_language(parts: tuple[Any, Any]):

@@ -13,8 +13,9 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 
 from whisper_ft.config import Model
 from whisper_ft.failure import UsageError
+from whisper_ft.generation import complete_generation
 from whisper_ft.labels import LabelEncoder
-from whisper_ft.model import complete_generation_config, export, load_parts, load_whisper, parameters_by_name
+from whisper_ft.model import export, load_parts, load_whisper, parameters_by_name
 
 
 def test_the_sinusoids_of_the_encoder_are_not_trained(micro_whisper: Path):
@@ -47,6 +48,34 @@ def test_a_missing_generation_config_is_completed_from_the_tokenizer(tmp_path: P
         "max_length",
     ):
         assert getattr(repaired, name) == getattr(original.generation_config, name), name
+
+
+def told_of(folder: Path) -> list[str]:
+    """What is said of a folder that is loaded."""
+    told: list[str] = []
+    load_whisper(str(folder), tell=told.append)
+    assert all(line.startswith(f"{folder}: ") and "\n" not in line for line in told)
+    return [line.removeprefix(f"{folder}: ") for line in told]
+
+
+def test_what_a_generation_config_lacks_is_told_in_one_line(tmp_path: Path, micro_whisper: Path):
+    lost = ("lang_to_id", "task_to_id", "max_length", "suppress_tokens")
+    folder = edited(micro_whisper, tmp_path, "generation_config.json", lambda c: [c.pop(key, None) for key in lost])
+    taken = "lang_to_id (100 languages), task_to_id, max_length; taken from the tokenizer and config.json"
+    assert told_of(folder) == [f"generation_config.json lacks {taken}"]
+    assert told_of(micro_whisper) == []
+
+
+def test_a_generation_config_that_is_not_there_is_told(tmp_path: Path, micro_whisper: Path):
+    """What the model is judged to be is said, too: its files do not say whether it is an English-only one."""
+    shutil.copytree(micro_whisper, tmp_path / "m")
+    lose("generation_config.json")(tmp_path / "m")
+    (told,) = told_of(tmp_path / "m")
+    assert told.startswith("there is no generation_config.json to tell is_multilingual (true), lang_to_id (100 langu")
+    assert "eos_token_id" not in told, "config.json has it"
+    exported = tmp_path / "out"
+    export(*load_whisper(str(tmp_path / "m")), exported, "")
+    assert told_of(exported) == []
 
 
 def test_an_exported_model_is_the_same_model(tmp_path: Path, micro_whisper: Path):
@@ -232,6 +261,49 @@ def test_another_place_of_notimestamps_is_refused(tmp_path: Path, micro_whisper:
     assert "no_timestamps_token_id is 620" in refusal(folder)
 
 
+@pytest.mark.parametrize(("field", "key", "token"), [("lang_to_id", "<|be|>", "be"), ("task_to_id", "translate", "tr")])
+def test_another_place_of_a_language_or_task_is_refused(
+    tmp_path: Path, micro_whisper: Path, field: str, key: str, token: str
+):
+    """Where <|notimestamps|> is not named, nothing else would tell that a file is of another model."""
+    folder = edited(micro_whisper, tmp_path, "generation_config.json", lambda c: c[field].update({key: 1}))
+    assert refusal(folder).startswith(f": {field} has 1 for {key}, but <|{token}")
+
+
+def test_a_language_of_the_users_own_may_stand_for_any_token(tmp_path: Path, micro_whisper: Path):
+    folder = edited(
+        micro_whisper, tmp_path, "generation_config.json", lambda c: c["lang_to_id"].update({"<|ckb|>": 520})
+    )
+    assert load_whisper(str(folder))[0].generation_config.lang_to_id["<|ckb|>"] == 520
+
+
+@pytest.mark.parametrize(
+    ("name", "on_the_hub"),
+    [
+        ("tiny.en", "openai/whisper-tiny.en"),
+        ("large", "openai/whisper-large-v3"),
+        ("large-v1", "openai/whisper-large"),
+        ("turbo", "openai/whisper-large-v3-turbo"),
+    ],
+)
+def test_openais_own_name_is_answered_with_that_of_the_hub(name: str, on_the_hub: str):
+    with pytest.raises(UsageError) as refused:
+        load_whisper(name)
+    assert str(refused.value) == f"{name}: is openai-whisper's name for it, on the Hub it is {on_the_hub}"
+
+
+def test_weights_in_a_pickle_are_refused_with_a_command_that_rewrites_them(tmp_path: Path, micro_whisper: Path):
+    shutil.copytree(micro_whisper, tmp_path / "m")
+    model, _ = load_whisper(str(micro_whisper))
+    lose("model.safetensors")(tmp_path / "m")
+    torch.save(model.state_dict(), tmp_path / "m" / "pytorch_model.bin")
+    _, python, program = refusal(tmp_path / "m").partition(' python -c "')
+    assert python
+    exec(program.removesuffix('"'), {})
+    again, _ = load_whisper(str(tmp_path / "m"))
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
 def test_a_model_that_says_nothing_of_its_ids_takes_the_tokenizers(tmp_path: Path, micro_whisper: Path):
     shutil.copytree(micro_whisper, tmp_path, dirs_exist_ok=True)
     for file in (tmp_path / "config.json", tmp_path / "generation_config.json"):
@@ -287,14 +359,14 @@ def test_a_model_is_multilingual_if_it_says_so_else_by_its_vocabulary(
     stated: dict[str, Any], vocabulary: tuple[Any, ...], multilingual: bool
 ):
     config = WhisperConfig(vocab_size=51865)
-    found = complete_generation_config("m", stated, config, tokenizer(*vocabulary))
+    found = complete_generation("m", stated, config, tokenizer(*vocabulary))
     assert found.is_multilingual is multilingual
     assert hasattr(found, "lang_to_id") is hasattr(found, "task_to_id") is multilingual
 
 
 def test_a_multilingual_model_without_languages_is_refused():
     with pytest.raises(UsageError, match="name languages"):
-        complete_generation_config("m", {"is_multilingual": True}, WhisperConfig(), tokenizer(512))
+        complete_generation("m", {"is_multilingual": True}, WhisperConfig(), tokenizer(512))
 
 
 def test_labels_are_made_as_with_the_model_where_its_weights_are_not_there(tmp_path: Path, micro_whisper: Path):

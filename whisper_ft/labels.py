@@ -1,5 +1,6 @@
 """Transcripts to the tokens that the decoder learns to write."""
 
+import difflib
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Self
@@ -14,16 +15,41 @@ TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 _INSIDE_A_TIMESTAMP = re.compile(r"(?<=<)(?=\|\d+\.\d\d\|>)")
 
 
+# Each of Whisper's codes, then others of the same language: ISO 639-2 and 639-3, withdrawn ones, standard varieties.
+_OTHER_CODES = """
+af afr; am amh; ar ara arb; as asm; az aze azj; ba bak; be bel; bg bul; bn ben; bo bod; br bre; bs bos; ca cat;
+cs ces; cy cym; da dan; de deu; el ell; en eng; es spa; et est ekk; eu eus; fa fas pes; fi fin; fo fao; fr fra;
+gl glg; gu guj; ha hau; he heb iw; hi hin; hr hrv; ht hat; hu hun; hy hye; id ind in; is isl; it ita; ja jpn;
+jw jv jav; ka kat; kk kaz; km khm; kn kan; ko kor; la lat; lb ltz; ln lin; lt lit; lv lav lvs; mg mlg plt; mi mri;
+mk mkd; ml mal; mn mon khk; mr mar; ms msa zsm; mt mlt; my mya; ne nep npi; nl nld; nn nno; no nor nb nob; oc oci;
+pa pan; pl pol; ps pus pbt; pt por; ro ron mo; ru rus; sa san; sd snd; si sin; sk slk; sl slv; sn sna; so som; sq sqi;
+sr srp; su sun; sv swe; sw swa swh; ta tam; te tel; tg tgk; th tha; tk tuk; tl tgl fil; tr tur; tt tat; uk ukr;
+ur urd; uz uzb uzn; vi vie; yi yid ji; yo yor; zh zho cmn
+"""
+_CODES = {code: entry.split()[0] for entry in _OTHER_CODES.split(";") for code in entry.split()}
+_CODES |= {code: code for code in LANGUAGES}
+_LOCALE = re.compile(r"([a-z]{2,3})(-[a-z0-9]{1,8})*([.@].*)?")
+"""A code, then script, region and the like; POSIX puts an encoding behind."""
+
+
 def whisper_language(language: str) -> str:
-    """Whisper's code for a language given as code, locale, name or token: `be`, `be-BY`, `Belarusian`, `<|be|>`.
+    """Whisper's code for a language given by code, locale, name or token: `be`, `bel`, `be-BY`, `Belarusian`, `<|be|>`.
 
     UsageError for any other.
     """
     wanted = language.strip().lower().removeprefix("<|").removesuffix("|>").replace("_", "-")
-    for name in (wanted, wanted.split("-")[0]):
-        if code := TO_LANGUAGE_CODE.get(name, name if name in LANGUAGES else None):
-            return str(code)
-    raise UsageError(f"language {language!r}: not one of Whisper's, such as be, sv, as, en, Belarusian")
+    code = TO_LANGUAGE_CODE.get(wanted.replace("-", " "))
+    if code is None and (locale := _LOCALE.fullmatch(wanted)):
+        code = _CODES.get(locale[1])
+    if code is None:
+        near = [word for word in re.findall(r"\w+", wanted) if word in TO_LANGUAGE_CODE]
+        near += difflib.get_close_matches(wanted, TO_LANGUAGE_CODE, n=1, cutoff=0.8)  # Kurdish is not Turkish
+        hint = f" (did you mean {near[0].title()}?)" if near else ""
+        raise UsageError(
+            f"language {language!r}: not one of Whisper's{hint}, such as be, be-BY, Belarusian; "
+            "one that Whisper lacks can be taught as a near one that it has"
+        )
+    return str(code)
 
 
 class Rewriting:
@@ -101,6 +127,7 @@ class LabelEncoder:
     @classmethod
     def of(cls, model: Any, tokenizer: Any, language: str | None, task: str, rewrite: Rewriting | None = None) -> Self:
         """The encoder of a loaded model; `language` None takes the one it was fine-tuned for or the only one it has."""
+        refuse_all_but_english(model, language, task)
         generation = model.generation_config
         only = None if generation.is_multilingual else "en"
         language = language or getattr(generation, "language", None) or only
@@ -152,7 +179,8 @@ class LabelEncoder:
             raise UnusableError("unknown_language", str(unknown)) from unknown
         token = (self._languages or {}).get(f"<|{code}|>")
         if token is None:
-            raise UnusableError("unknown_language", f"language {code!r}: this model has no token for it")
+            near = "; zh is the nearest that it has" if code == "yue" else ""  # which came with large-v3
+            raise UnusableError("unknown_language", f"language {code!r}: this model has no token for it{near}")
         return token
 
     def _task_token(self, task: object) -> int:
@@ -198,6 +226,18 @@ class LabelEncoder:
             for part in _INSIDE_A_TIMESTAMP.split(text)
             for token in self._tokenizer.encode(part, add_special_tokens=False, split_special_tokens=True)
         ]
+
+
+def refuse_all_but_english(model: Any, language: str | None, task: str) -> None:
+    """UsageError where a user asks of an English-only model what it has no tokens for."""
+    if model.generation_config.is_multilingual:
+        return
+    if task != "transcribe":
+        raise UsageError(f"--data.task {task}: this model only transcribes; one without .en in its name translates")
+    if language and whisper_language(language) != "en":
+        raise UsageError(
+            f"--data.language {language}: this model writes English only; take one without .en in its name"
+        )
 
 
 def text_problem(text: object) -> str | None:

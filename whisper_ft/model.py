@@ -1,6 +1,5 @@
 """Whisper in and out: loading with everything checked that training and decoding rely on, and exporting."""
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,21 +9,24 @@ from typing import Any
 
 import torch
 import transformers
-from huggingface_hub import is_offline_mode
+from tokenizers import AddedToken
 from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
-from transformers.utils import cached_file, is_flash_attn_2_available
+from transformers.utils import is_flash_attn_2_available
 
 from whisper_ft.config import Model
 from whisper_ft.failure import UsageError
+from whisper_ft.generation import END, NO_TIMESTAMPS, START, TASKS, complete_generation, completed, stated_generation
 
-END, START, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
-TASKS = ("transcribe", "translate")
+RARE = ("startoflm", "startofprev", "nospeech", "nocaptions")  # the last two are one, renamed with large-v3
 FRAMES_PER_POSITION = 2  # the stride of the encoder's second convolution, in every Whisper
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What `precision` names; weights are float32 all the same."""
-ENGLISH_END = 50256
-"""Id of <|endoftext|> in OpenAI's English-only models, which have GPT-2's vocabulary; 50257 in the others."""
+_SIZES = ("tiny", "base", "small", "medium", "tiny.en", "base.en", "small.en", "medium.en")
+OPENAI_NAMES = {size: f"openai/whisper-{size}" for size in (*_SIZES, "large-v2", "large-v3", "large-v3-turbo")}
+OPENAI_NAMES |= {"large-v1": "openai/whisper-large", "large": OPENAI_NAMES["large-v3"]}
+OPENAI_NAMES |= {"turbo": OPENAI_NAMES["large-v3-turbo"]}
+"""The Hub's name of what openai-whisper's `load_model` calls otherwise."""
 
 
 def quiet_libraries() -> None:
@@ -41,16 +43,24 @@ class Parts:
     config: Any  # WhisperConfig
     generation_config: GenerationConfig
     processor: Any  # WhisperProcessor: tokenizer and feature extractor
+    repairs: tuple[str, ...] = ()
+    """What its files lacked and was completed, a line for people each."""
 
 
-def load_whisper(name: str, training: Model | None = None) -> tuple[Any, Any]:
+def load_whisper(
+    name: str, training: Model | None = None, tell: Callable[[str], object] | None = None
+) -> tuple[Any, Any]:
     """Model in float32 and its processor, from a folder or the Hub.
 
     Float32 always: large-v3 is stored in float16, and an optimizer on float16 weights loses small updates. `training`
     has the dropout and whatever else it trains with; its config keeps the checkpoint's own, so that an export is not
-    marked by it. UsageError in one line where a part is missing or damaged, or where the parts do not fit together.
+    marked by it. `tell` is called with a line about each thing that the files lacked and was completed. UsageError in
+    one line where a part is missing or damaged, or where the parts do not fit together.
     """
     parts = load_parts(name)
+    if tell is not None:
+        for repair in parts.repairs:
+            tell(repair)
     model = _load_weights(name, parts.config, training or Model())
     model.generation_config = parts.generation_config
     return model, parts.processor
@@ -61,6 +71,8 @@ def load_parts(name: str) -> Parts:
 
     UsageError as in `load_whisper`, which has nothing more to say than what is wrong with the weights.
     """
+    if name in OPENAI_NAMES and not Path(name).exists():
+        raise UsageError(f"{name}: is openai-whisper's name for it, on the Hub it is {OPENAI_NAMES[name]}")
     with _blaming(name, "config.json"):
         stated, _ = WhisperConfig.get_config_dict(name)
         if stated.get("model_type") != "whisper":
@@ -69,13 +81,19 @@ def load_parts(name: str) -> Parts:
     with _blaming(name, "tokenizer and feature extractor"):
         processor = WhisperProcessor.from_pretrained(name)
     with _blaming(name, "generation_config.json"):
-        stated_generation = _stated_generation(name, stated)
+        found, told = stated_generation(name, stated)
     tokenizer = processor.tokenizer
-    _check_tokens(name, tokenizer, {"config.json": stated, "generation_config.json": stated_generation})
+    _check_tokens(name, tokenizer, {"config.json": stated, "generation_config.json": told})
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = END
+    marked = _mark_special(tokenizer)
     _check_parts_fit(name, config, processor)
-    return Parts(config, complete_generation_config(name, stated_generation, config, tokenizer), processor)
+    generation_config = complete_generation(name, told, config, tokenizer)
+    repairs = [f"{name}: its tokenizer takes {marked} of Whisper's special tokens for text; mended"] if marked else []
+    if taken := completed(told, generation_config):
+        lacks = "generation_config.json lacks" if found else "there is no generation_config.json to tell"
+        repairs.append(f"{name}: {lacks} {', '.join(taken)}; taken from the tokenizer and config.json")
+    return Parts(config, generation_config, processor, tuple(repairs))
 
 
 @contextmanager
@@ -105,6 +123,7 @@ def _load_weights(name: str, own: WhisperConfig, training: Model) -> Any:
     before = {key: getattr(own, key) for key in dropouts}
     # Read by the layers when they are made, and never again.
     own.update({key: value for key, value in dropouts.items() if value is not None})
+    _refuse_pickle(name)
     with _blaming(name, "weights"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model, loaded = WhisperForConditionalGeneration.from_pretrained(
@@ -143,6 +162,17 @@ def _load_weights(name: str, own: WhisperConfig, training: Model) -> Any:
     return model
 
 
+def _refuse_pickle(name: str) -> None:
+    """UsageError for a folder with weights in no other form than a pickle, as models were saved until 2023."""
+    folder = Path(name)
+    if folder.is_dir() and not any(folder.glob("*.safetensors*")) and any(folder.glob("pytorch_model*.bin*")):
+        raise UsageError(
+            f"{name}: its weights are a pickle, which may hold a program and is not read; if you trust it, write them "
+            'as safetensors once: python -c "from transformers import WhisperForConditionalGeneration as W; '
+            f'W.from_pretrained({name!r}).save_pretrained({name!r})"'
+        )
+
+
 def freeze(model: Any, parts: Sequence[str]) -> None:
     """Take parts out of training: `encoder`, `decoder`, `embeddings` (of the decoder: its output layer too).
 
@@ -176,6 +206,29 @@ def _check_tokens(name: str, tokenizer: Any, stated: Mapping[str, Mapping[str, A
             value, found = fields.get(role), vocabulary[token]
             if value not in (None, found, [found]):
                 raise UsageError(f"{name}: {role} is {value} in {file}, but {token} is {found} in the tokenizer")
+    for field, sign in (("lang_to_id", "{}"), ("task_to_id", "<|{}|>")):
+        for key, value in (stated["generation_config.json"].get(field) or {}).items():
+            token = sign.format(key)
+            if vocabulary.get(token, value) != value:  # a name of the user's own may stand for any token
+                raise UsageError(
+                    f"{name}: {field} has {value} for {key}, but {token} is {vocabulary[token]} in the tokenizer"
+                )
+
+
+def _mark_special(tokenizer: Any) -> int:
+    """How many of Whisper's special tokens were ordinary ones, which transcripts could hold; they are special now.
+
+    So are all of a model without tokenizer.json, as models were saved until 2023: its added_tokens.json says no more
+    than ids, and transformers 5 heeds what special_tokens_map.json says only of <|endoftext|>.
+    """
+    names = {END, START, NO_TIMESTAMPS, *(f"<|{name}|>" for name in (*LANGUAGES, *TASKS, *RARE))}
+    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
+    ordinary = [token.content for _, token in sorted(added.items()) if token.content in names and not token.special]
+    if ordinary:
+        known = [token for token in tokenizer.extra_special_tokens if token not in ordinary]
+        marked = [AddedToken(token, normalized=False, special=True) for token in ordinary]
+        tokenizer.add_special_tokens({"extra_special_tokens": [*known, *marked]})
+    return len(ordinary)
 
 
 def _check_parts_fit(name: str, config: Any, processor: Any) -> None:
@@ -189,110 +242,6 @@ def _check_parts_fit(name: str, config: Any, processor: Any) -> None:
         raise UsageError(f"{name}: the model takes {frames} frames, its extractor makes {extractor.nb_max_frames}")
     if len(tokenizer) > config.vocab_size:
         raise UsageError(f"{name}: the tokenizer has {len(tokenizer)} tokens, the model {config.vocab_size}")
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_id, value))
-
-
-def _is_map(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_is_id, value.values()))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-# What Whisper's decoding needs of a generation config, and what it must look like. Anything else in the file is left
-# out: thresholds and temperatures of a fallback that would make scores random, sampling and beam settings that
-# contradict each other (transformers refuses to save them), `forced_decoder_ids` (language and task say the same).
-GENERATION_FIELDS: dict[str, Callable[[Any], bool]] = {
-    "bos_token_id": _is_id,
-    "eos_token_id": _is_id,
-    "pad_token_id": _is_id,
-    "decoder_start_token_id": _is_id,
-    "no_timestamps_token_id": _is_id,
-    "prev_sot_token_id": _is_id,
-    "is_multilingual": lambda value: isinstance(value, bool),
-    "lang_to_id": _is_map,
-    "task_to_id": _is_map,
-    "language": _is_text,
-    "task": _is_text,
-    "suppress_tokens": _are_ids,
-    "begin_suppress_tokens": _are_ids,
-    "alignment_heads": lambda value: isinstance(value, list) and all(map(_are_ids, value)),
-    "max_length": _is_id,
-    "max_initial_timestamp_index": _is_id,
-    "median_filter_width": _is_id,
-}
-MULTILINGUAL_FIELDS = ("lang_to_id", "task_to_id", "language", "task")
-
-
-def _stated_generation(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that decoding needs, as the model's own file has them; of a model without, from its config.json.
-
-    The file as it is: transformers answers a damaged one in silence with defaults, and an old one with an error.
-    """
-    path = cached_file(
-        name,
-        "generation_config.json",
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=not is_offline_mode(),
-    )
-    fields = config if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(fields, Mapping):
-        raise UsageError(f"{name}: generation_config.json is not a JSON object")
-    stated = {field: fields[field] for field in GENERATION_FIELDS if fields.get(field) is not None}
-    for field, value in stated.items():
-        if field == "eos_token_id" and isinstance(value, list) and len(value) == 1:
-            stated[field] = value[0]
-        if not GENERATION_FIELDS[field](stated[field]):
-            raise UsageError(f"{name}: generation_config.json: {field} cannot be {str(value)[:60]!r}")
-    return stated
-
-
-def complete_generation_config(name: str, stated: Mapping[str, Any], config: Any, tokenizer: Any) -> GenerationConfig:
-    """A generation config of what a model states, and of its tokenizer where it states nothing.
-
-    A fresh object: one marked `_from_model_config` loses Whisper's own fields when it is saved and loaded again.
-    """
-    vocabulary = tokenizer.get_vocab()
-    derived: dict[str, Any] = {
-        "decoder_start_token_id": vocabulary[START],
-        "no_timestamps_token_id": vocabulary[NO_TIMESTAMPS],
-        "eos_token_id": vocabulary[END],
-        "pad_token_id": tokenizer.pad_token_id,
-        "max_length": config.max_target_positions,  # without it, 20 tokens
-    }
-    languages = {f"<|{code}|>": vocabulary[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in vocabulary}
-    is_multilingual = _is_multilingual(stated, languages, vocabulary[END])
-    if is_multilingual:
-        derived["lang_to_id"] = languages
-        derived["task_to_id"] = {task: vocabulary[f"<|{task}|>"] for task in TASKS if f"<|{task}|>" in vocabulary}
-    fields = derived | {k: v for k, v in stated.items() if is_multilingual or k not in MULTILINGUAL_FIELDS}
-    if is_multilingual and not (fields["lang_to_id"] and fields["task_to_id"]):
-        raise UsageError(f"{name}: is multilingual, but neither its files nor its tokenizer name languages and tasks")
-    ids = [value for field, value in fields.items() if field.endswith("_token_id")]
-    ids += [number for field in ("lang_to_id", "task_to_id") for number in fields.get(field, {}).values()]
-    if max(ids) >= config.vocab_size:
-        raise UsageError(f"{name}: generation_config.json: no token {max(ids)}, the model has {config.vocab_size}")
-    fields |= {"is_multilingual": is_multilingual, "do_sample": False, "return_timestamps": False}
-    return GenerationConfig(**fields)
-
-
-def _is_multilingual(stated: Mapping[str, Any], languages: Mapping[str, int], end: int) -> bool:
-    """What the model says of itself; an old one that says nothing is judged by its vocabulary.
-
-    The tokenizers of OpenAI's English-only models hold language tokens, too, which the models never learned: there
-    the id of <|endoftext|> tells. Elsewhere, language tokens are there to be used.
-    """
-    if "is_multilingual" in stated:
-        return bool(stated["is_multilingual"])
-    return bool(stated.get("lang_to_id")) or (bool(languages) and end != ENGLISH_END)
 
 
 def parameters_by_name(model: Any) -> dict[str, torch.nn.Parameter]:
