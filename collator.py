@@ -33,6 +33,7 @@ class Batch:
     input_features: torch.Tensor  # [B, M, T] float32
     decoder_input_ids: torch.Tensor  # [B, L] int64
     labels: torch.Tensor  # [B, L] int64, IGNORE where nothing is predicted
+    predicted: torch.Tensor  # [N] int64, where labels.flatten() is not: known here, a GPU would have to be asked
     utterances: tuple[str, ...]
 
     def to(self, device: torch.device) -> "Batch":
@@ -42,6 +43,7 @@ class Batch:
             input_features=self.input_features.to(device, non_blocking=True),
             decoder_input_ids=self.decoder_input_ids.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
+            predicted=self.predicted.to(device, non_blocking=True),
         )
 
 
@@ -78,7 +80,9 @@ class SpeechCollator:
             # real <|endoftext|> has to be learned, or the model never stops.
             labels[i, : len(tokens) - 1] = torch.tensor(tokens[1:])
         features = torch.stack([window.features for window in windows])
-        return Batch(features, decoder_input_ids, labels, tuple(u for window in windows for u in window.utterances))
+        predicted = (labels.flatten() != IGNORE).nonzero()[:, 0]
+        utterances = tuple(u for window in windows for u in window.utterances)
+        return Batch(features, decoder_input_ids, labels, predicted, utterances)
 
     def _with_one_start_token(self, window: Window) -> list[int]:
         tokens = list(window.tokens)
@@ -91,6 +95,5 @@ class SpeechCollator:
         return tokens
 
     def _empty(self) -> Batch:
-        return Batch(
-            torch.zeros(1, *self._feature_shape), torch.full((1, 1), self._start), torch.full((1, 1), IGNORE), ()
-        )
+        silence, labels = torch.zeros(1, *self._feature_shape), torch.full((1, 1), IGNORE)
+        return Batch(silence, torch.full((1, 1), self._start), labels, torch.empty(0, dtype=torch.int64), ())

@@ -65,10 +65,17 @@ def test_features_are_stacked_in_order():
     assert batch.utterances == ("u", "u")
 
 
+def test_a_batch_says_which_of_its_labels_are_predicted():
+    batch = collate([START, END], [START, 3, END], [START, END])
+    assert batch.labels.flatten()[batch.predicted].tolist() == [END, 3, END, END]
+    assert not (batch.labels == collator.IGNORE).flatten()[batch.predicted].any()
+    assert len(batch.predicted) == loss.count_labels(batch.labels)
+
+
 def test_a_batch_of_no_windows_has_the_shape_of_one_and_no_label():
     batch = SpeechCollator(START, PAD, (4, 6))([])
     assert batch.input_features.shape == (1, 4, 6)
-    assert loss.count_labels(batch.labels) == 0
+    assert loss.count_labels(batch.labels) == len(batch.predicted) == 0
     assert batch.utterances == ()
 
 

@@ -1,9 +1,14 @@
 """The loss is a sum over label tokens, so slices add up to the whole."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from whisper_ft.loss import IGNORE, count_labels, token_loss_sum
+from whisper_ft import loss
+from whisper_ft.loss import IGNORE, TokenLoss, count_labels, token_loss_sum
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,9 +36,9 @@ def test_the_sum_over_the_count_is_the_mean_that_torch_computes():
 
 def test_a_batch_without_labels_has_loss_and_gradient_zero():
     logits = torch.randn(1, 1, 30, requires_grad=True)
-    loss = token_loss_sum(logits, torch.full((1, 1), IGNORE))
-    loss.backward()
-    assert loss.item() == 0.0
+    value = token_loss_sum(logits, torch.full((1, 1), IGNORE))
+    value.backward()
+    assert value.item() == 0.0
     assert not logits.grad.any()
 
 
@@ -49,3 +54,60 @@ def test_smoothed_labels_spread_a_share_of_the_target_over_the_vocabulary():
     plain = -log_p.gather(-1, labels.clamp(min=0)[..., None])[..., 0][counted].sum()
     even = -log_p.mean(-1)[counted].sum()
     torch.testing.assert_close(token_loss_sum(logits, labels, 0.1), 0.9 * plain + 0.1 * even)
+
+
+class Projected(torch.nn.Module):
+    """The part of a Whisper that TokenLoss sees: states for tokens, and a projection of them."""
+
+    def __init__(self, width: int, vocabulary: int) -> None:
+        super().__init__()
+        self.states, self.proj_out = torch.nn.Embedding(50, width), torch.nn.Linear(width, vocabulary, bias=False)
+
+    def model(self, input_features: torch.Tensor, decoder_input_ids: torch.Tensor, use_cache: bool) -> Any:
+        return SimpleNamespace(last_hidden_state=self.states(decoder_input_ids))
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the most elements that any tensor had which an operation made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("at_once", [7, 64, 10_000])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_the_loss_of_a_model_in_parts_is_that_of_all_its_logits(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, label_smoothing: float
+):
+    monkeypatch.setattr(loss, "TOKENS_AT_ONCE", at_once)
+    torch.manual_seed(1)
+    model, tokens = Projected(8, 40), torch.randint(50, (6, 30))
+    labels = torch.randint(40, (6, 30)).masked_fill(torch.rand(6, 30) < 0.4, IGNORE)
+    plain = token_loss_sum(model.proj_out(model.states(tokens)), labels, label_smoothing)
+    plain.backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    predicted = (labels.flatten() != IGNORE).nonzero()[:, 0]
+    with Largest() as largest:
+        ours = TokenLoss(model, label_smoothing)(torch.empty(0), tokens, labels, predicted)
+        ours.backward()
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=0)
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-6)
+    weights = max(parameter.numel() for parameter in model.parameters())
+    assert largest.elements <= max(min(at_once, len(predicted)) * 40, weights, 6 * 30 * 8)
+
+
+def test_a_window_without_labels_adds_nothing_to_any_gradient_of_a_model():
+    model = Projected(8, 40)
+    nothing = torch.empty(0, dtype=torch.int64)
+    value = TokenLoss(model)(torch.empty(0), torch.ones(1, 1, dtype=torch.int64), torch.full((1, 1), IGNORE), nothing)
+    value.backward()
+    assert value == 0
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())
