@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -159,9 +159,9 @@ def hear_all_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def start(*arguments: str, processes: int) -> psutil.Popen:
+def start(*arguments: str, processes: int, by: Sequence[str] = ()) -> psutil.Popen:
     return psutil.Popen(
-        [str(ROOT / "launch.sh"), *arguments],
+        [*by, str(ROOT / "launch.sh"), *arguments],
         cwd=ROOT,
         env=environment(1) | {"NPROC": str(processes)},
         stdout=subprocess.PIPE,
@@ -173,9 +173,16 @@ def start(*arguments: str, processes: int) -> psutil.Popen:
 
 
 def signal_when(
-    started: psutil.Popen, is_so: Callable[[], bool], number: signal.Signals, to_group: bool = False
+    started: psutil.Popen,
+    is_so: Callable[[], bool],
+    number: signal.Signals,
+    to_group: bool = False,
+    lives_on: bool = False,
 ) -> Ended:
-    """How a launcher ended that got a signal as soon as something was so; none of its programs outlives it for long."""
+    """How a launcher ended that got a signal as soon as something was so; none of its programs outlives it for long.
+
+    With `lives_on` it must not end by it, and gets a SIGTERM later.
+    """
     deadline = time.monotonic() + START_SECONDS
     while not is_so():
         assert started.poll() is None, started.communicate()
@@ -187,6 +194,10 @@ def signal_when(
         os.killpg(started.pid, number)
     else:
         started.send_signal(number)
+    if lives_on:
+        with pytest.raises(psutil.TimeoutExpired):
+            started.wait(1.5)
+        started.terminate()
     out, err = started.communicate(timeout=START_SECONDS)
     _, alive = psutil.wait_procs(programs, timeout=0 if number != signal.SIGKILL else START_SECONDS)
     assert not alive
@@ -286,6 +297,35 @@ def test_no_program_outlives_a_launcher_that_is_killed(program: Path, processes:
     files = [program.parent / str(rank) for rank in range(processes)]
     started = start(str(program), "wait", str(program.parent), processes=processes)
     assert signal_when(started, lambda: all(file.exists() for file in files), signal.SIGKILL).code == -9
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup(program: Path):
+    """By itself torchrun would end: it takes the signal over, ignored or not."""
+    started = start(str(program), "wait", str(program.parent), processes=2, by=["nohup"])
+    ended = signal_when(started, lambda: (program.parent / "1").exists(), signal.SIGHUP, to_group=True, lives_on=True)
+    assert ended.code == 143, "of the SIGTERM that came later"
+
+
+def test_what_other_launchers_left_is_not_believed(program: Path, tmp_path: Path):
+    """Numbers of processes, a temporary folder that is gone, and what `accelerate config` wrote at home."""
+    (tmp_path / "accelerate").mkdir()
+    (tmp_path / "accelerate/default_config.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 2\n")
+    left = {"WORLD_SIZE": "2", "RANK": "1", "PMI_SIZE": "2", "PMI_RANK": "1", "ACCELERATE_MIXED_PRECISION": "fp16"}
+    ended = launch(str(program), "0", str(tmp_path), TMPDIR="/nowhere", HF_HOME=str(tmp_path), **left)
+    assert (ended.code, ended.err) == (
+        0,
+        "note: in the environment: RANK=1 WORLD_SIZE=2; not used, launch.sh numbers its processes itself\n"
+        "note: TMPDIR=/nowhere is no folder that can be written to; not used\n",
+    )
+    assert [path.name for path in tmp_path.iterdir() if path.name in "01"] == ["0"]
+
+
+def test_launch_started_by_another_launcher_is_refused():
+    """It would start all processes once for each process of that one."""
+    for variables in ({"TORCHELASTIC_RUN_ID": "none"}, {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}):
+        ended = launch("--steps", "2", **variables)
+        assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+        assert "start it by itself, once on each machine" in ended.err
 
 
 def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer):

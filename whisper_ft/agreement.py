@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -25,14 +26,16 @@ from whisper_ft.failure import FINISHED, PREEMPTED, STOP_SIGNALS, LostRankError,
 T = TypeVar("T")
 
 RANK_TIMEOUT = 600.0  # seconds
-PATIENCE = timedelta(days=2)  # an evaluation of a large set on one slow rank; a lost process is seen at once anyway
+PATIENCE = timedelta(days=2)  # an evaluation of a large set on one slow rank
+LEAST_PULSE = 30.0  # seconds, or a machine with too much to do would pass for one that hangs
 
 
 class Agreement:
     """The ranks of a run; a single process agrees with itself.
 
     `totals`, of which there are several a step, waits no longer for a rank than `timeout` seconds. What a rank may do
-    for hours while the others wait (an evaluation, a large save) ends in one of the other methods, which are patient.
+    for hours while the others wait (an evaluation, a large save) ends in one of the other methods, which are patient
+    with a rank that lives.
     """
 
     def __init__(self, timeout: float = RANK_TIMEOUT) -> None:
@@ -42,6 +45,7 @@ class Agreement:
         if self.world > 1:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
             self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
+            self._pulse = Pulse(max(timeout, LEAST_PULSE))
         self._raised: Exception | None = None  # by `raise_together`, so that every rank has it
 
     def totals(self, *values: float) -> list[float]:
@@ -58,7 +62,12 @@ class Agreement:
             return [value]
         gathered: list[T] = [value] * self.world
         with lost_ranks_are_named():
-            dist.all_gather_object(gathered, value, group=self._patient)
+            arrived = dist.barrier(group=self._patient, async_op=True)
+            while not arrived.is_completed():
+                self._pulse.check()
+                time.sleep(0.002)
+            arrived.wait()
+            dist.all_gather_object(gathered, value, group=self._group)  # all are there: no need for patience
         return gathered
 
     def from_main(self, action: Callable[[], T]) -> T:
@@ -120,6 +129,33 @@ class OtherRankError(RuntimeError):
     """What another rank met, and is a bug of ours: that one shows the whole of it."""
 
 
+class Pulse:
+    """Notices that a rank is gone while the others wait for it with patience.
+
+    A process that is killed closes its connections. One whose machine hangs or is cut off does not, and would be waited
+    for as long as patience lasts. So all ranks meet every few seconds, each in a thread of its own.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
+        self._every = min(timeout / 4, 10.0)
+        self._lost: RuntimeError | None = None
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def check(self) -> None:
+        """RuntimeError if the ranks did not meet; at the latest `timeout` and a few seconds after one was gone."""
+        if self._lost is not None:
+            raise self._lost
+
+    def _beat(self) -> None:
+        try:
+            while True:
+                dist.all_reduce(torch.zeros(1), group=self._group)
+                time.sleep(self._every)
+        except RuntimeError as error:
+            self._lost = error
+
+
 @contextmanager
 def lost_ranks_are_named() -> Iterator[None]:
     """Around what the ranks do together: one that was killed is seen by the others as a connection that broke."""
@@ -179,11 +215,14 @@ class StopRequest:
 
 
 def tell(error: Exception, agreement: Agreement | None) -> None:
-    """Print why a program ends: a line once, or once on each machine while its processes have not met.
+    """Print why a program ends: a line once, or once on each machine where its processes have not met or lost another.
 
     A bug of ours is shown whole, on every rank.
     """
-    speaks = agreement.rank == 0 if agreement else os.environ.get("LOCAL_RANK", "0") == "0"
+    if agreement is None or isinstance(error, LostRankError):
+        speaks = os.environ.get("LOCAL_RANK", "0") == "0"
+    else:
+        speaks = agreement.rank == 0
     with suppress(OSError):  # its reader is gone: `| head`
         if not isinstance(error, RunError):
             traceback.print_exception(error)

@@ -1,9 +1,9 @@
 """The ways a run can end early: each has one line for the user and a documented exit code.
 
-0 finished, 1 a bug of ours, 2 usage or configuration, 3 resume refused, 4 data, 5 non-finite, 6 disk, 7 locked,
-8 a score worse than allowed, 75 preempted and saved (`EX_TEMPFAIL` of sysexits.h: run the same command again), 130 a
-small program with nothing to save was stopped by Ctrl-C. launch.sh hands the code on; plain `accelerate launch` and
-`torchrun` make 1 of each, so `status.json` carries it too.
+0 finished, 1 a bug of ours or a process or machine that was lost, 2 usage or configuration, 3 resume refused, 4 data,
+5 non-finite, 6 disk, 7 locked, 8 a score worse than allowed, 75 preempted and saved (`EX_TEMPFAIL` of sysexits.h: run
+the same command again), 130 a small program with nothing to save was stopped by Ctrl-C. launch.sh hands the code on;
+plain `accelerate launch` and `torchrun` make 1 of each, so `status.json` carries it too.
 """
 
 import argparse

@@ -7,6 +7,7 @@ when it gets a SIGTERM, shows tracebacks of its own on Ctrl-C, makes every exit 
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,9 +15,10 @@ from types import FrameType
 
 import psutil  # type: ignore[import-untyped]
 
-from whisper_ft.failure import STOP_SIGNALS
+from whisper_ft.failure import STOP_SIGNALS, LostRankError, RunError, UsageError
 
 LAUNCHER = "WHISPER_FT_LAUNCHER"  # environment variable: process id of the launcher that started a program
+TORCH_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -77,11 +79,18 @@ class Relay:
 
 
 def launch(argv: Sequence[str]) -> int:
-    """Run `accelerate launch` and give the exit code of its program: of several the most telling one; -n: signal n."""
+    """Run `accelerate launch` and give the exit code of its program: of several the most telling one; -n: signal n.
+
+    Raises UsageError where several machines cannot meet as they are told to, LostRankError where one does not come.
+    """
+    level = os.environ.get(TORCH_LOG_LEVEL, "ERROR")  # for the programs: no warnings of name servers that know no names
+    os.environ[TORCH_LOG_LEVEL] = "FATAL"  # read once, at the import: what goes wrong here is told in one line
     from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    os.environ[TORCH_LOG_LEVEL] = level
     # The program has said what is wrong.
     elastic = logging.getLogger("torch.distributed.elastic")
     elastic.addHandler(logging.NullHandler())
@@ -91,6 +100,9 @@ def launch(argv: Sequence[str]) -> int:
     # An option of torchrun's, which else takes over the signals that Relay passes on: it would give the programs 30
     # seconds, forget their exit codes, and leave them alone on SIGUSR1. It wants one.
     arguments.signals_to_handle = "SIGQUIT"
+    meeting = f"{arguments.main_process_ip}:{arguments.main_process_port}"
+    if arguments.main_process_ip:
+        use_interface_to(arguments.main_process_ip)
     try:
         launch_command(arguments)
     except subprocess.CalledProcessError as error:
@@ -99,7 +111,31 @@ def launch(argv: Sequence[str]) -> int:
         return _telling(failure.exitcode for failure in error.failures.values())
     except SignalException as error:
         return -error.sigval
+    except ConnectionError as error:  # accelerate's word for a port that is taken
+        raise UsageError(f"MASTER_PORT: {meeting} is in use here; take another, the same on all machines") from error
+    except DistError as error:
+        raise LostRankError(
+            f"not all machines came to {meeting} within JOIN_SECONDS (600 unless set); does launch.sh run on all, with "
+            "the same NODES, MASTER_ADDR and MASTER_PORT, and no firewall between them?"
+        ) from error
     return 0
+
+
+def use_interface_to(host: str) -> None:
+    """Have gloo speak through the network interface that reaches a host, unless GLOO_SOCKET_IFNAME says another.
+
+    By itself gloo takes the address that the own name stands for, often 127.0.1.1, where no other machine finds it.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as way:
+            way.connect(address)  # sends nothing: it asks for a route
+            own = way.getsockname()[0]
+    except OSError as error:
+        raise UsageError(f"MASTER_ADDR={host}: cannot be reached from this machine ({error.strerror})") from error
+    for name, addresses in psutil.net_if_addrs().items():
+        if own in (one.address for one in addresses):
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def _telling(codes: Iterable[int]) -> int:
@@ -113,7 +149,11 @@ def main(argv: Sequence[str]) -> int:
     relay = Relay()
     relay.listen()
     os.environ[LAUNCHER] = str(os.getpid())
-    code = launch(argv)
+    try:
+        code = launch(argv)
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     if code < 0 and not relay.passed_on:  # the program could not say so
         why = ": did memory run out?" if -code == signal.SIGKILL else ""
         print(f"error: a process was ended by {signal.Signals(-code).name}{why}", file=sys.stderr)
