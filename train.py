@@ -34,7 +34,7 @@ from whisper_ft.failure import (
     RunError,
 )
 from whisper_ft.launcher import end_with_parent
-from whisper_ft.loss import count_labels, token_loss_sum
+from whisper_ft.loss import TokenLoss, count_labels
 from whisper_ft.model import AUTOCAST, quiet_libraries
 from whisper_ft.optim import apply_update, complete_gradients, set_lr
 from whisper_ft.published import publish_average, publish_final
@@ -45,7 +45,7 @@ from whisper_ft.schedule import due
 from whisper_ft.scoring import Prediction, Scores, score
 from whisper_ft.state import TrainState
 from whisper_ft.stream import Step, Totals, TrainStream
-from whisper_ft.tracking import Pace
+from whisper_ft.tracking import Pace, memory_gb
 
 MAX_SKIPPED_IN_A_ROW = 25  # non-finite gradients: by then this run is lost, and its last checkpoint is not
 
@@ -104,24 +104,24 @@ def train(run: Run) -> int:
             refuse_to_go_on(run, state)
 
     if unusable := tracker.unusable_by_reason():
-        tracker.say(unusable)
+        tracker.say(unusable, always=True)
     if stopping:
         where = f"and saved at step {state.step}" if state.step else "before the first step"
-        tracker.say(f"stopped by a signal {where}; run the same command to go on")
+        tracker.say(f"stopped by a signal {where}; run the same command to go on", always=True)
         return PREEMPTED
     finish(run, state)
     return FINISHED
 
 
 def distributed(run: Run) -> Any:
-    """The model as it is called in training: DDP around it where there are several processes, compiled if asked for.
+    """The model with its loss, as called in training: DDP around it where there are several processes, or compiled.
 
     Not the optimizer, stream or schedule, which the loop owns.
     """
     own, asked = run.model.config, run.config.model.layerdrop
     layerdrop = max(own.encoder_layerdrop, own.decoder_layerdrop) if asked is None else asked
     run.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=layerdrop > 0)
-    model = run.accelerator.prepare(run.model)
+    model = run.accelerator.prepare(TokenLoss(run.model, run.config.loss.label_smoothing))
     model.train()
     return torch.compile(model) if run.config.model.compile else model
 
@@ -129,10 +129,8 @@ def distributed(run: Run) -> Any:
 def loss_sum(model: Any, batch: Batch, config: Config) -> torch.Tensor:
     """Cross-entropy of a micro-batch, summed over its label tokens."""
     with torch.autocast(batch.labels.device.type, AUTOCAST[config.precision], enabled=config.precision != "fp32"):
-        logits = model(
-            input_features=batch.input_features, decoder_input_ids=batch.decoder_input_ids, use_cache=False
-        ).logits
-    return token_loss_sum(logits, batch.labels, config.loss.label_smoothing)
+        loss: torch.Tensor = model(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted)
+    return loss
 
 
 def draw_together(run: Run, stream: TrainStream[Batch]) -> tuple[Step[Batch], Totals]:
@@ -143,9 +141,8 @@ def draw_together(run: Run, stream: TrainStream[Batch]) -> tuple[Step[Batch], To
     except Exception as error:  # noqa: BLE001 - told to all ranks below and raised there
         failure = error
     label_tokens = sum(count_labels(batch.labels) for batch in step.micro_batches)
-    *counts, failures = run.agreement.totals(
-        label_tokens, step.utterances, len(step.unusable), step.unusable_rows, failure is not None
-    )
+    mine = Totals(label_tokens, step.utterances, len(step.unusable), step.unusable_rows, step.audio_samples)
+    *counts, failures = run.agreement.totals(*mine, failure is not None)
     if failures:
         run.agreement.raise_together(failure)
     totals = Totals(*(int(count) for count in counts))
@@ -174,6 +171,8 @@ def log(
         "loss_scale": loss_scale,
     }
     row |= {"label_tokens": label_tokens, "skipped": state.skipped, "unusable": state.unusable, **pace.read()}
+    hours = state.audio_samples and round(state.audio_samples / run.log_mel.sample_rate / 3600, 6)
+    row |= {"audio_hours": hours, "memory_gb": round(memory_gb(run.device), 3)}
     run.tracker.step(row)
 
 
@@ -251,7 +250,8 @@ def finish(run: Run, state: TrainState) -> None:
         say(f"ended after {run.config.eval.patience} evaluations without a better one (eval.patience)")
     if steps := steps_to_average(state, run.config, run.steps):
         average(run, steps)
-    say(f"finished at step {state.step}; the model to use is in {folder.best if state.best else folder.final}")
+    chosen = folder.best if state.best else folder.final
+    say(f"finished at step {state.step}; the model to use is in {chosen}", always=True)
 
 
 def average(run: Run, steps: list[int]) -> None:
@@ -261,7 +261,8 @@ def average(run: Run, steps: list[int]) -> None:
         lambda: [f"{path.name} ({why})" for path in paths if (why := checkpoint.verify(path))]
     )
     if damaged:
-        run.tracker.say(f"no average was made, for these checkpoints are needed: {', '.join(damaged)}")
+        told = f"no average was made, for these checkpoints are needed: {', '.join(damaged)}"
+        run.tracker.say(told, always=True)
         return
     run.agreement.together(lambda: load_average(paths, run.model))
     told = "It was not evaluated."
@@ -300,6 +301,8 @@ def main() -> NoReturn:
         folder.status(ended, run.state.step if run and run.state.step else None, reason, code)
     if failure is not None:
         tell(failure, agreement)
+    if run is not None:
+        run.tracker.close(code)
     leave(code)
 
 

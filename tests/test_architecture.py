@@ -25,7 +25,7 @@ FLOORS = [
         "script",
         "timestamps",
     },  # pure or nearly: no project imports
-    {"config", "order", "durable", "agreement", "launcher", "generation"},
+    {"config", "order", "durable", "agreement", "launcher", "generation", "trackers"},
     {"sources", "labels", "audio", "augment", "greedy", "model", "optim", "checkpoint", "scoring", "resume_rules"},
     {"stream", "hearing", "parts", "tracking", "demo", "rundir", "commandline", "leakage", "plot"}
     | {"confidence", "hallucination", "variants", "predictions"},  # of predictions, without a model

@@ -1,11 +1,19 @@
 """Logs: best effort, and never spoiled by what a kill or a full disk left."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
+import torch
 
-from whisper_ft.tracking import Tracker
+from tests.conftest import Trainer, logged, metrics
+from whisper_ft.audio import decode
+from whisper_ft.checkpoint import newest_trainer
+from whisper_ft.config import Source
+from whisper_ft.sources import open_source
+from whisper_ft.state import TrainState
+from whisper_ft.tracking import Tracker, memory_gb
 from whisper_ft.window import Unusable
 
 
@@ -44,3 +52,52 @@ def test_only_the_main_process_writes(tmp_path: Path):
     tracker.record({"step": 1})
     tracker.quarantine([Unusable("a#1", "silent", "")])
     assert list(tmp_path.iterdir()) == []
+
+
+RATE = 16_000  # Hz
+
+
+def samples_of(folder: Path) -> int:
+    """Samples in all utterances of a data set."""
+    source = open_source(Source(path=str(folder)))
+    rows = [row for chunk in range(len(source.rows)) for row in source.read(chunk)]
+    return sum(len(decode(row.audio, RATE, 30.0, row.offset, row.duration)) for row in rows)
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_the_audio_of_one_epoch_is_counted_to_the_sample_also_over_a_kill(train: Trainer, corpus: Path, processes: int):
+    """Each row is trained on once, so the count is the length of the corpus."""
+    options = {"epochs": 1, "steps": "null", "eval__every": 0, "save__every": 3, "data__workers": 2}
+    train.interrupt("one", logged(7), signal.SIGKILL, processes, **options)
+    run_dir = train("one", processes, **options)
+    trainer = newest_trainer(run_dir / "checkpoints")
+    assert trainer is not None
+    counted = trainer["state"]["audio_samples"]
+    assert counted == samples_of(corpus / "train")
+    assert metrics(run_dir)[13]["audio_hours"] == round(counted / RATE / 3600, 6)
+
+
+def test_a_state_from_before_the_audio_was_counted_does_not_invent_a_count():
+    fields = {name: value for name, value in TrainState(step=5).to_json().items() if name != "audio_samples"}
+    state = TrainState.from_json(fields)
+    after = state.after_step(applied=True, utterances=1, unusable=0, label_tokens=1, audio_samples=RATE)
+    assert after.audio_samples is None
+    assert TrainState().after_step(
+        applied=True, utterances=1, unusable=0, label_tokens=1, audio_samples=7
+    ) == TrainState(step=1, utterances=1, label_tokens=1, audio_samples=7)
+
+
+def test_the_memory_of_a_process_is_what_it_holds():
+    before = memory_gb(torch.device("cpu"))
+    held = torch.ones(75_000_000)  # 0.3 GB
+    assert 0.25 < memory_gb(torch.device("cpu")) - before < 0.4
+    assert held.sum() > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_memory_of_a_gpu_is_the_most_that_it_ever_held():
+    device = torch.device("cuda")
+    del_me = torch.ones(250_000_000, device=device)  # 1 GB
+    del del_me
+    assert memory_gb(device) >= 1.0

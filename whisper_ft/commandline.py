@@ -15,7 +15,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
-from whisper_ft import yaml12
+from whisper_ft import trackers, yaml12
 from whisper_ft.config import Config, Data, Device, EvaluateConfig, is_hub_name
 from whisper_ft.failure import UsageError
 from whisper_ft.fields import flatten, leaves, to_plain
@@ -80,6 +80,7 @@ def refuse_impossible(config: Config) -> None:
         refuse_missing("eval.path", config.eval.path)
     refuse_missing_model("model.name", config.model.name)
     refuse_missing_gpu(config.device)
+    trackers.refuse_missing(config.track.to)
     elsewhere = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if elsewhere not in ("no", config.precision):
         raise UsageError(

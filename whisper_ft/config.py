@@ -18,6 +18,7 @@ from whisper_ft.schedule import Kind
 Rule = Literal["exact", "change", "free"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+Screen = Literal["auto", "live", "plain", "quiet"]
 DEFAULT_STEPS = 4000
 Format = Literal[
     "auto", "parquet", "hub", "common_voice", "webdataset", "manifest", "audiofolder", "saved_dataset", "kaldi"
@@ -247,6 +248,21 @@ class Log:
 
     every: int = rule("free", 25, least=0)
     """Steps between two logged ones; 0 logs none."""
+    screen: Screen = rule("free", "auto")
+    """live: a bar and figures that move; plain: a line for each logged step; quiet: warnings, errors and the last line.
+    auto: live on a terminal, plain elsewhere and where CI is set."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Trackers of other makers, besides metrics.jsonl, which is always written. They never stop or delay training."""
+
+    to: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list, metadata={"resume": "free"})
+    """Those that get each logged step and evaluation: [tensorboard, wandb, trackio]. Each needs its own package."""
+    project: str = rule("free", "whisper-ft")
+    """What wandb and trackio file the run under."""
+    name: str | None = rule("free", None)
+    """What they call the run. None: the name of run_dir."""
 
 
 @dataclass(frozen=True)
@@ -352,6 +368,7 @@ class Config:
     schedule: Schedule = field(default_factory=Schedule)
     scaler: Scaler = field(default_factory=Scaler)
     log: Log = field(default_factory=Log)
+    track: Track = field(default_factory=Track)
     eval: Eval = field(default_factory=Eval)
     save: Save = field(default_factory=Save)
     average: Average = field(default_factory=Average)

@@ -3,6 +3,7 @@
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def restore(run: Run) -> TrainState:
                 )
             return None
         best_step = folder.published.step if folder.published else None
-        return checkpoint.choose(folder.checkpoints, config.resume, best_step, run.tracker.say)
+        return checkpoint.choose(folder.checkpoints, config.resume, best_step, partial(run.tracker.say, always=True))
 
     chosen = agreement.from_main(choose)
     if folder.moved_to:
@@ -106,13 +107,14 @@ def _judged(run: Run, state: TrainState, judged_on: dict[str, Any] | None, chose
     """The state with a best that is in best/, and that the coming evaluations can be compared with."""
     state, told = run.agreement.from_main(lambda: mend_best(run.folder, state, chosen, run.model, run.processor))
     if told:
-        run.tracker.say(told)
+        run.tracker.say(told, always=True)
     if run.judged_on is None:
         run.judged_on = judged_on
     elif not comparable(judged_on, run.judged_on):
         if state.best:
             run.tracker.say(
-                "the evaluation changed, so figures cannot be compared: best is judged anew; best/ stays until then"
+                "the evaluation changed, so figures cannot be compared: best is judged anew; best/ stays until then",
+                always=True,
             )
         state = state.judged_anew()
     return state
@@ -125,7 +127,8 @@ def _take_back(run: Run, trainer: dict[str, Any], chosen: Path) -> None:
     if keeps_state(was, now):
         load_state_tensors(run.optimizer, run.parameters, checkpoint.load_optimizer(chosen))
     else:
-        run.tracker.say(f"the moments of {was['name']} are of no use to {now.name}: it starts without")
+        told = f"the moments of {was['name']} are of no use to {now.name}: it starts without"
+        run.tracker.say(told, always=True)
     if run.scaler.is_enabled():
         if saved := trainer.get("scaler"):
             # What the scale was; by how much and when it changes is this configuration's.

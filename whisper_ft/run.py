@@ -57,7 +57,7 @@ class Run:
         self.source = open_mix(data, folder.index)
         self.rows = sum(self.source.rows)
         self.steps = config.steps_over(self.rows)
-        self.tracker = Tracker(config.run_dir, self.steps, enabled=agreement.rank == 0)
+        self.tracker = Tracker.of_run(config, self.steps, enabled=agreement.rank == 0)
 
         with as_usage_error("eval.normalizer"):
             nothing = score([], get_normalizer(config.eval.normalizer))
@@ -66,7 +66,7 @@ class Run:
         with as_usage_error("data.normalizer"):
             self.rewriting = Rewriting.named(config.data.normalizer, get_normalizer)
 
-        model, self.processor = load_whisper(config.model.name, config.model)
+        model, self.processor = load_whisper(config.model.name, config.model, self.tracker.say)
         with as_usage_error("model.freeze"):
             freeze(model, config.model.freeze)
         self.model = model.to(self.device)

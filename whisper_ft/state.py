@@ -33,12 +33,21 @@ class TrainState:
     unusable_rows: int = 0
     """The same over the first pass, in which each row of the data comes once."""
     label_tokens: int = 0
+    audio_samples: int | None = 0
+    """Length of the utterances trained on, at the model's rate; None after a checkpoint from before it was counted."""
     evaluated: tuple[Evaluated, ...] = ()
     """Every evaluation whose figure can be compared with `best`, in order."""
     best: Best | None = None
 
     def after_step(
-        self, *, applied: bool, utterances: int, unusable: int, label_tokens: int, unusable_rows: int = 0
+        self,
+        *,
+        applied: bool,
+        utterances: int,
+        unusable: int,
+        label_tokens: int,
+        unusable_rows: int = 0,
+        audio_samples: int = 0,
     ) -> Self:
         """The state once an update was attempted."""
         return replace(
@@ -50,6 +59,7 @@ class TrainState:
             unusable=self.unusable + unusable,
             unusable_rows=self.unusable_rows + unusable_rows,
             label_tokens=self.label_tokens + label_tokens,
+            audio_samples=None if self.audio_samples is None else self.audio_samples + audio_samples,
         )
 
     def after_evaluation(
@@ -100,6 +110,7 @@ class TrainState:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """The state that `to_json` described."""
+        """The state that `to_json` described, also before it counted the audio."""
         best, evaluated = fields["best"], tuple((step, value) for step, value in fields["evaluated"])
+        fields = {"audio_samples": None, **fields}
         return cls(**{**fields, "evaluated": evaluated, "best": None if best is None else Best(**best)})

@@ -87,7 +87,7 @@ class WindowReader:
         features = self._log_mel(waveform)
         if self._augment is not None:
             features = self._augment(features, len(waveform) / rate, epoch, chunk, row)
-        return Window(features, tokens, (utterance.id,))
+        return Window(features, tokens, (utterance.id,), len(waveform))
 
 
 class _Slots(IterableDataset[list[Window | Unusable] | Exception]):
@@ -133,6 +133,8 @@ class Step(Generic[Batch]):
     utterances: int
     unusable_rows: int
     """How many of the unusable are of the first pass over the data, in which each row comes once."""
+    audio_samples: int = 0
+    """Length of the utterances at the model's sampling rate."""
 
 
 class Totals(NamedTuple):
@@ -142,6 +144,7 @@ class Totals(NamedTuple):
     utterances: int
     unusable: int
     unusable_rows: int
+    audio_samples: int
 
 
 class TrainStream(Generic[Batch]):
@@ -178,7 +181,7 @@ class TrainStream(Generic[Batch]):
 
     def draw(self) -> Step[Batch]:
         """This rank's micro-batches of the next step; raises what a worker met while it prepared them."""
-        micro_batches, unusable, utterances, unusable_rows = [], list[Unusable](), 0, 0
+        micro_batches, unusable, utterances, unusable_rows, audio_samples = [], list[Unusable](), 0, 0, 0
         first = self._step * self._share.batch_size  # position of slot 0
         for i in range(self._share.accumulate):
             parts = [iter(self._part()) for _ in range(self._workers)]
@@ -193,9 +196,10 @@ class TrainStream(Generic[Batch]):
                     unusable.append(found)
                     unusable_rows += first + slot < self._rows
             utterances += sum(len(window.utterances) for window in windows)
+            audio_samples += sum(window.audio_samples for window in windows)
             micro_batches.append(self._collate(windows))
         self._step += 1
-        return Step(micro_batches, unusable, utterances, unusable_rows)
+        return Step(micro_batches, unusable, utterances, unusable_rows, audio_samples)
 
     def _part(self) -> list[Window | Unusable]:
         """What the worker whose turn it is prepared of a micro-batch."""

@@ -15,6 +15,7 @@ class Window:
     features: torch.Tensor  # [M, T] log-mel of M bins and T frames of 10 ms, the padding included
     tokens: list[int]  # start token, language, task, ..., text, end token
     utterances: tuple[str, ...]  # ids of the rows it was made from
+    audio_samples: int = 0  # of their audio at the model's rate, the padding not counted
 
 
 @dataclass(frozen=True)

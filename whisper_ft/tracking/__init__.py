@@ -1,0 +1,11 @@
+"""What a person sees of a run, and what is written down of it: the screen, the files, the trackers of other makers.
+
+All of it is best effort: a full log disk, a closed terminal or a service that is down is counted and said once, and
+never stops a training.
+"""
+
+from whisper_ft.tracking.memory import memory_gb
+from whisper_ft.tracking.pace import Pace
+from whisper_ft.tracking.tracker import Tracker
+
+__all__ = ["Pace", "Tracker", "memory_gb"]
