@@ -25,9 +25,9 @@ from rich.text import Text
 from safetensors.torch import load_file
 
 from bench import prepare
-from bench.__main__ import ROOT, environment
 from bench.machine import describe
 from bench.ours import command
+from bench.rounds import ROOT, environment
 from bench.sizes import QUICK
 from bench.tasks import ExactnessTask, TrainingTask, to_argument
 from bench.trainer_resume import WARMUP

@@ -3,9 +3,13 @@
 import json
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bench.sizes import Effort, Size
 from bench.tasks import TrainingTask
+
+if TYPE_CHECKING:
+    from whisper_ft.run import Run
 
 ROOT = Path(__file__).parents[1]
 LANGUAGE = "be"
@@ -25,32 +29,50 @@ def corpus(scratch: Path, effort: Effort) -> Path:
     return scratch / "corpus"
 
 
-def write_batches(task: TrainingTask) -> None:
-    """Save the batches that train.py trains on in the task's steps, drawn from its own stream."""
+def write_model(size: Size, folder: Path) -> None:
+    """The untrained model of a size."""
+    from whisper_ft.demo.model import write_micro_whisper
+
+    if not write_micro_whisper(folder, size.shape) or size.vocabulary is None:
+        return
+    from transformers import WhisperForConditionalGeneration
+
+    model = WhisperForConditionalGeneration.from_pretrained(folder)
+    model.resize_token_embeddings(size.vocabulary, mean_resizing=False)
+    model.save_pretrained(folder)
+
+
+def run_of(task: TrainingTask, folder: Path, **settings: Any) -> "Run":
+    """What train.py holds in a run of the task in that folder."""
     import accelerate
-    from safetensors.torch import save_file
 
     from collator import SpeechCollator
     from normalizers import get_normalizer
     from whisper_ft.agreement import Agreement, StopRequest
-    from whisper_ft.config import Batch, Config, Data, Eval, Model
+    from whisper_ft.config import Batch, Config, Data, Eval, Model, Optim, Schedule
     from whisper_ft.model import quiet_libraries
     from whisper_ft.run import Run
     from whisper_ft.rundir import RunDir
 
     quiet_libraries()
+    given: dict[str, Any] = {"steps": task.steps, "device": "cpu", "eval": Eval(every=0)}
+    given |= {"optim": Optim(lr=task.learning_rate), "schedule": Schedule("constant", 0)} | settings
     config = Config(
-        run_dir=Path(task.scratch),
-        steps=task.steps,
-        device="cpu",
+        run_dir=folder,
         model=Model(task.model),
         data=Data(path=task.data, language=task.language),
         batch=Batch(task.batch, task.batch),
-        eval=Eval(every=0),
+        **given,
     )
-    accelerator, folder = accelerate.Accelerator(cpu=True), RunDir(config.run_dir)
-    run = Run(config, accelerator, Agreement(), folder, StopRequest(), SpeechCollator, get_normalizer)
-    stream = run.stream(0)
+    accelerator = accelerate.Accelerator(cpu=True)
+    return Run(config, accelerator, Agreement(), RunDir(folder), StopRequest(), SpeechCollator, get_normalizer)
+
+
+def write_batches(task: TrainingTask) -> None:
+    """Save the batches that train.py trains on in the task's steps, drawn from its own stream."""
+    from safetensors.torch import save_file
+
+    stream = run_of(task, Path(task.scratch)).stream(0)
     tensors = {}
     for step in range(task.steps):
         (batch,) = stream.draw().micro_batches

@@ -28,8 +28,14 @@ TRAINING_RATIOS = (
     ("ours_w0", "trainer_w2"),
     ("ours_w2", "trainer_w2"),
 )
-EVALUATION = {"plain": "decode, extractor, generate", "ours": "evaluate.py"}
-EVALUATION_RATIOS = (("ours", "plain"),)
+EVALUATION = {
+    "plain": "decode, extractor, generate",
+    "ours": "evaluate.py",
+    "pipeline": "pipeline(...), 5 beams",
+}
+EVALUATION_RATIOS = (("ours", "plain"), ("ours", "pipeline"))
+LOADER = {"ours": "train.py's data", "trainer": "Trainer recipe's data"}
+LOADER_RATIOS = (("ours", "trainer"),)
 
 
 def summary(runs: Runs, ratios: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -65,14 +71,60 @@ def shown(results: Mapping[str, Any]) -> Group:
         parts.append(Text("quick: several things ran at once; the figures mean nothing"))
     for name, size in results["sizes"].items():
         parts += [_training_table(name, size["training"]), _evaluation_table(name, size["evaluation"])]
-    normalizer = results["normalizer"]
-    parts.append(
-        Text(
-            f"normaliser: golden {normalizer['golden_us_per_sentence']} µs a sentence, BasicTextNormalizer "
-            f"{normalizer['whisper_basic_us_per_sentence']} µs: {normalizer['ratio']:.2f} times as long"
-        )
-    )
+    for name, loader in results.get("loader", {}).items():
+        parts.append(_loader_table(name, loader))
+    parts += [Text(line) for part, lines in LINES.items() if part in results for line in lines(results[part])]
     return Group(*parts)
+
+
+def _fixed(found: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"a step beside model and data: {found['fixed_ms']:.2f} ms "
+        f"({found['ours_without_data_ms']:.2f} of train.py, {found['limit_ms']:.2f} of the limit)"
+    )
+
+
+def _resume(found: Mapping[str, Any]) -> Iterator[str]:
+    for who, name in (("ours", "train.py"), ("trainer", "Trainer")):
+        told = ", ".join(f"{float(seconds):.1f} s at step {int(step):,}" for step, seconds in found[who].items())
+        yield f"from the start to the first update, {name}: {told}"
+
+
+def _saving(found: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"saving {found['megabytes']:.1f} MB every {found['every']} updates takes "
+        f"{100 * found['share_of_wall_time']:.1f} % of the wall time, {1e3 * found['seconds_of_a_save']:.0f} ms each; "
+        f"the run took {found['seconds_without']:.1f} s without, {found['seconds_inline']:.1f} s with, "
+        f"{found['seconds_in_background']:.1f} s with save.background"
+    )
+
+
+def _scale(found: Mapping[str, Any]) -> Iterator[str]:
+    def told(name: str, unit: str) -> str:
+        return ", ".join(f"{value:g} {unit} at {int(count):,}" for count, value in found[name].items())
+
+    yield f"the data alone by shards: {told('utterances_per_second_by_shards', 'utt/s')}"
+    yield f"index by files: {told('index_seconds_by_files', 's')}"
+    yield f"index by files, kept: {told('index_again_seconds_by_files', 's')}"
+    yield f"a lookup in the order by position: {told('lookup_microseconds_by_position', 'µs')}"
+
+
+def _normalizer(found: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"normaliser: golden {found['golden_us_per_sentence']} µs a sentence, BasicTextNormalizer "
+        f"{found['whisper_basic_us_per_sentence']} µs: {found['ratio']:.2f} times as long"
+    )
+
+
+LINES = {"fixed": _fixed, "resume": _resume, "saving": _saving, "scale": _scale, "normalizer": _normalizer}
+
+
+def _loader_table(size: str, loader: Mapping[str, Any]) -> Table:
+    table = _table(f"Data alone, one core, {size}", "utt/s", "min–max")
+    for name, found in loader["contenders"].items():
+        table.add_row(LOADER[name], *_rate(found))
+    table.caption = "\n".join([*_told(loader["ratios"]), _noise(loader)])
+    return table
 
 
 def _training_table(size: str, training: Mapping[str, Any]) -> Table:
@@ -96,6 +148,7 @@ def _evaluation_table(size: str, evaluation: Mapping[str, Any]) -> Table:
     for name, found in evaluation["contenders"].items():
         table.add_row(EVALUATION[name], *_rate(found), f"{found['peak_rss_mb']['median']:.0f}")
     texts = "all texts identical" if not evaluation["differing_texts"] else f"{evaluation['differing_texts']} DIFFER"
+    texts += f"; {evaluation['differing_texts_of_pipeline']} of the pipeline's are others, with its five beams"
     table.caption = "\n".join([*_told(evaluation["ratios"]), texts, _noise(evaluation)])
     return table
 

@@ -14,9 +14,27 @@ class Size:
     batch: int = 16
     learning_rate: float = 2e-3
     """High: the model of the evaluation starts from nothing and has to write sentences soon."""
+    vocabulary: int | None = None
+    """Rows of the token embedding; None has as many as the tokenizer has tokens."""
+    share: float = 1.0
+    """Of the steps and utterances of an effort: a larger model takes longer for each."""
 
 
-SIZES = (Size("micro-5s", Shape()),)
+SIZES = (
+    Size("micro-5s", Shape()),
+    Size("micro-30s", Shape(window_seconds=30), share=0.3),
+    # The dimensions of openai/whisper-tiny, with random weights.
+    Size(
+        "tiny-30s",
+        Shape(d_model=384, layers=4, heads=6, window_seconds=30, max_label_tokens=448, init_std=0.02),
+        batch=4,
+        learning_rate=1e-3,
+        vocabulary=51_865,
+        share=0.15,
+    ),
+)
+# So little to compute that a step takes as long as all that is neither model nor data.
+BARE = Size("bare", Shape(d_model=16, layers=1, heads=1), batch=1)
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,15 @@ class Effort:
     """At each run, for one beside which nothing else ran."""
     at_once: int = 1
     """Contenders that run at the same time."""
+
+    def for_size(self, size: Size) -> "Effort":
+        """What of it is spent on a size: its share, and never so little that nothing is left to measure."""
+        return replace(
+            self,
+            steps=max(round(self.steps * size.share), self.unmeasured_steps + 2, 4),
+            unmeasured_steps=min(self.unmeasured_steps, max(round(self.steps * size.share) // 4, 1)),
+            taught_steps=round(self.taught_steps * size.share),
+        )
 
     def of(self, steps: int | None, repeats: int | None) -> "Effort":
         """The same with what the user asked for; ValueError if that leaves nothing to measure."""

@@ -39,6 +39,8 @@ class TranscriptionTask:
     """JSON file for what was written."""
     language: str
     batch: int
+    utterances: int
+    """Of the set, the first so many."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class ExactnessTask:
     """Forward passes per update and process."""
 
 
-def to_argument(task: TrainingTask | TranscriptionTask | ExactnessTask) -> str:
+Task = TrainingTask | TranscriptionTask | ExactnessTask
+
+
+def to_argument(task: Task) -> str:
     """The task as a contender's only argument."""
     return json.dumps(asdict(task))
 

@@ -79,9 +79,10 @@ class Collator:
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Notes when each step ends."""
+    """Notes when the model is there, and when each step ends."""
 
     def __init__(self) -> None:
+        self.ready = 0.0
         self.step_ends: list[float] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -89,42 +90,48 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         self.step_ends.append(time.time())
 
 
+def trainer_of(task: TrainingTask, clock: Clock, **arguments: Any) -> Any:
+    """The recipe's Trainer, with its model loaded."""
+    transformers.set_seed(1)
+    processor = WhisperProcessor.from_pretrained(task.model, language=task.language, task="transcribe")
+    model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32)
+    clock.ready = time.time()
+    given: dict[str, Any] = {
+        "output_dir": task.scratch,
+        "per_device_train_batch_size": task.batch,
+        "learning_rate": task.learning_rate,
+        "lr_scheduler_type": "constant",
+        "max_steps": task.steps,
+        "logging_steps": min(25, task.steps),
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "dataloader_num_workers": task.workers,
+        "remove_unused_columns": False,
+        "label_names": ["labels"],
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": True,
+    }
+    return Seq2SeqTrainer(
+        model=model,
+        args=Seq2SeqTrainingArguments(**(given | arguments)),
+        train_dataset=streamed(task, processor),
+        data_collator=Collator(processor, model.config.decoder_start_token_id),
+        processing_class=processor.feature_extractor,
+        callbacks=[clock],
+    )
+
+
 def main() -> None:
     """Train, and report."""
     task = from_argument(TrainingTask)
     transformers.logging.set_verbosity_error()
+    clock = Clock()
     with Watch() as watch:
-        transformers.set_seed(1)
-        processor = WhisperProcessor.from_pretrained(task.model, language=task.language, task="transcribe")
-        model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32)
-        ready, clock = time.time(), Clock()
-        arguments = Seq2SeqTrainingArguments(
-            output_dir=task.scratch,
-            per_device_train_batch_size=task.batch,
-            learning_rate=task.learning_rate,
-            lr_scheduler_type="constant",
-            max_steps=task.steps,
-            logging_steps=min(25, task.steps),
-            save_strategy="no",
-            eval_strategy="no",
-            dataloader_num_workers=task.workers,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=True,
-        )
-        trainer = Seq2SeqTrainer(
-            model=model,
-            args=arguments,
-            train_dataset=streamed(task, processor),
-            data_collator=Collator(processor, model.config.decoder_start_token_id),
-            processing_class=processor.feature_extractor,
-            callbacks=[clock],
-        )
+        trainer = trainer_of(task, clock)
         trainer.train()
     loss = [row["loss"] for row in trainer.state.log_history if "loss" in row][-1]
-    answer(training_result(task, process_began(), ready, clock.step_ends, float(loss)) | watch.result())
+    answer(training_result(task, process_began(), clock.ready, clock.step_ends, float(loss)) | watch.result())
 
 
 if __name__ == "__main__":

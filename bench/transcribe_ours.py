@@ -30,11 +30,11 @@ def main() -> None:
             open_source(Source(path=task.data, language=task.language)),
             LogMel(processor.feature_extractor),
         )
-        total = sum(source.rows)
+        total = task.utterances
         warm_up = list(islice(heard(source, log_mel, 0, 1), task.batch))
         transcribe(transcriber, warm_up, task.batch, len(warm_up), Agreement())  # unmeasured
         begin = time.perf_counter()
-        predictions = transcribe(transcriber, heard(source, log_mel, 0, 1), task.batch, total, Agreement())
+        predictions = transcribe(transcriber, heard(source, log_mel, 0, 1, total), task.batch, total, Agreement())
         seconds = time.perf_counter() - begin
     texts = [prediction.hyp for prediction in predictions]
     Path(task.texts).write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")

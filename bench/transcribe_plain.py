@@ -48,7 +48,7 @@ def main() -> None:
         model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32).eval()
         files = sorted(str(path) for path in Path(task.data).glob("*.parquet"))
         rows = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
-        rows = rows.cast_column("audio", datasets.Audio(decode=False))
+        rows = rows.cast_column("audio", datasets.Audio(decode=False)).take(task.utterances)
         next(transcribed(rows, model, processor, task))  # unmeasured
         begin = time.perf_counter()
         texts = [text for batch in transcribed(rows, model, processor, task) for text in batch]
