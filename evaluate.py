@@ -241,7 +241,7 @@ def main() -> NoReturn:
         for name, where in config.named_sets:
             outcome = agreement.together(partial(evaluate, evaluation, name, where))
             if outcome is not None:
-                rates[name or where.path] = outcome.scores.headline
+                rates[name or where.path or str(config.predictions)] = outcome.scores.headline
         agreement.main_only(lambda: conclude(config, rates))
     except KeyboardInterrupt:
         code = INTERRUPTED

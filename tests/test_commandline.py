@@ -277,3 +277,10 @@ def test_the_page_about_resuming_is_that_of_the_settings():
     assert (ROOT / "docs/resume.md").read_text(encoding="utf-8") == page(), (
         "python -m whisper_ft.resume_rules > docs/resume.md"
     )
+
+
+def test_shards_by_numbers_in_braces_are_there_if_the_first_one_is(tmp_path: Path):
+    (tmp_path / "a-000.tar").touch()
+    refuse_missing("data.path", str(tmp_path / "a-{000..127}.tar"))
+    with pytest.raises(UsageError, match="there is no such file or folder"):
+        refuse_missing("data.path", str(tmp_path / "b-{000..127}.tar"))

@@ -142,6 +142,7 @@ def test_a_rate_above_what_is_allowed_is_an_exit_code_for_ci(evaluated: tuple[di
         assert ended.code == code, ended.err
         assert (tmp_path / "report.html").exists(), "written all the same"
     assert f"--fail_above is {summary['wer'] - 0.01:g}" in ended.err
+    assert f"wer of {out / 'predictions.jsonl'} is" in ended.err
 
 
 def test_a_killed_evaluation_goes_on_and_writes_what_an_uninterrupted_one_writes(

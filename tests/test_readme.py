@@ -1,6 +1,5 @@
 """The README's commands run, as they stand there, in a fresh clone."""
 
-import os
 import re
 import shutil
 import signal
@@ -12,6 +11,8 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, environment
+from tests.pages import blocks_in, cloned, commands_of, plain_words, run_all
+from tests.starts import Ended
 
 SMALL_DEMO = {
     "DEMO_CORPUS": "--train 60 --validation 8 --test 8",
@@ -25,53 +26,36 @@ eval: {path: demo-data/be/validation, every: 2, max_new_tokens: 12}
 """
 
 
-def readme_commands() -> list[str]:
-    """Each line of each ```bash block, without comments."""
-    blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    lines = (re.sub(r"\s+#.*", "", line).strip() for block in blocks for line in block.splitlines())
-    return [line for line in lines if line]
-
-
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What git tracks or would track, and the environment that `make setup` made."""
-    folder = tmp_path_factory.mktemp("clone") / "x"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    if (ROOT / ".venv/installed").exists():
-        (folder / ".venv").symlink_to(ROOT / ".venv")
-        os.utime(ROOT / ".venv/installed")  # newer than the copied requirements.txt
-    return folder
+    """What a reader of the README has before them, with the environment that `make setup` made."""
+    return cloned(tmp_path_factory.mktemp("clone") / "x")
 
 
-def shell(command: str, clone: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def shell(command: str, clone: Path) -> Ended:
+    words = plain_words(command)
+    if words and (ended := run_all([words], clone)):
+        return ended
+    done = subprocess.run(
         command, shell=True, cwd=clone, env=environment(1) | SMALL_DEMO, capture_output=True, text=True, timeout=300
     )
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def test_every_command_of_the_readme_runs_as_it_stands_there(clone: Path):
     """In order, in one clone; only the size of the demo is cut, and the example's data stands in for the reader's."""
-    if not (clone / ".venv").exists():
+    if not (ROOT / ".venv/installed").exists():
         pytest.skip("the environment was not made by `make setup`, and making one takes minutes")
-    commands = readme_commands()
+    commands = [command for block in blocks_in("README.md") if block.is_run for command in commands_of(block)]
+    commands = [re.sub(r"\s+#.*", "", command) for command in commands]
     assert {"make demo", "make test", "make setup"} <= set(commands)
     for command in commands:
         if command == "make test":  # it is what runs this
             command = "make --dry-run test"
         ended = shell(command, clone)
-        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        assert ended.code == 0, f"{command}\n{ended.out}\n{ended.err}"
         if command == "make demo":
-            assert "WER" in ended.stdout
+            assert "WER" in ended.out
             assert (clone / "runs/demo/test/report.html").exists()
             (clone / "my-data").symlink_to(clone / "demo-data/be")
         if command.startswith("cp configs/"):
@@ -92,12 +76,6 @@ def test_a_bare_launch_is_the_demo(clone: Path):
     started.send_signal(signal.SIGTERM)
     assert (started.wait(60), told.split()[0]) == (75, "step")
     assert yaml.safe_load((clone / "runs/demo/config.yaml").read_text())["optim"]["lr"] == 2e-3
-
-
-def test_the_files_that_the_readme_links_to_are_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
 
 
 @pytest.mark.parametrize("config", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))

@@ -20,6 +20,7 @@ from whisper_ft.config import Config, Data, Device, EvaluateConfig, is_hub_name
 from whisper_ft.failure import UsageError
 from whisper_ft.fields import flatten, leaves, to_plain
 from whisper_ft.resume_rules import differences, rules
+from whisper_ft.sources.shards import expanded
 
 C = TypeVar("C", Config, EvaluateConfig)
 
@@ -125,6 +126,8 @@ def refuse_missing(name: str, path: str) -> None:
         )
     here = os.path.expanduser(path)
     if "://" in path or os.path.exists(here) or glob.glob(here):  # a real name may hold [ or *
+        return
+    if glob.glob(expanded(here)[0]):  # shards by numbers in braces, of which the first is asked for
         return
     if not is_hub_name(path):
         raise UsageError(f"--{name} {path}: there is no such file or folder")

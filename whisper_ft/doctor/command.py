@@ -82,4 +82,5 @@ def consult(argv: Sequence[str], get_normalizer: Callable[..., Any]) -> None:
         print(f"\nwritten: {write_page(own.out, shown(title), told)}")
     print("", *map(visible, end), sep="\n", flush=True)
     if own.fail and told.findings:
-        raise DataError(f"{len(told.findings)} findings stand in the way, as --fail asks")
+        count = "one finding stands" if len(told.findings) == 1 else f"{len(told.findings)} findings stand"
+        raise DataError(f"{count} in the way, as --fail asks")

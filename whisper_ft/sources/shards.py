@@ -22,7 +22,7 @@ def shards_of(path: str) -> list[str]:
         found = sorted(name for name in file_system.find(stripped) if name.endswith(".tar"))
         return [_address(file_system, path, name) for name in found]
     shards = []
-    for name in _expanded(path):
+    for name in expanded(path):
         if any(sign in name for sign in "*?["):
             matched = sorted(file_system.glob(file_system._strip_protocol(name)))
             shards += [_address(file_system, path, one) for one in matched if one.endswith(".tar")]
@@ -36,7 +36,7 @@ def _address(file_system: Any, path: str, name: str) -> str:
     return str(file_system.unstrip_protocol(name)) if "://" in path else name
 
 
-def _expanded(path: str) -> list[str]:
+def expanded(path: str) -> list[str]:
     """`a{00..02}b` as three, `a{x,y}b` as two; digits keep their number."""
     names = [path]
     while (found := BRACES.search(names[0])) is not None:
