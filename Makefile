@@ -32,7 +32,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile
 
 test-long: $(INSTALLED)
-	$(BIN)/python -m pytest -m long -n logical --maxprocesses 2 --dist loadfile
+	FRESH_STARTS=1 $(BIN)/python -m pytest -m long -n logical --maxprocesses 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

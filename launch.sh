@@ -85,7 +85,7 @@ find_gpus() {
   elif command -v nvidia-smi >/dev/null; then
     note "nvidia-smi finds no GPU that works: ${listed%%$'\n'*}"
   fi
-  visible=0
+  visible=0 on_cpu=""
   for entry in $(printf '%s' "${CUDA_VISIBLE_DEVICES-$known}" | tr , ' '); do
     # CUDA takes the entries before the first that names nothing, such as -1; UUIDs are left to it.
     case "$entry" in GPU-* | MIG-*) [ "$known" != , ] ;; *) [[ $known == *",$entry,"* ]] ;; esac || break
@@ -93,7 +93,7 @@ find_gpus() {
   done
   case "${ACCELERATE_USE_CPU:-}" in 1 | [Tt]rue | TRUE | [Yy]es)
     [ "$visible" -eq 0 ] || note "ACCELERATE_USE_CPU=$ACCELERATE_USE_CPU: on the CPU; GPUs that could be used: $visible"
-    visible=0
+    visible=0 on_cpu=yes
     ;;
   esac
 }
@@ -150,7 +150,9 @@ find_machines() {
   [ -z "$missing" ] || refuse "NODES=$nodes: missing:${missing#,}"
   case "$rank" in 0) ;; *) is_count "$rank" && [ "$rank" -lt "$nodes" ] ;; esac ||
     refuse "NODE_RANK=$rank: with NODES=$nodes it is a number from 0 to $((nodes - 1))"
-  is_count "$port" || refuse "MASTER_PORT=$port: a port is needed, the same on all machines"
+  is_count "$port" && [ "$port" -le 65535 ] ||
+    refuse "MASTER_PORT=$port: a port is needed, 1 to 65535, the same on all machines"
+  is_count "${JOIN_SECONDS:-600}" || refuse "JOIN_SECONDS=$JOIN_SECONDS: a number of seconds is needed"
 }
 
 # shape: the options of `accelerate launch`. What was counted here wins over what stands in its file.
@@ -160,7 +162,9 @@ choose_configuration() {
     [ -f "$ACCELERATE_CONFIG" ] || refuse "ACCELERATE_CONFIG=$ACCELERATE_CONFIG: there is no such file"
     [ -z "${NPROC:-}${NODES:-}$gpus" ] ||
       refuse "ACCELERATE_CONFIG=$ACCELERATE_CONFIG counts the processes; leave out NPROC, NODES and --gpus"
-    shape=(--config_file "$ACCELERATE_CONFIG" ${NODE_RANK:+--machine_rank "$NODE_RANK"})
+    # From any folder: with no arguments the programs start in that of this script.
+    ACCELERATE_CONFIG=$(cd "$(dirname "$ACCELERATE_CONFIG")" && pwd)/$(basename "$ACCELERATE_CONFIG")
+    shape=(--config_file "$ACCELERATE_CONFIG" ${rank:+--machine_rank "$rank"})
     return
   fi
   if [ "$nodes" -gt 1 ]; then
@@ -172,6 +176,8 @@ choose_configuration() {
     config=configs/accelerate/cpu_processes.yaml
   fi
   shape=(--config_file "$here/$config" --num_processes $((nodes * nproc)))
+  # For one process accelerate overwrites ACCELERATE_USE_CPU with what its options say.
+  if [ -n "$on_cpu" ] && [ "$nodes" -eq 1 ] && [ "$nproc" -eq 1 ]; then shape+=(--cpu); fi
   if [ "$nodes" -gt 1 ]; then
     shape+=(--num_machines "$nodes" --machine_rank "$rank" --main_process_ip "$master" --main_process_port "$port")
     shape+=(--rdzv_conf "timeout=${JOIN_SECONDS:-600}") # how long one machine waits for the others at the start
@@ -183,8 +189,10 @@ prepare_cpu() {
   # this variable they form one gloo group. Threads are shared out, or N processes would use N times the cores.
   export ACCELERATE_USE_CPU=${ACCELERATE_USE_CPU:-true}
   local cores
-  cores=$(nproc)
-  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > nproc ? cores / nproc : 1))}
+  cores=$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+  if [ -z "${ACCELERATE_CONFIG:-}" ]; then
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores > nproc ? cores / nproc : 1))}
+  fi # else that file counts the processes, and accelerate shares the cores out
   # Threads that spin while they wait take the cores that others need: beside two busy processes on two cores, training
   # was 1.8 times as fast with this limit, and as fast on a quiet machine.
   export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-1000}

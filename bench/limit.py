@@ -1,21 +1,21 @@
-"""Contender: the bare compute. Batches are in memory; forward, cross-entropy, backward, clip, fused AdamW, no more."""
+"""Contender: the bare compute. Batches are in memory; forward, loss of label tokens, backward, clip, AdamW, no more."""
 
 import time
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
 from bench.tasks import TrainingTask, answer, from_argument, training_result
 from bench.watch import Watch, process_began
+from whisper_ft.loss import TokenLoss
 
 
 def main() -> None:
     """Train on the batches of train.py, and report."""
     task = from_argument(TrainingTask)
     tensors = load_file(task.batches)
-    names = ("input_features", "decoder_input_ids", "labels")
+    names = ("input_features", "decoder_input_ids", "labels", "predicted")
     batches = [tuple(tensors[f"{step}.{name}"] for name in names) for step in range(task.steps)]
     del tensors
     held = sum(tensor.nbytes for batch in batches[1:] for tensor in batch)  # a training needs one at a time
@@ -28,9 +28,9 @@ def main() -> None:
             parameters, lr=task.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0, fused=True
         )
         ready = time.time()
-        for features, decoder_input_ids, labels in batches:
-            logits = model(input_features=features, decoder_input_ids=decoder_input_ids, use_cache=False).logits
-            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        step_loss = TokenLoss(model)
+        for features, decoder_input_ids, labels, predicted in batches:
+            loss = step_loss(features, decoder_input_ids, labels, predicted) / len(predicted)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()

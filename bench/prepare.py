@@ -76,7 +76,7 @@ def write_batches(task: TrainingTask) -> None:
     tensors = {}
     for step in range(task.steps):
         (batch,) = stream.draw().micro_batches
-        for name in ("input_features", "decoder_input_ids", "labels"):
+        for name in ("input_features", "decoder_input_ids", "labels", "predicted"):
             tensors[f"{step}.{name}"] = getattr(batch, name)
     save_file(tensors, task.batches)
 

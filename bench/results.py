@@ -105,7 +105,6 @@ def _scale(found: Mapping[str, Any]) -> Iterator[str]:
 
     yield f"the data alone by shards: {told('utterances_per_second_by_shards', 'utt/s')}"
     yield f"index by files: {told('index_seconds_by_files', 's')}"
-    yield f"index by files, kept: {told('index_again_seconds_by_files', 's')}"
     yield f"a lookup in the order by position: {told('lookup_microseconds_by_position', 'µs')}"
 
 

@@ -1,6 +1,6 @@
 """Contender: `pipeline("automatic-speech-recognition")` as its recipe has it, with all that it does by default.
 
-Since transformers 5 that is five beams. Its texts are therefore not those of the others, and are not compared.
+Since transformers 5 that is five beams: some of its texts are not those of the others.
 """
 
 import io

@@ -53,7 +53,8 @@ def micro_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(processes: int) -> dict[str, str]:
     """Few threads, no network, and on a CPU box what makes several processes one gloo group."""
-    return os.environ | {
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    return inherited | {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
@@ -70,8 +71,11 @@ def command(program: str, processes: int, *arguments: str) -> list[str]:
 
 
 def starts_quickly(processes: int) -> bool:
-    """True where a program is forked from one that has imported everything; several processes need a launcher."""
-    return processes == 1 and not os.environ.get("FRESH_STARTS")
+    """True where a program is forked from one that has imported everything; several processes need a launcher.
+
+    In the environment that this one began with: libraries read theirs when they are imported.
+    """
+    return processes == 1 and not os.environ.get("FRESH_STARTS") and environment(1) == parent().environment
 
 
 @cache

@@ -65,14 +65,14 @@ class Forked:
 
 
 class Parent:
-    """The process that others are forked from; it ends with the one that started it."""
+    """The process that others are forked from, with its environment; it ends with the one that started it."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = dict(environment)
+        self.environment = dict(environment)
         self._folder = tempfile.TemporaryDirectory()  # short: the name of a socket has at most 107 bytes
         self._at = f"{self._folder.name}/s"
         self._process = subprocess.Popen(
-            [sys.executable, __file__, self._at], stdin=subprocess.PIPE, env=self._environment, start_new_session=True
+            [sys.executable, __file__, self._at], stdin=subprocess.PIPE, env=self.environment, start_new_session=True
         )
         while not Path(self._at).exists():
             assert self._process.poll() is None, "the parent of the programs did not start"

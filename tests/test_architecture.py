@@ -25,8 +25,9 @@ FLOORS = [
         "script",
         "timestamps",
     },  # pure or nearly: no project imports
-    {"config", "order", "durable", "agreement", "launcher", "generation", "trackers"},
-    {"sources", "labels", "audio", "augment", "greedy", "model", "optim", "checkpoint", "scoring", "resume_rules"},
+    {"config", "order", "durable", "agreement", "launcher", "generation"},
+    {"sources", "labels", "audio", "augment", "greedy", "model", "optim", "checkpoint", "scoring", "resume_rules"}
+    | {"trackers"},
     {"stream", "hearing", "parts", "tracking", "demo", "rundir", "commandline", "leakage", "plot"}
     | {"confidence", "hallucination", "variants", "predictions"},  # of predictions, without a model
     {"decoding", "published", "replay", "prepare", "doctor", "preflight", "averaging", "breakdown", "comparison"}

@@ -10,6 +10,7 @@ import pytest
 
 from tests.elsewhere import write
 from whisper_ft.config import Source
+from whisper_ft.heldout import comparable
 from whisper_ft.sources.fingerprint import LISTED, changed, of_files
 from whisper_ft.sources.parquet import open_parquet
 
@@ -69,3 +70,12 @@ def test_a_fingerprint_stays_small_and_its_digest_is_that_of_runs_before_files_w
     assert changed({name: whole[name] for name in ("files", "rows", "digest")}, whole) == ""
     assert "each" in of_files([str(n) for n in range(LISTED)], [B] * LISTED)
     assert "each" not in of_files([str(n) for n in range(LISTED + 1)], [B] * (LISTED + 1))
+
+
+def test_evaluations_from_before_a_choice_are_comparable_with_those_that_make_the_usual_one():
+    """The best of a run must not be given up because a setting was added that it never had."""
+    now = {"data": {"source": {"sha256": "x"}}, "num_beams": 1, "timestamps": False}
+    before = {name: value for name, value in now.items() if name != "timestamps"}
+    assert comparable(before, now)
+    assert not comparable(before, {**now, "timestamps": True})
+    assert not comparable(before, {**now, "num_beams": 2})

@@ -68,6 +68,6 @@ def test_weights_that_are_a_pickle_are_refused_and_never_read(tmp_path: Path, mi
     weights = model / "model.safetensors"
     torch.save(load_file(weights), model / "pytorch_model.bin")
     weights.unlink()
-    with pytest.raises(UsageError, match=r"no file named model\.safetensors"):
+    with pytest.raises(UsageError, match="its weights are a pickle, which may hold a program and is not read"):
         load_whisper(str(model))
     assert not (tmp_path / "executed").exists()

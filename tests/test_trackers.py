@@ -140,7 +140,11 @@ def test_one_that_died_is_only_counted(package: Callable[[str], None], link: Cal
     one._process.wait(LONG)
     for step in range(5):
         one.send(step, {"train/loss": 1.0})
-    assert one.close(time.monotonic() + LONG)[0].startswith("rows that could not be logged: ")
+    one.finish(0)
+    assert one.close(time.monotonic() + LONG) == [
+        "its process ended with 9; what it had not stored by then is lost",
+        "rows that could not be logged: 5",
+    ]
 
 
 def test_a_stop_signal_leaves_it_time_to_store_what_is_left(

@@ -101,3 +101,16 @@ def test_the_memory_of_a_gpu_is_the_most_that_it_ever_held():
     del_me = torch.ones(250_000_000, device=device)  # 1 GB
     del del_me
     assert memory_gb(device) >= 1.0
+
+
+def test_without_a_standard_output_a_run_is_told_in_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("sys.stdout", None)  # as Python sets it after `>&-`
+    tracker = Tracker(tmp_path, 10, enabled=True)
+    tracker.say("a word")
+    tracker.record({"step": 1})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_what_looks_like_an_emoji_is_printed_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    Tracker(tmp_path, 10, enabled=True).say("unusable: corpus:x:9: [bold] too_long")
+    assert capfd.readouterr().out == "unusable: corpus:x:9: [bold] too_long\n"

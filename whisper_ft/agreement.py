@@ -133,7 +133,8 @@ class Pulse:
     """Notices that a rank is gone while the others wait for it with patience.
 
     A process that is killed closes its connections. One whose machine hangs or is cut off does not, and would be waited
-    for as long as patience lasts. So all ranks meet every few seconds, each in a thread of its own.
+    for as long as patience lasts. So all ranks meet every few seconds, each in a thread of its own. A rank whose
+    process lives and stands still is not noticed.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -236,7 +237,7 @@ def leave(code: int) -> NoReturn:
     Destroying a process group would wait for the others. The launcher ends all ranks once one has ended with a code:
     the others let rank 0 speak and write its status first.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed before this program began
         try:
             stream.flush()
         except OSError:  # or the interpreter would try again, and make the code 120

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
 from types import FrameType
 
 import psutil  # type: ignore[import-untyped]
@@ -19,6 +20,7 @@ from whisper_ft.failure import STOP_SIGNALS, LostRankError, RunError, UsageError
 
 LAUNCHER = "WHISPER_FT_LAUNCHER"  # environment variable: process id of the launcher that started a program
 TORCH_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+ANYWHERE = "192.0.2.1"  # of nobody (RFC 5737): the way to it is the default route
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
@@ -127,15 +129,25 @@ def use_interface_to(host: str) -> None:
     By itself gloo takes the address that the own name stands for, often 127.0.1.1, where no other machine finds it.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind) as way:
-            way.connect(address)  # sends nothing: it asks for a route
-            own = way.getsockname()[0]
+        own = _address_towards(host)
     except OSError as error:
         raise UsageError(f"MASTER_ADDR={host}: cannot be reached from this machine ({error.strerror})") from error
+    if ip_address(own).is_loopback and host not in ("localhost", own):  # its own name, as /etc/hosts of Debian has it
+        try:
+            own = _address_towards(ANYWHERE)
+        except OSError:
+            return  # no network at all
     for name, addresses in psutil.net_if_addrs().items():
         if own in (one.address for one in addresses):
             os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+
+
+def _address_towards(host: str) -> str:
+    """The own address on the way to a host. Nothing is sent: a socket is asked for its route."""
+    family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as way:
+        way.connect(address)
+        return str(way.getsockname()[0])
 
 
 def _telling(codes: Iterable[int]) -> int:

@@ -28,7 +28,8 @@ best/             the model of that step: a folder for from_pretrained, and for 
 final/            the model after the last update, best or not
 average/          with average.of: the mean of the weights of several checkpoints, which its README names
 plots/            curves.png and curves.html, by python -m whisper_ft.plot
-tensorboard/      with track.to; likewise wandb/, trackio/, and tracker-id, which run this is for them: not for a copy
+tensorboard/      with track.to; likewise wandb/. trackio has a folder of its own. tracker-id says which run this is for
+                  them: remove it from a copy
 index/            what was read of remote data and of tars to find the rows in them; may be removed
 predictions/      what the model wrote at each evaluation
 .last-words-N     why process N ended, where it failed alone; gone with the next start

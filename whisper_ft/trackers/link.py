@@ -14,9 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from whisper_ft import durable
 from whisper_ft.failure import STOP_SIGNALS, UsageError
 
 MOST_WAITING_BYTES = 4_000_000  # some 10,000 rows: of a tracker that hangs, what comes after them is given up
+FIGURES = b', "figures": {'  # in each row, and nowhere else
 IDENTITY = "tracker-id"  # file in the run directory; a resumed run goes on under it
 
 Ready = Mapping[str, Any]
@@ -35,7 +37,7 @@ def identity_of(folder: Path) -> str:
     """What tells this run from others of the same name, made at its first start and kept in its directory."""
     path = folder / IDENTITY
     if not path.exists():
-        path.write_text(f"{secrets.token_hex(4)}\n", encoding="ascii")
+        durable.write_text(path, f"{secrets.token_hex(4)}\n")
     return path.read_text(encoding="ascii").strip()
 
 
@@ -66,7 +68,7 @@ class Link:
             while part := os.read(self._process.stdout.fileno(), 1 << 16):
                 self._heard += part
         *lines, self._heard = self._heard.split(b"\n")
-        told = [json.loads(line) for line in lines]
+        told = [one for line in lines if (one := _message(line))]
         self.failures = max([self.failures, *(one["failures"] for one in told)])
         return [one["why"] for one in told if one["why"]]
 
@@ -89,6 +91,8 @@ class Link:
             self._process.wait()
             return [*self.complaints(), "it did not end in time; what it had not stored by then is lost"]
         told = self.complaints()
+        if code := self._process.returncode:
+            told.append(f"its process ended with {code}; what it had not stored by then is lost")
         lost = self.dropped + self.failures
         return [*told, f"rows that could not be logged: {lost}"] if lost else told
 
@@ -105,8 +109,17 @@ class Link:
         except BlockingIOError:
             return
         except OSError:  # its process is gone
-            self.dropped += self._waiting.count(b"\n")
+            self.dropped += self._waiting.count(FIGURES)
             self._waiting.clear()
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """What a tracker said; None for what another program of its interpreter's start printed."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) and "failures" in message else None
 
 
 def _start(name: str) -> subprocess.Popen[bytes]:

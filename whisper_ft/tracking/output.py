@@ -15,7 +15,7 @@ class Output:
     """
 
     def __init__(self, best_effort: Callable[[], AbstractContextManager[None]]) -> None:
-        self._file: TextIO = sys.stdout
+        self._file: TextIO = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - there is none after `>&-`; for as long as the run
         self._best_effort = best_effort
 
     @property

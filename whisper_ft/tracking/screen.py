@@ -24,7 +24,7 @@ class Screen:
     """What a person sees; on every rank but the main one nothing."""
 
     def __init__(self, output: Output, steps: int, *, enabled: bool, mode: Mode = "auto") -> None:
-        self.console = Console(file=output, quiet=not enabled)  # type: ignore[arg-type]  # all of a file that rich uses
+        self.console = Console(file=output, quiet=not enabled, emoji=False)  # type: ignore[arg-type]  # all of a file that rich uses
         self._steps = steps
         self.is_quiet = mode == "quiet"
         is_watched = self.console.is_terminal and output.isatty() and not self.console.is_dumb_terminal

@@ -160,5 +160,6 @@ class Tracker:
         except OSError as error:
             self._failures += 1
             if self._failures == 1:
-                with suppress(OSError):  # stderr may be the same closed pipe
-                    print(f"warning: a log could not be written ({error}); training goes on", file=sys.stderr)
+                # Not sys.stderr, behind which a live screen stands that may be in the middle of this very write.
+                with suppress(OSError):  # it may be the same closed pipe
+                    print(f"warning: a log could not be written ({error}); training goes on", file=sys.__stderr__)
