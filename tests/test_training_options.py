@@ -71,6 +71,7 @@ def test_a_compiled_model_learns_the_same_up_to_rounding(train: Trainer):
         assert compiled[step]["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.long
 def test_layerdrop_trains_in_two_processes_and_comes_back_to_the_bit(train: Trainer):
     """Also where a layer took part in no micro-batch yet: half of the layers are passed by."""
     settings = {**SHORT, "steps": 4, "save__every": 1, "model__layerdrop": 0.5}
