@@ -28,6 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
+SET_MEANWHILE = ("PYTEST_CURRENT_TEST", "TOKENIZERS_PARALLELISM")  # by pytest and by libraries, in this process
 START_SECONDS = 120  # a program that has not got somewhere by then hangs
 
 # Same examples every time, and no deadline: a shared machine is slow now and then.
@@ -53,7 +54,7 @@ def micro_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def environment(processes: int) -> dict[str, str]:
     """Few threads, no network, and on a CPU box what makes several processes one gloo group."""
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+    inherited = {name: value for name, value in os.environ.items() if name not in SET_MEANWHILE}
     return inherited | {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",

@@ -27,21 +27,21 @@ def table(scores: Scores, title: str, seconds: float, findings: Findings | None 
     """The scores for the console; `seconds` is what the evaluation took."""
     shown = _table(title)
     shown.add_column("text")
-    for name in ("WER", "CER", "words", "sub", "del", "ins", "utterances", "seconds"):
-        shown.add_column(name, justify="right")
+    for name in ("WER", "CER", "words", "sub", "del", "ins"):
+        shown.add_column(name, justify="right", no_wrap=True)
 
-    def add(text: str, words: ErrorCount, chars: ErrorCount, utterances: int, style: str) -> None:
+    def add(text: str, words: ErrorCount, chars: ErrorCount, style: str) -> None:
         kinds = (words.reference_length, words.substitutions, words.deletions, words.insertions)
-        counts = [f"{count:,}" for count in (*kinds, utterances)]
-        shown.add_row(text, percent(words.rate), percent(chars.rate), *counts, f"{seconds:.1f}", style=style)
+        shown.add_row(text, percent(words.rate), percent(chars.rate), *(f"{count:,}" for count in kinds), style=style)
 
-    add("normalised", scores.words, scores.chars, scores.utterances, "bold")
-    add("as written", scores.words_orthographic, scores.chars_orthographic, scores.utterances, "dim")
+    add("normalised", scores.words, scores.chars, "bold")
+    add("as written", scores.words_orthographic, scores.chars_orthographic, "dim")
     for variant in findings.variants[1:] if findings else ():
         if variant.name == "none" and variant.words == scores.words_orthographic:
             continue  # the line above says the same
-        add(escape(visible(variant.name)), variant.words, variant.chars, scores.utterances, "dim")
-    shown.caption = escape("\n".join([*_intervals(findings), *notes(scores)]))
+        add(escape(visible(variant.name)), variant.words, variant.chars, "dim")
+    size = f"{scores.utterances:,} utterances in {seconds:,.1f} s"
+    shown.caption = escape("\n".join([size, *_intervals(findings), *notes(scores)]))
     return shown
 
 
