@@ -82,12 +82,12 @@ def train(run: Run) -> int:
                 loss_here = torch.zeros((), device=run.device)
                 for i, batch in enumerate(step.micro_batches):
                     reseed(config.seed, state.step, i, agreement.rank)
-                    with nullcontext() if i == run.share.accumulate - 1 else run.accelerator.no_sync(model):
+                    syncing = nullcontext() if i == run.share.accumulate - 1 else run.accelerator.no_sync(model)
+                    with syncing, lost_ranks_are_named():  # they meet at the end, and in the forward of the second step
                         loss = loss_sum(model, batch.to(run.device), config)
                         # DDP averages gradients over ranks; times `world`, that average is the sum.
                         mean = loss * (agreement.world / max(totals.label_tokens, 1))
-                        with lost_ranks_are_named():  # its end is where they meet
-                            torch.autograd.backward(run.scaler.scale(mean))
+                        torch.autograd.backward(run.scaler.scale(mean))
                     loss_here += loss.detach()
                 complete_gradients(run.parameters)
                 run.scaler.unscale_(run.optimizer)

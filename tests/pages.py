@@ -3,7 +3,6 @@
 What a page may say of a block stands in a comment just above it, where readers of its source see it:
 
     <!-- not run: needs a GPU -->        why the block cannot be run on a CPU machine without a network
-    <!-- long: trains for minutes -->    it is run by `make test-long` only
     <!-- exits: 8 -->                    the exit code that it ends with, where it is not 0
     <!-- first: cp a b -->               a command that has to be run before it, and that no reader needs
     <!-- not output: an excerpt -->      a block of `text` that is not what the commands above it print
@@ -27,7 +26,7 @@ from tests.starts import Ended
 
 SHELL, PYTHON, QUOTED, SETTINGS, SHOWN = "bash", "python", "text", "yaml", ("json", "toml", "diff", "markdown")
 SECONDS = 600  # a block that takes longer hangs
-MARK = re.compile(r"<!--\s*(not run|long|exits|first|not output):\s*(\S.*?)\s*-->", re.DOTALL)
+MARK = re.compile(r"<!--\s*(not run|exits|first|not output):\s*(\S.*?)\s*-->", re.DOTALL)
 FENCE = re.compile(r"(?P<indent> *)(?P<ticks>`{3,})(?P<language>\S*)")
 IN_SHELL = re.compile(r"[|&;<>$`*?\\(){}\[\]~#=!\"]")  # outside of single quotes: more than a program and arguments
 

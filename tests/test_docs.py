@@ -45,7 +45,6 @@ from whisper_ft.fields import leaves
 DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 PAGES = ["README.md", "CONTRIBUTING.md", *DOCS]
 RUN_HERE = [page for page in PAGES if page != "README.md" and any(block.is_run for block in blocks_in(page))]
-LONG = [page for page in RUN_HERE if any(block.is_run and block.says("long") for block in blocks_in(page))]
 
 # The demo's run, cut to what shows that a command works; `make demo` is run by test_readme.py.
 FEW_STEPS = {
@@ -124,28 +123,23 @@ def long_one(folder: Path, clips: list[Clip]) -> None:
     (folder / "talks.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def run_page(page: str, clone: Path, *, long: bool) -> None:
+def run_page(page: str, clone: Path) -> None:
     """Run the blocks of a page in order, and compare what they print with what the page quotes."""
     printed: dict[int, str] = {}
     for block in blocks_in(page):
         if block.language == QUOTED and block.section in printed and not block.says("not output"):
             missing = list(not_printed(block.text, printed[block.section]))
             assert not missing, f"{block.name} quotes {missing[0]!r}; printed was\n{printed[block.section]}"
-        if block.is_run and (long or not block.says("long")):
+        if block.is_run:
             ended = run_block(block, clone)
             assert ended.code == int(block.says("exits") or 0), f"{block.name}\n{ended.out}\n{ended.err}"
             printed[block.section] = ended.out + ended.err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", RUN_HERE)
 def test_the_commands_of_a_page_run_and_print_what_it_quotes(page: str, furnished: Path, tmp_path: Path):
-    run_page(page, shutil.copytree(furnished, tmp_path / "x", symlinks=True), long=False)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("page", LONG)
-def test_the_commands_of_a_page_that_take_minutes_run_too(page: str, furnished: Path, tmp_path: Path):
-    run_page(page, shutil.copytree(furnished, tmp_path / "x", symlinks=True), long=True)
+    run_page(page, shutil.copytree(furnished, tmp_path / "x", symlinks=True))
 
 
 @pytest.mark.parametrize("page", PAGES)
