@@ -60,7 +60,9 @@ def whole_in(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisp
     return {processes: trainer(f"of-{processes}", processes, **ANY_WORLD) for processes in (1, 2)}
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), pytest.param(1, 3, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(1, 2), *(pytest.param(*worlds, marks=pytest.mark.long) for worlds in ((2, 1), (1, 3)))]
+)
 def test_a_run_goes_on_in_another_number_of_processes_with_the_same_data_and_the_same_learning(
     train: Trainer, whole_in: dict[int, Path], before: int, after: int
 ):

@@ -148,6 +148,7 @@ def test_a_mix_of_two_kinds_gives_the_weights_of_that_mix_in_one_kind(train: Tra
     assert learned(run_dirs[0]) == learned(run_dirs[1])
 
 
+@pytest.mark.long
 def test_a_run_on_tar_shards_that_was_killed_with_its_workers_ends_in_the_same_weights(
     train: Trainer, clips: list[Clip], of_parquet: Path
 ):
