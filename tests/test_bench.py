@@ -42,8 +42,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.long
 def test_the_other_parts_report_what_they_are_there_for(tmp_path: Path):
-    results = quick(tmp_path, "tiny-30s", "fixed", "loader", "resume", "saving", "scale")
-    evaluation = results["sizes"]["tiny-30s"]["evaluation"]
+    results = quick(tmp_path, "micro-30s", "fixed", "loader", "resume", "saving", "scale")
+    evaluation = results["sizes"]["micro-30s"]["evaluation"]
     assert evaluation["utterances"] > 0
     assert evaluation["differing_texts"] == 0
     assert results["fixed"]["limit_ms"] > 0
