@@ -28,8 +28,8 @@ class Files:
         """Rows of metrics.jsonl for these steps that have a field, in their order; of several of a step the last."""
         found = {}
         with self._best_effort():
-            for line in _lines(self._folder / METRICS):
-                if having in line and isinstance(line.get("step"), int):
+            for line in _lines(self._folder / METRICS, having):
+                if isinstance(line.get("step"), int):
                     found[line["step"]] = line
         return [found[step] for step in steps if step in found]
 
@@ -56,8 +56,8 @@ class Files:
         if self._unusable is None:
             self._unusable = {}
             with self._best_effort():
-                rows = [row for row in _lines(self._folder / QUARANTINE) if {"id", "reason"} <= row.keys()]
-                self._unusable = {str(row["id"]): str(row["reason"]) for row in rows}
+                rows = _lines(self._folder / QUARANTINE, "id")
+                self._unusable = {str(row["id"]): str(row["reason"]) for row in rows if "reason" in row}
         return self._unusable
 
     def _append(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -75,14 +75,19 @@ def _ends_its_line(file: BinaryIO) -> bool:
     return file.read(1) == b"\n"
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of lines; one cut short by a kill, also within a letter, is passed over."""
-    found = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            found.append(row)
+def _lines(path: Path, having: str) -> list[dict[str, Any]]:
+    """The objects with a field in a file of lines; one cut short by a kill, also within a letter, is passed over."""
+    if not path.is_file():  # nor is a device one, such as /dev/full, which never ends
+        return []
+    found, name = [], f'"{having}"'.encode()
+    with path.open("rb") as file:
+        for line in file:
+            if name not in line:  # most lines of a long run: they need not be taken apart
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and having in row:
+                found.append(row)
     return found
