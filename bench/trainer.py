@@ -29,6 +29,16 @@ from bench.watch import Watch, process_began
 
 SHUFFLE_BUFFER = 500  # examples
 MAX_SECONDS = 20.0
+ALONE: dict[str, Any] = {
+    "save_strategy": "no",
+    "eval_strategy": "no",
+    "remove_unused_columns": False,
+    "label_names": ["labels"],
+    "report_to": "none",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
+"""Arguments that leave nothing but the training, on the CPU."""
 
 
 def streamed(task: TrainingTask, processor: Any) -> Any:
@@ -103,14 +113,8 @@ def trainer_of(task: TrainingTask, clock: Clock, **arguments: Any) -> Any:
         "lr_scheduler_type": "constant",
         "max_steps": task.steps,
         "logging_steps": min(25, task.steps),
-        "save_strategy": "no",
-        "eval_strategy": "no",
         "dataloader_num_workers": task.workers,
-        "remove_unused_columns": False,
-        "label_names": ["labels"],
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
+        **ALONE,
     }
     return Seq2SeqTrainer(
         model=model,

@@ -18,7 +18,7 @@ from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, WhisperForCon
 from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
 from bench.tasks import ExactnessTask, answer, from_argument
-from bench.trainer import Collator
+from bench.trainer import ALONE, Collator
 
 VARIANTS = {
     "trainer": "Trainer as it comes",
@@ -91,13 +91,7 @@ def trainer_of(task: ExactnessTask, utterances: Utterances, variant: str, **sett
         "max_grad_norm": 1.0,
         "max_steps": task.steps,
         "logging_steps": 1,
-        "save_strategy": "no",
-        "eval_strategy": "no",
-        "remove_unused_columns": False,
-        "label_names": ["labels"],
-        "report_to": "none",
-        "disable_tqdm": True,
-        "use_cpu": True,
+        **ALONE,
     }
     return Seq2SeqTrainer(
         model=model,

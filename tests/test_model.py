@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor, WhisperTokenizer
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from tests.model_files import content, edited
 from whisper_ft.config import Model
 from whisper_ft.failure import UsageError
-from whisper_ft.generation import complete_generation
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.model import export, load_parts, load_whisper, parameters_by_name
 
@@ -31,51 +31,6 @@ def test_weights_are_float32_also_where_they_are_stored_in_float16(tmp_path: Pat
     WhisperProcessor.from_pretrained(micro_whisper).save_pretrained(tmp_path)
     loaded, _ = load_whisper(str(tmp_path))
     assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
-
-
-def test_a_missing_generation_config_is_completed_from_the_tokenizer(tmp_path: Path, micro_whisper: Path):
-    """A model built from its config saves none of Whisper's fields, and `generate` then stops after 20 tokens."""
-    original, processor = load_whisper(str(micro_whisper))
-    WhisperForConditionalGeneration(WhisperConfig.from_pretrained(micro_whisper)).save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    repaired = load_whisper(str(tmp_path))[0].generation_config
-    for name in (
-        "lang_to_id",
-        "task_to_id",
-        "no_timestamps_token_id",
-        "decoder_start_token_id",
-        "eos_token_id",
-        "max_length",
-    ):
-        assert getattr(repaired, name) == getattr(original.generation_config, name), name
-
-
-def told_of(folder: Path) -> list[str]:
-    """What is said of a folder that is loaded."""
-    told: list[str] = []
-    load_whisper(str(folder), tell=told.append)
-    assert all(line.startswith(f"{folder}: ") and "\n" not in line for line in told)
-    return [line.removeprefix(f"{folder}: ") for line in told]
-
-
-def test_what_a_generation_config_lacks_is_told_in_one_line(tmp_path: Path, micro_whisper: Path):
-    lost = ("lang_to_id", "task_to_id", "max_length", "suppress_tokens")
-    folder = edited(micro_whisper, tmp_path, "generation_config.json", lambda c: [c.pop(key, None) for key in lost])
-    taken = "lang_to_id (100 languages), task_to_id, max_length; taken from the tokenizer and config.json"
-    assert told_of(folder) == [f"generation_config.json lacks {taken}"]
-    assert told_of(micro_whisper) == []
-
-
-def test_a_generation_config_that_is_not_there_is_told(tmp_path: Path, micro_whisper: Path):
-    """What the model is judged to be is said, too: its files do not say whether it is an English-only one."""
-    shutil.copytree(micro_whisper, tmp_path / "m")
-    lose("generation_config.json")(tmp_path / "m")
-    (told,) = told_of(tmp_path / "m")
-    assert told.startswith("there is no generation_config.json to tell is_multilingual (true), lang_to_id (100 langu")
-    assert "eos_token_id" not in told, "config.json has it"
-    exported = tmp_path / "out"
-    export(*load_whisper(str(tmp_path / "m")), exported, "")
-    assert told_of(exported) == []
 
 
 def test_an_exported_model_is_the_same_model(tmp_path: Path, micro_whisper: Path):
@@ -104,19 +59,6 @@ def test_dropout_of_the_training_is_not_exported_and_nothing_else_of_the_config_
     assert model.model.decoder.dropout == model.model.encoder.layers[1].dropout == 0.5
     export(model, processor, tmp_path / "out", "")
     assert content(tmp_path / "out" / "config.json") == content(source / "config.json")
-
-
-def content(file: Path) -> Any:
-    return json.loads(file.read_text())
-
-
-def edited(micro_whisper: Path, folder: Path, file: str, edit: Callable[[Any], None]) -> Path:
-    """The micro model with something changed in one of its JSON files."""
-    shutil.copytree(micro_whisper, folder, dirs_exist_ok=True)
-    changed = content(folder / file)
-    edit(changed)
-    (folder / file).write_text(json.dumps(changed))
-    return folder
 
 
 def refusal(folder: Path) -> str:
@@ -330,43 +272,6 @@ def test_forced_decoder_ids_of_an_old_model_are_gone_from_the_export(tmp_path: P
     )
     export(*load_whisper(str(source)), tmp_path / "out", "")
     assert not {"forced_decoder_ids", "max_length"} & content(tmp_path / "out" / "config.json").keys()
-
-
-def tokenizer(end: int, *languages: str) -> WhisperTokenizer:
-    """One whose <|endoftext|> has that id."""
-    tasks = ["translate", "transcribe", "notimestamps"]
-    return WhisperTokenizer(
-        vocab={f"t{number}": number for number in range(end)},
-        merges=[],
-        pad_token="<|endoftext|>",
-        extra_special_tokens=[f"<|{name}|>" for name in ("startoftranscript", *languages, *tasks)],
-    )
-
-
-@pytest.mark.parametrize(
-    ("stated", "vocabulary", "multilingual"),
-    [
-        ({"is_multilingual": True}, (50257, "en", "be"), True),
-        ({"is_multilingual": False}, (50257, "en", "be"), False),
-        ({}, (50257, "en", "be"), True),
-        ({}, (50256, "en", "be"), False),  # openai/whisper-tiny.en and its kin
-        ({"lang_to_id": {"<|en|>": 50258}}, (50256, "en"), True),
-        ({}, (512, "be"), True),
-        ({}, (512,), False),
-    ],
-)
-def test_a_model_is_multilingual_if_it_says_so_else_by_its_vocabulary(
-    stated: dict[str, Any], vocabulary: tuple[Any, ...], multilingual: bool
-):
-    config = WhisperConfig(vocab_size=51865)
-    found = complete_generation("m", stated, config, tokenizer(*vocabulary))
-    assert found.is_multilingual is multilingual
-    assert hasattr(found, "lang_to_id") is hasattr(found, "task_to_id") is multilingual
-
-
-def test_a_multilingual_model_without_languages_is_refused():
-    with pytest.raises(UsageError, match="name languages"):
-        complete_generation("m", {"is_multilingual": True}, WhisperConfig(), tokenizer(512))
 
 
 def test_labels_are_made_as_with_the_model_where_its_weights_are_not_there(tmp_path: Path, micro_whisper: Path):

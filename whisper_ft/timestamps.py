@@ -5,20 +5,12 @@ timestamps come in pairs, never go back, stand at the beginning, and are written
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 SECONDS_PER_TIMESTAMP = 0.02
 NEVER = float("-inf")
-
-
-class Segment(NamedTuple):
-    """A phrase and when it was said, in seconds from the beginning of the utterance."""
-
-    start: float
-    end: float
-    text: str
 
 
 class TimestampRules:

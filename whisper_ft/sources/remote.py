@@ -1,6 +1,7 @@
 """Files elsewhere: few requests, and no byte that is not needed."""
 
 import io
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -69,8 +70,9 @@ class _Seekable(io.RawIOBase):
         """It is."""
         return True
 
+    @abstractmethod
     def _end(self) -> int:
-        raise NotImplementedError
+        """Size in bytes."""
 
 
 class _Object(_Seekable):

@@ -1,0 +1,95 @@
+"""The generation config of a model: completed where its files are silent, and said to be."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
+
+from tests.model_files import edited
+from whisper_ft.failure import UsageError
+from whisper_ft.generation import complete_generation
+from whisper_ft.model import export, load_whisper
+
+
+def test_a_missing_generation_config_is_completed_from_the_tokenizer(tmp_path: Path, micro_whisper: Path):
+    """A model built from its config saves none of Whisper's fields, and `generate` then stops after 20 tokens."""
+    original, processor = load_whisper(str(micro_whisper))
+    WhisperForConditionalGeneration(WhisperConfig.from_pretrained(micro_whisper)).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    repaired = load_whisper(str(tmp_path))[0].generation_config
+    for name in (
+        "lang_to_id",
+        "task_to_id",
+        "no_timestamps_token_id",
+        "decoder_start_token_id",
+        "eos_token_id",
+        "max_length",
+    ):
+        assert getattr(repaired, name) == getattr(original.generation_config, name), name
+
+
+def told_of(folder: Path) -> list[str]:
+    """What is said of a folder that is loaded."""
+    told: list[str] = []
+    load_whisper(str(folder), tell=told.append)
+    assert all(line.startswith(f"{folder}: ") and "\n" not in line for line in told)
+    return [line.removeprefix(f"{folder}: ") for line in told]
+
+
+def test_what_a_generation_config_lacks_is_told_in_one_line(tmp_path: Path, micro_whisper: Path):
+    lost = ("lang_to_id", "task_to_id", "max_length", "suppress_tokens")
+    folder = edited(micro_whisper, tmp_path, "generation_config.json", lambda c: [c.pop(key, None) for key in lost])
+    taken = "lang_to_id (100 languages), task_to_id, max_length; taken from the tokenizer and config.json"
+    assert told_of(folder) == [f"generation_config.json lacks {taken}"]
+    assert told_of(micro_whisper) == []
+
+
+def test_a_generation_config_that_is_not_there_is_told(tmp_path: Path, micro_whisper: Path):
+    """What the model is judged to be is said, too: its files do not say whether it is an English-only one."""
+    shutil.copytree(micro_whisper, tmp_path / "m")
+    (tmp_path / "m/generation_config.json").unlink()
+    (told,) = told_of(tmp_path / "m")
+    assert told.startswith("there is no generation_config.json to tell is_multilingual (true), lang_to_id (100 langu")
+    assert "eos_token_id" not in told, "config.json has it"
+    exported = tmp_path / "out"
+    export(*load_whisper(str(tmp_path / "m")), exported, "")
+    assert told_of(exported) == []
+
+
+def tokenizer(end: int, *languages: str) -> WhisperTokenizer:
+    """One whose <|endoftext|> has that id."""
+    tasks = ["translate", "transcribe", "notimestamps"]
+    return WhisperTokenizer(
+        vocab={f"t{number}": number for number in range(end)},
+        merges=[],
+        pad_token="<|endoftext|>",
+        extra_special_tokens=[f"<|{name}|>" for name in ("startoftranscript", *languages, *tasks)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("stated", "vocabulary", "multilingual"),
+    [
+        ({"is_multilingual": True}, (50257, "en", "be"), True),
+        ({"is_multilingual": False}, (50257, "en", "be"), False),
+        ({}, (50257, "en", "be"), True),
+        ({}, (50256, "en", "be"), False),  # openai/whisper-tiny.en and its kin
+        ({"lang_to_id": {"<|en|>": 50258}}, (50256, "en"), True),
+        ({}, (512, "be"), True),
+        ({}, (512,), False),
+    ],
+)
+def test_a_model_is_multilingual_if_it_says_so_else_by_its_vocabulary(
+    stated: dict[str, Any], vocabulary: tuple[Any, ...], multilingual: bool
+):
+    config = WhisperConfig(vocab_size=51865)
+    found = complete_generation("m", stated, config, tokenizer(*vocabulary))
+    assert found.is_multilingual is multilingual
+    assert hasattr(found, "lang_to_id") is hasattr(found, "task_to_id") is multilingual
+
+
+def test_a_multilingual_model_without_languages_is_refused():
+    with pytest.raises(UsageError, match="name languages"):
+        complete_generation("m", {"is_multilingual": True}, WhisperConfig(), tokenizer(512))
