@@ -81,13 +81,13 @@ class Parquet:
         self._file_system, self._paths, self._where, self._origin = file_system, list(paths), where, origin or {}
         self._sizes, self._footers = [footer.size for footer in footers], [footer.metadata for footer in footers]
         # A file without rows is never read, and what writes such files often leaves out the types.
+        schemas = [footer.schema.to_arrow_schema() if footer.num_rows else None for footer in self._footers]
         self._columns = [
-            _columns(path, footer.schema.to_arrow_schema(), where) if footer.num_rows else []
-            for path, footer in zip(paths, self._footers, strict=True)
+            [] if schema is None else _columns(path, schema, where) for path, schema in zip(paths, schemas, strict=True)
         ]  # of each file: audio, text, and the optional ones
         self._carried = [
-            Carried.in_schema(footer.schema.to_arrow_schema(), columns if footer.num_rows else (), path)
-            for path, footer in zip(paths, self._footers, strict=True)
+            Carried(()) if schema is None else Carried.in_schema(schema, columns, path)
+            for path, schema in zip(paths, schemas, strict=True)
         ]
         groups = [footer.num_row_groups for footer in self._footers]
         self._first_chunk = [0, *accumulate(groups)]  # [files + 1]
