@@ -27,6 +27,7 @@ from whisper_ft.agreement import Agreement, leave, start_processes, tell
 from whisper_ft.audio import LogMel
 from whisper_ft.commandline import load, model_of, refuse_impossible_evaluation
 from whisper_ft.config import EvaluateConfig, Source
+from whisper_ft.errors import ErrorCount
 from whisper_ft.failure import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
 from whisper_ft.fields import to_plain
 from whisper_ft.findings import Findings
@@ -37,8 +38,9 @@ from whisper_ft.model import load_whisper, quiet_libraries
 from whisper_ft.parts import Parts
 from whisper_ft.predictions import columns_of_data, read_predictions
 from whisper_ft.report import tables, wer_line, write_report
-from whisper_ft.scoring import ErrorCount, Prediction, Scores, save_summary, score
+from whisper_ft.scoring import Prediction, Scores, score
 from whisper_ft.sources import open_source, pinned
+from whisper_ft.summary import save_summary
 from whisper_ft.tracking import Tracker
 
 SCHEMA = 2  # of summary.json; raised when a key changes its meaning

@@ -24,9 +24,22 @@ FLOORS = [
         "html_page",
         "script",
         "timestamps",
+        "errors",
     },  # pure or nearly: no project imports
-    {"config", "order", "durable", "agreement", "launcher", "generation"},
-    {"sources", "labels", "audio", "augment", "greedy", "model", "optim", "checkpoint", "scoring", "resume_rules"}
+    {"config", "order", "durable", "agreement", "launcher", "generation", "metric"},
+    {
+        "sources",
+        "labels",
+        "audio",
+        "augment",
+        "greedy",
+        "model",
+        "optim",
+        "checkpoint",
+        "scoring",
+        "summary",
+        "resume_rules",
+    }
     | {"trackers"},
     {"stream", "hearing", "parts", "tracking", "demo", "rundir", "commandline", "leakage", "plot"}
     | {"confidence", "hallucination", "variants", "predictions"},  # of predictions, without a model

@@ -7,7 +7,8 @@ import pytest
 
 from whisper_ft.breakdown import SECONDS, breakdowns, by_column, by_duration
 from whisper_ft.confidence import confidence
-from whisper_ft.scoring import ErrorCount, Prediction, Scores, score, total
+from whisper_ft.errors import ErrorCount, total
+from whisper_ft.scoring import Prediction, Scores, score
 
 
 class Characters:

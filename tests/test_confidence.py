@@ -6,7 +6,8 @@ import pytest
 
 from whisper_ft import confidence as bootstrap
 from whisper_ft.confidence import Interval, confidence, interval_of, paired_test
-from whisper_ft.scoring import ErrorCount, Prediction, ScoredRow, Scores, score, total
+from whisper_ft.errors import ErrorCount, total
+from whisper_ft.scoring import Prediction, ScoredRow, Scores, score
 
 TRUE_RATE = 0.2
 

@@ -12,12 +12,13 @@ from rich.console import Console
 from normalizers import get_normalizer
 from tests.test_report import HOSTILE, text_of
 from whisper_ft.confidence import Interval
+from whisper_ft.errors import align
 from whisper_ft.findings import Findings
 from whisper_ft.report import tables, write_report
 from whisper_ft.report.alignment import whole_letters
 from whisper_ft.report.picture import rates
 from whisper_ft.report.sound import CLIP_BYTES, PAGE_BYTES, Audio, kind_of
-from whisper_ft.scoring import Prediction, Scores, align, score
+from whisper_ft.scoring import Prediction, Scores, score
 
 
 def sample(factor: int = 1) -> list[Prediction]:

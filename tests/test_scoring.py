@@ -9,7 +9,10 @@ from pathlib import Path
 import jiwer
 import pytest
 
-from whisper_ft.scoring import ErrorCount, Prediction, align, count_errors, save_summary, score, word_errors
+from whisper_ft.errors import ErrorCount, align, count_errors
+from whisper_ft.metric import word_errors
+from whisper_ft.scoring import Prediction, score
+from whisper_ft.summary import save_summary
 
 ALPHABET = ["a", "b", "ab", "ba", "раз'яднаць", "é", "שלום", "2", "ў", "😀"]
 
@@ -188,7 +191,7 @@ def test_the_metric_works_alone_and_refuses_lists_that_do_not_match():
 
 def test_the_metric_writes_nothing_under_home(tmp_path: Path):
     code = (
-        "from whisper_ft.scoring import word_errors\n"
+        "from whisper_ft.metric import word_errors\n"
         "print(word_errors().compute(predictions=['a'], references=['b'])['wer'])"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -309,12 +309,18 @@ class LogMel:
         samples = min(len(waveform), self.window_samples)
         # Frame t sees samples around t * hop; past this many frames it sees zeros only.
         heard = min(self.frames, -(-(samples + self._n_fft // 2) // self._hop))
-        # One FFT window of zeros more, so that the reflection at the end mirrors zeros, as it does in the full window.
         # And never few frames: BLAS multiplies a narrow matrix in another order, which changes the last bit.
-        samples_computed = max(heard, MIN_FRAMES) * self._hop + self._n_fft
-        padded = np.zeros(min(self.window_samples, samples_computed), dtype=np.float32)
-        padded[:samples] = waveform[:samples]
-        stft = torch.stft(torch.from_numpy(padded), self._n_fft, self._hop, window=self._hann, return_complex=True)
+        computed = min(max(heard, MIN_FRAMES), self.frames)
+        edge = self._n_fft // 2  # what stft adds with center=True, here at once with the silence
+        length = self.window_samples if computed == self.frames else computed * self._hop
+        padded = np.zeros(edge + length + edge, dtype=np.float32)
+        padded[edge : edge + samples] = waveform[:samples]
+        padded[:edge] = padded[2 * edge : edge : -1]  # reflected
+        if computed == self.frames:  # else the reflection at the end is of silence
+            padded[-edge:] = padded[-edge - 2 : -2 * edge - 2 : -1]
+        stft = torch.stft(
+            torch.from_numpy(padded), self._n_fft, self._hop, window=self._hann, center=False, return_complex=True
+        )
         power = (stft[..., :-1].abs() ** 2).contiguous()
         mel = self._filters.T @ power
         log_mel = torch.clamp(mel, min=1e-10).log10()

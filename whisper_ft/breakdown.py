@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 from whisper_ft.confidence import Interval, interval_of
-from whisper_ft.scoring import CHARACTERS, WORDS, ErrorCount, ScoredRow, Scores, total
+from whisper_ft.errors import ErrorCount, total
+from whisper_ft.scoring import CHARACTERS, WORDS, ScoredRow, Scores
 
 SECONDS = (0, 2, 5, 10, 15, 20, 30)  # where the buckets of length begin; the last one has what is cut or long-form
 FEW = {WORDS: 100, CHARACTERS: 500}  # below, one error more or less moves a rate by a point or so

@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from whisper_ft.scoring import ErrorCount, ScoredRow, Scores
+from whisper_ft.errors import ErrorCount
+from whisper_ft.scoring import ScoredRow, Scores
 
 RESAMPLES = 1000
 LEVEL = 0.95

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from whisper_ft.errors import ErrorCount
 from whisper_ft.failure import DataError, UsageError
-from whisper_ft.scoring import ErrorCount, Prediction, ScoredRow
+from whisper_ft.scoring import Prediction, ScoredRow
 
 TEXTS = ("id", "ref", "hyp")  # what a file of any system must have
 OPTIONAL_TEXTS = ("language", "speaker", "detected_language", "problem")

@@ -23,11 +23,11 @@ from whisper_ft.optim import build_optimizer
 from whisper_ft.order import ORDER_VERSION, default_lanes
 from whisper_ft.rundir import RunDir
 from whisper_ft.schedule import lr_factor, steps_of
-from whisper_ft.scoring import score
+from whisper_ft.scoring import Scores
 from whisper_ft.share import Share
 from whisper_ft.sources import open_mix, pinned, pinned_mix
 from whisper_ft.state import TrainState
-from whisper_ft.stream import TrainStream, WindowReader
+from whisper_ft.stream import TrainStream, WindowReader, start_worker_server
 from whisper_ft.tracking import Tracker
 from whisper_ft.window import Window
 
@@ -53,6 +53,8 @@ class Run:
     ) -> None:
         self.config, self.agreement, self.folder, self.stop = config, agreement, folder, stop
         self.accelerator, self.device = accelerator, accelerator.device
+        if config.data.workers:
+            start_worker_server()  # while the model is loaded
         data, held_out, lanes = agreement.from_main(lambda: begun_with(config, folder))
         self.source = open_mix(data, folder.index)
         self.rows = sum(self.source.rows)
@@ -60,9 +62,9 @@ class Run:
         self.tracker = Tracker.of_run(config, self.steps, enabled=agreement.rank == 0)
 
         with as_usage_error("eval.normalizer"):
-            nothing = score([], get_normalizer(config.eval.normalizer))
+            get_normalizer(config.eval.normalizer)
         with as_usage_error("eval.metric"):  # an unknown name should not be found at the first evaluation
-            nothing.figure(config.eval.metric)
+            Scores.of_nothing().figure(config.eval.metric)
         with as_usage_error("data.normalizer"):
             self.rewriting = Rewriting.named(config.data.normalizer, get_normalizer)
 

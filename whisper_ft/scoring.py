@@ -1,24 +1,13 @@
 """What a transcription got wrong: error counts of utterances, summed first and divided once."""
 
-import json
 import math
-import shutil
-import subprocess
-import sys
-import tempfile
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import datasets
-from rapidfuzz.distance import Levenshtein
-
-from whisper_ft.durable import write_json
-from whisper_ft.installed import evaluate
+from whisper_ft.errors import ErrorCount
 
 WORDS = "words"
 IDENTITY = ("name", "language", "version", "fingerprint")  # of a normaliser: other rules, other figures
@@ -42,114 +31,6 @@ class Prediction:
     segments: Sequence[tuple[float, float, str]] | None = None  # (start, end, text), where the model was to tell times
     problem: str | None = None  # reason code of a row that could not be decoded or was cut; it is scored all the same
     columns: Mapping[str, Any] | None = None  # others of the data by name, named as none of the record's own
-
-
-@dataclass(frozen=True)
-class ErrorCount:
-    """Counts of one alignment, or of many summed. There is no way to add rates, so none can be averaged by mistake."""
-
-    hits: int = 0
-    substitutions: int = 0
-    deletions: int = 0
-    insertions: int = 0
-
-    def __add__(self, other: "ErrorCount") -> "ErrorCount":
-        return ErrorCount(
-            self.hits + other.hits,
-            self.substitutions + other.substitutions,
-            self.deletions + other.deletions,
-            self.insertions + other.insertions,
-        )
-
-    @property
-    def errors(self) -> int:
-        """Substitutions, deletions and insertions together."""
-        return self.substitutions + self.deletions + self.insertions
-
-    @property
-    def reference_length(self) -> int:
-        """Words (or characters) that the reference has."""
-        return self.hits + self.substitutions + self.deletions
-
-    @property
-    def rate(self) -> float | None:
-        """Errors per word (or character) of the reference, as a fraction; None where the reference has none."""
-        return self.errors / self.reference_length if self.reference_length else None
-
-
-def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
-    """The errors of the cheapest alignment. Their sum is unique; among equals, rapidfuzz picks the split into kinds."""
-    kinds = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
-    substitutions, deletions, insertions = kinds["replace"], kinds["delete"], kinds["insert"]
-    return ErrorCount(len(reference) - substitutions - deletions, substitutions, deletions, insertions)
-
-
-def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs (from the reference, from the hypothesis) along the alignment that `count_errors` counts; "" for none."""
-    pairs: list[tuple[str, str]] = []
-    for edit in Levenshtein.opcodes(reference, hypothesis):
-        left = reference[edit.src_start : edit.src_end]
-        right = hypothesis[edit.dest_start : edit.dest_end]
-        if edit.tag == "delete":
-            pairs += [(token, "") for token in left]
-        elif edit.tag == "insert":
-            pairs += [("", token) for token in right]
-        else:  # equal and replace: as long on both sides
-            pairs += zip(left, right, strict=True)
-    return pairs
-
-
-class WordErrors(evaluate.Metric):  # type: ignore[misc]  # the library is untyped
-    """Corpus WER and CER of texts, taken as they come: words are what whitespace separates.
-
-    Utterances with an empty reference are left out of both rates. Under "utterances" stand the counts of each one,
-    (words, characters), in the order given.
-    """
-
-    def _info(self) -> Any:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="Word and character error rate over a whole test set",
-            citation="",
-            inputs_description="predictions and references: lists of texts, one per utterance",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
-
-    def _build_data_dir(self) -> str:
-        # The library makes a folder under HF_HOME here even when nothing will be written to it: a read-only home would
-        # end an evaluation after all its work.
-        return str(super()._build_data_dir()) if not self.keep_in_memory else ""
-
-    def _compute(
-        self, predictions: Sequence[str], references: Sequence[str], count_spaces: bool = True
-    ) -> dict[str, Any]:
-        def characters_of(text: str) -> str:
-            return text if count_spaces else "".join(text.split())
-
-        utterances = [
-            (count_errors(ref.split(), hyp.split()), count_errors(characters_of(ref), characters_of(hyp)))
-            for hyp, ref in zip(predictions, references, strict=True)
-        ]
-        scored = [pair for pair, ref in zip(utterances, references, strict=True) if ref.strip()]
-        words = total(pair[0] for pair in scored)
-        characters = total(pair[1] for pair in scored)
-        return {
-            "wer": words.rate,
-            "cer": characters.rate,
-            "words": words,
-            "characters": characters,
-            "utterances": utterances,
-        }
-
-
-def word_errors() -> WordErrors:
-    """The metric, keeping its texts in memory: as files they would lie under one name and lock for every process."""
-    return WordErrors(keep_in_memory=True)
-
-
-def total(counts: Iterable[ErrorCount]) -> ErrorCount:
-    """The sum of the counts."""
-    return sum(counts, start=ErrorCount())
 
 
 @dataclass(frozen=True)
@@ -191,6 +72,11 @@ class Scores:
     chars_orthographic: ErrorCount
     unit: str | None = None  # WORDS or CHARACTERS, where the normaliser says which one to judge by
     normalizer: Mapping[str, str] = field(default_factory=dict)  # name, language, version, fingerprint of the rules
+
+    @classmethod
+    def of_nothing(cls) -> "Scores":
+        """Those of no utterance: no rates, but all the names."""
+        return cls((), ErrorCount(), ErrorCount(), ErrorCount(), ErrorCount())
 
     @property
     def wer(self) -> float | None:
@@ -318,6 +204,8 @@ def score(predictions: Sequence[Prediction], normalize: Callable[[str], str]) ->
     A row with an empty normalised reference has no rate: it is left out of both and reported. An empty
     hypothesis is deletions. `normalize` may carry an attribute `unit`, WORDS or CHARACTERS.
     """
+    from whisper_ft.metric import word_errors  # whose libraries take 0.7 s and 56 MB, in a data worker for nothing
+
     _refuse_duplicates(predictions)
     refs = [_encodable(p.ref) for p in predictions]
     hyps = [_encodable(p.hyp) for p in predictions]
@@ -353,35 +241,6 @@ def score(predictions: Sequence[Prediction], normalize: Callable[[str], str]) ->
 def as_written(text: str) -> str:
     """The text in NFC with single spaces: what orthographic scores compare."""
     return _single_spaces(unicodedata.normalize("NFC", text))
-
-
-def save_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write the summary as JSON under exactly this name, complete or not at all; NaN is refused.
-
-    `evaluate.save` adds the time, the versions and the commit of the current folder, in keys that begin with an
-    underscore. It would write in place, in one line and NaN too, so its file is only the draft.
-    """
-    if _has_commit():
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder, path.name).with_suffix(".json")  # it takes a name without suffix for a folder
-            evaluate.save(draft, **summary)
-            stamped = json.loads(draft.read_text(encoding="utf-8"))
-    else:  # the same keys; evaluate.save would die without git, and outside a repository git prints "fatal: …"
-        stamped = summary | {
-            "_timestamp": datetime.now().isoformat(),
-            "_git_commit_hash": None,
-            "_evaluate_version": evaluate.__version__,
-            "_python_version": sys.version,
-            "_interpreter_path": sys.executable,
-        }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, stamped)
-
-
-def _has_commit() -> bool:
-    """Whether the current folder belongs to a git repository that has a commit, on a machine that has git."""
-    command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
-    return shutil.which("git") is not None and not subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def _refuse_duplicates(predictions: Sequence[Prediction]) -> None:

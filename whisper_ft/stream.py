@@ -4,6 +4,7 @@ Ranks and workers only divide the slots of a batch; what is in a slot is decided
 a stream that starts at a step is a function of that step.
 """
 
+import gc
 import math
 import multiprocessing
 import os
@@ -14,10 +15,11 @@ import threading
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection, forkserver, resource_tracker
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
+import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from whisper_ft.audio import LogMel, decode
@@ -30,6 +32,10 @@ from whisper_ft.sources import Row, Source
 from whisper_ft.window import Unusable, UnusableError, Window
 
 Batch = TypeVar("Batch")
+
+NO_FEATURES = torch.empty(0, 0, 0)
+# Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
+FORKSERVER = multiprocessing.get_context("forkserver")
 
 
 class WindowReader:
@@ -90,7 +96,30 @@ class WindowReader:
         return Window(features, tokens, (utterance.id,), len(waveform))
 
 
-class _Slots(IterableDataset[list[Window | Unusable] | Exception]):
+@dataclass(frozen=True)
+class _Packed:
+    """What a worker hands over of a micro-batch. All features are one tensor, for each costs as much as half a mel.
+
+    A tensor comes in shared memory, whose descriptor is asked of the worker and mapped: 0.5 ms, of which a step of 16
+    utterances took 8 (docs/performance.md).
+    """
+
+    features: torch.Tensor  # [n, M, T]
+    others: list[Window | Unusable]  # each window without its features, which come in this order
+
+    @classmethod
+    def of(cls, part: Sequence[Window | Unusable]) -> Self:
+        features = [item.features for item in part if isinstance(item, Window)]
+        others = [replace(item, features=NO_FEATURES) if isinstance(item, Window) else item for item in part]
+        return cls(torch.stack(features) if features else NO_FEATURES, others)
+
+    def part(self) -> Iterator[Window | Unusable]:
+        features = iter(self.features)
+        for item in self.others:
+            yield replace(item, features=next(features)) if isinstance(item, Window) else item
+
+
+class _Slots(IterableDataset[list[Window | Unusable] | _Packed | Exception]):
     """What one worker prepares: of each micro-batch, its part of the slots. Runs in the worker process."""
 
     def __init__(
@@ -99,13 +128,13 @@ class _Slots(IterableDataset[list[Window | Unusable] | Exception]):
         self._reader, self._order, self._share = reader, order, share
         self._first_step, self._end = first_step, end
 
-    def __iter__(self) -> Iterator[list[Window | Unusable] | Exception]:
+    def __iter__(self) -> Iterator[list[Window | Unusable] | _Packed | Exception]:
         worker = get_worker_info()
         if worker is None:
             yield from self._prepare(0, 1)
             return
         try:
-            yield from self._prepare(worker.id, worker.num_workers)
+            yield from map(_Packed.of, self._prepare(worker.id, worker.num_workers))
         except Exception as error:  # noqa: BLE001 - handed over and raised where the part was waited for
             yield _portable(error, worker.id)
 
@@ -170,21 +199,16 @@ class TrainStream(Generic[Batch]):
         self._step, self._rows, self._end = first_step, order.total, end
         options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
         if workers:
-            # Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit. The server
-            # that workers are forked from loads once what each of them would otherwise load again, for seconds.
-            context = multiprocessing.get_context("forkserver")
-            loaded = [name for name in sys.modules if name.startswith("whisper_ft.")]
-            context.set_forkserver_preload(loaded)
-            options |= {"multiprocessing_context": context, "prefetch_factor": prefetch, "worker_init_fn": _begin}
+            options |= {"multiprocessing_context": FORKSERVER, "prefetch_factor": prefetch, "worker_init_fn": _begin}
         self._loader = DataLoader(_Slots(reader, order, share, first_step, end), **options)
-        self._parts: Iterator[list[Window | Unusable] | Exception] | None = None
+        self._parts: Iterator[list[Window | Unusable] | _Packed | Exception] | None = None
 
     def draw(self) -> Step[Batch]:
         """This rank's micro-batches of the next step; raises what a worker met while it prepared them."""
         micro_batches, unusable, utterances, unusable_rows, audio_samples = [], list[Unusable](), 0, 0, 0
         first = self._step * self._share.batch_size  # position of slot 0
         for i in range(self._share.accumulate):
-            parts = [iter(self._part()) for _ in range(self._workers)]
+            parts = [self._part() for _ in range(self._workers)]
             windows = []
             for slot in self._share.slots(i):
                 if self._end is not None and first + slot >= self._end:
@@ -201,16 +225,16 @@ class TrainStream(Generic[Batch]):
         self._step += 1
         return Step(micro_batches, unusable, utterances, unusable_rows, audio_samples)
 
-    def _part(self) -> list[Window | Unusable]:
+    def _part(self) -> Iterator[Window | Unusable]:
         """What the worker whose turn it is prepared of a micro-batch."""
         if self._parts is None:
             if self._loader.num_workers:
-                _start_worker_server()
+                start_worker_server()
             self._parts = iter(self._loader)
         part = next(self._parts)
         if isinstance(part, Exception):
             raise part
-        return part
+        return part.part() if isinstance(part, _Packed) else iter(part)
 
     def close(self) -> None:
         """End the workers, also one that is stuck in a read: they hold nothing, and hear no other signal."""
@@ -227,6 +251,7 @@ def _begin(_: int = 0) -> None:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    gc.freeze()  # or a collection would touch, and so copy, every page that is shared with the server
     threading.Thread(target=_end_with_run, daemon=True).start()
 
 
@@ -241,11 +266,13 @@ def _end_with_run() -> None:
     os._exit(1)
 
 
-def _start_worker_server() -> None:
-    """Start the server that workers are forked from, as deaf as they are: a worker ends when its parent is gone.
+def start_worker_server() -> None:
+    """Start the server that workers are forked from, where it does not run yet; best early, it takes seconds.
 
-    Blocked signals stay blocked in what is started meanwhile, and wait here.
+    It loads once what each worker would otherwise load again. It is as deaf as they are, for a worker ends when its
+    parent is gone: blocked signals stay blocked in what is started meanwhile, and wait here.
     """
+    FORKSERVER.set_forkserver_preload([name for name in sys.modules if name.startswith("whisper_ft.")])
     resource_tracker.ensure_running()  # or the next line but one would start it, and it ends the blocking
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:

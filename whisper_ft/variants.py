@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from whisper_ft.scoring import ErrorCount, Scores, score
+from whisper_ft.errors import ErrorCount
+from whisper_ft.scoring import Scores, score
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from whisper_ft.confidence import interval_of
+from whisper_ft.errors import ErrorCount
 from whisper_ft.failure import UsageError
 from whisper_ft.plot.history import History
 from whisper_ft.publish.chosen import Chosen
-from whisper_ft.scoring import ErrorCount, Prediction, ScoredRow
+from whisper_ft.scoring import Prediction, ScoredRow
 
 HELD_OUT = "held-out set of the run"
 

@@ -4,8 +4,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
+from whisper_ft.errors import align
 from whisper_ft.report.text import token_of
-from whisper_ft.scoring import CHARACTERS, ScoredRow, Scores, align
+from whisper_ft.scoring import CHARACTERS, ScoredRow, Scores
 
 SHOWN_PAIRS = 200  # aligned words of one utterance: 30 s hold about 100, a hallucinated loop far more
 RUN_CHARACTERS = 10  # correct characters between two places where a line may break, when the unit is characters

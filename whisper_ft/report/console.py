@@ -6,10 +6,11 @@ from rich.table import Table
 from whisper_ft.breakdown import Breakdown
 from whisper_ft.comparison import Comparison, p_value
 from whisper_ft.confidence import LEVEL, Difference
+from whisper_ft.errors import ErrorCount
 from whisper_ft.findings import Findings
 from whisper_ft.hallucination import Sign
 from whisper_ft.report.text import percent, percent_range, points, points_range, visible
-from whisper_ft.scoring import CHARACTERS, ErrorCount, Scores
+from whisper_ft.scoring import CHARACTERS, Scores
 
 SHOWN_GROUPS = 12  # of a breakdown; the page shows as many, summary.json all
 SHOWN_CHANGES = 3  # utterances that changed most, each way

@@ -7,7 +7,8 @@ from rich.cells import cell_len, split_graphemes
 from rich.table import Table
 from rich.text import Text
 
-from whisper_ft.scoring import CHARACTERS, ScoredRow, Scores, align
+from whisper_ft.errors import align
+from whisper_ft.scoring import CHARACTERS, ScoredRow, Scores
 
 SAMPLES = 3
 SHOWN_LINES = 2.5  # of each text; 30 s of speech fill about 8 of 60 columns
