@@ -24,6 +24,7 @@ import transformers
 from normalizers import get_normalizer
 from whisper_ft import durable
 from whisper_ft.agreement import Agreement, leave, start_processes, tell
+from whisper_ft.allocator import keep_memory
 from whisper_ft.audio import LogMel
 from whisper_ft.commandline import load, model_of, refuse_impossible_evaluation
 from whisper_ft.config import EvaluateConfig, Source
@@ -231,6 +232,7 @@ def main() -> NoReturn:
     """Evaluate, and turn whatever goes wrong into one line and an exit code."""
     end_with_parent()
     quiet_libraries()
+    keep_memory()
     agreement, code = None, FINISHED
     try:
         config = load(EvaluateConfig)

@@ -21,6 +21,7 @@ from collator import Batch, SpeechCollator
 from normalizers import get_normalizer
 from whisper_ft import checkpoint
 from whisper_ft.agreement import Agreement, StopRequest, leave, lost_ranks_are_named, start_processes, tell
+from whisper_ft.allocator import keep_memory
 from whisper_ft.averaging import load_average, steps_to_average
 from whisper_ft.commandline import load, refuse_impossible
 from whisper_ft.config import Config
@@ -279,6 +280,7 @@ def main() -> NoReturn:
     """Train, and turn whatever ends the run into one line, a status.json and an exit code."""
     end_with_parent()
     quiet_libraries()
+    keep_memory()
     agreement, folder, run = None, None, None
     try:
         config = load(Config)

@@ -8,6 +8,7 @@ from transformers import WhisperForConditionalGeneration
 
 from bench.tasks import TrainingTask, answer, from_argument, training_result
 from bench.watch import Watch, process_began
+from whisper_ft.allocator import keep_memory
 from whisper_ft.loss import TokenLoss
 
 
@@ -20,6 +21,7 @@ def main() -> None:
     del tensors
     held = sum(tensor.nbytes for batch in batches[1:] for tensor in batch)  # a training needs one at a time
     step_ends = []
+    keep_memory()  # as train.py
     with Watch() as watch:
         model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32).train()
         model.model.encoder.embed_positions.requires_grad_(False)  # as train.py: sinusoids that are not trained

@@ -18,11 +18,13 @@ class Size:
     """Rows of the token embedding; None has as many as the tokenizer has tokens."""
     share: float = 1.0
     """Of the steps and utterances of an effort: a larger model takes longer for each."""
+    taught_share: float = 1.0
+    """Of the steps that teach the model that is evaluated: until its sentences end."""
 
 
 SIZES = (
     Size("micro-5s", Shape()),
-    Size("micro-30s", Shape(window_seconds=30), share=0.3),
+    Size("micro-30s", Shape(window_seconds=30), share=0.2, taught_share=0.3),
     # The dimensions of openai/whisper-tiny, with random weights.
     Size(
         "tiny-30s",
@@ -30,7 +32,8 @@ SIZES = (
         batch=4,
         learning_rate=1e-3,
         vocabulary=51_865,
-        share=0.15,
+        share=0.12,
+        taught_share=0.15,
     ),
 )
 # So little to compute that a step takes as long as all that is neither model nor data.
@@ -64,7 +67,7 @@ class Effort:
             self,
             steps=max(round(self.steps * size.share), self.unmeasured_steps + 2, 4),
             unmeasured_steps=min(self.unmeasured_steps, max(round(self.steps * size.share) // 4, 1)),
-            taught_steps=round(self.taught_steps * size.share),
+            taught_steps=round(self.taught_steps * size.taught_share),
         )
 
     def of(self, steps: int | None, repeats: int | None) -> "Effort":
@@ -78,7 +81,7 @@ class Effort:
         return replace(self, steps=steps, repeats=repeats)
 
 
-# 80 steps of 16 are 1,280 utterances: no more than one and a half epochs of the demo's corpus.
-FULL = Effort(80, 10, 5, taught_steps=400, train_utterances=1_000, test_utterances=200, patience_seconds=20, attempts=3)
+# 50 steps of 16 are 800 utterances: less than an epoch of the demo's corpus.
+FULL = Effort(50, 10, 5, taught_steps=400, train_utterances=1_000, test_utterances=200, patience_seconds=20, attempts=3)
 # Shows that everything runs; its figures mean nothing.
 QUICK = Effort(6, 1, 1, taught_steps=0, train_utterances=64, test_utterances=4, patience_seconds=0, at_once=2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from bench.tasks import TranscriptionTask, answer, from_argument
 from bench.watch import Watch
 from whisper_ft.agreement import Agreement
+from whisper_ft.allocator import keep_memory
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Decoding, Source
 from whisper_ft.decoding import Transcriber, transcribe
@@ -21,6 +22,7 @@ def main() -> None:
     """Transcribe the set, and report."""
     task = from_argument(TranscriptionTask)
     quiet_libraries()
+    keep_memory()
     with Watch() as watch:
         model, processor = load_whisper(task.model)
         model.eval()

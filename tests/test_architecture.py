@@ -25,6 +25,7 @@ FLOORS = [
         "script",
         "timestamps",
         "errors",
+        "allocator",
     },  # pure or nearly: no project imports
     {"config", "order", "durable", "agreement", "launcher", "generation", "metric"},
     {

@@ -22,6 +22,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from whisper_ft.allocator import keep_memory
 from whisper_ft.audio import LogMel, decode
 from whisper_ft.augment import SpecAugment
 from whisper_ft.failure import STOP_SIGNALS
@@ -251,6 +252,7 @@ def _begin(_: int = 0) -> None:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    keep_memory()
     gc.freeze()  # or a collection would touch, and so copy, every page that is shared with the server
     threading.Thread(target=_end_with_run, daemon=True).start()
 
