@@ -148,7 +148,10 @@ def _evaluation_table(size: str, evaluation: Mapping[str, Any]) -> Table:
         table.add_row(EVALUATION[name], *_rate(found), f"{found['peak_rss_mb']['median']:.0f}")
     texts = "all texts identical" if not evaluation["differing_texts"] else f"{evaluation['differing_texts']} DIFFER"
     texts += f"; {evaluation['differing_texts_of_pipeline']} of the pipeline's are others, with its five beams"
-    table.caption = "\n".join([*_told(evaluation["ratios"]), texts, _noise(evaluation)])
+    ours = evaluation["contenders"]["ours"]
+    shares = ", ".join(f"{name} {ours[f'{name}_share']['median']:.0%}" for name in ("encoder", "decoder", "rest"))
+    told = f"of evaluate.py's time: {shares} (waiting for audio, texts)"
+    table.caption = "\n".join([*_told(evaluation["ratios"]), texts, told, _noise(evaluation)])
     return table
 
 

@@ -2,8 +2,10 @@
 
 import json
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from bench.tasks import TranscriptionTask, answer, from_argument
 from bench.watch import Watch
@@ -16,6 +18,36 @@ from whisper_ft.hearing import heard
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.model import load_whisper, quiet_libraries
 from whisper_ft.sources import open_source
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Stopwatch:
+    """Seconds spent in something that is called again and again."""
+
+    def __init__(self) -> None:
+        self.seconds = self._began = 0.0
+
+    def begin(self) -> None:
+        """It is called."""
+        self._began = time.perf_counter()
+
+    def end(self) -> None:
+        """It returns."""
+        self.seconds += time.perf_counter() - self._began
+
+    def around(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The function, with its time counted."""
+
+        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
+            self.begin()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.end()
+
+        return timed
 
 
 def main() -> None:
@@ -35,6 +67,10 @@ def main() -> None:
         total = task.utterances
         warm_up = list(islice(heard(source, log_mel, 0, 1), task.batch))
         transcribe(transcriber, warm_up, task.batch, len(warm_up), Agreement())  # unmeasured
+        encoding, writing = Stopwatch(), Stopwatch()
+        model.model.encoder.register_forward_pre_hook(lambda *_: encoding.begin())
+        model.model.encoder.register_forward_hook(lambda *_: encoding.end())
+        transcriber.write = writing.around(transcriber.write)  # type: ignore[method-assign]
         begin = time.perf_counter()
         predictions = transcribe(transcriber, heard(source, log_mel, 0, 1, total), task.batch, total, Agreement())
         seconds = time.perf_counter() - begin
@@ -45,6 +81,9 @@ def main() -> None:
         {
             "utterances_per_second": round(total / seconds, 2),
             "tokens_per_utterance": round(tokens / total, 2),
+            "encoder_share": round(encoding.seconds / seconds, 3),
+            "decoder_share": round((writing.seconds - encoding.seconds) / seconds, 3),
+            "rest_share": round(1 - writing.seconds / seconds, 3),  # waiting for audio that is not ready, and texts
             **watch.result(),
         }
     )
