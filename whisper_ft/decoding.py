@@ -246,9 +246,13 @@ def _transcribed(transcriber: Transcriber, batches: Iterable[list[Heard]]) -> It
 
 
 def _batches(windows: Iterable[Heard], size: int, prompt: Callable[[Heard], list[int]]) -> Iterator[list[Heard]]:
-    """Windows in batches of one prompt and, of AHEAD batches, of like length: short ones do not wait for long ones."""
-    coming = iter(windows)
-    while ahead := list(islice(coming, AHEAD * size)):
+    """Windows in batches of one prompt and, of AHEAD batches, of like length: short ones do not wait for long ones.
+
+    Of fewer at the beginning, where the model would wait until all of them are decoded.
+    """
+    coming, batches = iter(windows), 1
+    while ahead := list(islice(coming, batches * size)):
+        batches = min(2 * batches, AHEAD)
         by_prompt: dict[tuple[int, ...], list[Heard]] = defaultdict(list)
         for window in sorted(ahead, key=lambda one: -one.seconds):
             by_prompt[tuple(prompt(window))].append(window)
