@@ -1,4 +1,4 @@
-"""Memory that a process has used stays with it: fetched anew in every step, it costs a sixth of one on a CPU."""
+"""Memory that a process has used stays with it: fetched anew in every step, it costs up to an eighth of one on a CPU."""
 
 import ctypes
 import sys
@@ -10,8 +10,9 @@ def keep_memory() -> None:
     """Let glibc's malloc give no free memory back, and map no large block by itself. Does nothing on other systems.
 
     A step frees what the next one asks for again. By default blocks of over 32 MB are mapped and unmapped each time and
-    the end of the heap is trimmed, so that the kernel has to find and clear the same pages in every step: 443,000 of
-    them in one of a 30 s window, 1 s of 3.7 (docs/performance.md). What is kept is what the step needs at its peak.
+    the end of the heap is trimmed, so that the kernel has to find and clear the same pages in every step: 70,000 to
+    120,000 of them in one of a 30 s window, 0.2 to 0.5 s of its 4 s of processor time (docs/performance.md). What is
+    kept is what the step needs at its peak.
     """
     if sys.platform != "linux":
         return
