@@ -1,4 +1,4 @@
-"""Memory that a process has used stays with it: fetched anew in every step, it costs up to an eighth of one on a CPU."""
+"""Memory that a process has used stays with it: fetched anew in every step, it costs up to an eighth of one."""
 
 import ctypes
 import sys
