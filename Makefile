@@ -7,6 +7,9 @@ DEMO_DATA := demo-data
 OPENAI_WHISPER := openai-whisper==20250625
 DEMO_RUN := runs/demo
 
+# More than two cores: half of the time a test waits for the processes that it has started.
+TEST_PROCESSES := 3
+
 .PHONY: setup demo test test-long check bench clean
 
 setup: $(INSTALLED)
@@ -29,7 +32,7 @@ demo: $(INSTALLED)
 	./launch.sh evaluate.py --model $(DEMO_RUN)/best --data.path $(DEMO_DATA)/be/test --out $(DEMO_RUN)/test
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile
 
 test-long: $(INSTALLED)
 	FRESH_STARTS=1 $(BIN)/python -m pytest -m long -n logical --maxprocesses 2 --dist loadfile

@@ -69,9 +69,15 @@ class GreedyDecoder:
         return written
 
     def _heard(self, states: torch.Tensor) -> Cache:
-        """Keys and values of cross-attention, which are the same at every step."""
+        """Keys and values of cross-attention, which are the same at every step.
+
+        Contiguous, because each step reads all of them: with 1,500 positions the whole decoder takes 2/3 of the time.
+        """
         layers = [layer.encoder_attn for layer in self._decoder.layers]
-        return [(self._split(layer.k_proj(states)), self._split(layer.v_proj(states))) for layer in layers]
+        return [
+            (self._split(layer.k_proj(states)).contiguous(), self._split(layer.v_proj(states)).contiguous())
+            for layer in layers
+        ]
 
     def _empty(self, states: torch.Tensor, positions: int) -> Cache:
         shape = (len(states), self._heads, positions, self._head_size)
