@@ -21,8 +21,8 @@ from whisper_ft.parts import Parts
 from whisper_ft.scoring import Prediction
 from whisper_ft.sources import Row
 from whisper_ft.timestamps import OfGenerate, TimestampRules
+from whisper_ft.window import NO_FEATURES
 
-NO_FEATURES = torch.empty(0, 0)
 AHEAD = 8  # batches whose windows are sorted by length: of 30 s, a window is a megabyte
 
 

@@ -30,11 +30,10 @@ from whisper_ft.labels import LabelEncoder
 from whisper_ft.order import Mixture, Order
 from whisper_ft.share import Share
 from whisper_ft.sources import Row, Source
-from whisper_ft.window import Unusable, UnusableError, Window
+from whisper_ft.window import NO_FEATURES, Unusable, UnusableError, Window
 
 Batch = TypeVar("Batch")
 
-NO_FEATURES = torch.empty(0, 0, 0)
 # Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
 FORKSERVER = multiprocessing.get_context("forkserver")
 
@@ -99,10 +98,10 @@ class WindowReader:
 
 @dataclass(frozen=True)
 class _Packed:
-    """What a worker hands over of a micro-batch. All features are one tensor, for each costs as much as half a mel.
+    """What a worker hands over of a micro-batch. All features are one tensor, because each tensor costs 0.5 ms.
 
-    A tensor comes in shared memory, whose descriptor is asked of the worker and mapped: 0.5 ms, of which a step of 16
-    utterances took 8 (docs/performance.md).
+    It comes in shared memory, whose descriptor is asked of the worker and mapped; one for each of 16 windows made the
+    wait of a step 15 ms in place of 10 (docs/performance.md).
     """
 
     features: torch.Tensor  # [n, M, T]

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+NO_FEATURES = torch.empty(0, 0)
+"""In place of features that are kept elsewhere, or no longer needed."""
+
 
 @dataclass(frozen=True)
 class Window:
