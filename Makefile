@@ -32,10 +32,10 @@ demo: $(INSTALLED)
 	./launch.sh evaluate.py --model $(DEMO_RUN)/best --data.path $(DEMO_DATA)/be/test --out $(DEMO_RUN)/test
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-long: $(INSTALLED)
-	FRESH_STARTS=1 $(BIN)/python -m pytest -m long -n logical --maxprocesses 2 --dist loadfile
+	FRESH_STARTS=1 $(BIN)/python -m pytest -m long -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -51,11 +51,15 @@ class SpeechCollator:
     """Stacks features and pads tokens; the decoder reads `tokens[:-1]` and predicts `tokens[1:]`.
 
     `start_token` is the model's `decoder_start_token_id` (`<|startoftranscript|>`). It is not the tokenizer's
-    `bos_token_id`: in Whisper that is `<|endoftext|>`.
+    `bos_token_id`: in Whisper that is `<|endoftext|>`. With `pin_memory` the features lie where a GPU can fetch them
+    by itself, while it computes.
     """
 
-    def __init__(self, start_token: int, pad_token: int, feature_shape: tuple[int, int]) -> None:
+    def __init__(
+        self, start_token: int, pad_token: int, feature_shape: tuple[int, int], pin_memory: bool = False
+    ) -> None:
         self._start, self._pad, self._feature_shape = start_token, pad_token, feature_shape
+        self._pin_memory = pin_memory
 
     def __call__(self, windows: Sequence[Window]) -> Batch:
         """The batch of some windows; of none, a batch of one silent window without labels.
@@ -79,7 +83,8 @@ class SpeechCollator:
             # Masked by length and not by comparing with the pad token: Whisper pads with <|endoftext|>, and the one
             # real <|endoftext|> has to be learned, or the model never stops.
             labels[i, : len(tokens) - 1] = torch.tensor(tokens[1:])
-        features = torch.stack([window.features for window in windows])
+        features = torch.empty(len(windows), *self._feature_shape, pin_memory=self._pin_memory)
+        torch.stack([window.features for window in windows], out=features)
         predicted = (labels.flatten() != IGNORE).nonzero()[:, 0]
         utterances = tuple(u for window in windows for u in window.utterances)
         return Batch(features, decoder_input_ids, labels, predicted, utterances)

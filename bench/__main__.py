@@ -15,12 +15,12 @@ from rich.console import Console
 
 from bench import prepare
 from bench.machine import describe
-from bench.parts import Bench, of_size
+from bench.parts import RUNAWAY_SHARE, Bench
 from bench.results import shown
 from bench.rounds import console, run
 from bench.sizes import FULL, QUICK, SIZES, Effort
 
-PARTS = ("fixed", "loader", "resume", "saving", "scale", "normalizer")
+PARTS = ("runaway", "memory", "fixed", "loader", "resume", "saving", "scale", "normalizer", "card")
 
 
 def measure(effort: Effort, threads: int, scratch: Path, only: list[str]) -> dict[str, Any]:
@@ -31,14 +31,17 @@ def measure(effort: Effort, threads: int, scratch: Path, only: list[str]) -> dic
         "date": time.strftime("%Y-%m-%d"),
         "machine": describe(threads),
         "effort": asdict(effort),
-        "sizes": {size.name: of_size(bench, size) for size in SIZES if size.name in only},
+        "sizes": {size.name: bench.of_size(size) for size in SIZES if size.name in only},
     }
     parts: dict[str, Callable[[], Any]] = {
+        "runaway": lambda: bench.evaluation(micro, RUNAWAY_SHARE),
+        "memory": lambda: bench.memory(micro),
         "fixed": bench.fixed,
         "loader": lambda: {size.name: bench.loader(size) for size in (micro, longer)},
         "resume": lambda: bench.resume(micro),
         "saving": lambda: bench.alone("saving", micro),
         "scale": lambda: bench.alone("scale", micro),
+        "card": bench.card,
         "normalizer": lambda: run("bench.normalizer_speed", threads, codes=(0, 1)),  # 1: slower than promised
     }
     for name in PARTS:
@@ -53,7 +56,9 @@ def arguments() -> argparse.Namespace:
     names = [*(size.name for size in SIZES), *PARTS]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file for all figures")
-    parser.add_argument("--steps", type=int, metavar="N", help=f"updates of each training (default {FULL.steps})")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help=f"measured updates of each training (default {FULL.measured_steps})"
+    )
     parser.add_argument("--repeats", type=int, metavar="R", help=f"rounds of all contenders (default {FULL.repeats})")
     parser.add_argument("--quick", action="store_true", help="only show that it runs: the figures mean nothing")
     parser.add_argument(
@@ -79,7 +84,9 @@ def main() -> int:
     aside.rename(given.out)
     Console().print(shown(results))
     print(f"all figures are in {given.out}")
-    differing = sum(size["evaluation"]["differing_texts"] for size in results["sizes"].values())
+    evaluations = [size["evaluation"] for size in results["sizes"].values()]
+    evaluations += [results["runaway"]] if "runaway" in results else []
+    differing = sum(evaluation["differing_texts"] for evaluation in evaluations)
     if differing:
         print(f"error: {differing} texts of evaluate.py are not those of the plain loop", file=sys.stderr)
     return 1 if differing else 0

@@ -34,6 +34,13 @@ def _cpu_model() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
+def gpus() -> int:
+    """CUDA GPUs that torch sees."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def wait_for_quiet(patience_seconds: float) -> None:
     """Return when nothing else runs, or when patience is at its end."""
     deadline = time.monotonic() + patience_seconds

@@ -1,6 +1,7 @@
 """The parts of the bench: what is compared with what, each as figures for results.json."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,10 +9,11 @@ from statistics import median
 from typing import Any
 
 from bench import prepare
+from bench.machine import gpus
 from bench.results import EVALUATION_RATIOS, LOADER_RATIOS, TRAINING_RATIOS, summary
 from bench.rounds import console, rounds, run
-from bench.sizes import BARE, Effort, Size
-from bench.tasks import Result, TrainingTask, TranscriptionTask, to_argument
+from bench.sizes import BARE, CARD_SIZES, Effort, Size
+from bench.tasks import CardTask, Result, TrainingTask, TranscriptionTask, to_argument
 
 TRAINING_CONTENDERS = {
     "limit": ("bench.limit", 0),
@@ -26,6 +28,10 @@ EVALUATION_CONTENDERS = {
     "pipeline": "bench.transcribe_pipeline",
 }
 LOADER_CONTENDERS = {"ours": "bench.loader_ours", "trainer": "bench.loader_trainer"}
+RUNAWAY_SHARE = 0.35  # of the steps that teach: so few that some sentences do not end
+MEMORY_COPIES = (1, 10)  # of the training set, transcribed
+CARD_PRECISIONS = ("bf16", "fp16")
+CARD_WORKERS = 8
 RESUMES = 3  # of each kind; the median counts
 
 
@@ -48,7 +54,7 @@ class Bench:
             scratch=str(folder),
             language=prepare.LANGUAGE,
             batch=size.batch,
-            steps=effort.steps,
+            steps=effort.unmeasured_steps + effort.measured_steps,
             unmeasured_steps=effort.unmeasured_steps,
             workers=0,
             learning_rate=size.learning_rate,
@@ -69,20 +75,16 @@ class Bench:
 
         return rounds(self.effort, dict.fromkeys(names), once)
 
-    def evaluation(self, size: Size) -> dict[str, Any]:
+    def evaluation(self, size: Size, taught_share: float = 1.0) -> dict[str, Any]:
         """Figures and ratios of several ways to transcribe, and how many texts are not the plain loop's."""
-        effort, task = self.effort.for_size(size), self.task(size)
-        if effort.taught_steps:
-            taught = prepare.teach(size, Path(task.model), Path(task.data), Path(task.scratch), effort.taught_steps)
-        else:  # train.py's: the other contenders save none
-            taught = next(Path(task.scratch).glob("training-ours*/run/final"))
-        utterances = max(round(effort.test_utterances * size.share), 1)
+        task, model = self.task(size), self.taught(size, taught_share)
+        utterances = self.effort.for_size(size).test_utterances
         texts: dict[str, list[str]] = {}
 
         def once(name: str, number: int) -> Result:
             out = Path(task.scratch, f"{name}.json")
             of_test = str(self.data / "test")
-            own = TranscriptionTask(str(taught), of_test, str(out), prepare.LANGUAGE, size.batch, utterances)
+            own = TranscriptionTask(str(model), of_test, str(out), prepare.LANGUAGE, size.batch, utterances)
             result = run(EVALUATION_CONTENDERS[name], self.threads, to_argument(own))
             texts[name] = json.loads(out.read_text(encoding="utf-8"))
             return result
@@ -99,12 +101,33 @@ class Bench:
             "differing_texts_of_pipeline": differing("pipeline"),
         }
 
+    def taught(self, size: Size, share: float = 1.0) -> Path:
+        """The model that is evaluated: trained so long that its sentences end, or for a share of that."""
+        task, steps = self.task(size), round(self.effort.for_size(size).taught_steps * share)
+        if not steps:  # train.py's: the other contenders save none
+            trained = next(Path(task.scratch).glob("training-ours*/run/final"), None)
+            return trained or Path(task.model)
+        return prepare.teach(size, Path(task.model), Path(task.data), Path(task.scratch, f"taught-{steps}"), steps)
+
+    def memory(self, size: Size) -> dict[str, Any]:
+        """Megabytes that evaluate.py takes at most, by the number of utterances: a set, and the same many times."""
+        model, task, found = self.taught(size), self.task(size), {}
+        for copies in MEMORY_COPIES:
+            repeated = prepare.repeated(self.data / "train", Path(task.scratch, f"train-{copies}"), copies)
+            utterances = self.effort.train_utterances * copies
+            out = Path(task.scratch, f"memory-{copies}.json")
+            own = TranscriptionTask(str(model), str(repeated), str(out), prepare.LANGUAGE, size.batch, utterances)
+            result = run(EVALUATION_CONTENDERS["ours"], self.threads, to_argument(own))
+            found[str(utterances)] = result["peak_rss_mb"]
+            console.print(f"  evaluation of {utterances:,} utterances: {result['peak_rss_mb']} MB")
+        return found
+
     def loader(self, size: Size) -> dict[str, Any]:
         """The data alone, on one core."""
-        task = self.task(size)
+        task, draws = self.task(size), -(-self.effort.loader_utterances // size.batch)
 
         def once(name: str, number: int) -> Result:
-            own = replace(task, scratch=f"{task.scratch}/loader-{number}")
+            own = replace(task, scratch=f"{task.scratch}/loader-{number}", steps=task.unmeasured_steps + draws)
             return run(LOADER_CONTENDERS[name], 1, to_argument(own))
 
         return summary(rounds(self.effort, LOADER_CONTENDERS, once), LOADER_RATIOS)
@@ -132,16 +155,32 @@ class Bench:
             for who in ("ours", "trainer")
         }
 
+    def card(self) -> dict[str, Any]:
+        """What train.py makes of a GPU, by size and precision; without one only what a CPU can do in a quick run."""
+        sizes, has_gpu = self.effort.card_sizes, gpus() > 0
+        if not has_gpu and set(sizes) & set(CARD_SIZES):
+            return {"left_out": "it needs a CUDA GPU, and torch sees none here"}
+        found: dict[str, Any] = {}
+        for size in sizes:
+            task = self.task(size)
+            for precision in CARD_PRECISIONS:
+                own = replace(
+                    task, workers=min(CARD_WORKERS, os.cpu_count() or 1), scratch=f"{task.scratch}/card-{precision}"
+                )
+                card = CardTask(**vars(own), device="cuda" if has_gpu else "cpu", precision=precision)
+                found[f"{size.name}, {precision}"] = run("bench.card", self.threads, to_argument(card), on_cpu=False)
+                console.print(f"  {size.name}, {precision}: {found[f'{size.name}, {precision}']}")
+        return found
+
     def alone(self, name: str, size: Size) -> Result:
         """A module that compares nothing: `saving`, `scale`."""
         own = replace(self.task(size), scratch=f"{self.scratch}/{size.name}/{name}")
         Path(own.scratch).mkdir()
         return run(f"bench.{name}", self.threads, to_argument(own))
 
-
-def of_size(bench: Bench, size: Size) -> Mapping[str, Any]:
-    """Training and evaluation of a size."""
-    console.print(f"training, {size.name}")
-    trained = summary(bench.training(size), TRAINING_RATIOS)
-    console.print(f"evaluation, {size.name}")
-    return {"batch": size.batch, "training": trained, "evaluation": bench.evaluation(size)}
+    def of_size(self, size: Size) -> Mapping[str, Any]:
+        """Training and evaluation of a size."""
+        console.print(f"training, {size.name}")
+        trained = summary(self.training(size), TRAINING_RATIOS)
+        console.print(f"evaluation, {size.name}")
+        return {"batch": size.batch, "training": trained, "evaluation": self.evaluation(size)}

@@ -81,12 +81,22 @@ def write_batches(task: TrainingTask) -> None:
     save_file(tensors, task.batches)
 
 
-def teach(size: Size, model: Path, data: Path, scratch: Path, steps: int) -> Path:
-    """Train the model that is evaluated, and give its folder."""
+def repeated(data: Path, folder: Path, copies: int) -> Path:
+    """The parquet files of a folder so many times, under other names."""
+    folder.mkdir(exist_ok=True)
+    for copy in range(copies):
+        for path in data.glob("*.parquet"):
+            (folder / f"{copy:04d}-{path.name}").symlink_to(path.resolve())
+    return folder
+
+
+def teach(size: Size, model: Path, data: Path, run_dir: Path, steps: int) -> Path:
+    """Train the model that is evaluated, unless that was done, and give its folder."""
     from bench.ours import command
 
-    run_dir = scratch / "taught"
-    task = TrainingTask(str(model), str(data), "", str(scratch), LANGUAGE, size.batch, steps, 0, 0, size.learning_rate)
+    if (run_dir / "final").exists():
+        return run_dir / "final"
+    task = TrainingTask(str(model), str(data), "", str(run_dir), LANGUAGE, size.batch, steps, 0, 0, size.learning_rate)
     settings = {"schedule__kind": "linear", "schedule__warmup": 0.1, "log__every": 0}
     done = subprocess.run(command(task, run_dir, **settings), cwd=ROOT, capture_output=True, text=True)
     if done.returncode:

@@ -71,10 +71,17 @@ def shown(results: Mapping[str, Any]) -> Group:
         parts.append(Text("quick: several things ran at once; the figures mean nothing"))
     for name, size in results["sizes"].items():
         parts += [_training_table(name, size["training"]), _evaluation_table(name, size["evaluation"])]
+    if "runaway" in results:
+        parts.append(_evaluation_table("micro-5s, taught too little", results["runaway"]))
     for name, loader in results.get("loader", {}).items():
         parts.append(_loader_table(name, loader))
     parts += [Text(line) for part, lines in LINES.items() if part in results for line in lines(results[part])]
     return Group(*parts)
+
+
+def _memory(found: Mapping[str, Any]) -> Iterator[str]:
+    told = ", ".join(f"{megabytes:.0f} MB for {int(count):,}" for count, megabytes in found.items())
+    yield f"evaluate.py's memory by the number of utterances: {told}"
 
 
 def _fixed(found: Mapping[str, Any]) -> Iterator[str]:
@@ -115,7 +122,28 @@ def _normalizer(found: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-LINES = {"fixed": _fixed, "resume": _resume, "saving": _saving, "scale": _scale, "normalizer": _normalizer}
+def _card(found: Mapping[str, Any]) -> Iterator[str]:
+    if "left_out" in found:
+        yield f"card: left out, {found['left_out']}"
+        return
+    for name, figures in found.items():
+        teraflops = figures["operations_per_second_of_products"] / 1e12
+        yield (
+            f"{figures['device']}, {name}: {figures['utterances_per_second']:.1f} utt/s, "
+            f"{figures['memory_gb']:.1f} GB, waits for data {figures['data_wait']:.1%} of the time, "
+            f"MFU {figures['mfu']:.1%} of {teraflops:.1f} TFLOP/s"
+        )
+
+
+LINES = {
+    "memory": _memory,
+    "fixed": _fixed,
+    "resume": _resume,
+    "saving": _saving,
+    "scale": _scale,
+    "normalizer": _normalizer,
+    "card": _card,
+}
 
 
 def _loader_table(size: str, loader: Mapping[str, Any]) -> Table:
@@ -151,6 +179,7 @@ def _evaluation_table(size: str, evaluation: Mapping[str, Any]) -> Table:
     ours = evaluation["contenders"]["ours"]
     shares = ", ".join(f"{name} {ours[f'{name}_share']['median']:.0%}" for name in ("encoder", "decoder", "rest"))
     told = f"of evaluate.py's time: {shares} (waiting for audio, texts)"
+    told += f"\nof the rows {ours['runaway_share']['median']:.1%} ran to the most tokens that the decoder has room for"
     table.caption = "\n".join([*_told(evaluation["ratios"]), texts, told, _noise(evaluation)])
     return table
 

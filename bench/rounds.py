@@ -22,11 +22,12 @@ ROOT = Path(__file__).parents[1]
 console = Console(highlight=False, soft_wrap=True)
 
 
-def environment(threads: int) -> Mapping[str, str]:
+def environment(threads: int, on_cpu: bool = True) -> Mapping[str, str]:
     """The same for every contender: threads as launch.sh sets them, no GPU, no network, no progress bars."""
-    return os.environ | {
-        "ACCELERATE_USE_CPU": "true",
-        "CUDA_VISIBLE_DEVICES": "",
+    no_gpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
+    return {
+        **os.environ,
+        **no_gpu,
         "GOMP_SPINCOUNT": "1000",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -36,10 +37,10 @@ def environment(threads: int) -> Mapping[str, str]:
     }
 
 
-def run(module: str, threads: int, *arguments: str, codes: tuple[int, ...] = (0,)) -> Result:
+def run(module: str, threads: int, *arguments: str, codes: tuple[int, ...] = (0,), on_cpu: bool = True) -> Result:
     """The figures that a module prints as the last line of its process."""
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment(threads), capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment(threads, on_cpu), capture_output=True, text=True)
     if done.returncode not in codes:
         raise RuntimeError(f"{module} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return dict(json.loads(done.stdout.splitlines()[-1]))

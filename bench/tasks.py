@@ -30,6 +30,14 @@ class TrainingTask:
 
 
 @dataclass(frozen=True)
+class CardTask(TrainingTask):
+    """The same on a device, in a precision."""
+
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
 class TranscriptionTask:
     """Every utterance of a set, once."""
 

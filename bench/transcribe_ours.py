@@ -81,6 +81,7 @@ def main() -> None:
         {
             "utterances_per_second": round(total / seconds, 2),
             "tokens_per_utterance": round(tokens / total, 2),
+            "runaway_share": round(sum(prediction.hit_token_limit for prediction in predictions) / total, 4),
             "encoder_share": round(encoding.seconds / seconds, 3),
             "decoder_share": round((writing.seconds - encoding.seconds) / seconds, 3),
             "rest_share": round(1 - writing.seconds / seconds, 3),  # waiting for audio that is not ready, and texts

@@ -30,10 +30,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 ROOT = Path(__file__).parents[1]
 SET_MEANWHILE = ("PYTEST_CURRENT_TEST", "TOKENIZERS_PARALLELISM")  # by pytest and by libraries, in this process
 START_SECONDS = 120  # a program that has not got somewhere by then hangs
+# Files that take 40 s or more, the longest first: begun last, one would keep a single process busy at the end.
+SLOWEST = """
+    test_launch test_evaluate test_train_invariants test_readme test_bench test_resume test_exit_codes test_mix
+    test_real_checkpoints test_normalizers test_best test_bytes_read test_installed test_processes test_commandline
+    test_fp16 test_multinode test_slurm test_doctor
+"""
 
 # Same examples every time, and no deadline: a shared machine is slow now and then.
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files in the order in which processes should take them."""
+    place = {name: number for number, name in enumerate(SLOWEST.split())}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,9 @@ FLOORS = [
         "timestamps",
         "errors",
         "allocator",
+        "background",
     },  # pure or nearly: no project imports
-    {"config", "order", "durable", "agreement", "launcher", "generation", "metric"},
+    {"config", "order", "durable", "agreement", "launcher", "generation", "metric", "workers"},
     {
         "sources",
         "labels",

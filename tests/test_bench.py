@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from bench.results import TRAINING_RATIOS, summary
+from bench.parts import Bench
+from bench.results import LINES, TRAINING_RATIOS, summary
 from bench.sizes import FULL, SIZES
 
 ROOT = Path(__file__).parents[1]
@@ -42,10 +44,14 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.long
 def test_the_other_parts_report_what_they_are_there_for(tmp_path: Path):
-    results = quick(tmp_path, "micro-30s", "fixed", "loader", "resume", "saving", "scale")
+    parts = ("runaway", "memory", "fixed", "loader", "resume", "saving", "scale", "card")
+    results = quick(tmp_path, "micro-30s", *parts)
     evaluation = results["sizes"]["micro-30s"]["evaluation"]
     assert evaluation["utterances"] > 0
     assert evaluation["differing_texts"] == 0
+    assert results["runaway"]["differing_texts"] == 0
+    assert results["runaway"]["contenders"]["ours"]["runaway_share"]["median"] > 0
+    assert set(results["memory"]) == {"64", "640"}
     assert results["fixed"]["limit_ms"] > 0
     assert {name: set(found["contenders"]) for name, found in results["loader"].items()} == {
         "micro-5s": {"ours", "trainer"},
@@ -55,7 +61,14 @@ def test_the_other_parts_report_what_they_are_there_for(tmp_path: Path):
     assert set(results["resume"]["trainer"]) == {"0", "10", "100"}
     assert results["saving"]["saves"] > 0
     assert set(results["scale"]["utterances_per_second_by_shards"]) == {"1", "10", "100"}
-    for told in ("from the start to the first update", "a lookup in the order", "saving", "Data alone", "beside model"):
+    for told in (
+        "from the start to the first update",
+        "a lookup in the order",
+        "saving",
+        "Data alone",
+        "beside model",
+        "memory by",
+    ):
         assert told in results["printed"]
 
 
@@ -117,9 +130,16 @@ def test_ratios_are_of_medians_and_their_range_is_of_rounds():
     assert summary(runs, [("a", "b")])["ratios"] == {"a/b": {"ratio": 0.9, "min": 0.5, "max": 1.0}}
 
 
-@pytest.mark.parametrize(("flag", "value"), [("--steps", FULL.unmeasured_steps), ("--repeats", 0)])
+@pytest.mark.parametrize(("flag", "value"), [("--steps", 0), ("--repeats", 0)])
 def test_what_leaves_nothing_to_measure_is_refused_in_one_line(flag: str, value: int):
     done = bench("--out", "unused.json", flag, str(value))
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {flag} must be")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: it would be measured for minutes")
+def test_what_needs_a_gpu_is_left_out_with_the_reason(tmp_path: Path):
+    left_out = Bench(FULL, 1, tmp_path, tmp_path).card()
+    assert left_out == {"left_out": "it needs a CUDA GPU, and torch sees none here"}
+    assert [*LINES["card"](left_out)] == ["card: left out, it needs a CUDA GPU, and torch sees none here"]

@@ -1,7 +1,6 @@
 """What is heard of a set that is scored: every row once, whatever it is like, and long recordings from end to end."""
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from tests.test_stream import Rows, clip, spoken
 from whisper_ft import hearing
 from whisper_ft.audio import LogMel
-from whisper_ft.hearing import cut, heard, in_background
+from whisper_ft.hearing import cut, heard
 from whisper_ft.model import load_whisper
 
 RATE, WINDOW = 16_000, 5 * 16_000
@@ -88,30 +87,3 @@ def test_a_recording_is_cut_in_its_pauses():
     ends = np.cumsum([len(piece) for piece in cut(waveform, WINDOW, RATE)])[:-1] / RATE
     assert len(ends) == len(pauses)
     assert all(second < end < second + 0.5 for second, end in zip(pauses, ends, strict=True))
-
-
-def test_what_is_made_in_the_background_comes_in_order_and_so_does_its_error():
-    def items() -> Iterator[int]:
-        yield from range(100)
-        raise ValueError("the hundredth")
-
-    found = []
-    with pytest.raises(ValueError, match="the hundredth"):
-        found.extend(in_background(items(), 3))
-    assert found == list(range(100))
-
-
-def test_who_stops_listening_ends_the_background():
-    made = []
-
-    def items() -> Iterator[int]:
-        for number in range(10**9):
-            made.append(number)
-            yield number
-
-    coming = in_background(items(), 3)
-    next(coming)
-    coming.close()
-    count = len(made)
-    assert count <= 6
-    assert len(made) == count

@@ -12,9 +12,10 @@ from transformers import GenerationMixin, LogitsProcessorList
 
 from whisper_ft import config
 from whisper_ft.agreement import Agreement
+from whisper_ft.background import in_background
 from whisper_ft.failure import UsageError
 from whisper_ft.greedy import GreedyDecoder
-from whisper_ft.hearing import Heard, in_background
+from whisper_ft.hearing import Heard
 from whisper_ft.labels import TIMESTAMP, LabelEncoder, text_problem
 from whisper_ft.model import AUTOCAST
 from whisper_ft.parts import Parts

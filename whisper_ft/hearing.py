@@ -5,12 +5,9 @@ speech that it detects (Bain et al. 2023, arXiv 2303.00747). Whisper's own way i
 model writes, and one that was fine-tuned without them no longer writes any that can be followed.
 """
 
-import queue
-import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +15,6 @@ import torch
 from whisper_ft.audio import LogMel, Waveform, decode_beginning
 from whisper_ft.sources import Row, Source
 from whisper_ft.window import UnusableError
-
-T = TypeVar("T")
 
 LONGEST_SECONDS = 7200.0  # of one recording: as samples it takes 64 kB a second
 QUIET_SECONDS = 0.3  # a pause between words has as much; one within a word, before its p or t, has less
@@ -101,44 +96,3 @@ def cut(waveform: Waveform, window_samples: int, sample_rate: int) -> list[Wavef
         pieces.append(waveform[:at])
         waveform = waveform[at:]
     return [*pieces, waveform]
-
-
-def in_background(items: Iterable[T], most: int) -> Iterator[T]:
-    """The items, of which up to `most` are made ahead in a thread: audio is decoded while the model writes.
-
-    What the thread meets is raised here.
-    """
-    ready: queue.Queue[tuple[bool, T | BaseException | None]] = queue.Queue(most)
-    left = threading.Event()
-
-    def put(item: tuple[bool, T | BaseException | None]) -> bool:
-        while not left.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def make() -> None:
-        try:
-            for item in items:
-                if not put((True, item)):
-                    return
-            put((False, None))
-        except BaseException as error:  # noqa: BLE001 - raised where the item was waited for, who would wait for ever
-            put((False, error))
-
-    thread = threading.Thread(target=make, daemon=True)
-    thread.start()
-    try:
-        while True:
-            is_item, item = ready.get()
-            if not is_item:
-                break
-            yield item  # type: ignore[misc]
-        if isinstance(item, BaseException):
-            raise item
-    finally:
-        left.set()
-        thread.join()

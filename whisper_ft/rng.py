@@ -43,6 +43,9 @@ def reseed(seed: int, step: int, micro_batch: int, rank: int) -> None:
     """Start torch (all devices), numpy and random anew for one micro-batch, whatever was drawn before it."""
     digest = hashlib.blake2b(f"{seed}/{step}/{micro_batch}/{rank}".encode(), digest_size=8).digest()
     number = int.from_bytes(digest, "little")
-    torch.manual_seed(number)
+    if torch.accelerator.is_available():
+        torch.manual_seed(number)
+    else:  # the same for a CPU: it would note the whole stack, 0.1 ms, for a GPU that may be found later
+        torch.default_generator.manual_seed(number)
     np.random.seed(number & 0xFFFFFFFF)
     random.seed(number)

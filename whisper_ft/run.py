@@ -27,9 +27,10 @@ from whisper_ft.scoring import Scores
 from whisper_ft.share import Share
 from whisper_ft.sources import open_mix, pinned, pinned_mix
 from whisper_ft.state import TrainState
-from whisper_ft.stream import TrainStream, WindowReader, start_worker_server
+from whisper_ft.stream import TrainStream, WindowReader
 from whisper_ft.tracking import Tracker
 from whisper_ft.window import Window
+from whisper_ft.workers import start_worker_server
 
 Collate = Callable[[Sequence[Window]], Any]
 
@@ -37,7 +38,7 @@ Collate = Callable[[Sequence[Window]], Any]
 class Run:
     """Everything one process holds while it trains, built once.
 
-    `collator(start_token=, pad_token=, feature_shape=)` makes what turns windows into a batch, and
+    `collator(start_token=, pad_token=, feature_shape=, pin_memory=)` makes what turns windows into a batch, and
     `get_normalizer(name, language)` a normaliser: both are the root's.
     """
 
@@ -54,7 +55,7 @@ class Run:
         self.config, self.agreement, self.folder, self.stop = config, agreement, folder, stop
         self.accelerator, self.device = accelerator, accelerator.device
         if config.data.workers:
-            start_worker_server()  # while the model is loaded
+            start_worker_server(TrainStream.__module__)  # while the model is loaded
         data, held_out, lanes = agreement.from_main(lambda: begun_with(config, folder))
         self.source = open_mix(data, folder.index)
         self.rows = sum(self.source.rows)
@@ -87,6 +88,7 @@ class Run:
             start_token=model.generation_config.decoder_start_token_id,
             pad_token=tokenizer.pad_token_id,
             feature_shape=(self.log_mel.bins, self.log_mel.frames),
+            pin_memory=self.device.type == "cuda",
         )
         self.parameters = parameters_by_name(model)
         self.optimizer = build_optimizer(self.parameters, config.optim)

@@ -4,38 +4,27 @@ Ranks and workers only divide the slots of a batch; what is in a slot is decided
 a stream that starts at a step is a function of that step.
 """
 
-import gc
 import math
 import multiprocessing
-import os
-import pickle
-import signal
-import sys
-import threading
-import traceback
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import connection, forkserver, resource_tracker
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from whisper_ft.allocator import keep_memory
 from whisper_ft.audio import LogMel, decode
 from whisper_ft.augment import SpecAugment
-from whisper_ft.failure import STOP_SIGNALS
+from whisper_ft.background import in_background
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.order import Mixture, Order
 from whisper_ft.share import Share
 from whisper_ft.sources import Row, Source
 from whisper_ft.window import NO_FEATURES, Unusable, UnusableError, Window
+from whisper_ft.workers import FORKSERVER, begin_worker, portable, program_hidden, start_worker_server
 
 Batch = TypeVar("Batch")
-
-# Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
-FORKSERVER = multiprocessing.get_context("forkserver")
 
 
 class WindowReader:
@@ -136,7 +125,7 @@ class _Slots(IterableDataset[list[Window | Unusable] | _Packed | Exception]):
         try:
             yield from map(_Packed.of, self._prepare(worker.id, worker.num_workers))
         except Exception as error:  # noqa: BLE001 - handed over and raised where the part was waited for
-            yield _portable(error, worker.id)
+            yield portable(error, worker.id)
 
     def _prepare(self, number: int, workers: int) -> Iterator[list[Window | Unusable]]:
         step = self._first_step
@@ -180,7 +169,7 @@ class TrainStream(Generic[Batch]):
     """The steps of a run from `first_step` on, one at a time; slots from position `end` on are empty.
 
     With n workers each prepares its part of a micro-batch, so n parts make one; DataLoader hands them over in turn.
-    Their windows are then put back into the order of the slots.
+    Their windows are then put back into the order of the slots, one step ahead in a thread: a GPU would wait for that.
     """
 
     def __init__(
@@ -199,12 +188,36 @@ class TrainStream(Generic[Batch]):
         self._step, self._rows, self._end = first_step, order.total, end
         options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
         if workers:
-            options |= {"multiprocessing_context": FORKSERVER, "prefetch_factor": prefetch, "worker_init_fn": _begin}
+            options |= {
+                "multiprocessing_context": FORKSERVER,
+                "prefetch_factor": prefetch,
+                "worker_init_fn": begin_worker,
+            }
         self._loader = DataLoader(_Slots(reader, order, share, first_step, end), **options)
-        self._parts: Iterator[list[Window | Unusable] | _Packed | Exception] | None = None
+        self._parts: Iterator[list[Window | Unusable] | _Packed | Exception] = iter(())
+        self._steps: Generator[Step[Batch], None, None] | None = None
 
     def draw(self) -> Step[Batch]:
         """This rank's micro-batches of the next step; raises what a worker met while it prepared them."""
+        if self._steps is None:
+            self._steps = self._started()
+        return next(self._steps)
+
+    def _started(self) -> Generator[Step[Batch], None, None]:
+        """The steps to come, with the workers started that prepare them."""
+        if not self._loader.num_workers:
+            self._parts = iter(self._loader)
+            return self._drawn()
+        start_worker_server(__name__)
+        with program_hidden():
+            self._parts = iter(self._loader)
+        return in_background(self._drawn(), 1)
+
+    def _drawn(self) -> Generator[Step[Batch], None, None]:
+        while True:
+            yield self._draw()
+
+    def _draw(self) -> Step[Batch]:
         micro_batches, unusable, utterances, unusable_rows, audio_samples = [], list[Unusable](), 0, 0, 0
         first = self._step * self._share.batch_size  # position of slot 0
         for i in range(self._share.accumulate):
@@ -227,10 +240,6 @@ class TrainStream(Generic[Batch]):
 
     def _part(self) -> Iterator[Window | Unusable]:
         """What the worker whose turn it is prepared of a micro-batch."""
-        if self._parts is None:
-            if self._loader.num_workers:
-                start_worker_server()
-            self._parts = iter(self._loader)
         part = next(self._parts)
         if isinstance(part, Exception):
             raise part
@@ -240,60 +249,6 @@ class TrainStream(Generic[Batch]):
         """End the workers, also one that is stuck in a read: they hold nothing, and hear no other signal."""
         for worker in multiprocessing.active_children():
             worker.kill()
-        self._parts = None
-
-
-def _begin(_: int = 0) -> None:
-    """Make a worker ignore what asks a run to stop, and end when its run is gone.
-
-    A terminal and Slurm signal every process of a run, but that is the loop's to hear: it finishes the step and saves,
-    and needs its workers for that.
-    """
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    keep_memory()
-    gc.freeze()  # or a collection would touch, and so copy, every page that is shared with the server
-    threading.Thread(target=_end_with_run, daemon=True).start()
-
-
-def _end_with_run() -> None:
-    """Wait for the end of the process that reads from this worker, however it comes, and end then.
-
-    What DataLoader watches is the parent: here the server, which lives as long as any of its workers.
-    """
-    run = multiprocessing.parent_process()
-    assert run is not None
-    connection.wait([run.sentinel])
-    os._exit(1)
-
-
-def start_worker_server() -> None:
-    """Start the server that workers are forked from, where it does not run yet; best early, it takes seconds.
-
-    It loads once what each worker would otherwise load again. It is as deaf as they are, for a worker ends when its
-    parent is gone: blocked signals stay blocked in what is started meanwhile, and wait here.
-    """
-    FORKSERVER.set_forkserver_preload([name for name in sys.modules if name.startswith("whisper_ft.")])
-    resource_tracker.ensure_running()  # or the next line but one would start it, and it ends the blocking
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _portable(error: Exception, worker: int) -> Exception:
-    """An error that another process can raise, with the trace of this one as a note.
-
-    As a value, because DataLoader would put its own trace into the message of what a worker raises.
-    """
-    trace = "".join(traceback.format_exception(error))
-    try:
-        portable: Exception = pickle.loads(pickle.dumps(error))
-        unchanged = str(portable) == str(error)
-    except Exception:  # noqa: BLE001 - some can be written and not read, or neither
-        unchanged = False
-    if not unchanged:
-        portable = RuntimeError(f"{type(error).__name__}: {error}")
-    portable.add_note(f"In data worker {worker}:\n{trace}")
-    return portable
+        if self._steps is not None:
+            self._steps.close()
+        self._parts = iter(())

@@ -1,0 +1,89 @@
+"""What train.py makes of a GPU: utterances a second, waiting for data, memory, and how well the card is used.
+
+That is MFU, the share of the rate of the card's own matrix products (measured here, not taken from a data sheet) that
+the model's products take: Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
+"""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+from safetensors import safe_open
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from bench.ours import command
+from bench.prepare import ROOT
+from bench.tasks import CardTask, answer, from_argument
+from whisper_ft.loss import TokenLoss
+from whisper_ft.model import AUTOCAST
+
+ORDER, PRODUCTS = {"cuda": 8192, "cpu": 512}, 20  # of the matrices that are multiplied, how often
+
+
+def rate_of_products(device: str, precision: str) -> float:
+    """Operations a second of large matrix products, two to a multiplication and its addition."""
+    n = ORDER[device]
+    left, right = (torch.randn(n, n, device=device, dtype=AUTOCAST[precision]) for _ in range(2))
+
+    def seconds_of(products: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(products):
+            left @ right
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    seconds_of(3)  # unmeasured
+    return 2 * n**3 * PRODUCTS / seconds_of(PRODUCTS)
+
+
+def operations_of_step(task: CardTask, step: int) -> int:
+    """Of the forward and backward pass over the batch of a step, counted on shapes alone."""
+    with safe_open(task.batches, "pt") as batches:
+        shapes = {
+            name: batches.get_slice(f"{step}.{name}").get_shape()
+            for name in ("input_features", "decoder_input_ids", "labels", "predicted")
+        }
+    with torch.device("meta"):
+        model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(task.model))
+        features = torch.empty(shapes.pop("input_features"))
+        ids = [torch.empty(shape, dtype=torch.int64) for shape in shapes.values()]
+    with FlopCounterMode(display=False) as counter:
+        TokenLoss(model)(features, *ids).backward()
+    return int(counter.get_total_flops())
+
+
+def main() -> None:
+    """Train in a process of its own, and report."""
+    task = from_argument(CardTask)
+    run_dir = Path(task.scratch, "run")
+    argv = command(task, run_dir, device=task.device, precision=task.precision)
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"train.py ended with {done.returncode}: {done.stderr}")
+    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if "loss" in row][task.unmeasured_steps :]
+    seconds = [task.batch / row["utterances_per_second"] for row in rows]
+    waited = sum(row["data_wait"] * s for row, s in zip(rows, seconds, strict=True))
+    rate = rate_of_products(task.device, task.precision)
+    operations = operations_of_step(task, task.unmeasured_steps)
+    answer(
+        {
+            "device": torch.cuda.get_device_name() if task.device == "cuda" else "cpu",
+            "utterances_per_second": round(task.batch * len(seconds) / sum(seconds), 2),
+            "data_wait": round(waited / sum(seconds), 4),
+            "memory_gb": max(row["memory_gb"] for row in rows),
+            "skipped": rows[-1]["skipped"],
+            "operations_per_step": operations,
+            "operations_per_second_of_products": round(rate),
+            "mfu": round(operations / median(seconds) / rate, 4),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

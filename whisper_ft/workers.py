@@ -1,0 +1,96 @@
+"""Processes that prepare data: from a server that has imported what they need, deaf to signals, gone with their run."""
+
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, forkserver, resource_tracker
+from types import ModuleType
+
+from whisper_ft.allocator import keep_memory
+from whisper_ft.failure import STOP_SIGNALS
+
+# Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
+FORKSERVER = multiprocessing.get_context("forkserver")
+
+
+def start_worker_server(module: str) -> None:
+    """Start the server that workers are forked from, where it does not run yet; best early, it takes seconds.
+
+    It imports a module once that each worker would otherwise import again. It is as deaf as they are, for a worker ends
+    when its parent is gone: blocked signals stay blocked in what is started meanwhile, and wait here.
+    """
+    FORKSERVER.set_forkserver_preload([module])
+    resource_tracker.ensure_running()  # or the server would start it, and it ends the blocking
+    before, path = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS), os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # Python 3.11 hands it over and does not use it
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
+
+
+@contextmanager
+def program_hidden() -> Iterator[None]:
+    """Keep multiprocessing from running the program's file again in each process that starts meanwhile.
+
+    It does so for functions that are defined there. Workers need none, and what train.py imports takes twice as long as
+    what they need.
+    """
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
+
+
+def begin_worker(_: int = 0) -> None:
+    """Make a worker ignore what asks a run to stop, and end when its run is gone.
+
+    A terminal and Slurm signal every process of a run, but that is the loop's to hear: it finishes the step and saves,
+    and needs its workers for that.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    keep_memory()
+    gc.freeze()  # or a collection would touch, and so copy, every page that is shared with the server
+    threading.Thread(target=_end_with_run, daemon=True).start()
+
+
+def _end_with_run() -> None:
+    """Wait for the end of the process that reads from this worker, however it comes, and end then.
+
+    What DataLoader watches is the parent: here the server, which lives as long as any of its workers.
+    """
+    run = multiprocessing.parent_process()
+    assert run is not None
+    connection.wait([run.sentinel])
+    os._exit(1)
+
+
+def portable(error: Exception, worker: int) -> Exception:
+    """An error that another process can raise, with the trace of this one as a note.
+
+    As a value, because DataLoader would put its own trace into the message of what a worker raises.
+    """
+    trace = "".join(traceback.format_exception(error))
+    try:
+        received: Exception = pickle.loads(pickle.dumps(error))
+        unchanged = str(received) == str(error)
+    except Exception:  # noqa: BLE001 - some can be written and not read, or neither
+        unchanged = False
+    if not unchanged:
+        received = RuntimeError(f"{type(error).__name__}: {error}")
+    received.add_note(f"In data worker {worker}:\n{trace}")
+    return received
