@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from collator import SpeechCollator
 from tests.conftest import ROOT, Trainer, digest, environment, metrics
 from whisper_ft import config, optim
+from whisper_ft.window import Window
 
 pytestmark = [
     pytest.mark.gpu,
@@ -43,6 +45,13 @@ def test_a_run_on_a_gpu_resumes_where_it_was(train: Trainer):
     on_gpu(train, "run", steps=8, allow_change="[steps]")
     assert sorted(metrics(train.folder / "run")) == list(range(1, 9))
     assert json.loads((train.folder / "run/status.json").read_text())["state"] == "finished"
+
+
+def test_a_batch_lies_where_the_gpu_fetches_it_by_itself():
+    windows = [Window(torch.full((80, 500), float(i)), [5, 6, 7], (f"row-{i}",)) for i in range(3)]
+    pinned, plain = (SpeechCollator(5, 0, (80, 500), pin_memory=pin)(windows) for pin in (True, False))
+    assert pinned.input_features.is_pinned()
+    assert torch.equal(pinned.to(torch.device("cuda")).input_features.cpu(), plain.input_features)
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"])
