@@ -15,7 +15,7 @@ from rich.console import Console
 
 from bench import prepare
 from bench.machine import describe
-from bench.parts import RUNAWAY_SHARE, Bench
+from bench.parts import Bench
 from bench.results import shown
 from bench.rounds import console, run
 from bench.sizes import FULL, QUICK, SIZES, Effort
@@ -34,7 +34,7 @@ def measure(effort: Effort, threads: int, scratch: Path, only: list[str]) -> dic
         "sizes": {size.name: bench.of_size(size) for size in SIZES if size.name in only},
     }
     parts: dict[str, Callable[[], Any]] = {
-        "runaway": lambda: bench.evaluation(micro, RUNAWAY_SHARE),
+        "runaway": lambda: bench.runaway(micro),
         "memory": lambda: bench.memory(micro),
         "fixed": bench.fixed,
         "loader": lambda: {size.name: bench.loader(size) for size in (micro, longer)},

@@ -28,7 +28,8 @@ EVALUATION_CONTENDERS = {
     "pipeline": "bench.transcribe_pipeline",
 }
 LOADER_CONTENDERS = {"ours": "bench.loader_ours", "trainer": "bench.loader_trainer"}
-RUNAWAY_SHARE = 0.35  # of the steps that teach: so few that some sentences do not end
+RUNAWAY = (0.02, 0.15)  # share of rows that never end
+RELUCTANCE, HALVINGS = 32.0, 10  # of the end token, in logits: from none of the rows to all it is a short way
 MEMORY_COPIES = (1, 10)  # of the training set, transcribed
 CARD_PRECISIONS = ("bf16", "fp16")
 CARD_WORKERS = 8
@@ -75,18 +76,13 @@ class Bench:
 
         return rounds(self.effort, dict.fromkeys(names), once)
 
-    def evaluation(self, size: Size, taught_share: float = 1.0) -> dict[str, Any]:
+    def evaluation(self, size: Size, model: Path | None = None) -> dict[str, Any]:
         """Figures and ratios of several ways to transcribe, and how many texts are not the plain loop's."""
-        task, model = self.task(size), self.taught(size, taught_share)
-        utterances = self.effort.for_size(size).test_utterances
+        model = model or self.taught(size)
         texts: dict[str, list[str]] = {}
 
         def once(name: str, number: int) -> Result:
-            out = Path(task.scratch, f"{name}.json")
-            of_test = str(self.data / "test")
-            own = TranscriptionTask(str(model), of_test, str(out), prepare.LANGUAGE, size.batch, utterances)
-            result = run(EVALUATION_CONTENDERS[name], self.threads, to_argument(own))
-            texts[name] = json.loads(out.read_text(encoding="utf-8"))
+            result, texts[name] = self.transcribed(name, size, model)
             return result
 
         found = summary(rounds(self.effort, EVALUATION_CONTENDERS, once), EVALUATION_RATIOS)
@@ -101,13 +97,40 @@ class Bench:
             "differing_texts_of_pipeline": differing("pipeline"),
         }
 
-    def taught(self, size: Size, share: float = 1.0) -> Path:
-        """The model that is evaluated: trained so long that its sentences end, or for a share of that."""
-        task, steps = self.task(size), round(self.effort.for_size(size).taught_steps * share)
-        if not steps:  # train.py's: the other contenders save none
+    def transcribed(self, name: str, size: Size, model: Path) -> tuple[Result, list[str]]:
+        """A run of an evaluation contender over the test set, and what it wrote."""
+        out, utterances = self.scratch / f"{size.name}-{name}.json", self.effort.for_size(size).test_utterances
+        own = TranscriptionTask(str(model), str(self.data / "test"), str(out), prepare.LANGUAGE, size.batch, utterances)
+        result = run(EVALUATION_CONTENDERS[name], self.threads, to_argument(own))
+        return result, json.loads(out.read_text(encoding="utf-8"))
+
+    def taught(self, size: Size) -> Path:
+        """The model that is evaluated: trained until its sentences end."""
+        task, steps, data = self.task(size), self.effort.for_size(size).taught_steps, self.data / "train"
+        if not steps:  # train.py's, where it has run: the other contenders save none
             trained = next(Path(task.scratch).glob("training-ours*/run/final"), None)
-            return trained or Path(task.model)
-        return prepare.teach(size, Path(task.model), Path(task.data), Path(task.scratch, f"taught-{steps}"), steps)
+            if trained:
+                return trained
+            steps = task.steps
+        if size.taught_utterances:
+            data = prepare.beginning(data, Path(task.scratch, "taught-data"), size.taught_utterances)
+        return prepare.teach(size, Path(task.model), data, Path(task.scratch, "taught"), steps)
+
+    def runaway(self, size: Size) -> dict[str, Any]:
+        """The same where a few rows never end: a model whose end token is less likely, found by halving.
+
+        In a quick run all rows run away, of a model that has learned next to nothing.
+        """
+        model, few, most = self.taught(size), 0.0, RELUCTANCE
+        for attempt in range(HALVINGS if self.effort.taught_steps else 0):
+            middle = (few + most) / 2
+            model = prepare.reluctant(self.taught(size), self.scratch / f"reluctant-{attempt}", middle)
+            share = self.transcribed("ours", size, model)[0]["runaway_share"]
+            console.print(f"  end token less likely by {middle:g}: {share:.1%} of the rows run away")
+            if RUNAWAY[0] <= share <= RUNAWAY[1]:
+                break
+            few, most = (middle, most) if share < RUNAWAY[0] else (few, middle)
+        return self.evaluation(size, model)
 
     def memory(self, size: Size) -> dict[str, Any]:
         """Megabytes that evaluate.py takes at most, by the number of utterances: a set, and the same many times."""

@@ -1,6 +1,7 @@
 """What the contenders share: corpus, untrained model, train.py's batches in one file, and a model that has learnt."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,31 @@ def repeated(data: Path, folder: Path, copies: int) -> Path:
     for copy in range(copies):
         for path in data.glob("*.parquet"):
             (folder / f"{copy:04d}-{path.name}").symlink_to(path.resolve())
+    return folder
+
+
+def beginning(data: Path, folder: Path, utterances: int) -> Path:
+    """The first utterances of a folder of parquet files, in one of its own."""
+    import pyarrow.parquet as pq
+
+    if not folder.exists():
+        folder.mkdir()
+        first = sorted(data.glob("*.parquet"))[0]
+        pq.write_table(pq.read_table(first).slice(0, utterances), folder / first.name)
+    return folder
+
+
+def reluctant(model: Path, folder: Path, by: float) -> Path:
+    """A copy of a model that finds its end token less likely, by about so much of a logit."""
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    shutil.copytree(model, folder)
+    whisper = WhisperForConditionalGeneration.from_pretrained(model)
+    end = whisper.proj_out.weight[whisper.config.eos_token_id].detach()
+    with torch.no_grad():
+        whisper.model.decoder.layer_norm.bias -= by * end / end.dot(end)
+    whisper.save_pretrained(folder)
     return folder
 
 

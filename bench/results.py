@@ -72,7 +72,7 @@ def shown(results: Mapping[str, Any]) -> Group:
     for name, size in results["sizes"].items():
         parts += [_training_table(name, size["training"]), _evaluation_table(name, size["evaluation"])]
     if "runaway" in results:
-        parts.append(_evaluation_table("micro-5s, taught too little", results["runaway"]))
+        parts.append(_evaluation_table("micro-5s, where rows run away", results["runaway"]))
     for name, loader in results.get("loader", {}).items():
         parts.append(_loader_table(name, loader))
     parts += [Text(line) for part, lines in LINES.items() if part in results for line in lines(results[part])]

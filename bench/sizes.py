@@ -23,6 +23,8 @@ class Size:
     test_share: float = 1.0
     taught_share: float = 1.0
     """Of the steps that teach the model that is evaluated: until its sentences end."""
+    taught_utterances: int | None = None
+    """It learns only these: of few a model soon writes whole sentences, though not what was said. None: all."""
 
 
 OF_A_REAL_ONE: dict[str, Any] = {"window_seconds": 30, "max_label_tokens": 448, "init_std": 0.02}
@@ -47,6 +49,7 @@ SIZES = (
         unmeasured_share=0.2,
         test_share=0.12,
         taught_share=0.15,
+        taught_utterances=24,
     ),
 )
 # So little to compute that a step takes as long as all that is neither model nor data.
