@@ -103,7 +103,10 @@ def beginning(data: Path, folder: Path, utterances: int) -> Path:
 
 
 def reluctant(model: Path, folder: Path, by: float) -> Path:
-    """A copy of a model that finds its end token less likely, by about so much of a logit."""
+    """A copy of a model that finds its end token less likely, by about so much of a logit.
+
+    It would find timestamps more likely, which end a segment for `generate`: its generation config forbids them.
+    """
     import torch
     from transformers import WhisperForConditionalGeneration
 
@@ -112,6 +115,8 @@ def reluctant(model: Path, folder: Path, by: float) -> Path:
     end = whisper.proj_out.weight[whisper.config.eos_token_id].detach()
     with torch.no_grad():
         whisper.model.decoder.layer_norm.bias -= by * end / end.dot(end)
+    generation = whisper.generation_config
+    generation.suppress_tokens = list(range(generation.no_timestamps_token_id + 1, whisper.config.vocab_size))
     whisper.save_pretrained(folder)
     return folder
 
