@@ -1,26 +1,48 @@
-"""Contender: the bare compute. Batches are in memory; forward, loss of label tokens, backward, clip, AdamW, no more."""
+"""Contender: the bare compute. Batches are in memory; forward, loss of label tokens, backward, clip, AdamW, no more.
+
+Without a file of batches it draws them as train.py does: what is left of train.py's step then is its bookkeeping.
+"""
 
 import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
+from bench.prepare import run_of
 from bench.tasks import TrainingTask, answer, from_argument, training_result
 from bench.watch import Watch, process_began
 from whisper_ft.allocator import keep_memory
 from whisper_ft.loss import TokenLoss
 
+Tensors = tuple[torch.Tensor, ...]  # features, decoder input ids, labels, which of them are predicted
+
+
+def held(task: TrainingTask) -> list[Tensors]:
+    """Every batch, in memory."""
+    tensors = load_file(task.batches)
+    names = ("input_features", "decoder_input_ids", "labels", "predicted")
+    return [tuple(tensors[f"{step}.{name}"] for name in names) for step in range(task.steps)]
+
+
+def drawn(task: TrainingTask) -> Iterator[Tensors]:
+    """The same batches, each made when it is asked for."""
+    stream = run_of(task, Path(task.scratch)).stream(0)
+    while True:
+        (batch,) = stream.draw().micro_batches
+        yield batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted
+
 
 def main() -> None:
     """Train on the batches of train.py, and report."""
     task = from_argument(TrainingTask)
-    tensors = load_file(task.batches)
-    names = ("input_features", "decoder_input_ids", "labels", "predicted")
-    batches = [tuple(tensors[f"{step}.{name}"] for name in names) for step in range(task.steps)]
-    del tensors
-    held = sum(tensor.nbytes for batch in batches[1:] for tensor in batch)  # a training needs one at a time
-    step_ends = []
+    in_memory = held(task) if task.batches else []
+    kept = sum(tensor.nbytes for batch in in_memory[1:] for tensor in batch)  # a training needs one at a time
+    batches = iter(in_memory) if in_memory else islice(drawn(task), task.steps)
+    step_ends, waits = [], []
     keep_memory()  # as train.py
     with Watch() as watch:
         model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32).train()
@@ -29,17 +51,21 @@ def main() -> None:
         optimizer = torch.optim.AdamW(
             parameters, lr=task.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0, fused=True
         )
-        ready = time.time()
+        ready = begin = time.time()
         step_loss = TokenLoss(model)
         for features, decoder_input_ids, labels, predicted in batches:
+            waits.append(time.time() - begin)
             loss = step_loss(features, decoder_input_ids, labels, predicted) / len(predicted)
             torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            step_ends.append(time.time())
+            begin = time.time()
+            step_ends.append(begin)
+    measured = task.unmeasured_steps
+    waited = sum(waits[measured:]) / (step_ends[-1] - step_ends[measured - 1])
     result = training_result(task, process_began(), ready, step_ends, float(loss.detach()))
-    answer(result | watch.result(minus_bytes=held))
+    answer(result | {"data_wait": round(waited, 4)} | watch.result(minus_bytes=kept))
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ def test_the_other_parts_report_what_they_are_there_for(tmp_path: Path):
     assert results["runaway"]["contenders"]["ours"]["runaway_share"]["median"] > 0
     assert set(results["memory"]) == {"64", "640"}
     assert results["fixed"]["limit_ms"] > 0
+    assert results["fixed"]["limit_drawn_ms"] > 0
     assert {name: set(found["contenders"]) for name, found in results["loader"].items()} == {
         "micro-5s": {"ours", "trainer"},
         "micro-30s": {"ours", "trainer"},
