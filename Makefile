@@ -8,7 +8,7 @@ OPENAI_WHISPER := openai-whisper==20250625
 DEMO_RUN := runs/demo
 
 # More than two cores: half of the time a test waits for the processes that it has started.
-TEST_PROCESSES := 3
+TEST_PROCESSES := 4
 
 .PHONY: setup demo test test-long check bench clean
 

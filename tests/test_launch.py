@@ -210,7 +210,7 @@ STOPS = [
     pytest.param(2, "SIGKILL", False, -9, marks=pytest.mark.long),
     (1, "SIGINT", True, 75),  # a person presses Ctrl-C
     pytest.param(1, "SIGHUP", True, 75, marks=pytest.mark.long),  # a terminal is closed
-    (2, "SIGUSR1", True, 75),  # Slurm warns
+    pytest.param(2, "SIGUSR1", True, 75, marks=pytest.mark.long),  # Slurm warns
 ]
 
 

@@ -70,6 +70,7 @@ def test_weights_that_the_lanes_cannot_give_are_refused_with_the_lanes_that_can(
     assert len(ended.err.strip().splitlines()) == 1
 
 
+@pytest.mark.long
 def test_a_run_of_half_an_epoch_ends_with_the_fiftieth_of_a_hundred_rows(train: Trainer, tmp_path: Path):
     run_dir = train("run", steps="null", epochs=0.5, eval__every=0, save__every=0, data__workers=2)
     assert sorted(metrics(run_dir)) == [1, 2, 3, 4, 5, 6, 7]
