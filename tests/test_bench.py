@@ -62,6 +62,10 @@ def test_the_other_parts_report_what_they_are_there_for(tmp_path: Path):
     assert set(results["resume"]["trainer"]) == {"0", "10", "100"}
     assert results["saving"]["saves"] > 0
     assert set(results["scale"]["utterances_per_second_by_shards"]) == {"1", "10", "100"}
+    assert set(results["card"]) == {"micro-5s, bf16", "micro-5s, fp16"}
+    for figures in results["card"].values():
+        assert figures["mfu"] > 0
+        assert figures["operations_per_step"] > 1e9
     for told in (
         "from the start to the first update",
         "a lookup in the order",
@@ -69,6 +73,7 @@ def test_the_other_parts_report_what_they_are_there_for(tmp_path: Path):
         "Data alone",
         "beside model",
         "memory by",
+        "MFU",
     ):
         assert told in results["printed"]
 
