@@ -14,7 +14,7 @@ class Window(Protocol):
 
     @property
     def features(self) -> torch.Tensor:
-        """Log-mel, [M, T]."""
+        """Log-mel, [M, t]; of t < T frames the last one stands for all that follow, which are silence."""
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -84,7 +84,10 @@ class SpeechCollator:
             # real <|endoftext|> has to be learned, or the model never stops.
             labels[i, : len(tokens) - 1] = torch.tensor(tokens[1:])
         features = torch.empty(len(windows), *self._feature_shape, pin_memory=self._pin_memory)
-        torch.stack([window.features for window in windows], out=features)
+        for row, window in zip(features, windows, strict=True):
+            frames = window.features.shape[1]
+            row[:, :frames] = window.features
+            row[:, frames:] = window.features[:, -1:]
         predicted = (labels.flatten() != IGNORE).nonzero()[:, 0]
         utterances = tuple(u for window in windows for u in window.utterances)
         return Batch(features, decoder_input_ids, labels, predicted, utterances)

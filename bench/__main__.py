@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,21 +20,26 @@ from bench.results import shown
 from bench.rounds import console, run
 from bench.sizes import FULL, QUICK, SIZES, Effort
 
-PARTS = ("runaway", "memory", "fixed", "loader", "resume", "saving", "scale", "normalizer", "card")
+PARTS = ("runaway", "ways", "memory", "fixed", "loader", "resume", "saving", "scale", "normalizer", "card")
 
 
-def measure(effort: Effort, threads: int, scratch: Path, only: list[str]) -> dict[str, Any]:
-    """Everything that was asked for, for results.json."""
+def measure(effort: Effort, threads: int, scratch: Path, only: list[str]) -> Iterator[dict[str, Any]]:
+    """The figures for results.json, after each part that was asked for: all that there are until then."""
     bench = Bench(effort, threads, prepare.corpus(scratch, effort), scratch)
     micro, longer = SIZES[0], SIZES[1]
     results: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": describe(threads),
         "effort": asdict(effort),
-        "sizes": {size.name: bench.of_size(size) for size in SIZES if size.name in only},
+        "sizes": {},
     }
+    for size in SIZES:
+        if size.name in only:
+            results["sizes"][size.name] = bench.of_size(size)
+            yield results
     parts: dict[str, Callable[[], Any]] = {
         "runaway": lambda: bench.runaway(micro),
+        "ways": lambda: {size.name: bench.ways(size) for size in (micro, longer)},
         "memory": lambda: bench.memory(micro),
         "fixed": bench.fixed,
         "loader": lambda: {size.name: bench.loader(size) for size in (micro, longer)},
@@ -48,7 +53,7 @@ def measure(effort: Effort, threads: int, scratch: Path, only: list[str]) -> dic
         if name in only:
             console.print(name)
             results[name] = parts[name]()
-    return results
+            yield results
 
 
 def arguments() -> argparse.Namespace:
@@ -67,6 +72,14 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def save(results: dict[str, Any], out: Path) -> None:
+    """Put the figures so far into the file, whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(out.name + ".partial")
+    aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.rename(out)
+
+
 def main() -> int:
     """Measure, show and save; 1 if a text differs."""
     given = arguments()
@@ -76,17 +89,20 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    with tempfile.TemporaryDirectory(prefix="whisper-ft-bench-") as scratch:
-        results = measure(effort, threads, Path(scratch), given.only)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    aside = given.out.with_name(given.out.name + ".partial")
-    aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.rename(given.out)
+    results: dict[str, Any] = {}
+    try:
+        with tempfile.TemporaryDirectory(prefix="whisper-ft-bench-") as scratch:
+            for results in measure(effort, threads, Path(scratch), given.only):
+                save(results, given.out)
+    except RuntimeError as error:  # hours of figures are not lost with the last part
+        where = f"; what was measured before is in {given.out}" if results else ""
+        print(f"error: {error}{where}", file=sys.stderr)
+        return 1
     Console().print(shown(results))
     print(f"all figures are in {given.out}")
     evaluations = [size["evaluation"] for size in results["sizes"].values()]
     evaluations += [results["runaway"]] if "runaway" in results else []
-    differing = sum(evaluation["differing_texts"] for evaluation in evaluations)
+    differing = sum(evaluation.get("differing_texts", 0) for evaluation in evaluations)
     if differing:
         print(f"error: {differing} texts of evaluate.py are not those of the plain loop", file=sys.stderr)
     return 1 if differing else 0

@@ -4,20 +4,19 @@ That is MFU, the share of the rate of the card's own matrix products (measured h
 the model's products take: Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
 """
 
-import json
-import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 import torch
 from safetensors import safe_open
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from bench.ours import command
-from bench.prepare import ROOT
-from bench.tasks import CardTask, answer, from_argument
+from bench.log import logged_steps, pace
+from bench.ours import command, watched
+from bench.tasks import BATCH_TENSORS, CardTask, answer, from_argument
 from whisper_ft.loss import TokenLoss
 from whisper_ft.model import AUTOCAST
 
@@ -44,8 +43,8 @@ def rate_of_products(device: str, precision: str) -> float:
 def operations_of_step(task: CardTask, step: int) -> int:
     """Of the forward and backward pass over the batch of a step: those of one of its rows, times their number."""
     with safe_open(task.batches, "pt", device=task.device) as batches:
-        names = ("input_features", "decoder_input_ids", "labels", "predicted")
-        features, decoder_input_ids, labels, predicted = (batches.get_tensor(f"{step}.{name}") for name in names)
+        tensors = (batches.get_tensor(f"{step}.{name}") for name in BATCH_TENSORS)
+    features, decoder_input_ids, labels, predicted = tensors
     rows = len(features)
     here = torch.arange(len(predicted) // rows, device=predicted.device)  # which labels they are changes no count
     model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(task.model)).to(task.device)
@@ -59,20 +58,16 @@ def main() -> None:
     task = from_argument(CardTask)
     run_dir = Path(task.scratch, "run")
     argv = command(task, run_dir, device=task.device, precision=task.precision)
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"train.py ended with {done.returncode}: {done.stderr}")
-    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if "loss" in row][task.unmeasured_steps :]
-    seconds = [task.batch / row["utterances_per_second"] for row in rows]
-    waited = sum(row["data_wait"] * s for row, s in zip(rows, seconds, strict=True))
+    moments, _ = watched(argv, task.steps)
+    seconds = [end - begin for begin, end in pairwise(moments.step_ends[task.unmeasured_steps - 1 :])]
+    rows = logged_steps(run_dir)[task.unmeasured_steps :]
     rate = rate_of_products(task.device, task.precision)
     operations = operations_of_step(task, task.unmeasured_steps)
     answer(
         {
             "device": torch.cuda.get_device_name() if task.device == "cuda" else "cpu",
-            "utterances_per_second": round(task.batch * len(seconds) / sum(seconds), 2),
-            "data_wait": round(waited / sum(seconds), 4),
+            "utterances_per_second": round(task.batch / mean(seconds), 2),
+            "data_wait": pace(rows, task.batch)[1],
             "memory_gb": max(row["memory_gb"] for row in rows),
             "skipped": rows[-1]["skipped"],
             "operations_per_step": operations,

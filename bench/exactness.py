@@ -25,6 +25,7 @@ from rich.text import Text
 from safetensors.torch import load_file
 
 from bench import prepare
+from bench.log import logged_steps
 from bench.machine import describe
 from bench.ours import command
 from bench.rounds import ROOT, environment
@@ -93,11 +94,6 @@ class Ours:
         run_dir = self._scratch / name
         return run_dir, *run(command(self._task, run_dir, **settings), processes, codes)
 
-    def steps(self, run_dir: Path) -> Steps:
-        """What was logged of each step."""
-        lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [row for row in map(json.loads, lines) if "loss" in row]
-
 
 def slices(task: ExactnessTask, ours: Ours) -> list[dict[str, Any]]:
     """Every system, world and number of accumulations, compared with the same system's one big batch."""
@@ -107,7 +103,7 @@ def slices(task: ExactnessTask, ours: Ours) -> list[dict[str, Any]]:
             run_dir, *_ = ours.run(
                 f"ours-{world}-{accumulate}", world, batch__per_device=task.batch // (world * accumulate)
             )
-            logged["ours", world, accumulate] = ours.steps(run_dir), run_dir / "final"
+            logged["ours", world, accumulate] = logged_steps(run_dir), run_dir / "final"
         own = ExactnessTask(**{**vars(task), "scratch": str(Path(task.scratch, f"trainer-{world}"))})
         answered = contender("bench.trainer_slices", own, world)
         if answered["world"] != world:
@@ -168,14 +164,14 @@ def resumes(task: ExactnessTask, ours: Ours) -> dict[str, Any]:
         if code:
             return {"exit_code": code, "told": told.strip().replace(str(checkpoint), checkpoint.name)}
         return {
-            "learning_rates": [row["lr"] for row in ours.steps(run_dir)],
+            "learning_rates": [row["lr"] for row in logged_steps(run_dir)],
             "same_weights": digests_equal(whole / "final", run_dir / "final"),
         }
 
     middle = whole / f"checkpoints/step-{half:08d}"
     rate, more = {"optim__lr": 10 * task.learning_rate}, {"steps": 2 * task.steps}
     found = {
-        "whole": {"learning_rates": [row["lr"] for row in ours.steps(whole)][half:]},
+        "whole": {"learning_rates": [row["lr"] for row in logged_steps(whole)][half:]},
         "same": resumed("same", middle),
         "higher_rate": resumed("higher_rate", middle, **rate),
         "higher_rate_allowed": resumed("higher_rate_allowed", middle, **rate, allow_change="[optim.lr]"),

@@ -3,17 +3,19 @@
 Without a file of batches it draws them as train.py does: what is left of train.py's step then is its bookkeeping.
 """
 
+import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
 from bench.prepare import run_of
-from bench.tasks import TrainingTask, answer, from_argument, training_result
+from bench.tasks import BATCH_TENSORS, TrainingTask, answer, from_argument, training_result
 from bench.watch import Watch, process_began
 from whisper_ft.allocator import keep_memory
 from whisper_ft.loss import TokenLoss
@@ -22,10 +24,9 @@ Tensors = tuple[torch.Tensor, ...]  # features, decoder input ids, labels, which
 
 
 def held(task: TrainingTask) -> list[Tensors]:
-    """Every batch, in memory."""
-    tensors = load_file(task.batches)
-    names = ("input_features", "decoder_input_ids", "labels", "predicted")
-    return [tuple(tensors[f"{step}.{name}"] for name in names) for step in range(task.steps)]
+    """Every batch, in memory of its own: what `load_file` gives is read from the disk at the first touch."""
+    tensors = {name: tensor.clone() for name, tensor in load_file(task.batches).items()}
+    return [tuple(tensors[f"{step}.{name}"] for name in BATCH_TENSORS) for step in range(task.steps)]
 
 
 def drawn(task: TrainingTask) -> Iterator[Tensors]:
@@ -34,6 +35,37 @@ def drawn(task: TrainingTask) -> Iterator[Tensors]:
     while True:
         (batch,) = stream.draw().micro_batches
         yield batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted
+
+
+def stepping(
+    task: TrainingTask,
+    *,
+    attention: str = "sdpa",
+    fused: bool = True,
+    loss: Callable[[Any], torch.nn.Module] = TokenLoss,
+    compiled: bool = False,
+) -> Callable[[Tensors], torch.Tensor]:
+    """An update of the task's model on a batch, as train.py does it unless told otherwise; gives the mean loss."""
+    model = WhisperForConditionalGeneration.from_pretrained(
+        task.model, dtype=torch.float32, attn_implementation=attention
+    ).train()
+    model.model.encoder.embed_positions.requires_grad_(False)  # as train.py: sinusoids that are not trained
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(
+        parameters, lr=task.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0, fused=fused
+    )
+    of_batch: Callable[..., torch.Tensor] = torch.compile(loss(model)) if compiled else loss(model)
+
+    def step(batch: Tensors) -> torch.Tensor:
+        features, decoder_input_ids, labels, predicted = batch
+        mean = of_batch(features, decoder_input_ids, labels, predicted) / len(predicted)
+        torch.autograd.backward(mean)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return mean.detach()
+
+    return step
 
 
 def main() -> None:
@@ -45,26 +77,17 @@ def main() -> None:
     step_ends, waits = [], []
     keep_memory()  # as train.py
     with Watch() as watch:
-        model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32).train()
-        model.model.encoder.embed_positions.requires_grad_(False)  # as train.py: sinusoids that are not trained
-        parameters = list(model.parameters())
-        optimizer = torch.optim.AdamW(
-            parameters, lr=task.learning_rate, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.0, fused=True
-        )
+        step = stepping(task)
+        gc.freeze()  # as train.py
         ready = begin = time.time()
-        step_loss = TokenLoss(model)
-        for features, decoder_input_ids, labels, predicted in batches:
+        for batch in batches:
             waits.append(time.time() - begin)
-            loss = step_loss(features, decoder_input_ids, labels, predicted) / len(predicted)
-            torch.autograd.backward(loss)
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            loss = step(batch)
             begin = time.time()
             step_ends.append(begin)
     measured = task.unmeasured_steps
     waited = sum(waits[measured:]) / (step_ends[-1] - step_ends[measured - 1])
-    result = training_result(task, process_began(), ready, step_ends, float(loss.detach()))
+    result = training_result(task, process_began(), ready, step_ends, float(loss))
     answer(result | {"data_wait": round(waited, 4)} | watch.result(minus_bytes=kept))
 
 

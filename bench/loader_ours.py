@@ -5,12 +5,13 @@ from pathlib import Path
 
 from bench.prepare import run_of
 from bench.tasks import TrainingTask, answer, from_argument
-from bench.watch import Watch
+from bench.watch import Watch, keep_to_one_core
 
 
 def main() -> None:
     """Draw the batches of the task, and report."""
     task = from_argument(TrainingTask)
+    keep_to_one_core()
     with Watch() as watch:
         stream = run_of(task, Path(task.scratch)).stream(0)
         for _ in range(task.unmeasured_steps):

@@ -12,12 +12,13 @@ from transformers import WhisperProcessor
 
 from bench.tasks import TrainingTask, answer, from_argument
 from bench.trainer import Collator, streamed
-from bench.watch import Watch
+from bench.watch import Watch, keep_to_one_core
 
 
 def main() -> None:
     """Draw the batches of the task, and report."""
     task = from_argument(TrainingTask)
+    keep_to_one_core()
     transformers.logging.set_verbosity_error()
     with Watch() as watch:
         processor = WhisperProcessor.from_pretrained(task.model, language=task.language, task="transcribe")

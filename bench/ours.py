@@ -1,13 +1,14 @@
 """Contender: train.py, a real process. Evaluation and saving are off; every step is logged, and that is timed too."""
 
-import json
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from bench.log import logged_steps, pace
 from bench.tasks import TrainingTask, answer, from_argument, training_result
 from bench.watch import Watch
 
@@ -37,36 +38,44 @@ def command(task: TrainingTask, run_dir: Path, **settings: Any) -> list[str]:
     return [sys.executable, str(ROOT / "train.py"), *(text for key in given for text in (f"--{key}", str(given[key])))]
 
 
-def main() -> None:
-    """Train, noting when each step's line arrives, and report."""
-    task = from_argument(TrainingTask)
-    run_dir = Path(task.scratch) / "run"
+class Moments(NamedTuple):
+    """Of a run, in seconds of `time.time`, as they are seen from outside: by when each line arrives."""
+
+    began: float
+    ready: float
+    """Model, data and optimizer are there, and it starts at step 0; 0.0 if it starts at another."""
+    step_ends: list[float]
+
+
+def watched(argv: Sequence[str], steps: int) -> tuple[Moments, Watch]:
+    """A run of train.py to its end, with as many steps; what comes between two steps is timed too."""
     began, ready, step_ends = time.time(), 0.0, []
     with (
-        subprocess.Popen(command(task, run_dir), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
+        subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
         Watch(process.pid) as watch,
     ):
         assert process.stdout is not None
         for line in process.stdout:
             now = time.time()
             if line.startswith("starting at step 0"):
-                ready = now  # model, data and optimizer are there
+                ready = now
             elif re.match(r"step \d+/", line):
                 step_ends.append(now)
-    if process.returncode or not ready or len(step_ends) != task.steps:
+    if process.returncode or len(step_ends) != steps:
         raise SystemExit(f"train.py ended with {process.returncode} and told of {len(step_ends)} steps")
-    lines = (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if "loss" in row]  # not what was saved, and when
-    measured = rows[task.unmeasured_steps :]
-    seconds = [task.batch / row["utterances_per_second"] for row in measured]
-    told = {
-        # By its own clock, which stops between the steps; the headline figure is from outside and does not.
-        "utterances_per_second_told": round(task.batch * len(seconds) / sum(seconds), 2),
-        "data_wait": round(
-            sum(row["data_wait"] * s for row, s in zip(measured, seconds, strict=True)) / sum(seconds), 4
-        ),
-    }
-    answer(training_result(task, began, ready, step_ends, rows[-1]["loss"]) | told | watch.result())
+    return Moments(began, ready, step_ends), watch
+
+
+def main() -> None:
+    """Train, and report."""
+    task = from_argument(TrainingTask)
+    run_dir = Path(task.scratch) / "run"
+    moments, watch = watched(command(task, run_dir), task.steps)
+    rows = logged_steps(run_dir)
+    utterances_per_second, data_wait = pace(rows[task.unmeasured_steps :], task.batch)
+    # By its own clock, which stops between the steps; the headline figure is from outside and does not.
+    told = {"utterances_per_second_told": utterances_per_second, "data_wait": data_wait}
+    answer(training_result(task, *moments, rows[-1]["loss"]) | told | watch.result())
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any
 
 from bench import prepare
-from bench.machine import gpus
-from bench.results import EVALUATION_RATIOS, LOADER_RATIOS, TRAINING, TRAINING_RATIOS, summary
-from bench.rounds import console, rounds, run
+from bench.machine import gpus, wait_for_quiet
+from bench.results import EVALUATION_RATIOS, LOADER_RATIOS, RATE, TRAINING, TRAINING_RATIOS, summary
+from bench.rounds import console, repeated, rounds, run
 from bench.sizes import BARE, CARD_SIZES, Effort, Size
-from bench.tasks import CardTask, Result, TrainingTask, TranscriptionTask, to_argument
+from bench.tasks import CardTask, Result, TrainingTask, TranscriptionTask, WaysTask, to_argument
 
 TRAINING_CONTENDERS = {
     "limit": ("bench.limit", 0),
@@ -34,7 +34,6 @@ RELUCTANCE, HALVINGS = 32.0, 10  # of the end token, in logits: from none of the
 MEMORY_COPIES = (1, 10)  # of the training set, transcribed
 CARD_PRECISIONS = ("bf16", "fp16")
 CARD_WORKERS = 8
-RESUMES = 3  # of each kind; the median counts
 
 
 @dataclass(frozen=True)
@@ -82,21 +81,22 @@ class Bench:
     def evaluation(self, size: Size, model: Path | None = None) -> dict[str, Any]:
         """Figures and ratios of several ways to transcribe, and how many texts are not the plain loop's."""
         model = model or self.taught(size)
-        texts: dict[str, list[str]] = {}
+        texts: dict[str, list[list[str]]] = {name: [] for name in EVALUATION_CONTENDERS}
 
         def once(name: str, number: int) -> Result:
-            result, texts[name] = self.transcribed(name, size, model)
+            result, written = self.transcribed(name, size, model)
+            texts[name].append(written)
             return result
 
         found = summary(rounds(self.effort, EVALUATION_CONTENDERS, once), EVALUATION_RATIOS)
 
-        def differing(name: str) -> int:
-            return sum(a != b for a, b in zip(texts["plain"], texts[name], strict=True))
+        def differing(name: str) -> int:  # in the round in which most do
+            return max(sum(a != b for a, b in zip(texts["plain"][0], one, strict=True)) for one in texts[name])
 
         return {
             **found,
-            "utterances": len(texts["plain"]),
-            "differing_texts": differing("ours"),
+            "utterances": len(texts["plain"][0]),
+            "differing_texts": max(differing("ours"), differing("plain")),
             "differing_texts_of_pipeline": differing("pipeline"),
         }
 
@@ -133,19 +133,21 @@ class Bench:
             if RUNAWAY[0] <= share <= RUNAWAY[1]:
                 break
             few, most = (middle, most) if share < RUNAWAY[0] else (few, middle)
+        else:
+            if self.effort.taught_steps:
+                return {"left_out": f"no model was found of which {RUNAWAY[0]:.0%} to {RUNAWAY[1]:.0%} of the rows do"}
         return self.evaluation(size, model)
 
     def memory(self, size: Size) -> dict[str, Any]:
         """Megabytes that evaluate.py takes at most, by the number of utterances: a set, and the same many times."""
         model, task, found = self.taught(size), self.task(size), {}
         for copies in MEMORY_COPIES:
-            repeated = prepare.repeated(self.data / "train", Path(task.scratch, f"train-{copies}"), copies)
+            data = prepare.repeated(self.data / "train", Path(task.scratch, f"train-{copies}"), copies)
             utterances = self.effort.train_utterances * copies
-            out = Path(task.scratch, f"memory-{copies}.json")
-            own = TranscriptionTask(str(model), str(repeated), str(out), prepare.LANGUAGE, size.batch, utterances)
-            result = run(EVALUATION_CONTENDERS["ours"], self.threads, to_argument(own))
-            found[str(utterances)] = result["peak_rss_mb"]
-            console.print(f"  evaluation of {utterances:,} utterances: {result['peak_rss_mb']} MB")
+            out = Path(task.scratch, f"memory-{copies}")
+            own = TranscriptionTask(str(model), str(data), str(out), prepare.LANGUAGE, size.batch, utterances)
+            found[str(utterances)] = run("bench.memory", self.threads, to_argument(own))
+            console.print(f"  evaluation of {utterances:,} utterances: {found[str(utterances)]}")
         return found
 
     def loader(self, size: Size) -> dict[str, Any]:
@@ -158,6 +160,21 @@ class Bench:
 
         return summary(rounds(self.effort, LOADER_CONTENDERS, once), LOADER_RATIOS)
 
+    def ways(self, size: Size) -> Result:
+        """How many times as long a step, a transcription and a log-mel take without what makes them fast."""
+        effort = self.effort.for_size(size)
+        own = WaysTask(
+            **vars(self.task(size)),
+            taught=str(self.taught(size)),
+            test=str(self.data / "test"),
+            utterances=effort.test_utterances,
+            times=effort.repeats,
+        )
+        wait_for_quiet(effort.patience_seconds)
+        found = run("bench.ways", self.threads, to_argument(own))
+        console.print(f"  {size.name}: {found}")
+        return found
+
     def fixed(self) -> dict[str, Any]:
         """Milliseconds of a step of train.py beside model and data: a model with next to nothing to compute.
 
@@ -165,10 +182,7 @@ class Bench:
         the processor's caches. What that costs is told by the same on batches in memory.
         """
         runs = self.training(BARE, ("limit", "limit_drawn", "ours_w0"))
-        of_step = {
-            name: [1e3 / result["utterances_per_second"] * (1 - result["data_wait"]) for result in results]
-            for name, results in runs.items()
-        }
+        of_step = {name: [_ms_beside_data(result) for result in results] for name, results in runs.items()}
         beside = [ours - limit for ours, limit in zip(of_step["ours_w0"], of_step["limit_drawn"], strict=True)]
         return {
             "limit_ms": round(median(of_step["limit"]), 3),
@@ -179,15 +193,7 @@ class Bench:
 
     def resume(self, size: Size) -> dict[str, Any]:
         """Seconds from the start to the first update, by the step that it begins at."""
-        task, found = self.task(size), list[Result]()
-        for number in range(min(self.effort.repeats, RESUMES)):
-            own = replace(task, scratch=f"{task.scratch}/resume-{number}", batch=8)
-            found.append(run("bench.resume", self.threads, to_argument(own)))
-            console.print(f"  resume: {found[-1]}")
-        return {
-            who: {step: median(result[who][step] for result in found) for step in found[0][who]}
-            for who in ("ours", "trainer")
-        }
+        return self.alone("resume", size, batch=8)
 
     def card(self) -> dict[str, Any]:
         """What train.py makes of a GPU, by size and precision; without one only what a CPU can do in a quick run."""
@@ -206,11 +212,16 @@ class Bench:
                 console.print(f"  {size.name}, {precision}: {found[f'{size.name}, {precision}']}")
         return found
 
-    def alone(self, name: str, size: Size) -> Result:
-        """A module that compares nothing: `saving`, `scale`."""
-        own = replace(self.task(size), scratch=f"{self.scratch}/{size.name}/{name}")
-        Path(own.scratch).mkdir()
-        return run(f"bench.{name}", self.threads, to_argument(own))
+    def alone(self, name: str, size: Size, **changed: Any) -> Result:
+        """Medians of a module that makes all its comparisons itself: `resume`, `saving`, `scale`."""
+        task = self.task(size)
+
+        def once(number: int) -> Result:
+            own = replace(task, scratch=f"{task.scratch}/{name}-{number}", **changed)
+            Path(own.scratch).mkdir()
+            return run(f"bench.{name}", self.threads, to_argument(own))
+
+        return repeated(self.effort, once)
 
     def of_size(self, size: Size) -> Mapping[str, Any]:
         """Training and evaluation of a size."""
@@ -218,3 +229,10 @@ class Bench:
         trained = summary(self.training(size), TRAINING_RATIOS)
         console.print(f"evaluation, {size.name}")
         return {"batch": size.batch, "training": trained, "evaluation": self.evaluation(size)}
+
+
+def _ms_beside_data(result: Result) -> float:
+    """Milliseconds an utterance of a training, without the waiting for data as its own clock has it."""
+    told = f"{RATE}_told"
+    by_its_clock = result[told] if told in result else result[RATE]
+    return float(1e3 / result[RATE] - 1e3 / by_its_clock * result["data_wait"])

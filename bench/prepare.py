@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.sizes import Effort, Size
-from bench.tasks import TrainingTask
+from bench.tasks import BATCH_TENSORS, TrainingTask
 
 if TYPE_CHECKING:
     from whisper_ft.run import Run
@@ -77,7 +77,7 @@ def write_batches(task: TrainingTask) -> None:
     tensors = {}
     for step in range(task.steps):
         (batch,) = stream.draw().micro_batches
-        for name in ("input_features", "decoder_input_ids", "labels", "predicted"):
+        for name in BATCH_TENSORS:
             tensors[f"{step}.{name}"] = getattr(batch, name)
     save_file(tensors, task.batches)
 

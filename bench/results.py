@@ -46,6 +46,18 @@ def summary(runs: Runs, ratios: Sequence[tuple[str, str]]) -> dict[str, Any]:
     }
 
 
+def medians(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One mapping in place of many alike: the median of each number, however deep it lies; else what the first says."""
+    found: dict[str, Any] = {}
+    for name, first in repeats[0].items():
+        values = [repeat[name] for repeat in repeats]
+        if isinstance(first, Mapping):
+            found[name] = medians(values)
+        else:
+            found[name] = median(values) if isinstance(first, int | float) else first
+    return found
+
+
 def _medians(repeats: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     names = [name for name, value in repeats[0].items() if isinstance(value, int | float)]
     return {name: _spread([repeat[name] for repeat in repeats]) for name in names}
@@ -72,15 +84,22 @@ def shown(results: Mapping[str, Any]) -> Group:
     for name, size in results["sizes"].items():
         parts += [_training_table(name, size["training"]), _evaluation_table(name, size["evaluation"])]
     if "runaway" in results:
-        parts.append(_evaluation_table("micro-5s, where rows run away", results["runaway"]))
+        parts.append(_runaway(results["runaway"]))
     for name, loader in results.get("loader", {}).items():
         parts.append(_loader_table(name, loader))
     parts += [Text(line) for part, lines in LINES.items() if part in results for line in lines(results[part])]
     return Group(*parts)
 
 
+def _ways(found: Mapping[str, Any]) -> Iterator[str]:
+    for size, kinds in found.items():
+        for kind, ratios in kinds.items():
+            told = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
+            yield f"{size}, {kind} otherwise, times as long: {told}"
+
+
 def _memory(found: Mapping[str, Any]) -> Iterator[str]:
-    told = ", ".join(f"{megabytes:.0f} MB for {int(count):,}" for count, megabytes in found.items())
+    told = ", ".join(f"{figures['peak_rss_mb']:.0f} MB for {int(count):,}" for count, figures in found.items())
     yield f"evaluate.py's memory by the number of utterances: {told}"
 
 
@@ -137,6 +156,7 @@ def _card(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 LINES = {
+    "ways": _ways,
     "memory": _memory,
     "fixed": _fixed,
     "resume": _resume,
@@ -156,7 +176,7 @@ def _loader_table(size: str, loader: Mapping[str, Any]) -> Table:
 
 
 def _training_table(size: str, training: Mapping[str, Any]) -> Table:
-    table = _table(f"Training, {size}", "utt/s", "min–max", "÷ limit", "first s", "MB", "MB, all")
+    table = _table(f"Training, {size}", "utt/s", "min–max", "÷ limit", "first s", "start s", "MB", "MB, all")
     limit = training["contenders"]["limit"][RATE]["median"]
     for name, found in training["contenders"].items():
         table.add_row(
@@ -164,11 +184,18 @@ def _training_table(size: str, training: Mapping[str, Any]) -> Table:
             *_rate(found),
             f"{found[RATE]['median'] / limit:.2f}",
             f"{found['first_step_seconds']['median']:.2f}",
+            f"{found['start_to_first_step_seconds']['median']:.2f}",
             f"{found['peak_rss_mb']['median']:.0f}",
             f"{found['peak_rss_with_workers_mb']['median']:.0f}",
         )
     table.caption = "\n".join([*_told(training["ratios"]), _noise(training)])
     return table
+
+
+def _runaway(found: Mapping[str, Any]) -> Table | Text:
+    if "left_out" in found:
+        return Text(f"where rows run away: left out, {found['left_out']}")
+    return _evaluation_table("micro-5s, where rows run away", found)
 
 
 def _evaluation_table(size: str, evaluation: Mapping[str, Any]) -> Table:

@@ -5,7 +5,6 @@ is that of its first update, with another number in it.
 """
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from bench.ours import command
+from bench.ours import command, watched
 from bench.prepare import ROOT, run_of
 from bench.tasks import TrainingTask, answer, from_argument
 from whisper_ft.continuation import save
@@ -31,14 +30,8 @@ def ours(task: TrainingTask, step: int) -> float:
     folder = Path(task.scratch, f"ours-{step}")
     if step:
         _again("save", step)  # a process of its own: it holds the folder until it ends
-    began = time.time()
-    argv = command(task, folder, steps=step + 2)
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        ends = [time.time() for line in process.stdout if re.match(rf"step {step + 1}/", line)]
-    if process.returncode or len(ends) != 1:
-        raise SystemExit(f"train.py ended with {process.returncode} when it was resumed at step {step}")
-    return ends[0] - began
+    moments, _ = watched(command(task, folder, steps=step + 2), 2)
+    return moments.step_ends[0] - moments.began
 
 
 def save_at(task: TrainingTask, step: int) -> None:

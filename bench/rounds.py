@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from bench.machine import QUIET_SHARE, Others, wait_for_quiet
-from bench.results import RATE
+from bench.results import RATE, medians
 from bench.sizes import Effort
 from bench.tasks import Result
 
@@ -75,3 +75,13 @@ def rounds(
                 told = f"{result[RATE]:.1f} utterances/s, others took {result['others_share']:.0%}"
                 console.print(f"  {repeat + 1}/{effort.repeats} {name}: {told}")
     return runs
+
+
+def repeated(effort: Effort, once: Callable[[int], Result]) -> Result:
+    """Medians of `once(number)`, for what makes all its comparisons itself."""
+    found = []
+    for number in range(effort.repeats):
+        wait_for_quiet(effort.patience_seconds)
+        found.append(once(number))
+        console.print(f"  {number + 1}/{effort.repeats} {found[-1]}")
+    return medians(found)

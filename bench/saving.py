@@ -1,29 +1,22 @@
 """What saving costs a run: its share of the wall time with a few checkpoints, written in line and beside."""
 
-import json
-import re
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-from bench.ours import command
-from bench.prepare import ROOT
+from bench.log import Rows, logged
+from bench.ours import command, watched
 from bench.tasks import TrainingTask, answer, from_argument
 
 SAVES = 5  # in a run, about
 
 
-def trained(task: TrainingTask, name: str, **settings: Any) -> tuple[float, list[dict[str, Any]]]:
+def trained(task: TrainingTask, name: str, **settings: Any) -> tuple[float, Rows]:
     """Seconds from the end of the first update to that of the last one, and what metrics.jsonl says of saves."""
     folder = Path(task.scratch, name)
-    with subprocess.Popen(command(task, folder, **settings), cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        ends = [time.time() for line in process.stdout if re.match(r"step \d+/", line)]
-    if process.returncode:
-        raise SystemExit(f"train.py ended with {process.returncode}")
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return ends[-1] - ends[0], [row for row in rows if row.get("event") == "saved" and row["step"] < task.steps]
+    ends = watched(command(task, folder, **settings), task.steps)[0].step_ends
+    return ends[-1] - ends[0], [
+        row for row in logged(folder) if row.get("event") == "saved" and row["step"] < task.steps
+    ]
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Result = dict[str, Any]
+BATCH_TENSORS = ("input_features", "decoder_input_ids", "labels", "predicted")  # of a collator.Batch
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,24 @@ class CardTask(TrainingTask):
 
 
 @dataclass(frozen=True)
+class WaysTask(TrainingTask):
+    """The same, and a transcription of a few utterances by a model that has learned."""
+
+    taught: str
+    test: str
+    """Folder of parquet files."""
+    utterances: int
+    times: int
+
+
+@dataclass(frozen=True)
 class TranscriptionTask:
     """Every utterance of a set, once."""
 
     model: str
     data: str
     texts: str
-    """JSON file for what was written."""
+    """JSON file for what was written; of evaluate.py itself its folder."""
     language: str
     batch: int
     utterances: int

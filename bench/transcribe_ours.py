@@ -9,7 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from bench.tasks import TranscriptionTask, answer, from_argument
 from bench.watch import Watch
-from whisper_ft.agreement import Agreement
+from whisper_ft.agreement import Agreement, start_processes
 from whisper_ft.allocator import keep_memory
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Decoding, Source
@@ -17,6 +17,8 @@ from whisper_ft.decoding import Transcriber, transcribe
 from whisper_ft.hearing import heard
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.model import load_whisper, quiet_libraries
+from whisper_ft.parts import Parts
+from whisper_ft.scoring import Prediction
 from whisper_ft.sources import open_source
 
 P = ParamSpec("P")
@@ -55,6 +57,7 @@ def main() -> None:
     task = from_argument(TranscriptionTask)
     quiet_libraries()
     keep_memory()
+    start_processes("cpu")
     with Watch() as watch:
         model, processor = load_whisper(task.model)
         model.eval()
@@ -71,9 +74,13 @@ def main() -> None:
         model.model.encoder.register_forward_pre_hook(lambda *_: encoding.begin())
         model.model.encoder.register_forward_hook(lambda *_: encoding.end())
         transcriber.write = writing.around(transcriber.write)  # type: ignore[method-assign]
+        done: list[Prediction] = []
+        parts = Parts(Path(task.texts).parent, 0, Parts.open(Path(task.texts).parent, {}))
+        utterances = heard(source, log_mel, 0, 1, total)
         begin = time.perf_counter()
-        predictions = transcribe(transcriber, heard(source, log_mel, 0, 1, total), task.batch, total, Agreement())
+        predictions = transcribe(transcriber, utterances, task.batch, total, Agreement(), done.append, parts)
         seconds = time.perf_counter() - begin
+        Parts.close(Path(task.texts).parent)
     texts = [prediction.hyp for prediction in predictions]
     Path(task.texts).write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
     tokens = sum(prediction.hyp_tokens for prediction in predictions)

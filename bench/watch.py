@@ -14,6 +14,12 @@ def process_began() -> float:
     return float(psutil.Process().create_time())
 
 
+def keep_to_one_core() -> None:
+    """Leave this process one core, where the system can: one thread for torch does not keep others from more."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
 class Watch:
     """Watches a process, this one by default, inside a `with`."""
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from transformers import WhisperForConditionalGeneration
 
 from whisper_ft.agreement import Agreement
 from whisper_ft.config import Decoding
-from whisper_ft.decoding import Transcriber, transcribe
+from whisper_ft.decoding import AHEAD, Transcriber, transcribe
 from whisper_ft.hearing import Heard
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.model import export, load_whisper
@@ -140,6 +141,26 @@ def test_an_english_only_model_is_prompted_without_language_and_task(tmp_path: P
         assert [prediction.problem for prediction in predictions] == [None, None]
         model.generate(heard[0].features[None], max_new_tokens=2)  # as a user would, with nothing given
         export(model, processor, tmp_path / "new", "")
+
+
+def test_an_evaluation_that_ends_early_reads_no_further(micro_whisper: Path):
+    """What ended it is kept, to be told to all ranks, and what it holds with it: the thread that reads ahead is not."""
+    model, processor = load_whisper(str(micro_whisper))
+    read, threads = [], threading.active_count()
+
+    def heard() -> Iterator[Heard]:
+        for index in range(1_000):
+            read.append(index)
+            yield spoken(model, index)
+
+    def stop(prediction: Prediction) -> None:
+        raise InterruptedError(prediction.id)
+
+    with pytest.raises(InterruptedError, match="row-0") as kept:
+        transcribe(transcriber(model, processor), heard(), 1, 1_000, Agreement(), stop)
+    assert kept.tb is not None
+    assert threading.active_count() == threads
+    assert len(read) <= 1 + AHEAD + 1
 
 
 @pytest.mark.parametrize("beams", [1, 3])

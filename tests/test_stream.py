@@ -15,6 +15,7 @@ import soundfile
 import torch
 from transformers import WhisperProcessor
 
+from collator import SpeechCollator
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Source
 from whisper_ft.failure import DataError, UsageError
@@ -24,7 +25,7 @@ from whisper_ft.model import load_whisper
 from whisper_ft.order import Order
 from whisper_ft.share import Share
 from whisper_ft.sources import Row, open_source
-from whisper_ft.stream import Step, TrainStream, WindowReader
+from whisper_ft.stream import Step, TrainStream, WindowReader, _Packed
 from whisper_ft.window import Unusable, Window
 
 
@@ -119,8 +120,22 @@ def test_workers_hand_over_the_same_windows_in_the_same_slots(corpus: Path, enco
         expected, drawn = inline.draw(), in_workers.draw()
         assert ids(drawn) == ids(expected)
         for a, b in zip(chain(*expected.micro_batches), chain(*drawn.micro_batches), strict=True):
-            assert torch.equal(a.features, b.features)
+            silence = b.features[:, -1:].expand(-1, a.features.shape[1] - b.features.shape[1])
+            assert torch.equal(a.features, torch.cat([b.features, silence], 1))
+            assert b.features.shape[1] <= 100 * b.audio_samples / 16_000 + 3, "no more frames than have sound"
             assert a.tokens == b.tokens
+
+
+@pytest.mark.parametrize("sounding", [0, 1, 3, 499, 500])
+def test_of_silence_one_frame_is_handed_over_and_the_batch_is_the_same(sounding: int):
+    """Silence is the frames at the end that are alike: here, of 500 with 2 bins, those after the first `sounding`."""
+    features = torch.full((2, 500), -0.5)
+    features[1, :sounding] = torch.rand(sounding, generator=torch.Generator().manual_seed(sounding))
+    whole, collate = Window(features, [1, 2], ("u",)), SpeechCollator(1, 0, (2, 500))
+    (short,) = _Packed.of([whole]).part()
+    assert isinstance(short, Window)
+    assert short.features.shape[1] == min(sounding + 1, 500)
+    assert torch.equal(collate([short, whole]).input_features, collate([whole, whole]).input_features)
 
 
 @pytest.fixture

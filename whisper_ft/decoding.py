@@ -3,6 +3,7 @@
 import copy
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from whisper_ft.sources import Row
 from whisper_ft.timestamps import OfGenerate, TimestampRules
 from whisper_ft.window import NO_FEATURES
 
-AHEAD = 8  # batches whose windows are sorted by length: of 30 s, a window is a megabyte
+AHEAD = 8  # batches whose windows are sorted by length, and as many are read ahead: of 30 s, a window is a megabyte
 
 
 class Written(NamedTuple):
@@ -216,12 +217,12 @@ def transcribe(
     mine: list[tuple[int, Prediction]] = []
     failure: Exception | None = None
     try:
-        batches = in_background(_batches(utterances, batch_size, transcriber.prompt), AHEAD)
-        for done in _transcribed(transcriber, batches):
-            mine.append(done)
-            if parts is not None:
-                parts.keep(*done)
-            progress(done[1])
+        with closing(in_background(utterances, AHEAD * batch_size)) as windows:
+            for done in _transcribed(transcriber, _batches(windows, batch_size, transcriber.prompt)):
+                mine.append(done)
+                if parts is not None:
+                    parts.keep(*done)
+                progress(done[1])
     except Exception as error:  # noqa: BLE001 - told to all ranks below and raised there
         failure = error
     agreement.raise_together(failure)

@@ -87,25 +87,42 @@ class WindowReader:
 
 @dataclass(frozen=True)
 class _Packed:
-    """What a worker hands over of a micro-batch. All features are one tensor, because each tensor costs 0.5 ms.
+    """What a worker hands over of a micro-batch: of each window the frames up to its silence, all in one tensor.
 
-    It comes in shared memory, whose descriptor is asked of the worker and mapped; one for each of 16 windows made the
-    wait of a step 15 ms in place of 10 (docs/performance.md).
+    It comes in shared memory, of which a container often has 64 MB in all: a window of 30 s takes one, and the frames
+    of the silence that most of it holds are all alike. One tensor, because each costs 0.5 ms: its descriptor is asked
+    of the worker and mapped (docs/performance.md).
     """
 
-    features: torch.Tensor  # [n, M, T]
-    others: list[Window | Unusable]  # each window without its features, which come in this order
+    frames: torch.Tensor  # [M, frames of all windows]
+    others: list[tuple[Window, int] | Unusable]  # each window without its features, and how many of the frames it has
 
     @classmethod
     def of(cls, part: Sequence[Window | Unusable]) -> Self:
-        features = [item.features for item in part if isinstance(item, Window)]
-        others = [replace(item, features=NO_FEATURES) if isinstance(item, Window) else item for item in part]
-        return cls(torch.stack(features) if features else NO_FEATURES, others)
+        kept, others = list[torch.Tensor](), list[tuple[Window, int] | Unusable]()
+        for item in part:
+            if isinstance(item, Window):
+                kept.append(_until_silence(item.features))
+                others.append((replace(item, features=NO_FEATURES), kept[-1].shape[1]))
+            else:
+                others.append(item)
+        return cls(torch.cat(kept, 1) if kept else NO_FEATURES, others)
 
     def part(self) -> Iterator[Window | Unusable]:
-        features = iter(self.features)
+        at = 0
         for item in self.others:
-            yield replace(item, features=next(features)) if isinstance(item, Window) else item
+            if isinstance(item, Unusable):
+                yield item
+            else:
+                window, frames = item
+                yield replace(window, features=self.frames[:, at : at + frames])
+                at += frames
+
+
+def _until_silence(features: torch.Tensor) -> torch.Tensor:  # [M, T] -> [M, t]
+    """The frames up to the last one that differs from the one after it, and of all that follow the first."""
+    differing = (features != features[:, -1:]).any(0).nonzero()
+    return features[:, : int(differing[-1]) + 2] if len(differing) else features[:, :1]
 
 
 class _Slots(IterableDataset[list[Window | Unusable] | _Packed | Exception]):

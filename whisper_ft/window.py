@@ -15,7 +15,9 @@ NO_FEATURES = torch.empty(0, 0)
 class Window:
     """One input of the encoder with the target of the decoder."""
 
-    features: torch.Tensor  # [M, T] log-mel of M bins and T frames of 10 ms, the padding included
+    features: torch.Tensor
+    """[M, t] log-mel of M bins and t frames of 10 ms. Of fewer than the model hears the last stands for all after it:
+    the padding, whose frames are alike."""
     tokens: list[int]  # start token, language, task, ..., text, end token
     utterances: tuple[str, ...]  # ids of the rows it was made from
     audio_samples: int = 0  # of their audio at the model's rate, the padding not counted
