@@ -35,7 +35,7 @@ SIZES = (
         Shape(window_seconds=30),
         measured_share=0.5,
         unmeasured_share=0.2,
-        test_share=0.2,
+        test_share=0.5,
         taught_share=0.3,
     ),
     # The dimensions of openai/whisper-tiny, with random weights.

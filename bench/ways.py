@@ -24,6 +24,7 @@ from whisper_ft.labels import LabelEncoder
 from whisper_ft.loss import token_loss_sum
 from whisper_ft.model import load_whisper, quiet_libraries
 from whisper_ft.sources import open_source
+from whisper_ft.window import whole
 
 Ways = dict[str, Callable[[int], object]]
 """What is done at the n-th time: first as it is done in earnest, then in other ways."""
@@ -137,9 +138,12 @@ class Transcription:
     def _features(self, batch: Sequence[Heard]) -> list[torch.Tensor]:
         return [window.features for window in batch]
 
+    def _whole(self, batch: Sequence[Heard]) -> torch.Tensor:  # [B, M, T]
+        return whole(self._features(batch), 2 * self._model.config.max_source_positions)
+
     @torch.inference_mode()
     def _generate(self, batch: list[Heard]) -> object:
-        features = torch.stack(self._features(batch))  # [B, M, T]
+        features = self._whole(batch)
         heard_frames = torch.ones(features.shape[0], features.shape[2])
         return self._model.generate(features, attention_mask=heard_frames, language=LANGUAGE, task="transcribe")
 
@@ -155,7 +159,7 @@ class Transcription:
             logits[ended, end] = 0.0
             return logits
 
-        states = greedy.encode(torch.stack(self._features(batch)))
+        states = greedy.encode(self._whole(batch))
         room = self._model.config.max_target_positions - len(self._prompt)
         try:
             greedy(states, self._prompt, room, -1, go_on)

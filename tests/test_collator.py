@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import collator
 from collator import SpeechCollator
 from whisper_ft import loss
+from whisper_ft.window import whole
 
 START, END, PAD, IGNORE = 1000, 2000, 2000, -100  # Whisper pads with <|endoftext|>, so PAD is END
 
@@ -63,6 +64,21 @@ def test_features_are_stacked_in_order():
     assert batch.input_features.shape == (2, 4, 6)
     assert batch.input_features[:, 0, 0].tolist() == [0.0, 1.0]
     assert batch.utterances == ("u", "u")
+
+
+@pytest.mark.parametrize("frames", [1, 3, 5, 6])
+def test_the_last_frame_of_a_window_stands_for_all_that_follow(frames: int):
+    heard = torch.arange(4.0 * frames).view(4, frames)
+    windows = [Window([START, END], heard), Window([START, END], torch.ones(4, 6))]
+    batch = SpeechCollator(START, PAD, (4, 6))(windows)
+    assert torch.equal(batch.input_features, whole([heard, torch.ones(4, 6)], 6)), "as an evaluation pads it"
+    assert torch.equal(batch.input_features[0, :, :frames], heard)
+    assert torch.equal(batch.input_features[0, :, frames:], heard[:, -1:].expand(-1, 6 - frames))
+
+
+def test_more_frames_than_the_model_hears_are_refused():
+    with pytest.raises(RuntimeError, match="must match"):
+        SpeechCollator(START, PAD, (4, 6))([Window([START, END], torch.ones(4, 7))])
 
 
 def test_a_batch_says_which_of_its_labels_are_predicted():

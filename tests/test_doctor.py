@@ -173,6 +173,7 @@ def test_the_batch_shown_is_what_the_collator_makes(micro_whisper: Path, corpus:
     for number, window in enumerate(told):
         assert isinstance(window, Collated)
         assert window.ids == batch.utterances[number]
+        assert window.shape == batch.input_features[number].shape
         assert [place.read[1] for place in window.positions] == batch.decoder_input_ids[number].tolist()
         labels = [place.predicted[1] if place.predicted else window.ignore for place in window.positions]
         assert labels == batch.labels[number].tolist()

@@ -304,8 +304,11 @@ class LogMel:
         """Length of the model's input."""
         return self.window_samples / self.sample_rate
 
-    def __call__(self, waveform: Waveform) -> torch.Tensor:  # [samples] -> [M, T]
-        """Log-mel of one window: the clip, then silence. A clip longer than the window is cut at its end."""
+    def __call__(self, waveform: Waveform) -> torch.Tensor:  # [samples] -> [M, t]
+        """Log-mel of one window: the clip, and one frame of the silence after it, which stands for all (`whole`).
+
+        A clip longer than the window is cut at its end.
+        """
         samples = min(len(waveform), self.window_samples)
         # Frame t sees samples around t * hop; past this many frames it sees zeros only.
         heard = min(self.frames, -(-(samples + self._n_fft // 2) // self._hop))
@@ -325,7 +328,7 @@ class LogMel:
         mel = self._filters.T @ power
         log_mel = torch.clamp(mel, min=1e-10).log10()
         loudest = log_mel.max()
-        features = torch.empty(self.bins, self.frames)
+        features = torch.empty(self.bins, min(heard + 1, self.frames))
         features[:, :heard] = (torch.maximum(log_mel[:, :heard], loudest - 8.0) + 4.0) / 4.0
         features[:, heard:] = (torch.maximum(torch.tensor(-10.0), loudest - 8.0) + 4.0) / 4.0
         return features

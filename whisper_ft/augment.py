@@ -20,7 +20,7 @@ class SpecAugment:
         self._settings, self._seed, self._frames_per_second = settings, seed, frames_per_second
 
     def __call__(self, features: torch.Tensor, seconds: float, *key: int) -> torch.Tensor:
-        """A copy of [M, T] with the masks of `key` (epoch and utterance); the padding after `seconds` stays."""
+        """A copy of [M, t] with the masks of `key` (epoch and utterance); the padding after `seconds` stays."""
         masked, settings = features.clone(), self._settings
         bins, frames = len(features), min(round(seconds * self._frames_per_second), features.shape[1])
         widest = min(

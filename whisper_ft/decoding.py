@@ -23,9 +23,9 @@ from whisper_ft.parts import Parts
 from whisper_ft.scoring import Prediction
 from whisper_ft.sources import Row
 from whisper_ft.timestamps import OfGenerate, TimestampRules
-from whisper_ft.window import NO_FEATURES
+from whisper_ft.window import NO_FEATURES, whole
 
-AHEAD = 8  # batches whose windows are sorted by length, and as many are read ahead: of 30 s, a window is a megabyte
+AHEAD = 8  # batches whose windows are sorted by length, and as many are read ahead: a second of sound takes 32 kB
 
 
 class Written(NamedTuple):
@@ -46,6 +46,7 @@ class Transcriber:
     ) -> None:
         self._model, self._tokenizer, self._encode, self._settings = model, tokenizer, encode, settings
         self._precision = precision
+        self._frames = 2 * model.config.max_source_positions  # the encoder's second convolution halves them
         self._context = _context(tokenizer, settings.prompt, model.config.max_target_positions // 2)
         if settings.detect_language and not encode.is_multilingual:
             raise UsageError("--decoding.detect_language: this model has one language")
@@ -66,9 +67,9 @@ class Transcriber:
 
     @torch.inference_mode()
     def write(self, windows: Sequence[torch.Tensor], prompt: list[int]) -> list[Written]:
-        """What the model writes of windows [M, T] that share a prompt."""
+        """What the model writes of windows [M, t] that share a prompt."""
         device = self._model.device
-        features = torch.stack(list(windows)).to(device)  # [B, M, T]
+        features = whole(windows, self._frames).to(device)  # [B, M, T]
         with torch.autocast(device.type, AUTOCAST[self._precision], enabled=self._precision != "fp32"):
             if not self._settings.detect_language:
                 return self._write(features, prompt, None)

@@ -68,6 +68,10 @@ class LostRankError(RunError):
     """Another process of the run ended without a message: killed, most likely."""
 
 
+class LostWorkerError(RunError):
+    """A process that prepares data ended without a message: killed, or out of shared memory."""
+
+
 class ScoreError(RunError):
     """An error rate above what was allowed (`--fail_above` of evaluate.py)."""
 

@@ -27,7 +27,7 @@ class Heard:
 
     index: int  # of the utterance in the set, counted over all ranks
     row: Row
-    features: torch.Tensor  # [M, T]
+    features: torch.Tensor  # [M, t], as a Window has them
     seconds: float  # of the whole utterance
     problem: str | None = None
     number: int = 0  # of the window

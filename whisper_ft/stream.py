@@ -9,6 +9,7 @@ import multiprocessing
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import torch
@@ -22,7 +23,7 @@ from whisper_ft.order import Mixture, Order
 from whisper_ft.share import Share
 from whisper_ft.sources import Row, Source
 from whisper_ft.window import NO_FEATURES, Unusable, UnusableError, Window
-from whisper_ft.workers import FORKSERVER, begin_worker, portable, program_hidden, start_worker_server
+from whisper_ft.workers import FORKSERVER, begin_worker, lost, portable, program_hidden, start_worker_server
 
 Batch = TypeVar("Batch")
 
@@ -87,11 +88,10 @@ class WindowReader:
 
 @dataclass(frozen=True)
 class _Packed:
-    """What a worker hands over of a micro-batch: of each window the frames up to its silence, all in one tensor.
+    """What a worker hands over of a micro-batch: the features of all windows as one tensor, because each costs 0.5 ms.
 
-    It comes in shared memory, of which a container often has 64 MB in all: a window of 30 s takes one, and the frames
-    of the silence that most of it holds are all alike. One tensor, because each costs 0.5 ms: its descriptor is asked
-    of the worker and mapped (docs/performance.md).
+    It comes in shared memory, whose descriptor is asked of the worker and mapped; one for each of 16 windows made the
+    wait of a step 15 ms in place of 10 (docs/performance.md).
     """
 
     frames: torch.Tensor  # [M, frames of all windows]
@@ -102,8 +102,8 @@ class _Packed:
         kept, others = list[torch.Tensor](), list[tuple[Window, int] | Unusable]()
         for item in part:
             if isinstance(item, Window):
-                kept.append(_until_silence(item.features))
-                others.append((replace(item, features=NO_FEATURES), kept[-1].shape[1]))
+                kept.append(item.features)
+                others.append((replace(item, features=NO_FEATURES), item.features.shape[1]))
             else:
                 others.append(item)
         return cls(torch.cat(kept, 1) if kept else NO_FEATURES, others)
@@ -117,12 +117,6 @@ class _Packed:
                 window, frames = item
                 yield replace(window, features=self.frames[:, at : at + frames])
                 at += frames
-
-
-def _until_silence(features: torch.Tensor) -> torch.Tensor:  # [M, T] -> [M, t]
-    """The frames up to the last one that differs from the one after it, and of all that follow the first."""
-    differing = (features != features[:, -1:]).any(0).nonzero()
-    return features[:, : int(differing[-1]) + 2] if len(differing) else features[:, :1]
 
 
 class _Slots(IterableDataset[list[Window | Unusable] | _Packed | Exception]):
@@ -212,6 +206,7 @@ class TrainStream(Generic[Batch]):
             }
         self._loader = DataLoader(_Slots(reader, order, share, first_step, end), **options)
         self._parts: Iterator[list[Window | Unusable] | _Packed | Exception] = iter(())
+        self._processes: list[BaseProcess] = []
         self._steps: Generator[Step[Batch], None, None] | None = None
 
     def draw(self) -> Step[Batch]:
@@ -226,8 +221,10 @@ class TrainStream(Generic[Batch]):
             self._parts = iter(self._loader)
             return self._drawn()
         start_worker_server(__name__)
+        before = multiprocessing.active_children()
         with program_hidden():
             self._parts = iter(self._loader)
+        self._processes = [worker for worker in multiprocessing.active_children() if worker not in before]
         return in_background(self._drawn(), 1)
 
     def _drawn(self) -> Generator[Step[Batch], None, None]:
@@ -257,14 +254,19 @@ class TrainStream(Generic[Batch]):
 
     def _part(self) -> Iterator[Window | Unusable]:
         """What the worker whose turn it is prepared of a micro-batch."""
-        part = next(self._parts)
+        try:
+            part = next(self._parts)
+        except (RuntimeError, OSError, EOFError) as error:  # what a worker meets comes as a value: it may be gone
+            if gone := lost(self._processes):
+                raise gone from error
+            raise
         if isinstance(part, Exception):
             raise part
         return part.part() if isinstance(part, _Packed) else iter(part)
 
     def close(self) -> None:
         """End the workers, also one that is stuck in a read: they hold nothing, and hear no other signal."""
-        for worker in multiprocessing.active_children():
+        for worker in self._processes:
             worker.kill()
         if self._steps is not None:
             self._steps.close()

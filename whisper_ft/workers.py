@@ -8,16 +8,18 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 
 from whisper_ft.allocator import keep_memory
-from whisper_ft.failure import STOP_SIGNALS
+from whisper_ft.failure import STOP_SIGNALS, LostWorkerError
 
 # Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
 FORKSERVER = multiprocessing.get_context("forkserver")
+FAREWELL_SECONDS = 1.0
 
 
 def start_worker_server(module: str) -> None:
@@ -77,6 +79,22 @@ def _end_with_run() -> None:
     assert run is not None
     connection.wait([run.sentinel])
     os._exit(1)
+
+
+def lost(workers: Sequence[BaseProcess]) -> LostWorkerError | None:
+    """What to tell of workers of which one has ended by a signal; None where none has."""
+    if workers:  # a connection to one may break a moment before it is gone
+        connection.wait([worker.sentinel for worker in workers], FAREWELL_SECONDS)
+    ended = [-worker.exitcode for worker in workers if worker.exitcode is not None and worker.exitcode < 0]
+    if not ended:
+        return None
+    if signal.SIGBUS in ended:  # memory that was mapped, and cannot be had when it is first written to
+        return LostWorkerError(
+            "a data worker was ended by SIGBUS: shared memory (/dev/shm) is full, which in a container is often 64 MB; "
+            "give it more (docker run --shm-size=1g), lower data.prefetch, or set data.workers to 0"
+        )
+    why = ": did memory run out? data.cache_gb bounds what is kept" if signal.SIGKILL in ended else ""
+    return LostWorkerError(f"a data worker was ended by {signal.Signals(ended[0]).name}{why}")
 
 
 def portable(error: Exception, worker: int) -> Exception:

@@ -34,13 +34,13 @@ def first_batch(
     ]
     for window in windows:
         if isinstance(window, Window):
-            blocks.append(_collated(window, length, tokenizer))
+            blocks.append(_collated(window, (log_mel.bins, log_mel.frames), length, tokenizer))
         else:
             blocks.append(f"{window.id}: an empty slot ({window.reason}: {shown(window.detail, 200)})")
     return blocks
 
 
-def _collated(window: Window, length: int, tokenizer: Any) -> Collated:
+def _collated(window: Window, shape: tuple[int, int], length: int, tokenizer: Any) -> Collated:
     tokens, special = window.tokens, set(tokenizer.all_special_ids)
     words = next((index for index, token in enumerate(tokens) if token not in special), len(tokens) - 1)
     pad = _said([tokenizer.pad_token_id], tokenizer)
@@ -48,7 +48,7 @@ def _collated(window: Window, length: int, tokenizer: Any) -> Collated:
     positions = [Position(*pair) for pair in pairwise(said)]
     return Collated(
         ids=", ".join(window.utterances),
-        shape=tuple(window.features.shape),
+        shape=shape,
         text=tokenizer.decode(tokens[words:-1]),
         prompt=said[:words],
         positions=positions + [Position(pad[0], None)] * (length - len(positions)),
