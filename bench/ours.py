@@ -71,6 +71,8 @@ def main() -> None:
     task = from_argument(TrainingTask)
     run_dir = Path(task.scratch) / "run"
     moments, watch = watched(command(task, run_dir), task.steps)
+    if not moments.ready:
+        raise SystemExit("train.py did not say that it starts at step 0")
     rows = logged_steps(run_dir)
     utterances_per_second, data_wait = pace(rows[task.unmeasured_steps :], task.batch)
     # By its own clock, which stops between the steps; the headline figure is from outside and does not.
