@@ -31,7 +31,8 @@ def start(train: Trainer, hub: Elsewhere, home: Path, program: str, *arguments: 
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_resumed_run_reads_the_commit_it_began_with_and_another_revision_is_refused(
     train: Trainer, corpus: Path, tmp_path: Path, processes: int
 ):

@@ -202,6 +202,7 @@ def wait_until(is_so: Callable[[], bool], started: list[subprocess.Popen[str]]) 
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_two_machines_train_as_two_processes_of_one_do(train: Trainer, machines: Machines, whole: str):
     ended = machines.run(*train.arguments("run", **SETTINGS))
     assert [(one.code, one.err) for one in ended] == [(0, ""), (0, "")]

@@ -8,6 +8,7 @@ import sys
 import time
 
 import psutil
+import pytest
 
 from tests.conftest import ROOT, START_SECONDS, Trainer, command, digest, environment, logged
 
@@ -40,6 +41,7 @@ def test_a_rank_that_hangs_ends_the_run_in_time_with_the_reason(train: Trainer):
     assert "--rank_timeout" in status["reason"]
 
 
+@pytest.mark.long
 def test_torchrun_starts_a_run_as_accelerate_launch_does(train: Trainer):
     settings = {"steps": 2, "eval__every": 0, "save__every": 0}
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py"]

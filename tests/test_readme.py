@@ -42,6 +42,7 @@ def shell(command: str, clone: Path) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.mark.long
 def test_every_command_of_the_readme_runs_as_it_stands_there(clone: Path):
     """In order, in one clone; only the size of the demo is cut, and the example's data stands in for the reader's."""
     if not (ROOT / ".venv/installed").exists():

@@ -130,7 +130,8 @@ def end(job: subprocess.Popen[str]) -> Ended:
     return Ended(job.returncode, out, err)
 
 
-@pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("nodes", [1, 2])
 def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_one(
     slurm: Slurm, train: Trainer, nodes: int
 ):
