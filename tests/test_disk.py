@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Trainer, digest
+from tests.conftest import ROOT, START_SECONDS, Trainer, digest, environment
 from tests.saving import outcome, save, start
 from tests.test_exit_codes import ranks
 from whisper_ft import checkpoint
@@ -118,6 +118,26 @@ def test_ranks_that_do_not_see_the_same_checkpoints_refuse_to_go_on(train: Train
     assert (main.returncode, other.returncode) == (3, 3), main.stderr + other.stderr
     assert "step-00000002: rank 1 sees another folder there, or none" in main.stderr
     assert len(main.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.long
+def test_shared_memory_without_room_ends_a_run_in_one_line_and_does_not_hang_it(train: Trainer, mounting: list[str]):
+    """As in a container with less than its workers hand over; the error came in a thread, where it was lost."""
+    arguments = train.arguments("run", steps=4, data__workers=2, eval__every=0)
+    small = [*mounting, "sh", "-c", 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*small, sys.executable, "train.py", *arguments],
+        cwd=ROOT,
+        env=environment(1),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "error: a data worker cannot hand over what it has read: shared memory (/dev/shm) is full" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    with_room = train("run", steps=4, data__workers=2, eval__every=0)
+    assert digest(with_room) == digest(train("inline", steps=4, eval__every=0))
 
 
 @pytest.mark.long

@@ -69,7 +69,7 @@ class LostRankError(RunError):
 
 
 class LostWorkerError(RunError):
-    """A process that prepares data ended without a message: killed, or out of shared memory."""
+    """A process that prepares data was killed, or has no room in shared memory."""
 
 
 class ScoreError(RunError):

@@ -23,7 +23,7 @@ from whisper_ft.order import Mixture, Order
 from whisper_ft.share import Share
 from whisper_ft.sources import Row, Source
 from whisper_ft.window import NO_FEATURES, Unusable, UnusableError, Window
-from whisper_ft.workers import FORKSERVER, begin_worker, lost, portable, program_hidden, start_worker_server
+from whisper_ft.workers import FORKSERVER, begin_worker, lost, portable, program_hidden, shared, start_worker_server
 
 Batch = TypeVar("Batch")
 
@@ -106,7 +106,7 @@ class _Packed:
                 others.append((replace(item, features=NO_FEATURES), item.features.shape[1]))
             else:
                 others.append(item)
-        return cls(torch.cat(kept, 1) if kept else NO_FEATURES, others)
+        return cls(shared(torch.cat(kept, 1)) if kept else NO_FEATURES, others)
 
     def part(self) -> Iterator[Window | Unusable]:
         at = 0

@@ -1,5 +1,6 @@
 """Processes that prepare data: from a server that has imported what they need, deaf to signals, gone with their run."""
 
+import errno
 import gc
 import multiprocessing
 import os
@@ -14,12 +15,18 @@ from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 
+import torch
+
 from whisper_ft.allocator import keep_memory
 from whisper_ft.failure import STOP_SIGNALS, LostWorkerError
 
 # Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
 FORKSERVER = multiprocessing.get_context("forkserver")
 FAREWELL_SECONDS = 1.0
+SHARED_IS_FULL = (
+    "shared memory (/dev/shm) is full, which in a container is often 64 MB; give it more (docker run --shm-size=1g), "
+    "lower data.prefetch, or set data.workers to 0"
+)
 
 
 def start_worker_server(module: str) -> None:
@@ -81,6 +88,20 @@ def _end_with_run() -> None:
     os._exit(1)
 
 
+def shared(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, moved to shared memory, for a worker to hand over. LostWorkerError where that is full.
+
+    Left to the thread that sends it, the error would be printed there and the run would wait for the tensor for ever.
+    """
+    try:
+        tensor.share_memory_()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        if os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        raise LostWorkerError(f"a data worker cannot hand over what it has read: {SHARED_IS_FULL}") from error
+    return tensor
+
+
 def lost(workers: Sequence[BaseProcess]) -> LostWorkerError | None:
     """What to tell of workers of which one has ended by a signal; None where none has."""
     if workers:  # a connection to one may break a moment before it is gone
@@ -89,10 +110,7 @@ def lost(workers: Sequence[BaseProcess]) -> LostWorkerError | None:
     if not ended:
         return None
     if signal.SIGBUS in ended:  # memory that was mapped, and cannot be had when it is first written to
-        return LostWorkerError(
-            "a data worker was ended by SIGBUS: shared memory (/dev/shm) is full, which in a container is often 64 MB; "
-            "give it more (docker run --shm-size=1g), lower data.prefetch, or set data.workers to 0"
-        )
+        return LostWorkerError(f"a data worker was ended by SIGBUS: {SHARED_IS_FULL}")
     why = ": did memory run out? data.cache_gb bounds what is kept" if signal.SIGKILL in ended else ""
     return LostWorkerError(f"a data worker was ended by {signal.Signals(ended[0]).name}{why}")
 
