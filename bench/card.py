@@ -43,7 +43,7 @@ def rate_of_products(device: str, precision: str) -> float:
 def operations_of_step(task: CardTask, step: int) -> int:
     """Of the forward and backward pass over the batch of a step: those of one of its rows, times their number."""
     with safe_open(task.batches, "pt", device=task.device) as batches:
-        tensors = (batches.get_tensor(f"{step}.{name}") for name in BATCH_TENSORS)
+        tensors = [batches.get_tensor(f"{step}.{name}") for name in BATCH_TENSORS]
     features, decoder_input_ids, labels, predicted = tensors
     rows = len(features)
     here = torch.arange(len(predicted) // rows, device=predicted.device)  # which labels they are changes no count
