@@ -1,7 +1,6 @@
 """Run all contenders in turn and write results.json: `python -m bench --out bench/results.json`."""
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from bench import prepare
 from bench.machine import describe
 from bench.parts import Bench
 from bench.results import shown
-from bench.rounds import console, run
+from bench.rounds import console, run, save
 from bench.sizes import FULL, QUICK, SIZES, Effort
 
 PARTS = ("runaway", "ways", "memory", "fixed", "loader", "resume", "saving", "scale", "normalizer", "card")
@@ -70,14 +69,6 @@ def arguments() -> argparse.Namespace:
         "--only", nargs="+", choices=names, default=names, metavar="PART", help=f"of: {', '.join(names)}"
     )
     return parser.parse_args()
-
-
-def save(results: dict[str, Any], out: Path) -> None:
-    """Put the figures so far into the file, whole."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(out.name + ".partial")
-    aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.rename(out)
 
 
 def main() -> int:

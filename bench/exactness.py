@@ -28,7 +28,7 @@ from bench import prepare
 from bench.log import logged_steps
 from bench.machine import describe
 from bench.ours import command
-from bench.rounds import ROOT, environment
+from bench.rounds import ROOT, environment, save
 from bench.sizes import QUICK
 from bench.tasks import ExactnessTask, TrainingTask, to_argument
 from bench.trainer_resume import WARMUP
@@ -287,10 +287,7 @@ def main() -> int:
     parts = [given.part] if given.part else list(PARTS)
     with tempfile.TemporaryDirectory(prefix="whisper-ft-exactness-") as scratch:
         results = measure(Path(scratch), steps, accumulations, parts)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    aside = given.out.with_name(given.out.name + ".partial")
-    aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    aside.rename(given.out)
+    save(results, given.out)
     console = Console(highlight=False, markup=False, width=WIDTH)
     for part in parts:
         console.print(TABLES[part](results[part]))

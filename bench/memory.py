@@ -1,9 +1,8 @@
 """What evaluate.py takes from its start to its end: a real process, with scores, predictions and report."""
 
 import subprocess
-import sys
 
-from bench.prepare import ROOT
+from bench.ours import ROOT, started
 from bench.tasks import TranscriptionTask, answer, from_argument
 from bench.watch import Watch
 
@@ -20,12 +19,10 @@ def main() -> None:
         "device": "cpu",
         "out": task.texts,
     }
-    argv = [
-        sys.executable,
-        str(ROOT / "evaluate.py"),
-        *(text for key in given for text in (f"--{key}", str(given[key]))),
-    ]
-    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.DEVNULL) as process, Watch(process.pid) as watch:
+    with (
+        subprocess.Popen(started("evaluate.py", given), cwd=ROOT, stdout=subprocess.DEVNULL) as process,
+        Watch(process.pid) as watch,
+    ):
         process.wait()
     if process.returncode:
         raise SystemExit(f"evaluate.py ended with {process.returncode}")

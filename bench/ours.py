@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,12 @@ def command(task: TrainingTask, run_dir: Path, **settings: Any) -> list[str]:
         "save.every": 0,
     }
     given |= {name.replace("__", "."): value for name, value in settings.items()}
-    return [sys.executable, str(ROOT / "train.py"), *(text for key in given for text in (f"--{key}", str(given[key])))]
+    return started("train.py", given)
+
+
+def started(program: str, given: Mapping[str, Any]) -> list[str]:
+    """The command line of a program of this project with some settings."""
+    return [sys.executable, str(ROOT / program), *(text for key in given for text in (f"--{key}", str(given[key])))]
 
 
 class Moments(NamedTuple):

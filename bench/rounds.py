@@ -85,3 +85,11 @@ def repeated(effort: Effort, once: Callable[[int], Result]) -> Result:
         found.append(once(number))
         console.print(f"  {number + 1}/{effort.repeats} {found[-1]}")
     return medians(found)
+
+
+def save(results: dict[str, Any], out: Path) -> None:
+    """Put the figures so far into the file, whole."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_name(out.name + ".partial")
+    aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.rename(out)

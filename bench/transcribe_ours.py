@@ -18,7 +18,6 @@ from whisper_ft.hearing import heard
 from whisper_ft.labels import LabelEncoder
 from whisper_ft.model import load_whisper, quiet_libraries
 from whisper_ft.parts import Parts
-from whisper_ft.scoring import Prediction
 from whisper_ft.sources import open_source
 
 P = ParamSpec("P")
@@ -74,11 +73,10 @@ def main() -> None:
         model.model.encoder.register_forward_pre_hook(lambda *_: encoding.begin())
         model.model.encoder.register_forward_hook(lambda *_: encoding.end())
         transcriber.write = writing.around(transcriber.write)  # type: ignore[method-assign]
-        done: list[Prediction] = []
         parts = Parts(Path(task.texts).parent, 0, Parts.open(Path(task.texts).parent, {}))
         utterances = heard(source, log_mel, 0, 1, total)
         begin = time.perf_counter()
-        predictions = transcribe(transcriber, utterances, task.batch, total, Agreement(), done.append, parts)
+        predictions = transcribe(transcriber, utterances, task.batch, total, Agreement(), parts=parts)
         seconds = time.perf_counter() - begin
         Parts.close(Path(task.texts).parent)
     texts = [prediction.hyp for prediction in predictions]

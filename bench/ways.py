@@ -65,9 +65,10 @@ def ratios(ways: Ways, times: int, unmeasured: int = 2) -> dict[str, float]:
             begin = time.perf_counter()
             ways[name](n)
             seconds[name].append(time.perf_counter() - begin)
-    kept, *others = ({name: taken[unmeasured:] for name, taken in seconds.items()}).items()
+    kept, *others = (seconds[name][unmeasured:] for name in names)
     return {
-        name: round(median(other / own for other, own in zip(taken, kept[1], strict=True)), 3) for name, taken in others
+        name: round(median(other / own for other, own in zip(taken, kept, strict=True)), 3)
+        for name, taken in zip(names[1:], others, strict=True)
     }
 
 
