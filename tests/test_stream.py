@@ -4,6 +4,8 @@ import io
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import traceback
 from contextlib import closing
 from itertools import chain
@@ -18,6 +20,7 @@ import soundfile
 import torch
 from transformers import WhisperProcessor
 
+from tests.conftest import ROOT, START_SECONDS, environment
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Source
 from whisper_ft.failure import DataError, LostWorkerError, UsageError
@@ -148,6 +151,34 @@ def test_a_worker_that_is_killed_is_told_with_what_to_do(
                 windows.draw()
     workers[1].join(10)
     assert not workers[1].is_alive(), "the other one ends with the stream"
+
+
+UNCLOSED = """
+import sys
+from whisper_ft.audio import LogMel
+from whisper_ft.config import Source
+from whisper_ft.labels import LabelEncoder
+from whisper_ft.model import load_whisper
+from whisper_ft.order import Order
+from whisper_ft.share import Share
+from whisper_ft.sources import open_source
+from whisper_ft.stream import TrainStream, WindowReader
+
+model, processor = load_whisper(sys.argv[1])
+encode = LabelEncoder.of(model, processor.tokenizer, "be", "transcribe")
+source = open_source(Source(path=sys.argv[2]))
+reader = WindowReader(source, LogMel(processor.feature_extractor), encode, cached_chunks=4)
+order = Order(source.rows, seed=7, lanes=16, window=2)
+windows = TrainStream(reader, order, Share(4, 4, 0, 1, 16), list, first_step=0, workers=2)
+print(windows.draw().utterances)
+"""
+
+
+def test_a_stream_that_nobody_closes_keeps_no_program_from_ending(corpus: Path, micro_whisper: Path):
+    """Its workers are deaf to the signal that Python ends them with."""
+    given = [sys.executable, "-c", UNCLOSED, str(micro_whisper), str(corpus / "train")]
+    done = subprocess.run(given, cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=START_SECONDS)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ a stream that starts at a step is a function of that step.
 
 import math
 import multiprocessing
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,16 @@ from whisper_ft.order import Mixture, Order
 from whisper_ft.share import Share
 from whisper_ft.sources import Row, Source
 from whisper_ft.window import NO_FEATURES, Unusable, UnusableError, Window
-from whisper_ft.workers import FORKSERVER, begin_worker, lost, portable, program_hidden, shared, start_worker_server
+from whisper_ft.workers import (
+    FORKSERVER,
+    begin_worker,
+    kill,
+    lost,
+    portable,
+    program_hidden,
+    shared,
+    start_worker_server,
+)
 
 Batch = TypeVar("Batch")
 
@@ -207,6 +217,7 @@ class TrainStream(Generic[Batch]):
         self._loader = DataLoader(_Slots(reader, order, share, first_step, end), **options)
         self._parts: Iterator[list[Window | Unusable] | _Packed | Exception] = iter(())
         self._processes: list[BaseProcess] = []
+        self._kill = weakref.finalize(self, kill, self._processes)  # at the latest when Python exits
         self._steps: Generator[Step[Batch], None, None] | None = None
 
     def draw(self) -> Step[Batch]:
@@ -224,7 +235,7 @@ class TrainStream(Generic[Batch]):
         before = multiprocessing.active_children()
         with program_hidden():
             self._parts = iter(self._loader)
-        self._processes = [worker for worker in multiprocessing.active_children() if worker not in before]
+        self._processes += [worker for worker in multiprocessing.active_children() if worker not in before]
         return in_background(self._drawn(), 1)
 
     def _drawn(self) -> Generator[Step[Batch], None, None]:
@@ -265,9 +276,8 @@ class TrainStream(Generic[Batch]):
         return part.part() if isinstance(part, _Packed) else iter(part)
 
     def close(self) -> None:
-        """End the workers, also one that is stuck in a read: they hold nothing, and hear no other signal."""
-        for worker in self._processes:
-            worker.kill()
+        """End the workers."""
+        self._kill()
         if self._steps is not None:
             self._steps.close()
         self._parts = iter(())

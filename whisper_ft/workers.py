@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from types import ModuleType
 
@@ -20,13 +21,40 @@ import torch
 from whisper_ft.allocator import keep_memory
 from whisper_ft.failure import STOP_SIGNALS, LostWorkerError
 
-# Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
-FORKSERVER = multiprocessing.get_context("forkserver")
 FAREWELL_SECONDS = 1.0
 SHARED_IS_FULL = (
     "shared memory (/dev/shm) is full, which in a container is often 64 MB; give it more (docker run --shm-size=1g), "
     "lower data.prefetch, or set data.workers to 0"
 )
+
+
+class PipeEvent:
+    """An event that stays usable when a process that shares it is killed: a byte in a pipe, which nobody takes out.
+
+    That of multiprocessing has a lock, and who is killed while it looks at the event takes the lock along. DataLoader
+    sets one when it ends its workers, and waited for ever, at any later time, for it does so in its destructor.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = connection.Pipe(duplex=False)
+
+    def set(self) -> None:
+        """Tell all who share it."""
+        self._writer.send_bytes(b".")
+
+    def is_set(self) -> bool:
+        """Whether it was told."""
+        return self._reader.poll()
+
+
+class _Context(ForkServerContext):
+    """Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit."""
+
+    def Event(self) -> PipeEvent:  # type: ignore[override]  # noqa: N802 - the name that DataLoader calls
+        return PipeEvent()
+
+
+FORKSERVER = _Context()
 
 
 def start_worker_server(module: str) -> None:
@@ -100,6 +128,15 @@ def shared(tensor: torch.Tensor) -> torch.Tensor:
             raise
         raise LostWorkerError(f"a data worker cannot hand over what it has read: {SHARED_IS_FULL}") from error
     return tensor
+
+
+def kill(workers: Sequence[BaseProcess]) -> None:
+    """End workers, also one that is stuck in a read: they hold nothing, and are deaf to gentler signals.
+
+    Before Python exits: it would send such a signal to those that still live, and wait for them without end.
+    """
+    for worker in workers:
+        worker.kill()
 
 
 def lost(workers: Sequence[BaseProcess]) -> LostWorkerError | None:
