@@ -35,7 +35,7 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-long: $(INSTALLED)
-	FRESH_STARTS=1 $(BIN)/python -m pytest -m long -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder
+	FRESH_STARTS=1 $(BIN)/python -m pytest -m long --timeout 1800 -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,5 @@
 """What the tests share: a small spoken corpus, a tiny real Whisper, and runs of the real programs in real processes."""
 
-import contextlib
 import hashlib
 import json
 import os
@@ -8,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine
 from tests.starts import Ended, Forked, Parent
 from whisper_ft.demo.corpus import write_corpus
 from whisper_ft.demo.model import Shape, write_micro_whisper
+from whisper_ft.failure import STOP_SIGNALS
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell does for what it starts in the background: programs of the tests would not hear a Ctrl-C either.
@@ -81,6 +82,22 @@ def command(program: str, processes: int, *arguments: str) -> list[str]:
         return [sys.executable, str(ROOT / program), *arguments]
     launcher = ["accelerate", "launch", "--config_file", str(ROOT / "accelerate_config.yaml"), "--multi_gpu"]
     return [*launcher, "--num_processes", str(processes), str(ROOT / program), *arguments]
+
+
+@contextmanager
+def all_signals_heard() -> Iterator[None]:
+    """What is started meanwhile also hears what pytest ignores, and programs with it: SIGHUP under nohup.
+
+    subprocess's preexec_fn would set it after the fork, in a copy of a process with threads, which may hang there.
+    """
+    ignored = [number for number in STOP_SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def starts_quickly(processes: int) -> bool:
@@ -170,7 +187,7 @@ class Trainer:
         # torchrun starts each worker in a session of its own: a signal to the launcher's group would miss them.
         trainer = psutil.Process(started.pid)
         for process in [*trainer.children(recursive=True), *([] if only_children else [trainer])]:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with suppress(psutil.NoSuchProcess):
                 process.send_signal(with_signal)
         return started.wait(START_SECONDS)
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -253,7 +252,6 @@ def test_ctrl_c_ends_it_in_one_line(micro_whisper: Path, corpus: Path, tmp_path:
         started = subprocess.Popen(
             [sys.executable, "-m", "whisper_ft.doctor", *arguments],
             cwd=ROOT, env=environment(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         deadline = time.monotonic() + START_SECONDS
         while not (elsewhere.sent if moment == "while it reads" else "torch" in maps(started.pid)):

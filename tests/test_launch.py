@@ -15,11 +15,21 @@ import psutil
 import pytest
 import torch
 
-from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, command, digest, environment, logged, metrics
+from tests.conftest import (
+    ROOT,
+    START_SECONDS,
+    Ended,
+    Trainer,
+    all_signals_heard,
+    command,
+    digest,
+    environment,
+    logged,
+    metrics,
+)
 from whisper_ft import yaml12
 from whisper_ft.commandline import load
 from whisper_ft.config import Config
-from whisper_ft.failure import STOP_SIGNALS
 from whisper_ft.fields import to_plain
 from whisper_ft.replay import replay
 
@@ -153,23 +163,17 @@ def test_what_only_speaks_of_the_demo_makes_none(arguments: str, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
 
 
-def hear_all_signals() -> None:
-    """Some are ignored, and so by what is started, where pytest runs in the background or under nohup."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-
-
 def start(*arguments: str, processes: int, by: Sequence[str] = ()) -> psutil.Popen:
-    return psutil.Popen(
-        [*by, str(ROOT / "launch.sh"), *arguments],
-        cwd=ROOT,
-        env=environment(1) | {"NPROC": str(processes)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=hear_all_signals,
-    )
+    with all_signals_heard():
+        return psutil.Popen(
+            [*by, str(ROOT / "launch.sh"), *arguments],
+            cwd=ROOT,
+            env=environment(1) | {"NPROC": str(processes)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def signal_when(

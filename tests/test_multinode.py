@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, digest, environment, logged
+from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, all_signals_heard, digest, environment, logged
 from whisper_ft.agreement import LEAST_PULSE
-from whisper_ft.failure import STOP_SIGNALS
 
 MASTER = "10.77.0.1"
 SETTINGS = {"steps": 20, "eval__every": 10, "save__every": 5}
@@ -88,29 +87,23 @@ class Machines:
     def start(self, *arguments: str, **variables: str) -> list[subprocess.Popen[str]]:
         """launch.sh on both, in one process each."""
         given = environment(1) | {"NODES": "2", "MASTER_ADDR": MASTER} | variables
-        return [
-            subprocess.Popen(
-                self.command(node, str(ROOT / "launch.sh"), *arguments),
-                cwd=ROOT,
-                env=given | {"NODE_RANK": str(node)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-                preexec_fn=hear_all_signals,
-            )
-            for node in range(2)
-        ]
+        with all_signals_heard():
+            return [
+                subprocess.Popen(
+                    self.command(node, str(ROOT / "launch.sh"), *arguments),
+                    cwd=ROOT,
+                    env=given | {"NODE_RANK": str(node)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+                for node in range(2)
+            ]
 
     def run(self, *arguments: str) -> list[Ended]:
         """How launch.sh ended on both."""
         return ends(self.start(*arguments), START_SECONDS)
-
-
-def hear_all_signals() -> None:
-    """Some are ignored, and so by what is started, where pytest runs in the background or under nohup."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 def ends(started: list[subprocess.Popen[str]], seconds: float) -> list[Ended]:

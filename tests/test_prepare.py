@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -281,7 +280,6 @@ def test_ctrl_c_ends_it_in_one_line_and_the_same_command_goes_on(
     command = [sys.executable, "-m", "whisper_ft.prepare", *arguments(data, out, **sizes)]
     started = subprocess.Popen(
         command, cwd=ROOT, env=environment(1), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + START_SECONDS
     while not ("pyarrow" in maps(started.pid) if moment == "while it starts" else (out / "shard-00001.part").exists()):

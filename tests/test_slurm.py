@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, digest, environment, logged
-from whisper_ft.failure import STOP_SIGNALS
+from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, all_signals_heard, digest, environment, logged
 
 SCRIPT = ROOT / "slurm/train.sbatch"
 SLURM = {
@@ -84,28 +83,22 @@ class Slurm:
 
     def batch(self, *arguments: str, cwd: Path = ROOT, nodes: int = 1) -> subprocess.Popen[str]:
         """A job that was submitted, and the time that it takes."""
-        return subprocess.Popen(
-            ["sbatch", str(SCRIPT), *arguments],
-            cwd=cwd,
-            env=self.environment | {"PLAYED_NODES": str(nodes)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            preexec_fn=hear_all_signals,
-        )
+        with all_signals_heard():
+            return subprocess.Popen(
+                ["sbatch", str(SCRIPT), *arguments],
+                cwd=cwd,
+                env=self.environment | {"PLAYED_NODES": str(nodes)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
 
     def signal(self, number: signal.Signals, *to: str) -> None:
         """What slurmctld does: to the `tasks` of srun, to the `batch` script, or to both."""
         for name in to:
             for pid in (self.spool / name).read_text().split():
                 os.kill(int(pid), number)
-
-
-def hear_all_signals() -> None:
-    """Some are ignored, and so by what is started, where pytest runs in the background or under nohup."""
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
