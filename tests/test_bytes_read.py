@@ -98,7 +98,7 @@ def one_pass(run: Run, world: int, readers: int) -> list[str]:
     for rank in range(world):
         run.share = Share(run.config.batch.size, run.config.batch.size, rank, world, run.lanes)
         for reader in range(readers):
-            prepared = run.stream(0)._loader.dataset._prepare(reader, readers)  # what worker `reader` would run
+            prepared = run.stream(0)._slots.parts(reader, readers)  # what worker `reader` would run
             parts = islice(prepared, run.steps * run.share.accumulate)
             ids += [row.id for part in parts for row in part]
     return ids

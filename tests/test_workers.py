@@ -1,14 +1,20 @@
-"""Processes that prepare data: what they begin with, what they do not run again, and what they leave when killed."""
+"""Processes that prepare data: what they begin with, what they hand over, and what is left of one that is killed."""
 
 import subprocess
 import sys
-import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-from whisper_ft.workers import FORKSERVER, start_worker_server
+import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.conftest import ROOT, START_SECONDS
+from whisper_ft.failure import LostWorkerError
+from whisper_ft.workers import Workers
+
 PROGRAM = """
 import sys
 sys.path[0] = {root!r}
@@ -31,25 +37,58 @@ def test_a_worker_begins_with_what_its_server_imported_and_never_runs_the_progra
     assert done.stdout.splitlines() == ["begun", "True", f"None {program}"], done.stderr
 
 
-def look(event: Any, ready: Any) -> None:
-    """Do nothing else."""
-    ready.send(True)
+def large(number: int, of: int) -> Iterator[bytes]:
+    """Parts that fill the line: the worker is in the midst of one until it is taken."""
     while True:
-        event.is_set()
+        yield bytes([number]) * 10_000_000
 
 
-def test_an_event_can_be_set_though_a_process_was_killed_while_it_looked_at_it():
-    """DataLoader sets one when it ends its workers. That of multiprocessing then hangs, here in two of three cases."""
-    start_worker_server("whisper_ft.workers")
-    for _ in range(8):
-        event, (told, ready) = FORKSERVER.Event(), FORKSERVER.Pipe(duplex=False)
-        process = FORKSERVER.Process(target=look, args=(event, ready), daemon=True)
-        process.start()
-        assert told.recv()
-        process.kill()
-        process.join()
-        setting = threading.Thread(target=event.set, daemon=True)
-        setting.start()
-        setting.join(10)
-        assert not setting.is_alive()
-        assert event.is_set()
+def test_a_worker_that_is_killed_while_it_hands_over_is_told_and_the_others_go_on():
+    """DataLoader's workers share a queue: half a message of one was waited for without end."""
+    with closing(Workers(large, 2, ahead=4)) as workers:
+        assert (workers.take(0)[0], workers.take(1)[0]) == (0, 1)
+        time.sleep(0.5)
+        workers._processes[1].kill()
+        assert workers.take(0)[0] == 0
+        with pytest.raises(LostWorkerError, match="ended by SIGKILL"):
+            workers.take(1)
+
+
+def counted(number: int, of: int) -> Iterator[int]:
+    """Three numbers and an error."""
+    yield from range(3)
+    raise ValueError("no more")
+
+
+def test_parts_come_in_order_before_the_error_that_ended_them():
+    with closing(Workers(counted, 2, ahead=2)) as workers:
+        assert [workers.take(reader) for _ in range(3) for reader in (0, 1)] == [0, 0, 1, 1, 2, 2]
+        with pytest.raises(ValueError, match="no more") as error:
+            workers.take(1)
+        assert "In data worker 1" in error.value.__notes__[0]
+
+
+@dataclass
+class Noted:
+    """Numbers, each noted in a file before it is handed over."""
+
+    notes: Path
+
+    def parts(self, number: int, of: int) -> Iterator[int]:
+        for i in count():
+            with self.notes.open("a") as notes:
+                notes.write(".")
+            yield i
+
+
+def test_no_more_is_made_ahead_than_was_asked_for(tmp_path: Path):
+    notes = tmp_path / "notes"
+    with closing(Workers(Noted(notes).parts, 1, ahead=2)) as workers:
+        for taken in (1, 2, 3):
+            assert workers.take(0) == taken - 1
+            deadline = time.monotonic() + START_SECONDS
+            while notes.stat().st_size < taken + 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            time.sleep(0.2)
+            assert notes.stat().st_size == taken + 2

@@ -5,16 +5,12 @@ a stream that starts at a step is a function of that step.
 """
 
 import math
-import multiprocessing
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.process import BaseProcess
-from typing import Any, Generic, NamedTuple, Self, TypeVar
+from typing import Generic, NamedTuple, Self, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from whisper_ft.audio import LogMel, decode
 from whisper_ft.augment import SpecAugment
@@ -24,16 +20,7 @@ from whisper_ft.order import Mixture, Order
 from whisper_ft.share import Share
 from whisper_ft.sources import Row, Source
 from whisper_ft.window import NO_FEATURES, Unusable, UnusableError, Window
-from whisper_ft.workers import (
-    FORKSERVER,
-    begin_worker,
-    kill,
-    lost,
-    portable,
-    program_hidden,
-    shared,
-    start_worker_server,
-)
+from whisper_ft.workers import Workers, shared
 
 Batch = TypeVar("Batch")
 
@@ -129,38 +116,32 @@ class _Packed:
                 at += frames
 
 
-class _Slots(IterableDataset[list[Window | Unusable] | _Packed | Exception]):
-    """What one worker prepares: of each micro-batch, its part of the slots. Runs in the worker process."""
+@dataclass(frozen=True)
+class _Slots:
+    """What one reader prepares: of each micro-batch, its part of the slots. Runs in a worker process, or inline."""
 
-    def __init__(
-        self, reader: WindowReader, order: Order | Mixture, share: Share, first_step: int, end: int | None
-    ) -> None:
-        self._reader, self._order, self._share = reader, order, share
-        self._first_step, self._end = first_step, end
+    reader: WindowReader
+    order: Order | Mixture
+    share: Share
+    first_step: int
+    end: int | None
 
-    def __iter__(self) -> Iterator[list[Window | Unusable] | _Packed | Exception]:
-        worker = get_worker_info()
-        if worker is None:
-            yield from self._prepare(0, 1)
-            return
-        try:
-            yield from map(_Packed.of, self._prepare(worker.id, worker.num_workers))
-        except Exception as error:  # noqa: BLE001 - handed over and raised where the part was waited for
-            yield portable(error, worker.id)
-
-    def _prepare(self, number: int, workers: int) -> Iterator[list[Window | Unusable]]:
-        step = self._first_step
+    def parts(self, number: int, readers: int) -> Iterator[list[Window | Unusable]]:
+        step = self.first_step
         while True:
-            for micro_batch in range(self._share.accumulate):
-                slots = self._share.slots(micro_batch)
-                mine = [slot for slot in slots if self._share.reader(slot, workers) == number]
-                positions = [step * self._share.batch_size + slot for slot in mine]
-                yield [self._window(p) for p in positions if self._end is None or p < self._end]
+            for micro_batch in range(self.share.accumulate):
+                slots = self.share.slots(micro_batch)
+                mine = [slot for slot in slots if self.share.reader(slot, readers) == number]
+                positions = [step * self.share.batch_size + slot for slot in mine]
+                yield [self._window(p) for p in positions if self.end is None or p < self.end]
             step += 1
 
+    def packed(self, number: int, readers: int) -> Iterator[_Packed]:
+        return map(_Packed.of, self.parts(number, readers))
+
     def _window(self, position: int) -> Window | Unusable:
-        place = self._order.locate(position)
-        return self._reader.window(place.chunk, place.row, place.epoch)
+        place = self.order.locate(position)
+        return self.reader.window(place.chunk, place.row, place.epoch)
 
 
 @dataclass(frozen=True)
@@ -189,8 +170,8 @@ class Totals(NamedTuple):
 class TrainStream(Generic[Batch]):
     """The steps of a run from `first_step` on, one at a time; slots from position `end` on are empty.
 
-    With n workers each prepares its part of a micro-batch, so n parts make one; DataLoader hands them over in turn.
-    Their windows are then put back into the order of the slots, one step ahead in a thread: a GPU would wait for that.
+    With n workers each prepares its part of a micro-batch, so n parts make one, taken of one after the other. Their
+    windows are then put back into the order of the slots, one step ahead in a thread: a GPU would wait for that.
     """
 
     def __init__(
@@ -205,19 +186,12 @@ class TrainStream(Generic[Batch]):
         workers: int = 0,
         prefetch: int = 4,
     ) -> None:
-        self._collate, self._share, self._workers = collate, share, max(workers, 1)
+        self._collate, self._share = collate, share
         self._step, self._rows, self._end = first_step, order.total, end
-        options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
-        if workers:
-            options |= {
-                "multiprocessing_context": FORKSERVER,
-                "prefetch_factor": prefetch,
-                "worker_init_fn": begin_worker,
-            }
-        self._loader = DataLoader(_Slots(reader, order, share, first_step, end), **options)
-        self._parts: Iterator[list[Window | Unusable] | _Packed | Exception] = iter(())
-        self._processes: list[BaseProcess] = []
-        self._kill = weakref.finalize(self, kill, self._processes)  # at the latest when Python exits
+        self._slots = _Slots(reader, order, share, first_step, end)
+        self._readers, self._prefetch = max(workers, 1), prefetch
+        self._inline = None if workers else self._slots.parts(0, 1)
+        self._workers: Workers[_Packed] | None = None
         self._steps: Generator[Step[Batch], None, None] | None = None
 
     def draw(self) -> Step[Batch]:
@@ -228,14 +202,9 @@ class TrainStream(Generic[Batch]):
 
     def _started(self) -> Generator[Step[Batch], None, None]:
         """The steps to come, with the workers started that prepare them."""
-        if not self._loader.num_workers:
-            self._parts = iter(self._loader)
+        if self._inline is not None:
             return self._drawn()
-        start_worker_server(__name__)
-        before = multiprocessing.active_children()
-        with program_hidden():
-            self._parts = iter(self._loader)
-        self._processes += [worker for worker in multiprocessing.active_children() if worker not in before]
+        self._workers = Workers(self._slots.packed, self._readers, self._prefetch)
         return in_background(self._drawn(), 1)
 
     def _drawn(self) -> Generator[Step[Batch], None, None]:
@@ -246,12 +215,12 @@ class TrainStream(Generic[Batch]):
         micro_batches, unusable, utterances, unusable_rows, audio_samples = [], list[Unusable](), 0, 0, 0
         first = self._step * self._share.batch_size  # position of slot 0
         for i in range(self._share.accumulate):
-            parts = [self._part() for _ in range(self._workers)]
+            parts = [self._part(reader) for reader in range(self._readers)]
             windows = []
             for slot in self._share.slots(i):
                 if self._end is not None and first + slot >= self._end:
                     break
-                found = next(parts[self._share.reader(slot, self._workers)])
+                found = next(parts[self._share.reader(slot, self._readers)])
                 if isinstance(found, Window):
                     windows.append(found)
                 else:
@@ -263,21 +232,16 @@ class TrainStream(Generic[Batch]):
         self._step += 1
         return Step(micro_batches, unusable, utterances, unusable_rows, audio_samples)
 
-    def _part(self) -> Iterator[Window | Unusable]:
-        """What the worker whose turn it is prepared of a micro-batch."""
-        try:
-            part = next(self._parts)
-        except (RuntimeError, OSError, EOFError) as error:  # what a worker meets comes as a value: it may be gone
-            if gone := lost(self._processes):
-                raise gone from error
-            raise
-        if isinstance(part, Exception):
-            raise part
-        return part.part() if isinstance(part, _Packed) else iter(part)
+    def _part(self, reader: int) -> Iterator[Window | Unusable]:
+        """What a reader prepared of the next micro-batch."""
+        if self._inline is not None:
+            return iter(next(self._inline))
+        assert self._workers is not None
+        return self._workers.take(reader).part()
 
     def close(self) -> None:
         """End the workers."""
-        self._kill()
+        if self._workers is not None:
+            self._workers.close()
         if self._steps is not None:
             self._steps.close()
-        self._parts = iter(())

@@ -1,4 +1,7 @@
-"""Processes that prepare data: from a server that has imported what they need, deaf to signals, gone with their run."""
+"""Processes that prepare data: from a server that has imported what they need, deaf to signals, gone with their run.
+
+Why not those of DataLoader: docs/decisions/0011-workers.md.
+"""
 
 import errno
 import gc
@@ -9,52 +12,70 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import connection, forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
+from typing import Generic, TypeVar
 
 import torch
 
 from whisper_ft.allocator import keep_memory
 from whisper_ft.failure import STOP_SIGNALS, LostWorkerError
 
+Part = TypeVar("Part")
+
+# Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
+FORKSERVER = multiprocessing.get_context("forkserver")
 FAREWELL_SECONDS = 1.0
+TAKEN = b"."
 SHARED_IS_FULL = (
     "shared memory (/dev/shm) is full, which in a container is often 64 MB; give it more (docker run --shm-size=1g), "
     "lower data.prefetch, or set data.workers to 0"
 )
 
 
-class PipeEvent:
-    """An event that stays usable when a process that shares it is killed: a byte in a pipe, which nobody takes out.
+class Workers(Generic[Part]):
+    """Processes that make parts ahead: worker i of n makes what `make(i, n)` yields, in that order.
 
-    That of multiprocessing has a lock, and who is killed while it looks at the event takes the lock along. DataLoader
-    sets one when it ends its workers, and waited for ever, at any later time, for it does so in its destructor.
+    At most `ahead` parts of each wait to be taken. Each worker has a line of its own, which ends with it: one that is
+    killed, whatever it was doing, leaves no lock and no half of a message for which somebody would wait.
     """
 
-    def __init__(self) -> None:
-        self._reader, self._writer = connection.Pipe(duplex=False)
+    def __init__(self, make: Callable[[int, int], Iterator[Part]], number: int, ahead: int) -> None:
+        self._processes: list[BaseProcess] = []
+        self._lines: list[Connection] = []
+        # Also where nobody closes them: Python, when it exits, waits for them without end.
+        self._kill = weakref.finalize(self, _kill, self._processes)
+        start_worker_server(make.__module__)
+        with program_hidden():
+            for i in range(number):
+                line, far_end = FORKSERVER.Pipe()
+                worker = FORKSERVER.Process(target=_work, args=(make, i, number, far_end, ahead), daemon=True)
+                worker.start()
+                far_end.close()  # the worker has the only one, or the line would not end with it
+                self._processes.append(worker)
+                self._lines.append(line)
 
-    def set(self) -> None:
-        """Tell all who share it."""
-        self._writer.send_bytes(b".")
+    def take(self, number: int) -> Part:
+        """The next part of a worker, waited for. Raises what it met, and LostWorkerError if it is gone."""
+        line = self._lines[number]
+        try:
+            part: Part | Exception = line.recv()
+            if not isinstance(part, Exception):
+                line.send_bytes(TAKEN)
+        except (OSError, EOFError, RuntimeError) as error:
+            raise _lost(self._processes[number]) from error
+        if isinstance(part, Exception):
+            raise part
+        return part
 
-    def is_set(self) -> bool:
-        """Whether it was told."""
-        return self._reader.poll()
-
-
-class _Context(ForkServerContext):
-    """Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit."""
-
-    def Event(self) -> PipeEvent:  # type: ignore[override]  # noqa: N802 - the name that DataLoader calls
-        return PipeEvent()
-
-
-FORKSERVER = _Context()
+    def close(self) -> None:
+        """End the workers, also one that is stuck in a read: they hold nothing, and are deaf to gentler signals."""
+        self._kill()
 
 
 def start_worker_server(module: str) -> None:
@@ -92,35 +113,8 @@ def program_hidden() -> Iterator[None]:
         sys.modules["__main__"] = program
 
 
-def begin_worker(_: int = 0) -> None:
-    """Make a worker ignore what asks a run to stop, and end when its run is gone.
-
-    A terminal and Slurm signal every process of a run, but that is the loop's to hear: it finishes the step and saves,
-    and needs its workers for that.
-    """
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    keep_memory()
-    gc.freeze()  # or a collection would touch, and so copy, every page that is shared with the server
-    threading.Thread(target=_end_with_run, daemon=True).start()
-
-
-def _end_with_run() -> None:
-    """Wait for the end of the process that reads from this worker, however it comes, and end then.
-
-    What DataLoader watches is the parent: here the server, which lives as long as any of its workers.
-    """
-    run = multiprocessing.parent_process()
-    assert run is not None
-    connection.wait([run.sentinel])
-    os._exit(1)
-
-
 def shared(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, moved to shared memory, for a worker to hand over. LostWorkerError where that is full.
-
-    Left to the thread that sends it, the error would be printed there and the run would wait for the tensor for ever.
-    """
+    """The tensor, moved to shared memory, for a worker to hand over. LostWorkerError where that is full."""
     try:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
@@ -130,33 +124,75 @@ def shared(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def kill(workers: Sequence[BaseProcess]) -> None:
-    """End workers, also one that is stuck in a read: they hold nothing, and are deaf to gentler signals.
+def _work(make: Callable[[int, int], Iterator[Part]], number: int, of: int, line: Connection, ahead: int) -> None:
+    """What a worker does: send its parts, wait for room, and after an error only be there.
 
-    Before Python exits: it would send such a signal to those that still live, and wait for them without end.
+    The descriptors of tensors that were sent are fetched from it when they are taken.
     """
+    _begin()
+    room = ahead
+    with suppress(OSError, EOFError):  # of the line: the run is gone, and this process is about to be
+        for part in _until_error(make(number, of), number):
+            line.send(part)
+            room -= 1
+            if not room:
+                line.recv_bytes()
+                room += 1
+        while True:
+            line.recv_bytes()
+
+
+def _until_error(parts: Iterator[Part], number: int) -> Iterator[Part | Exception]:
+    try:
+        yield from parts
+    except Exception as error:  # noqa: BLE001 - handed over and raised where the part was waited for
+        yield _portable(error, number)
+
+
+def _begin() -> None:
+    """Make a worker ignore what asks a run to stop, and end when its run is gone.
+
+    A terminal and Slurm signal every process of a run, but that is the loop's to hear: it finishes the step and saves,
+    and needs its workers for that.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    keep_memory()
+    gc.freeze()  # or a collection would touch, and so copy, every page that is shared with the server
+    threading.Thread(target=_end_with_run, daemon=True).start()
+
+
+def _end_with_run() -> None:
+    """Wait for the end of the process that takes from this worker, however it comes, and end then.
+
+    Its parent is the server, which lives as long as any of the workers.
+    """
+    run = multiprocessing.parent_process()
+    assert run is not None
+    wait([run.sentinel])
+    os._exit(1)
+
+
+def _kill(workers: list[BaseProcess]) -> None:
     for worker in workers:
         worker.kill()
 
 
-def lost(workers: Sequence[BaseProcess]) -> LostWorkerError | None:
-    """What to tell of workers of which one has ended by a signal; None where none has."""
-    if workers:  # a connection to one may break a moment before it is gone
-        connection.wait([worker.sentinel for worker in workers], FAREWELL_SECONDS)
-    ended = [-worker.exitcode for worker in workers if worker.exitcode is not None and worker.exitcode < 0]
-    if not ended:
-        return None
-    if signal.SIGBUS in ended:  # memory that was mapped, and cannot be had when it is first written to
+def _lost(worker: BaseProcess) -> LostWorkerError:
+    """What to tell of a worker whose line has ended."""
+    worker.join(FAREWELL_SECONDS)  # the line may end a moment before it does
+    code = worker.exitcode
+    if code is None or code >= 0:
+        return LostWorkerError(f"a data worker ended with code {code}; what it printed before may say why")
+    if code == -signal.SIGBUS:  # memory that was mapped, and cannot be had when it is first written to
         return LostWorkerError(f"a data worker was ended by SIGBUS: {SHARED_IS_FULL}")
-    why = ": did memory run out? data.cache_gb bounds what is kept" if signal.SIGKILL in ended else ""
-    return LostWorkerError(f"a data worker was ended by {signal.Signals(ended[0]).name}{why}")
+    why = ": did memory run out? data.cache_gb bounds what is kept" if code == -signal.SIGKILL else ""
+    return LostWorkerError(f"a data worker was ended by {signal.Signals(-code).name}{why}")
 
 
-def portable(error: Exception, worker: int) -> Exception:
-    """An error that another process can raise, with the trace of this one as a note.
-
-    As a value, because DataLoader would put its own trace into the message of what a worker raises.
-    """
+def _portable(error: Exception, worker: int) -> Exception:
+    """An error that another process can raise, with the trace of this one as a note."""
     trace = "".join(traceback.format_exception(error))
     try:
         received: Exception = pickle.loads(pickle.dumps(error))
