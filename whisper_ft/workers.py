@@ -68,7 +68,9 @@ class Workers(Generic[Part]):
             if not isinstance(part, Exception):
                 line.send_bytes(TAKEN)
         except (OSError, EOFError, RuntimeError) as error:
-            raise _lost(self._processes[number]) from error
+            if gone := _lost(self._processes[number]):
+                raise gone from error
+            raise
         if isinstance(part, Exception):
             raise part
         return part
@@ -179,11 +181,13 @@ def _kill(workers: list[BaseProcess]) -> None:
         worker.kill()
 
 
-def _lost(worker: BaseProcess) -> LostWorkerError:
-    """What to tell of a worker whose line has ended."""
-    worker.join(FAREWELL_SECONDS)  # the line may end a moment before it does
+def _lost(worker: BaseProcess) -> LostWorkerError | None:
+    """What to tell of a worker that has ended; None if it has not."""
+    worker.join(FAREWELL_SECONDS)  # its line may end a moment before it does
     code = worker.exitcode
-    if code is None or code >= 0:
+    if code is None:
+        return None
+    if code >= 0:
         return LostWorkerError(f"a data worker ended with code {code}; what it printed before may say why")
     if code == -signal.SIGBUS:  # memory that was mapped, and cannot be had when it is first written to
         return LostWorkerError(f"a data worker was ended by SIGBUS: {SHARED_IS_FULL}")
