@@ -154,6 +154,8 @@ def test_a_worker_that_is_killed_is_told_with_what_to_do(
 
 
 UNCLOSED = """
+import tempfile
+finalized_first = tempfile.TemporaryDirectory()  # as in any program; what is ended at exit has an order
 import sys
 from whisper_ft.audio import LogMel
 from whisper_ft.config import Source

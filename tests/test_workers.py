@@ -68,6 +68,38 @@ def test_parts_come_in_order_before_the_error_that_ended_them():
         assert "In data worker 1" in error.value.__notes__[0]
 
 
+class Unsendable:
+    """What cannot be pickled, for want of descriptors."""
+
+    def __reduce__(self) -> str:
+        raise OSError(24, "Too many open files")
+
+
+def unsendable(number: int, of: int) -> Iterator[Unsendable]:
+    while True:
+        yield Unsendable()
+
+
+def test_what_cannot_be_handed_over_is_told_by_the_error_that_it_met():
+    with (
+        closing(Workers(unsendable, 1, ahead=2)) as workers,
+        pytest.raises(OSError, match="Too many open files") as error,
+    ):
+        workers.take(0)
+    assert "In data worker 0" in error.value.__notes__[0]
+
+
+def small(number: int, of: int) -> Iterator[bytes]:
+    while True:
+        yield bytes(2_000)
+
+
+def test_a_thousand_parts_may_wait():
+    """Of each that is taken the worker is told, which would fill its line if it only listened when it has no room."""
+    with closing(Workers(small, 1, ahead=1_000)) as workers:
+        assert all(len(workers.take(0)) == 2_000 for _ in range(3_000))
+
+
 @dataclass
 class Noted:
     """Numbers, each noted in a file before it is handed over."""

@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 import traceback
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import Finalize
 from types import ModuleType
 from typing import Generic, TypeVar
 
@@ -39,7 +40,7 @@ SHARED_IS_FULL = (
 
 
 class Workers(Generic[Part]):
-    """Processes that make parts ahead: worker i of n makes what `make(i, n)` yields, in that order.
+    """Processes that make parts ahead: worker i of n makes what `make(i, n)` yields, in that order and without end.
 
     At most `ahead` parts of each wait to be taken. Each worker has a line of its own, which ends with it: one that is
     killed, whatever it was doing, leaves no lock and no half of a message for which somebody would wait.
@@ -48,8 +49,8 @@ class Workers(Generic[Part]):
     def __init__(self, make: Callable[[int, int], Iterator[Part]], number: int, ahead: int) -> None:
         self._processes: list[BaseProcess] = []
         self._lines: list[Connection] = []
-        # Also where nobody closes them: Python, when it exits, waits for them without end.
-        self._kill = weakref.finalize(self, _kill, self._processes)
+        # Where nobody closes them, just before multiprocessing would wait for them without end, when Python exits.
+        self._kill = Finalize(self, _kill, (self._processes,), exitpriority=0)
         start_worker_server(make.__module__)
         with program_hidden():
             for i in range(number):
@@ -134,21 +135,25 @@ def _work(make: Callable[[int, int], Iterator[Part]], number: int, of: int, line
     _begin()
     room = ahead
     with suppress(OSError, EOFError):  # of the line: the run is gone, and this process is about to be
-        for part in _until_error(make(number, of), number):
-            line.send(part)
+        for message in _messages(make, number, of):
+            line.send_bytes(message)
             room -= 1
-            if not room:
+            while (
+                not room or line.poll()
+            ):  # what says that one was taken would fill the line, and the run wait for room
                 line.recv_bytes()
                 room += 1
         while True:
             line.recv_bytes()
 
 
-def _until_error(parts: Iterator[Part], number: int) -> Iterator[Part | Exception]:
+def _messages(make: Callable[[int, int], Iterator[Part]], number: int, of: int) -> Iterator[memoryview]:
+    """The parts, pickled, to the first error, which comes in the place of a part and is raised where that is taken."""
     try:
-        yield from parts
-    except Exception as error:  # noqa: BLE001 - handed over and raised where the part was waited for
-        yield _portable(error, number)
+        for part in make(number, of):
+            yield ForkingPickler.dumps(part)
+    except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for the part
+        yield ForkingPickler.dumps(_portable(error, number))
 
 
 def _begin() -> None:
@@ -178,7 +183,8 @@ def _end_with_run() -> None:
 
 def _kill(workers: list[BaseProcess]) -> None:
     for worker in workers:
-        worker.kill()
+        if worker.is_alive():  # or its number may be another's by now
+            worker.kill()
 
 
 def _lost(worker: BaseProcess) -> LostWorkerError | None:
