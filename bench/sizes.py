@@ -48,7 +48,7 @@ SIZES = (
         measured_share=0.3,
         unmeasured_share=0.2,
         test_share=0.12,
-        taught_share=0.15,
+        taught_share=0.3,
         taught_utterances=24,
     ),
 )
