@@ -138,9 +138,8 @@ def _work(make: Callable[[int, int], Iterator[Part]], number: int, of: int, line
         for message in _messages(make, number, of):
             line.send_bytes(message)
             room -= 1
-            while (
-                not room or line.poll()
-            ):  # what says that one was taken would fill the line, and the run wait for room
+            # Also with room left: unread words that a part was taken would fill the line, and the run wait to send one.
+            while not room or line.poll():
                 line.recv_bytes()
                 room += 1
         while True:
