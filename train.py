@@ -92,12 +92,14 @@ def train(run: Run) -> int:
                         mean = loss * (agreement.world / max(totals.label_tokens, 1))
                         torch.autograd.backward(run.scaler.scale(mean))
                     loss_here += loss.detach()
+                    del loss, mean  # and their graph: its pieces would lie in the way of what the next forward needs
                 complete_gradients(run.parameters)
                 run.scaler.unscale_(run.optimizer)
                 max_norm = config.optim.clip_norm or float("inf")
                 grad_norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), max_norm)
                 applied = apply_update(run.optimizer, grad_norm)  # False: not finite, weights untouched
                 run.scaler.update()
+                del step, batch  # before the next are drawn
             state = run.state = state.after_step(applied=applied, **totals._asdict())
             pace.count(totals.utterances)
             tracker.stepped(state.step)

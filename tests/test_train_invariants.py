@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -160,3 +161,51 @@ def test_the_run_directory_is_what_its_readme_says(uninterrupted: dict[int, Path
     evaluations = metrics(run_dir, having="wer")
     assert best["value"] == min(row["wer"] for row in evaluations.values()) == evaluations[best["step"]]["wer"]
     assert not [path for path in run_dir.rglob("*") if path.suffix in {".bin", ".pt", ".pkl", ".pickle"}]
+
+
+WATCHED = """
+import weakref
+import torch
+import train
+from whisper_ft.loss import TokenLoss
+
+class Marker:
+    def __call__(self, *gradients):
+        pass
+
+drawn, graphs = [], []
+
+class Collator(train.SpeechCollator):
+    def __call__(self, *given):
+        print("batches", sum(batch() is not None for batch in drawn))
+        batch = super().__call__(*given)
+        drawn.append(weakref.ref(batch))
+        return batch
+
+def before(module, given):
+    if isinstance(module, TokenLoss):
+        print("graphs", sum(graph() is not None for graph in graphs))
+
+def after(module, given, loss):
+    if isinstance(module, TokenLoss):
+        marker = Marker()  # lives as long as the graph that it hangs on
+        loss.grad_fn.register_hook(marker)
+        graphs.append(weakref.ref(marker))
+
+torch.nn.modules.module.register_module_forward_pre_hook(before)
+torch.nn.modules.module.register_module_forward_hook(after)
+train.SpeechCollator = Collator
+train.main()
+"""
+
+
+def test_of_a_step_nothing_is_left_when_the_next_is_drawn_and_computed(train: Trainer):
+    """What is left costs memory, and its pieces keep blocks of the next step from where they were before."""
+    arguments = train.arguments("run", steps=3, batch__size=8, batch__per_device=4, eval__every=0)
+    ended = subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments], cwd=ROOT, env=environment(1), capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    seen = [line.split() for line in ended.stdout.splitlines()]
+    assert [int(line[1]) for line in seen if line[0] == "batches"] == [0, 1] * 3, "two of each step"
+    assert [int(line[1]) for line in seen if line[0] == "graphs"] == [0] * 6
