@@ -11,8 +11,8 @@ def keep_memory() -> None:
 
     A step frees what the next one asks for again. By default blocks of over 32 MB are mapped and unmapped each time and
     the end of the heap is trimmed, so that the kernel has to find and clear the same pages in every step: 70,000 to
-    120,000 of them in one of a 30 s window, 0.2 to 0.5 s of its 4 s of processor time (docs/performance.md). What is
-    kept is what the step needs at its peak.
+    120,000 of them in one of a 30 s window, 0.2 to 0.5 s of its 4 s of processor time. What is kept is what a step
+    needs at its peak and, as it is in pieces, up to half as much again (docs/performance.md).
     """
     if sys.platform != "linux":
         return
