@@ -169,10 +169,6 @@ import torch
 import train
 from whisper_ft.loss import TokenLoss
 
-class Marker:
-    def __call__(self, *gradients):
-        pass
-
 drawn, graphs = [], []
 
 class Collator(train.SpeechCollator):
@@ -188,7 +184,8 @@ def before(module, given):
 
 def after(module, given, loss):
     if isinstance(module, TokenLoss):
-        marker = Marker()  # lives as long as the graph that it hangs on
+        def marker(*gradients):  # lives as long as the graph that it hangs on
+            pass
         loss.grad_fn.register_hook(marker)
         graphs.append(weakref.ref(marker))
 
