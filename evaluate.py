@@ -174,8 +174,8 @@ def write(evaluation: Evaluation, name: str, where: Source, outcome: Outcome) ->
     out = config.out / name
     with durable.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    rows = [json.dumps(row.record(), ensure_ascii=False, allow_nan=False) for row in scores.rows]
-    durable.write_text(out / "predictions.jsonl", "".join(f"{row}\n" for row in rows))
+    lines = (json.dumps(row.record(), ensure_ascii=False, allow_nan=False) + "\n" for row in scores.rows)
+    durable.write_lines(out / "predictions.jsonl", lines)
     versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
     facts = {
         "model": str(config.predictions or config.model),
@@ -196,7 +196,7 @@ def write(evaluation: Evaluation, name: str, where: Source, outcome: Outcome) ->
         "seconds": round(seconds, 3),
         "times_real_time": speed and round(speed, 3),
         "model_sha256": evaluation.model_hash,
-        "predictions_sha256": hashlib.sha256((out / "predictions.jsonl").read_bytes()).hexdigest(),
+        "predictions_sha256": durable.sha256(out / "predictions.jsonl"),
         "versions": versions,
         "config": to_plain(config),
     }

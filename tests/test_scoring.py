@@ -4,11 +4,13 @@ import os
 import random
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import jiwer
 import pytest
 
+from whisper_ft import scoring
 from whisper_ft.errors import ErrorCount, align, count_errors
 from whisper_ft.metric import word_errors
 from whisper_ft.scoring import Prediction, score
@@ -45,6 +47,33 @@ def random_pairs(count: int) -> list[tuple[str, str]]:
         hyp += dice.choices(ALPHABET, k=dice.choice([0, 0, 0, 1, 6]))
         pairs.append((" ".join(ref), " ".join(hyp)))
     return pairs
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 20])
+def test_how_many_are_compared_at_once_alters_no_score(at_once, monkeypatch):
+    compared = predictions(*random_pairs(20), ("", "speech of nobody"), ("a b", ""), ("", ""))
+    whole = score(compared, as_it_is)
+    monkeypatch.setattr(scoring, "AT_ONCE", at_once)
+    assert score(compared, as_it_is) == whole
+
+
+def test_what_scoring_takes_beside_its_rows_does_not_grow_with_the_set(monkeypatch):
+    monkeypatch.setattr(scoring, "AT_ONCE", 100)
+    few, many = random_pairs(200), random_pairs(2000)
+    score(predictions(*few), as_it_is)  # loads what it needs
+
+    def beside(compared: list[Prediction]) -> int:
+        tracemalloc.start()
+        try:
+            scores = score(compared, as_it_is)
+            kept, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert scores.utterances == len(compared)
+        return peak - kept
+
+    of_many, of_few = beside(predictions(*many)), beside(predictions(*few))
+    assert of_many < 2 * of_few
 
 
 def test_corpus_rates_and_error_totals_are_those_of_jiwer():

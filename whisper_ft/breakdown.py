@@ -87,13 +87,16 @@ def by_duration(scores: Scores) -> Breakdown:
 
 def by_column(scores: Scores, column: str) -> Breakdown:
     """By a column of predictions.jsonl, the data's included. ValueError if no utterance has it."""
-    found = {row.prediction.id: row.record() for row in scores.rows}
-    known = dict.fromkeys(key for record in found.values() for key in record)
+    known, found = dict[str, None](), dict[str, Any]()
+    for row in scores.rows:  # one record at a time: those of all would be as large as all that is known of a set
+        record = row.record()
+        known |= dict.fromkeys(record)
+        found[row.prediction.id] = record.get(column)
     if found and column not in known:
         raise ValueError(f"the predictions have no column {column!r} (they have: {', '.join(known)})")
 
     def value(row: ScoredRow) -> str | None:
-        of_row = found[row.prediction.id].get(column)
+        of_row = found[row.prediction.id]
         return None if of_row is None or of_row == "" else str(of_row)
 
     return Breakdown(column, tuple(sorted(_groups(scores, value), key=_worst_first)))

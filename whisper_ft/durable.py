@@ -85,9 +85,15 @@ def _holder(written: str) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file as a whole: readers see the old text or the new one."""
+    write_lines(path, [text])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """`write_text` of what need not be in memory at once; the lines bring their ends."""
     aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
     with disk_errors(path):
-        aside.write_text(text, encoding="utf-8")
+        with aside.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
         sync_file(aside)
         aside.replace(path)
         sync_folder(path.parent)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rapidfuzz.distance import Levenshtein
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there are two for each utterance of a test set
 class ErrorCount:
     """Counts of one alignment, or of many summed. There is no way to add rates, so none can be averaged by mistake."""
 

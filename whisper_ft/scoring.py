@@ -7,14 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from whisper_ft.errors import ErrorCount
+from whisper_ft.errors import ErrorCount, total
 
 WORDS = "words"
 IDENTITY = ("name", "language", "version", "fingerprint")  # of a normaliser: other rules, other figures
 CHARACTERS = "characters"  # for scripts without spaces: the headline is the CER
+AT_ONCE = 4000  # utterances compared at a time: counts add up exactly, and the copies of texts stay few
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One utterance as the model transcribed it."""
 
@@ -33,7 +34,7 @@ class Prediction:
     columns: Mapping[str, Any] | None = None  # others of the data by name, named as none of the record's own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ScoredRow:
     """One prediction with its normalised texts and its errors."""
 
@@ -204,15 +205,32 @@ def score(predictions: Sequence[Prediction], normalize: Callable[[str], str]) ->
     A row with an empty normalised reference has no rate: it is left out of both and reported. An empty
     hypothesis is deletions. `normalize` may carry an attribute `unit`, WORDS or CHARACTERS.
     """
+    _refuse_duplicates(predictions)
+    unit = getattr(normalize, "unit", None)
+    count_spaces = unit != CHARACTERS  # where a script has none, one that a model writes is no error
+    parts = [
+        _scored(predictions[first : first + AT_ONCE], normalize, count_spaces)
+        for first in range(0, len(predictions), AT_ONCE)
+    ]
+    return Scores(
+        rows=tuple(row for part in parts for row in part.rows),
+        words=total(part.words for part in parts),
+        chars=total(part.chars for part in parts),
+        words_orthographic=total(part.words_orthographic for part in parts),
+        chars_orthographic=total(part.chars_orthographic for part in parts),
+        unit=unit,
+        normalizer={name: str(getattr(normalize, name)) for name in IDENTITY if hasattr(normalize, name)},
+    )
+
+
+def _scored(predictions: Sequence[Prediction], normalize: Callable[[str], str], count_spaces: bool) -> Scores:
+    """The rows and counts of some of the predictions."""
     from whisper_ft.metric import word_errors  # whose libraries take 0.7 s and 56 MB, in a data worker for nothing
 
-    _refuse_duplicates(predictions)
     refs = [_encodable(p.ref) for p in predictions]
     hyps = [_encodable(p.hyp) for p in predictions]
     ref_norms = [_single_spaces(normalize(ref)) for ref in refs]
     hyp_norms = [_single_spaces(normalize(hyp)) for hyp in hyps]
-    unit = getattr(normalize, "unit", None)
-    count_spaces = unit != CHARACTERS  # where a script has none, one that a model writes is no error
     normalised = word_errors().compute(predictions=hyp_norms, references=ref_norms, count_spaces=count_spaces)
 
     # The same utterances as above, so that the two rates differ by the spelling alone.
@@ -222,19 +240,13 @@ def score(predictions: Sequence[Prediction], normalize: Callable[[str], str]) ->
         references=[as_written(refs[index]) for index in kept],
         count_spaces=count_spaces,
     )
+    rows = zip(predictions, ref_norms, hyp_norms, normalised["utterances"], strict=True)
     return Scores(
-        rows=tuple(
-            ScoredRow(prediction, ref, hyp, words, chars)
-            for prediction, ref, hyp, (words, chars) in zip(
-                predictions, ref_norms, hyp_norms, normalised["utterances"], strict=True
-            )
-        ),
+        rows=tuple(ScoredRow(prediction, ref, hyp, *counts) for prediction, ref, hyp, counts in rows),
         words=normalised["words"],
         chars=normalised["characters"],
         words_orthographic=orthographic["words"],
         chars_orthographic=orthographic["characters"],
-        unit=unit,
-        normalizer={name: str(getattr(normalize, name)) for name in IDENTITY if hasattr(normalize, name)},
     )
 
 
