@@ -14,6 +14,7 @@ import torch
 from bench.parts import Bench
 from bench.results import LINES, TRAINING_RATIOS, medians, summary
 from bench.sizes import FULL, SIZES
+from bench.watch import Watch
 
 ROOT = Path(__file__).parents[1]
 HANGS_SECONDS = 1500
@@ -41,6 +42,20 @@ def quick(folder: Path, *only: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return quick(tmp_path_factory.mktemp("bench"), SIZES[0].name, "normalizer")
+
+
+def test_the_memory_of_workers_stands_beside_that_of_the_process_not_in_it():
+    worker = "held = b'x' * 64_000_000; print('ready', flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", parent], **pipes, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        with Watch(process.pid) as watch:
+            pass  # its last look is at the end
+        process.communicate("\n")
+    found = watch.result()
+    assert 0 < found["peak_rss_mb"] < 64 < found["peak_rss_with_workers_mb"] - found["peak_rss_mb"]
 
 
 @pytest.mark.long
