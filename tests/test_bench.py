@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,9 @@ def test_the_memory_of_workers_stands_beside_that_of_the_process_not_in_it():
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         with Watch(process.pid) as watch:
-            pass  # its last look is at the end
-        process.communicate("\n")
-    found = watch.result()
+            while not (found := watch.result())["peak_rss_with_workers_mb"]:
+                time.sleep(0.1)  # while the worker is there: it has ended at the last look
+            process.communicate("\n")
     assert 0 < found["peak_rss_mb"] < 64 < found["peak_rss_with_workers_mb"] - found["peak_rss_mb"]
 
 

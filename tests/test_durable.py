@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,17 @@ def test_bytes_and_sha256_are_those_of_the_file(tmp_path: Path):
     told = durable.write_parts(tmp_path / "x", [b"ab", memoryview(b"cde"), b""])
     assert (tmp_path / "x").read_bytes() == b"abcde"
     assert told == {"bytes": 5, "sha256": hashlib.sha256(b"abcde").hexdigest()}
+
+
+def test_lines_that_fail_half_way_leave_the_old_file_and_nothing_beside_it(tmp_path: Path):
+    def lines() -> Iterator[str]:
+        yield "half\n"
+        raise ValueError("no JSON")
+
+    durable.write_text(tmp_path / "x", "whole\n")
+    with pytest.raises(ValueError, match="no JSON"):
+        durable.write_lines(tmp_path / "x", lines())
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "whole\n")]
 
 
 def test_a_folder_that_has_no_room_is_refused_before_anything_is_written(tmp_path: Path):

@@ -92,10 +92,14 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     """`write_text` of what need not be in memory at once; the lines bring their ends."""
     aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
     with disk_errors(path):
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-        sync_file(aside)
-        aside.replace(path)
+        try:
+            with aside.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+            sync_file(aside)
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
 
 
