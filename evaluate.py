@@ -22,27 +22,30 @@ import torch
 import transformers
 
 from normalizers import get_normalizer
-from whisper_ft import durable
-from whisper_ft.agreement import Agreement, leave, start_processes, tell
-from whisper_ft.allocator import keep_memory
-from whisper_ft.audio import LogMel
-from whisper_ft.commandline import load, model_of, refuse_impossible_evaluation
-from whisper_ft.config import EvaluateConfig, Source
-from whisper_ft.errors import ErrorCount
-from whisper_ft.failure import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
-from whisper_ft.fields import to_plain
-from whisper_ft.findings import Findings
-from whisper_ft.heldout import HeldOut
-from whisper_ft.labels import LabelEncoder
-from whisper_ft.launcher import end_with_parent
-from whisper_ft.model import load_whisper, quiet_libraries
-from whisper_ft.parts import Parts
-from whisper_ft.predictions import columns_of_data, read_predictions
-from whisper_ft.report import tables, wer_line, write_report
-from whisper_ft.scoring import Prediction, Scores, score
-from whisper_ft.sources import open_source, pinned
-from whisper_ft.summary import save_summary
-from whisper_ft.tracking import Tracker
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.tree import to_plain
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.sources import open_source, pin
+from whisper_ft.decoding.evaluator import Evaluator
+from whisper_ft.decoding.resume_log import ResumeLog
+from whisper_ft.models.whisper import load_whisper, quiet_libraries
+from whisper_ft.reports.evaluation.console import tables, wer_line
+from whisper_ft.reports.evaluation.page import write_report
+from whisper_ft.runtime import atomic
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
+from whisper_ft.runtime.malloc import keep_freed_memory
+from whisper_ft.runtime.processes import end_with_parent, exit_process, report_error, start_processes
+from whisper_ft.scoring.analysis import Analysis
+from whisper_ft.scoring.edit_distance import ErrorCount
+from whisper_ft.scoring.predictions import columns_of_data, read_predictions
+from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.scoring.summary import save_summary
+from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.preflight import model_of, refuse_impossible_evaluation
 
 SCHEMA = 2  # of summary.json; raised when a key changes its meaning
 
@@ -51,7 +54,7 @@ class Transcribed(NamedTuple):
     """What a model wrote of a set."""
 
     rows: list[Prediction]
-    where: Source  # of the set, pinned
+    where: SourceConfig  # of the set, pinned
     times_real_time: float | None  # seconds of audio a second, of what was transcribed by this start
 
 
@@ -59,7 +62,7 @@ class Evaluation:
     """One model, or none where transcripts are only scored again, and the sets that it is scored on."""
 
     def __init__(
-        self, config: EvaluateConfig, accelerator: accelerate.Accelerator, agreement: Agreement, tracker: Tracker
+        self, config: EvaluationConfig, accelerator: accelerate.Accelerator, agreement: Collectives, tracker: Tracker
     ) -> None:
         self.config, self.agreement, self.tracker = config, agreement, tracker
         with as_usage_error("normalizer"):
@@ -75,25 +78,25 @@ class Evaluation:
             self.model_hash = hash_of(model)
             self.spelling = getattr(self.processor.tokenizer, "english_spelling_normalizer", None)
 
-    def transcribed(self, name: str, where: Source) -> Transcribed:
+    def transcribed(self, name: str, where: SourceConfig) -> Transcribed:
         """What the model writes of a set, read at one commit by all ranks. A collective."""
         config, agreement = self.config, self.agreement
         # Where the language is to be heard, the encoder's stands for it in the prompt only.
         given = where.language or ("en" if config.decoding.detect_language else None)
         encode = LabelEncoder.of(self.model, self.processor.tokenizer, given, where.task)
         self.language = where.language if config.decoding.detect_language else encode.language
-        where = agreement.from_main(lambda: pinned(where))
-        heldout = HeldOut(
+        where = agreement.broadcast_from_main(lambda: pin(where))
+        heldout = Evaluator(
             open_source(where, columns=self.columns), config.decoding, config.max_utterances, config.precision
         )
         source = {name: value for name, value in asdict(where).items() if name not in ("path", "audio_root")}
-        job = {"model": self.model_hash, "source": source, **heldout.judged_on()}
+        job = {"model": self.model_hash, "source": source, **heldout.eval_protocol()}
         job |= {"columns": self.columns} if self.columns else {}
         agreement.main_only(lambda: self.hold(config.out / name))
-        known = agreement.from_main(lambda: Parts.open(config.out / name, job))
+        known = agreement.broadcast_from_main(lambda: ResumeLog.open(config.out / name, job))
         if known:
             self.tracker.say(f"{len(known)} of {heldout.total} utterances were transcribed before; the rest follows")
-        parts = Parts(config.out / name, agreement.rank, known)
+        parts = ResumeLog(config.out / name, agreement.rank, known)
         normalize, errors = get_normalizer(config.normalizer, language=self.language), ErrorCount()
         mine = -(-(heldout.total - len(known)) // agreement.world)
         with self.tracker.live(0), self.tracker.counting(f"transcribing {name}".strip(), mine) as advance:
@@ -113,11 +116,11 @@ class Evaluation:
 
     def hold(self, out: Path) -> None:
         """Keep others out of a folder until this process ends; LockedError where another evaluation writes into it."""
-        with durable.disk_errors(out):
+        with atomic.disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-            self.held.append(durable.hold(out, "evaluation"))
+            self.held.append(atomic.hold(out, "evaluation"))
 
-    def scored(self, predictions: list[Prediction]) -> tuple[Scores, Findings]:
+    def scored(self, predictions: list[Prediction]) -> tuple[Scores, Analysis]:
         """Rates and all that is found besides. DataError for another system that has other utterances."""
         normalize = get_normalizer(self.config.normalizer, language=self.language)
         is_english = normalize.language == "en"
@@ -127,7 +130,7 @@ class Evaluation:
         scores = score(predictions, normalize)
         other = self.other and (str(self.config.compare), score(self.other, normalize))
         try:
-            return scores, Findings.of(scores, beside, self.config.columns, other=other or None, name=self.title(""))
+            return scores, Analysis.of(scores, beside, self.config.columns, other=other or None, name=self.title(""))
         except ValueError as error:
             raise DataError(str(error)) from error
 
@@ -140,12 +143,12 @@ class Outcome(NamedTuple):
     """The evaluation of one set."""
 
     scores: Scores
-    findings: Findings
+    findings: Analysis
     seconds: float
     times_real_time: float | None
 
 
-def evaluate(evaluation: Evaluation, name: str, where: Source) -> Outcome | None:
+def evaluate(evaluation: Evaluation, name: str, where: SourceConfig) -> Outcome | None:
     """Transcribe or read one set, score it and write it into its folder; what came out of it, on rank 0."""
     config, agreement, begin = evaluation.config, evaluation.agreement, time.monotonic()
     speed = None
@@ -168,14 +171,14 @@ def evaluate(evaluation: Evaluation, name: str, where: Source) -> Outcome | None
     return agreement.main_only(finish)
 
 
-def write(evaluation: Evaluation, name: str, where: Source, outcome: Outcome) -> None:
+def write(evaluation: Evaluation, name: str, where: SourceConfig, outcome: Outcome) -> None:
     """Put summary.json, predictions.jsonl and report.html into a set's folder, each whole or not there."""
     config, (scores, findings, seconds, speed) = evaluation.config, outcome
     out = config.out / name
-    with durable.disk_errors(out):
+    with atomic.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(row.record(), ensure_ascii=False, allow_nan=False) + "\n" for row in scores.rows)
-    durable.write_lines(out / "predictions.jsonl", lines)
+    atomic.write_lines(out / "predictions.jsonl", lines)
     versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
     facts = {
         "model": str(config.predictions or config.model),
@@ -196,15 +199,15 @@ def write(evaluation: Evaluation, name: str, where: Source, outcome: Outcome) ->
         "seconds": round(seconds, 3),
         "times_real_time": speed and round(speed, 3),
         "model_sha256": evaluation.model_hash,
-        "predictions_sha256": durable.sha256(out / "predictions.jsonl"),
+        "predictions_sha256": atomic.sha256(out / "predictions.jsonl"),
         "versions": versions,
         "config": to_plain(config),
     }
     save_summary(out / "summary.json", summary)
-    Parts.close(out)
+    ResumeLog.close(out)
 
 
-def clips_of(where: Source) -> Callable[[str], bytes | None]:
+def clips_of(where: SourceConfig) -> Callable[[str], bytes | None]:
     """The encoded audio of an utterance by its id; None for a part of a longer recording."""
     source = open_source(where)
     read = lru_cache(maxsize=2)(source.read)  # a long set has many clips of one chunk among its worst
@@ -232,35 +235,35 @@ def main() -> NoReturn:
     """Evaluate, and turn whatever goes wrong into one line and an exit code."""
     end_with_parent()
     quiet_libraries()
-    keep_memory()
+    keep_freed_memory()
     agreement, code = None, FINISHED
     try:
-        config = load(EvaluateConfig)
+        config = load_config(EvaluationConfig)
         refuse_impossible_evaluation(config)
         accelerator = start_processes(config.device)
-        agreement = Agreement()
+        agreement = Collectives()
         tracker = Tracker(config.out, steps=0, enabled=accelerator.is_main_process)
-        evaluation = agreement.together(partial(Evaluation, config, accelerator, agreement, tracker))
+        evaluation = agreement.run_on_all(partial(Evaluation, config, accelerator, agreement, tracker))
         rates: dict[str, tuple[str, float | None]] = {}
         for name, where in config.named_sets:
-            outcome = agreement.together(partial(evaluate, evaluation, name, where))
+            outcome = agreement.run_on_all(partial(evaluate, evaluation, name, where))
             if outcome is not None:
                 rates[name or where.path or str(config.predictions)] = outcome.scores.headline
         agreement.main_only(lambda: conclude(config, rates))
     except KeyboardInterrupt:
         code = INTERRUPTED
-        tell(RunError("stopped; the same command goes on"), agreement)
+        report_error(RunError("stopped; the same command goes on"), agreement)
     except Exception as error:  # noqa: BLE001 - what is no RunError is a bug of ours: all of it is shown
         code = error.exit_code if isinstance(error, RunError) else 1
-        tell(error, agreement)
-    leave(code)
+        report_error(error, agreement)
+    exit_process(code)
 
 
-def conclude(config: EvaluateConfig, rates: dict[str, tuple[str, float | None]]) -> None:
+def conclude(config: EvaluationConfig, rates: dict[str, tuple[str, float | None]]) -> None:
     """Write the rates of several sets beside their folders; ScoreError for one above --fail_above."""
     if config.sets:
         summary = {name: {"metric": metric, "value": value} for name, (metric, value) in rates.items()}
-        durable.write_json(Path(config.out, "summary.json"), {"schema": SCHEMA, "sets": summary})
+        atomic.write_json(Path(config.out, "summary.json"), {"schema": SCHEMA, "sets": summary})
     if config.fail_above is None:
         return
     for name, (metric, value) in rates.items():

@@ -10,7 +10,7 @@
 #   ACCELERATE_CONFIG=FILE ./launch.sh ...             as this configuration of accelerate says
 #   ./launch.sh --dry_run ...                          what would be started, and nothing more
 #
-# The last line is `accelerate launch --config_file FILE train.py ...`, run by whisper_ft.launcher so that signals reach
+# The last line is `accelerate launch --config_file FILE train.py ...`, run by whisper_ft.runtime.launch so that signals reach
 # the program and its exit code comes back.
 set -efuo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -238,11 +238,11 @@ fi
 # Once, before any process starts: a command line that cannot work ends here with one line and exit code 2, --help is
 # told, and what the demo's configurations train on is made (by `python -m whisper_ft.demo --out demo-data`).
 checked=0
-python -P -m whisper_ft.commandline "$program" "$@" || checked=$?
+python -P -m whisper_ft.cli.check "$program" "$@" || checked=$?
 case "$checked" in
   0) ;;
   100) exit 0 ;; # it was --help: nothing to start
   *) exit "$checked" ;;
 esac
 
-exec python -P -m whisper_ft.launcher "${shape[@]}" "$program" "$@"
+exec python -P -m whisper_ft.runtime.launch "${shape[@]}" "$program" "$@"

@@ -20,13 +20,16 @@ from accelerate import DistributedDataParallelKwargs
 from collator import Batch, SpeechCollator
 from normalizers import get_normalizer
 from whisper_ft import checkpoint
-from whisper_ft.agreement import Agreement, StopRequest, leave, lost_ranks_are_named, start_processes, tell
-from whisper_ft.allocator import keep_memory
-from whisper_ft.averaging import load_average, steps_to_average
-from whisper_ft.commandline import load, refuse_impossible
-from whisper_ft.config import Config
-from whisper_ft.continuation import look_after_save, restore, save
-from whisper_ft.failure import (
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.loader import StepBatches, StepTotals, TrainStream
+from whisper_ft.models.whisper import AUTOCAST, quiet_libraries
+from whisper_ft.optim.loss import TokenLoss, count_labels
+from whisper_ft.optim.optimizer import apply_update, complete_gradients, set_lr
+from whisper_ft.optim.schedule import due
+from whisper_ft.runtime.collectives import Collectives, name_lost_ranks
+from whisper_ft.runtime.errors import (
     FINISHED,
     PREEMPTED,
     DataError,
@@ -35,19 +38,20 @@ from whisper_ft.failure import (
     PreemptedError,
     RunError,
 )
-from whisper_ft.launcher import end_with_parent
-from whisper_ft.loss import TokenLoss, count_labels
-from whisper_ft.model import AUTOCAST, quiet_libraries
-from whisper_ft.optim import apply_update, complete_gradients, set_lr
-from whisper_ft.published import publish_average, publish_final
-from whisper_ft.rng import reseed
-from whisper_ft.run import Run
-from whisper_ft.rundir import RunDir
-from whisper_ft.schedule import due
-from whisper_ft.scoring import Prediction, Scores, score
-from whisper_ft.state import TrainState
-from whisper_ft.stream import Step, Totals, TrainStream
-from whisper_ft.tracking import Pace, memory_gb
+from whisper_ft.runtime.malloc import keep_freed_memory
+from whisper_ft.runtime.processes import end_with_parent, exit_process, report_error, start_processes
+from whisper_ft.runtime.rng import reseed
+from whisper_ft.runtime.signals import StopRequest
+from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.tracking.console.memory import memory_gb
+from whisper_ft.tracking.console.throughput import Throughput
+from whisper_ft.training.artifacts import publish_average, publish_final
+from whisper_ft.training.averaging import load_average, steps_to_average
+from whisper_ft.training.directory import RunDir
+from whisper_ft.training.preflight import refuse_impossible
+from whisper_ft.training.resume import restore
+from whisper_ft.training.run import Run
+from whisper_ft.training.saver import finish_save, save
 
 MAX_SKIPPED_IN_A_ROW = 25  # non-finite gradients: by then this run is lost, and its last checkpoint is not
 
@@ -55,11 +59,11 @@ MAX_SKIPPED_IN_A_ROW = 25  # non-finite gradients: by then this run is lost, and
 def train(run: Run) -> int:
     """The run: restore, loop, done. Returns the exit code."""
     config, agreement, tracker = run.config, run.agreement, run.tracker
-    state = saved = agreement.together(lambda: restore(run))
-    with lost_ranks_are_named():
+    state = saved = agreement.run_on_all(lambda: restore(run))
+    with name_lost_ranks():
         model = distributed(run)
     gc.freeze()  # what is here stays: looking through it in every full collection takes 0.2 s, while other ranks wait
-    pace, stopping = Pace(), agreement.totals(run.stop.signal is not None)[0] > 0
+    pace, stopping = Throughput(), agreement.all_reduce_sum(run.stop.signal is not None)[0] > 0
 
     with closing(run.stream(state.step)) as stream, tracker.live(state.step):
         while True:
@@ -72,7 +76,7 @@ def train(run: Run) -> int:
             regular = due(state.step, config.save.every) and not state.skipped_in_a_row
             if state != saved and (over or stopping or regular or run.wants(state)):
                 saved = save(run, state)
-            look_after_save(run, wait=over or stopping)
+            finish_save(run, wait=over or stopping)
             if over or stopping:
                 break
 
@@ -86,7 +90,7 @@ def train(run: Run) -> int:
                 for i, batch in enumerate(step.micro_batches):
                     reseed(config.seed, state.step, i, agreement.rank)
                     syncing = nullcontext() if i == run.share.accumulate - 1 else run.accelerator.no_sync(model)
-                    with syncing, lost_ranks_are_named():  # they meet at the end, and in the forward of the second step
+                    with syncing, name_lost_ranks():  # they meet at the end, and in the forward of the second step
                         loss = loss_sum(model, batch.to(run.device), config)
                         # DDP averages gradients over ranks; times `world`, that average is the sum.
                         mean = loss * (agreement.world / max(totals.label_tokens, 1))
@@ -103,7 +107,7 @@ def train(run: Run) -> int:
             state = run.state = state.after_step(applied=applied, **totals._asdict())
             pace.count(totals.utterances)
             tracker.stepped(state.step)
-            stopping = agreement.totals(run.stop.signal is not None)[0] > 0
+            stopping = agreement.all_reduce_sum(run.stop.signal is not None)[0] > 0
             if due(state.step, config.log.every, stopping or state.step >= run.steps):
                 log(run, state, loss_here, totals.label_tokens, lr, grad_norm, loss_scale, pace)
             refuse_to_go_on(run, state)
@@ -131,26 +135,26 @@ def distributed(run: Run) -> Any:
     return torch.compile(model) if run.config.model.compile else model
 
 
-def loss_sum(model: Any, batch: Batch, config: Config) -> torch.Tensor:
+def loss_sum(model: Any, batch: Batch, config: TrainingConfig) -> torch.Tensor:
     """Cross-entropy of a micro-batch, summed over its label tokens."""
     with torch.autocast(batch.labels.device.type, AUTOCAST[config.precision], enabled=config.precision != "fp32"):
         loss: torch.Tensor = model(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted)
     return loss
 
 
-def draw_together(run: Run, stream: TrainStream[Batch]) -> tuple[Step[Batch], Totals]:
+def draw_together(run: Run, stream: TrainStream[Batch]) -> tuple[StepBatches[Batch], StepTotals]:
     """This rank's part of the next step and the totals of all; a rank that fails to read stops all with its message."""
-    step, failure = Step[Batch]([], [], 0, 0), None
+    step, failure = StepBatches[Batch]([], [], 0, 0), None
     try:
         step = stream.draw()
     except Exception as error:  # noqa: BLE001 - told to all ranks below and raised there
         failure = error
     label_tokens = sum(count_labels(batch.labels) for batch in step.micro_batches)
-    mine = Totals(label_tokens, step.utterances, len(step.unusable), step.unusable_rows, step.audio_samples)
-    *counts, failures = run.agreement.totals(*mine, failure is not None)
+    mine = StepTotals(label_tokens, step.utterances, len(step.unusable), step.unusable_rows, step.audio_samples)
+    *counts, failures = run.agreement.all_reduce_sum(*mine, failure is not None)
     if failures:
-        run.agreement.raise_together(failure)
-    totals = Totals(*(int(count) for count in counts))
+        run.agreement.raise_on_all(failure)
+    totals = StepTotals(*(int(count) for count in counts))
     if totals.unusable:
         run.tracker.quarantine([row for part in run.agreement.gather(step.unusable) for row in part])
     return step, totals
@@ -164,10 +168,10 @@ def log(
     lr: float,
     norm: torch.Tensor,
     loss_scale: float,
-    pace: Pace,
+    pace: Throughput,
 ) -> None:
     """A line about the step just done: sums over ranks, divided once."""
-    loss_of_all = run.agreement.totals(float(loss))[0] / max(label_tokens, 1)
+    loss_of_all = run.agreement.all_reduce_sum(float(loss))[0] / max(label_tokens, 1)
     row: dict[str, float | None] = {
         "step": state.step,
         "loss": finite_or_none(loss_of_all),
@@ -250,7 +254,7 @@ def scores_of_all(run: Run) -> Scores:
 def finish(run: Run, state: TrainState) -> None:
     """Publish the model after the last update, and the average of several where that is asked for."""
     agreement, folder, say = run.agreement, run.folder, run.tracker.say
-    agreement.from_main(lambda: publish_final(folder, state, run.model, run.processor))
+    agreement.broadcast_from_main(lambda: publish_final(folder, state, run.model, run.processor))
     if state.step < run.steps:
         say(f"ended after {run.config.eval.patience} evaluations without a better one (eval.patience)")
     if steps := steps_to_average(state, run.config, run.steps):
@@ -262,19 +266,19 @@ def finish(run: Run, state: TrainState) -> None:
 def average(run: Run, steps: list[int]) -> None:
     """Publish the mean of the weights of several checkpoints, with what it scores. The model is it from here on."""
     paths = [checkpoint.path_of(run.folder.checkpoints, step) for step in steps]
-    damaged = run.agreement.from_main(
+    damaged = run.agreement.broadcast_from_main(
         lambda: [f"{path.name} ({why})" for path in paths if (why := checkpoint.verify(path))]
     )
     if damaged:
         told = f"no average was made, for these checkpoints are needed: {', '.join(damaged)}"
         run.tracker.say(told, always=True)
         return
-    run.agreement.together(lambda: load_average(paths, run.model))
+    run.agreement.run_on_all(lambda: load_average(paths, run.model))
     told = "It was not evaluated."
     if run.heldout is not None:
         name, value = scores_of_all(run).figure(run.config.eval.metric)
         told = f"{name} on the held-out set: {value}"
-    run.agreement.from_main(lambda: publish_average(run.folder, steps, run.model, run.processor, told))
+    run.agreement.broadcast_from_main(lambda: publish_average(run.folder, steps, run.model, run.processor, told))
     run.tracker.say(f"the mean of steps {', '.join(map(str, steps))} is in {run.folder.average}; {told}")
 
 
@@ -282,17 +286,17 @@ def main() -> NoReturn:
     """Train, and turn whatever ends the run into one line, a status.json and an exit code."""
     end_with_parent()
     quiet_libraries()
-    keep_memory()
+    keep_freed_memory()
     agreement, folder, run = None, None, None
     try:
-        config = load(Config)
+        config = load_config(TrainingConfig)
         refuse_impossible(config)
         accelerator = start_processes(config.device, config.rank_timeout)
-        agreement, folder, stop = Agreement(config.rank_timeout), RunDir(config.run_dir), StopRequest()
+        agreement, folder, stop = Collectives(config.rank_timeout), RunDir(config.run_dir), StopRequest()
         stop.listen()
-        agreement.from_main(partial(folder.open, config.overwrite))
+        agreement.broadcast_from_main(partial(folder.open, config.overwrite))
         build = partial(Run, config, accelerator, agreement, folder, stop, SpeechCollator, get_normalizer)
-        run = agreement.together(build)
+        run = agreement.run_on_all(build)
         code, reason = train(run), ""
         failure = None
     except Exception as error:  # noqa: BLE001 - what is no RunError is a bug of ours: all of it is shown
@@ -306,10 +310,10 @@ def main() -> NoReturn:
         ended = {FINISHED: "finished", PREEMPTED: "preempted"}.get(code, "failed")
         folder.status(ended, run.state.step if run and run.state.step else None, reason, code)
     if failure is not None:
-        tell(failure, agreement)
+        report_error(failure, agreement)
     if run is not None:
         run.tracker.close(code)
-    leave(code)
+    exit_process(code)
 
 
 if __name__ == "__main__":

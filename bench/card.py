@@ -17,8 +17,8 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 from bench.log import logged_steps, pace
 from bench.ours import command, watched
 from bench.tasks import BATCH_TENSORS, CardTask, answer, from_argument
-from whisper_ft.loss import TokenLoss
-from whisper_ft.model import AUTOCAST
+from whisper_ft.models.whisper import AUTOCAST
+from whisper_ft.optim.loss import TokenLoss
 
 ORDER, PRODUCTS = {"cuda": 8192, "cpu": 512}, 20  # of the matrices that are multiplied, how often
 

@@ -190,7 +190,7 @@ def digests_equal(one: Path, other: Path) -> bool:
 
 def measure(scratch: Path, steps: int, accumulations: Sequence[int], parts: Sequence[str]) -> dict[str, Any]:
     """Everything, for the file."""
-    from whisper_ft.demo.model import write_micro_whisper
+    from whisper_ft.cli.demo.model import write_micro_whisper
 
     data, model = prepare.corpus(scratch, QUICK), scratch / "model"
     write_micro_whisper(model)

@@ -17,8 +17,8 @@ from transformers import WhisperForConditionalGeneration
 from bench.prepare import run_of
 from bench.tasks import BATCH_TENSORS, TrainingTask, answer, from_argument, training_result
 from bench.watch import Watch, process_began
-from whisper_ft.allocator import keep_memory
-from whisper_ft.loss import TokenLoss
+from whisper_ft.optim.loss import TokenLoss
+from whisper_ft.runtime.malloc import keep_freed_memory
 
 Tensors = tuple[torch.Tensor, ...]  # features, decoder input ids, labels, which of them are predicted
 
@@ -75,7 +75,7 @@ def main() -> None:
     kept = sum(tensor.nbytes for batch in in_memory[1:] for tensor in batch)  # a training needs one at a time
     batches = iter(in_memory) if in_memory else islice(drawn(task), task.steps)
     step_ends, waits = [], []
-    keep_memory()  # as train.py
+    keep_freed_memory()  # as train.py
     with Watch() as watch:
         step = stepping(task)
         gc.freeze()  # as train.py

@@ -10,7 +10,7 @@ from bench.sizes import Effort, Size
 from bench.tasks import BATCH_TENSORS, TrainingTask
 
 if TYPE_CHECKING:
-    from whisper_ft.run import Run
+    from whisper_ft.training.run import Run
 
 ROOT = Path(__file__).parents[1]
 LANGUAGE = "be"
@@ -18,7 +18,7 @@ LANGUAGE = "be"
 
 def corpus(scratch: Path, effort: Effort) -> Path:
     """The demo's corpus where `make demo` has left it, else the same sentences written anew."""
-    from whisper_ft.demo.corpus import DESCRIPTION, write_corpus
+    from whisper_ft.cli.demo.corpus import DESCRIPTION, write_corpus
 
     made = ROOT / "demo-data" / LANGUAGE
     wanted = {"train": effort.train_utterances, "test": effort.test_utterances}
@@ -32,7 +32,7 @@ def corpus(scratch: Path, effort: Effort) -> Path:
 
 def write_model(size: Size, folder: Path) -> None:
     """The untrained model of a size."""
-    from whisper_ft.demo.model import write_micro_whisper
+    from whisper_ft.cli.demo.model import write_micro_whisper
 
     if not write_micro_whisper(folder, size.shape) or size.vocabulary is None:
         return
@@ -49,24 +49,27 @@ def run_of(task: TrainingTask, folder: Path, **settings: Any) -> "Run":
 
     from collator import SpeechCollator
     from normalizers import get_normalizer
-    from whisper_ft.agreement import Agreement, StopRequest
-    from whisper_ft.config import Batch, Config, Data, Eval, Model, Optim, Schedule
-    from whisper_ft.model import quiet_libraries
-    from whisper_ft.run import Run
-    from whisper_ft.rundir import RunDir
+    from whisper_ft.config.data import DataConfig
+    from whisper_ft.config.evaluation import EvalConfig
+    from whisper_ft.config.training import BatchConfig, ModelConfig, OptimConfig, ScheduleConfig, TrainingConfig
+    from whisper_ft.models.whisper import quiet_libraries
+    from whisper_ft.runtime.collectives import Collectives
+    from whisper_ft.runtime.signals import StopRequest
+    from whisper_ft.training.directory import RunDir
+    from whisper_ft.training.run import Run
 
     quiet_libraries()
-    given: dict[str, Any] = {"steps": task.steps, "device": "cpu", "eval": Eval(every=0)}
-    given |= {"optim": Optim(lr=task.learning_rate), "schedule": Schedule("constant", 0)} | settings
-    config = Config(
+    given: dict[str, Any] = {"steps": task.steps, "device": "cpu", "eval": EvalConfig(every=0)}
+    given |= {"optim": OptimConfig(lr=task.learning_rate), "schedule": ScheduleConfig("constant", 0)} | settings
+    config = TrainingConfig(
         run_dir=folder,
-        model=Model(task.model),
-        data=Data(path=task.data, language=task.language),
-        batch=Batch(task.batch, task.batch),
+        model=ModelConfig(task.model),
+        data=DataConfig(path=task.data, language=task.language),
+        batch=BatchConfig(task.batch, task.batch),
         **given,
     )
     accelerator = accelerate.Accelerator(cpu=True)
-    return Run(config, accelerator, Agreement(), RunDir(folder), StopRequest(), SpeechCollator, get_normalizer)
+    return Run(config, accelerator, Collectives(), RunDir(folder), StopRequest(), SpeechCollator, get_normalizer)
 
 
 def write_batches(task: TrainingTask) -> None:

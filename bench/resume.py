@@ -17,8 +17,8 @@ import transformers
 from bench.ours import command, watched
 from bench.prepare import ROOT, run_of
 from bench.tasks import TrainingTask, answer, from_argument
-from whisper_ft.continuation import save
-from whisper_ft.state import TrainState
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.training.saver import save
 
 OURS = (0, 10, 1_000, 1_000_000)
 TRAINERS = (0, 10, 100)

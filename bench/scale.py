@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from bench.prepare import run_of
 from bench.tasks import TrainingTask, answer, from_argument
-from whisper_ft.config import Source
-from whisper_ft.order import Order
-from whisper_ft.sources import open_source
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.sampling.order import Order
+from whisper_ft.data.sources import open_source
 
 SHARDS = (1, 10, 100)
 FILES = (100, 1_000, 10_000)  # of an index
@@ -58,7 +58,7 @@ def indexing(folder: Path, files: int) -> float:
     first = (folder / "data/0.parquet").read_bytes()
     for number in range(1, files):
         (folder / f"data/{number}.parquet").write_bytes(first)
-    where = Source(path=str(folder / "data"))
+    where = SourceConfig(path=str(folder / "data"))
     return seconds_of(lambda: open_source(where))
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whisper_ft.demo.model import Shape
+from whisper_ft.cli.demo.model import Shape
 
 
 @dataclass(frozen=True)

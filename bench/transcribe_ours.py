@@ -9,16 +9,19 @@ from typing import ParamSpec, TypeVar
 
 from bench.tasks import TranscriptionTask, answer, from_argument
 from bench.watch import Watch
-from whisper_ft.agreement import Agreement, start_processes
-from whisper_ft.allocator import keep_memory
-from whisper_ft.audio import LogMel
-from whisper_ft.config import Decoding, Source
-from whisper_ft.decoding import Transcriber, transcribe
-from whisper_ft.hearing import heard
-from whisper_ft.labels import LabelEncoder
-from whisper_ft.model import load_whisper, quiet_libraries
-from whisper_ft.parts import Parts
-from whisper_ft.sources import open_source
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.evaluation import DecodingConfig
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.sources import open_source
+from whisper_ft.decoding.long_form import audio_windows
+from whisper_ft.decoding.resume_log import ResumeLog
+from whisper_ft.decoding.transcribe import transcribe
+from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.models.whisper import load_whisper, quiet_libraries
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.runtime.malloc import keep_freed_memory
+from whisper_ft.runtime.processes import start_processes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,30 +58,30 @@ def main() -> None:
     """Transcribe the set, and report."""
     task = from_argument(TranscriptionTask)
     quiet_libraries()
-    keep_memory()
+    keep_freed_memory()
     start_processes("cpu")
     with Watch() as watch:
         model, processor = load_whisper(task.model)
         model.eval()
         encode = LabelEncoder.of(model, processor.tokenizer, task.language, "transcribe")
-        transcriber = Transcriber(model, processor.tokenizer, encode, Decoding(batch_size=task.batch), "fp32")
+        transcriber = Transcriber(model, processor.tokenizer, encode, DecodingConfig(batch_size=task.batch), "fp32")
         source, log_mel = (
-            open_source(Source(path=task.data, language=task.language)),
+            open_source(SourceConfig(path=task.data, language=task.language)),
             LogMel(processor.feature_extractor),
         )
         total = task.utterances
-        warm_up = list(islice(heard(source, log_mel, 0, 1), task.batch))
-        transcribe(transcriber, warm_up, task.batch, len(warm_up), Agreement())  # unmeasured
+        warm_up = list(islice(audio_windows(source, log_mel, 0, 1), task.batch))
+        transcribe(transcriber, warm_up, task.batch, len(warm_up), Collectives())  # unmeasured
         encoding, writing = Stopwatch(), Stopwatch()
         model.model.encoder.register_forward_pre_hook(lambda *_: encoding.begin())
         model.model.encoder.register_forward_hook(lambda *_: encoding.end())
         transcriber.write = writing.around(transcriber.write)  # type: ignore[method-assign]
-        parts = Parts(Path(task.texts).parent, 0, Parts.open(Path(task.texts).parent, {}))
-        utterances = heard(source, log_mel, 0, 1, total)
+        parts = ResumeLog(Path(task.texts).parent, 0, ResumeLog.open(Path(task.texts).parent, {}))
+        utterances = audio_windows(source, log_mel, 0, 1, total)
         begin = time.perf_counter()
-        predictions = transcribe(transcriber, utterances, task.batch, total, Agreement(), parts=parts)
+        predictions = transcribe(transcriber, utterances, task.batch, total, Collectives(), parts=parts)
         seconds = time.perf_counter() - begin
-        Parts.close(Path(task.texts).parent)
+        ResumeLog.close(Path(task.texts).parent)
     texts = [prediction.hyp for prediction in predictions]
     Path(task.texts).write_text(json.dumps(texts, ensure_ascii=False), encoding="utf-8")
     tokens = sum(prediction.hyp_tokens for prediction in predictions)

@@ -15,17 +15,19 @@ import torch
 from bench.limit import held, stepping
 from bench.prepare import LANGUAGE
 from bench.tasks import WaysTask, answer, from_argument
-from whisper_ft.agreement import start_processes
-from whisper_ft.allocator import keep_memory
-from whisper_ft.audio import LogMel, decode
-from whisper_ft.config import Decoding, Source
-from whisper_ft.decoding import AHEAD, Transcriber
-from whisper_ft.hearing import Heard, heard
-from whisper_ft.labels import LabelEncoder
-from whisper_ft.loss import token_loss_sum
-from whisper_ft.model import load_whisper, quiet_libraries
-from whisper_ft.sources import open_source
-from whisper_ft.window import whole
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.evaluation import DecodingConfig
+from whisper_ft.data.audio.decode import decode
+from whisper_ft.data.audio.log_mel import LogMel, pad_windows
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.sources import open_source
+from whisper_ft.decoding.long_form import AudioWindow, audio_windows
+from whisper_ft.decoding.transcribe import AHEAD
+from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.models.whisper import load_whisper, quiet_libraries
+from whisper_ft.optim.loss import token_loss_sum
+from whisper_ft.runtime.malloc import keep_freed_memory
+from whisper_ft.runtime.processes import start_processes
 
 Ways = dict[str, Callable[[int], object]]
 """What is done at the n-th time: first as it is done in earnest, then in other ways."""
@@ -110,22 +112,24 @@ class Transcription:
         self._model.eval()
         tokenizer = processor.tokenizer
         self._encode = LabelEncoder.of(self._model, tokenizer, LANGUAGE, "transcribe")
-        self._transcriber = Transcriber(self._model, tokenizer, self._encode, Decoding(batch_size=task.batch), "fp32")
-        source = open_source(Source(path=task.test, language=LANGUAGE))
-        self._windows = list(islice(heard(source, LogMel(processor.feature_extractor), 0, 1), task.utterances))
+        self._transcriber = Transcriber(
+            self._model, tokenizer, self._encode, DecodingConfig(batch_size=task.batch), "fp32"
+        )
+        source = open_source(SourceConfig(path=task.test, language=LANGUAGE))
+        self._windows = list(islice(audio_windows(source, LogMel(processor.feature_extractor), 0, 1), task.utterances))
         self._prompt, self._end = self._encode.prompt(), tokenizer.eos_token_id
 
     def ways(self) -> Ways:
         """All of the windows at each time."""
 
-        def of_batches(write: Callable[[list[Heard]], object], by_length: bool = True) -> Callable[[int], object]:
+        def of_batches(write: Callable[[list[AudioWindow]], object], by_length: bool = True) -> Callable[[int], object]:
             return lambda n: [write(batch) for batch in self._batches(by_length)]
 
-        def without_gradients(batch: list[Heard]) -> object:
+        def without_gradients(batch: list[AudioWindow]) -> object:
             with torch.no_grad():
                 return Transcriber.write.__wrapped__(self._transcriber, self._features(batch), self._prompt)  # type: ignore[attr-defined]
 
-        def write(batch: list[Heard]) -> object:
+        def write(batch: list[AudioWindow]) -> object:
             return self._transcriber.write(self._features(batch), self._prompt)
 
         return {
@@ -137,27 +141,27 @@ class Transcription:
             "transformers' generate": of_batches(self._generate),
         }
 
-    def _batches(self, by_length: bool) -> Iterator[list[Heard]]:
+    def _batches(self, by_length: bool) -> Iterator[list[AudioWindow]]:
         """Of `by_length`, as evaluate.py does it: the windows of some batches at a time."""
         for at in range(0, len(self._windows), AHEAD * self._size):
             some = self._windows[at : at + AHEAD * self._size]
             some = sorted(some, key=lambda window: -window.seconds) if by_length else some
             yield from (some[begin : begin + self._size] for begin in range(0, len(some), self._size))
 
-    def _features(self, batch: Sequence[Heard]) -> list[torch.Tensor]:
+    def _features(self, batch: Sequence[AudioWindow]) -> list[torch.Tensor]:
         return [window.features for window in batch]
 
-    def _whole(self, batch: Sequence[Heard]) -> torch.Tensor:  # [B, M, T]
-        return whole(self._features(batch), 2 * self._model.config.max_source_positions)
+    def _whole(self, batch: Sequence[AudioWindow]) -> torch.Tensor:  # [B, M, T]
+        return pad_windows(self._features(batch), 2 * self._model.config.max_source_positions)
 
     @torch.inference_mode()
-    def _generate(self, batch: list[Heard]) -> object:
+    def _generate(self, batch: list[AudioWindow]) -> object:
         features = self._whole(batch)
         heard_frames = torch.ones(features.shape[0], features.shape[2])
         return self._model.generate(features, attention_mask=heard_frames, language=LANGUAGE, task="transcribe")
 
     @torch.inference_mode()
-    def _all_stay(self, batch: list[Heard]) -> None:
+    def _all_stay(self, batch: list[AudioWindow]) -> None:
         greedy, end = self._transcriber._greedy, self._end  # the very decoder, with a rule of our own
 
         def go_on(written: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
@@ -180,7 +184,7 @@ def log_mels(task: WaysTask) -> Ways:
     """The log-mel of every clip."""
     processor = load_whisper(task.taught)[1]
     extractor, log_mel = processor.feature_extractor, LogMel(processor.feature_extractor)
-    source = open_source(Source(path=task.test, language=LANGUAGE))
+    source = open_source(SourceConfig(path=task.test, language=LANGUAGE))
     rows = [row for chunk in range(len(source.rows)) for row in source.read(chunk)][: task.utterances]
     clips = [decode(row.audio, log_mel.sample_rate, log_mel.window_seconds) for row in rows]
     return {
@@ -195,7 +199,7 @@ def main() -> None:
     """All of them, and report."""
     task = from_argument(WaysTask)
     quiet_libraries()
-    keep_memory()
+    keep_freed_memory()
     start_processes("cpu")
     answer(
         {

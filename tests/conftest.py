@@ -20,9 +20,9 @@ from hypothesis import settings
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine, threads that wait for each other crawl
 
 from tests.starts import Ended, Forked, Parent
-from whisper_ft.demo.corpus import write_corpus
-from whisper_ft.demo.model import Shape, write_micro_whisper
-from whisper_ft.failure import STOP_SIGNALS
+from whisper_ft.cli.demo.corpus import write_corpus
+from whisper_ft.cli.demo.model import Shape, write_micro_whisper
+from whisper_ft.runtime.signals import STOP_SIGNALS
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As a shell does for what it starts in the background: programs of the tests would not hear a Ctrl-C either.

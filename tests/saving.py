@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT, START_SECONDS
 from whisper_ft import checkpoint
-from whisper_ft.checkpoint import Contents
-from whisper_ft.failure import RunError
-from whisper_ft.published import publish_best
-from whisper_ft.rundir import RunDir
-from whisper_ft.state import Best, TrainState
+from whisper_ft.checkpoint.state import Best, TrainState
+from whisper_ft.checkpoint.writer import Contents
+from whisper_ft.runtime.errors import RunError
+from whisper_ft.training.artifacts import publish_best
+from whisper_ft.training.directory import RunDir
 
 SAVES = 60
 ELEMENTS = 300_000  # 1.2 MB of weights, as much again of moments: a save of some milliseconds
@@ -81,7 +81,7 @@ def problems(folder: Path, acknowledged: int) -> list[str]:
         told.append("fewer than two are left")
     for one in usable:
         told += [f"{name} of step {one.step} is mixed" for name in mixed(one.path, one.step)]
-    if usable and not best_is_at_hand(run, TrainState.from_json(checkpoint.read_trainer(usable[0].path)["state"])):
+    if usable and not best_is_at_hand(run, TrainState.from_json(checkpoint.read_record(usable[0].path)["state"])):
         told.append("the best model is neither in best/ nor in a checkpoint")
     left = [path.name for path in (*folder.iterdir(), *run.checkpoints.iterdir()) if path.name[:2] in (".t", ".r")]
     if left:
@@ -92,7 +92,7 @@ def problems(folder: Path, acknowledged: int) -> list[str]:
 def mixed(path: Path, step: int) -> list[str]:
     """Files of a checkpoint that hold numbers of another."""
     wrong = [name for name in ("model", "optimizer") if not all_are(path / f"{name}.safetensors", step)]
-    return wrong + ["trainer"] * (checkpoint.read_trainer(path)["state"]["step"] != step)
+    return wrong + ["trainer"] * (checkpoint.read_record(path)["state"]["step"] != step)
 
 
 def all_are(path: Path, step: int) -> bool:

@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
-from whisper_ft.audio import LogMel, decode, decode_beginning
-from whisper_ft.window import UnusableError, whole
+from whisper_ft.data.audio.decode import decode, decode_beginning
+from whisper_ft.data.audio.log_mel import LogMel, pad_windows
+from whisper_ft.data.types import RejectedError
 
 FFMPEG = shutil.which("ffmpeg")
 HAS_TORCHCODEC = importlib.util.find_spec("torchcodec") is not None
@@ -39,7 +40,7 @@ def encoded(samples: np.ndarray, rate: int, kind: str = "WAV", subtype: str | No
 
 
 def reason(audio: bytes, max_seconds: float = 5.0) -> str:
-    with pytest.raises(UnusableError) as unusable:
+    with pytest.raises(RejectedError) as unusable:
         decode(audio, 16000, max_seconds)
     return unusable.value.reason
 
@@ -171,7 +172,7 @@ def test_the_beginning_of_a_long_clip_that_is_cut_far_behind_it_is_good():
     whole = encoded(tone(20.0, 16000), 16000)
     waveform, seconds = decode_beginning(whole[: len(whole) // 2], 16000, 5.0)
     assert (len(waveform), seconds) == (80000, 20.0)
-    with pytest.raises(UnusableError, match="truncated"):
+    with pytest.raises(RejectedError, match="truncated"):
         decode_beginning(whole[: len(whole) // 8], 16000, 5.0)
 
 
@@ -186,7 +187,7 @@ def test_a_length_that_nobody_can_believe_is_bounded(total: int):
 
 
 def test_what_went_wrong_is_said_alike_in_every_run():
-    with pytest.raises(UnusableError) as unusable:
+    with pytest.raises(RejectedError) as unusable:
         decode(b"<html>404</html>", 16000, 5.0)
     assert unusable.value.detail == "Error opening the clip: Format not recognised."
 
@@ -217,7 +218,7 @@ def gives_a_finite_waveform_or_a_reason(read: Callable[..., Any], damaged: bytes
     """Assert it; a reason is one line for people, without what a library says of its own code."""
     try:
         waveform, failed = read(damaged, 16000, 5.0), None
-    except UnusableError as unusable:
+    except RejectedError as unusable:
         waveform, failed = np.zeros(0), unusable
     assert np.isfinite(waveform).all()
     if failed is not None:
@@ -251,7 +252,7 @@ def test_the_log_mel_is_that_of_transformers_to_the_last_bit(window_seconds: int
         expected = extractor(waveform, sampling_rate=16000, return_tensors="pt").input_features[0]
         features = log_mel(waveform)
         assert features.shape[1] < samples / 160 + 4, "one frame stands for the silence"
-        assert torch.equal(whole([features], log_mel.frames)[0], expected), f"{samples} samples of {kind}"
+        assert torch.equal(pad_windows([features], log_mel.frames)[0], expected), f"{samples} samples of {kind}"
 
 
 def test_window_length_and_shape_come_from_the_extractor():
@@ -274,7 +275,7 @@ ADTS, EBML = b"\xff\xf1\x4c\x80\x24\xdf\xfc", b"\x1aE\xdf\xa3\x9fB\x86\x81"
     ],
 )
 def test_what_needs_torchcodec_says_so_where_it_is_not(clip: bytes, kind: str):
-    with pytest.raises(UnusableError) as unusable:
+    with pytest.raises(RejectedError) as unusable:
         decode(clip, 16000, 5.0)
     assert unusable.value.reason == "needs_torchcodec"
     assert unusable.value.detail == (
@@ -334,7 +335,7 @@ def test_a_segment_in_a_container_is_where_its_offset_says(contained: Callable[.
     power = np.abs(np.fft.rfft(segment)) ** 2  # 2 Hz apart
     assert power[210:231].sum() / power.sum() > 0.9, "40 ms of the codec's delay would be 8 % of the other tone"
     for offset, duration in ((2.0, 3.0), (4.0, None), (4.0, 1.0)):
-        with pytest.raises(UnusableError, match="segment_outside"):
+        with pytest.raises(RejectedError, match="segment_outside"):
             decode(clip, 16000, 5.0, offset, duration)
 
 

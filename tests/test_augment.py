@@ -6,14 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_ft.augment import MASKED, SpecAugment
-from whisper_ft.config import Augment
+from whisper_ft.config.training import AugmentConfig
+from whisper_ft.data.augment.spec_augment import MASKED, SpecAugment
 
 BINS, FRAMES = 80, 500
-SETTINGS = Augment(time_masks=2, time_mask_seconds=0.5, time_mask_share=0.3, frequency_masks=2, frequency_mask_bins=9)
+SETTINGS = AugmentConfig(
+    time_masks=2, time_mask_seconds=0.5, time_mask_share=0.3, frequency_masks=2, frequency_mask_bins=9
+)
 
 
-def masked(*key: int, seconds: float = 3.0, settings: Augment = SETTINGS, seed: int = 1) -> torch.Tensor:
+def masked(*key: int, seconds: float = 3.0, settings: AugmentConfig = SETTINGS, seed: int = 1) -> torch.Tensor:
     """Where a log-mel of ones was masked."""
     features = torch.ones(BINS, FRAMES)
     augmented = SpecAugment(settings, seed, 100)(features, seconds, *key)
@@ -41,7 +43,7 @@ def test_masks_are_no_wider_than_asked_and_never_in_the_padding(key: int, second
 def test_over_many_utterances_every_width_and_place_comes():
     widths, begins = set(), set()
     for key in range(600):
-        columns = masked(key, settings=Augment(time_masks=1, time_mask_seconds=0.1)).all(0).nonzero().flatten()
+        columns = masked(key, settings=AugmentConfig(time_masks=1, time_mask_seconds=0.1)).all(0).nonzero().flatten()
         widths.add(len(columns))
         begins.update(columns[:1].tolist())
     assert widths == set(range(11))
@@ -49,6 +51,6 @@ def test_over_many_utterances_every_width_and_place_comes():
     assert max(begins) >= 285
 
 
-@pytest.mark.parametrize("settings", [Augment(), Augment(time_masks=3, time_mask_seconds=0)])
-def test_nothing_asked_is_nothing_masked(settings: Augment):
+@pytest.mark.parametrize("settings", [AugmentConfig(), AugmentConfig(time_masks=3, time_mask_seconds=0)])
+def test_nothing_asked_is_nothing_masked(settings: AugmentConfig):
     assert not masked(3, settings=settings).any()

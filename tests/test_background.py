@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from whisper_ft.background import in_background
+from whisper_ft.runtime.prefetch import prefetch
 
 
 def test_what_is_made_in_the_background_comes_in_order_and_so_does_its_error():
@@ -16,7 +16,7 @@ def test_what_is_made_in_the_background_comes_in_order_and_so_does_its_error():
 
     found = []
     with pytest.raises(ValueError, match="the hundredth"):
-        found.extend(in_background(items(), 3))
+        found.extend(prefetch(items(), 3))
     assert found == list(range(100))
 
 
@@ -31,7 +31,7 @@ def test_only_so_many_are_made_ahead(most: int):
                 enough.set()
             yield number
 
-    for number in in_background(items(), most):
+    for number in prefetch(items(), most):
         if number == 10:
             assert enough.wait(10), "made ahead while this one is used"
             time.sleep(0.05)  # were there room for another, it would be made now
@@ -47,7 +47,7 @@ def test_who_stops_listening_ends_the_background():
             made.append(number)
             yield number
 
-    coming = in_background(items(), 3)
+    coming = prefetch(items(), 3)
     next(coming)
     before = threading.active_count()
     coming.close()

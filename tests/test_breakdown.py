@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from whisper_ft.breakdown import SECONDS, breakdowns, by_column, by_duration
-from whisper_ft.confidence import confidence
-from whisper_ft.errors import ErrorCount, total
-from whisper_ft.scoring import Prediction, Scores, score
+from whisper_ft.scoring.bootstrap import confidence
+from whisper_ft.scoring.edit_distance import ErrorCount, total
+from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.scoring.slices import SECONDS, by_column, by_duration, slicings
 
 
 class Characters:
@@ -35,7 +35,7 @@ def test_the_groups_of_every_breakdown_add_up_to_the_whole():
     accents = [len(row.ref) % 3 if number < 200 else None for number, row in enumerate(predictions)]
     known = zip(predictions, accents, strict=True)
     scores = score([replace(row, columns={"accent": accent}) for row, accent in known], str.lower)
-    found = breakdowns(scores, ["accent", "hit_token_limit", "speaker"])
+    found = slicings(scores, ["accent", "hit_token_limit", "speaker"])
     assert {group.name for group in found[3].groups} == {"0", "1", "2", None}
     assert [breakdown.by for breakdown in found] == ["duration", "language", "speaker", "accent", "hit_token_limit"]
     for breakdown in found:
@@ -85,4 +85,4 @@ def test_a_column_that_no_utterance_has_is_refused_with_those_there_are():
 
 
 def test_an_empty_set_has_breakdowns_too():
-    assert [breakdown.groups for breakdown in breakdowns(score([], str.lower), ["language"])] == [(), ()]
+    assert [breakdown.groups for breakdown in slicings(score([], str.lower), ["language"])] == [(), ()]

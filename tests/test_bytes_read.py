@@ -21,14 +21,17 @@ import pytest
 from collator import SpeechCollator
 from normalizers import get_normalizer
 from tests.elsewhere import AUDIO, Elsewhere, serve
-from whisper_ft.agreement import Agreement, StopRequest
-from whisper_ft.commandline import load
-from whisper_ft.config import Config
-from whisper_ft.order import default_lanes
-from whisper_ft.run import Run
-from whisper_ft.rundir import RunDir
-from whisper_ft.sources import Mix, Row, open_mix
-from whisper_ft.stream import Share
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.formats.mixture import MixedSource
+from whisper_ft.data.sampling.order import default_lanes
+from whisper_ft.data.sampling.partition import Partition
+from whisper_ft.data.sources import open_mixture
+from whisper_ft.data.types import Row
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.runtime.signals import StopRequest
+from whisper_ft.training.directory import RunDir
+from whisper_ft.training.run import Run
 
 CHUNKS_PER_LANE = 30
 WORLDS = (1, 2, 3, 4, 8)
@@ -57,7 +60,7 @@ def sizes(path: Path) -> list[int]:
 class Counted:
     """A source that counts how often each chunk is asked for; from the disk each is read once, to save time."""
 
-    def __init__(self, source: Mix) -> None:
+    def __init__(self, source: MixedSource) -> None:
         self._source = source
         self._read = cache(source.read)
         self.reads = [0] * len(source.rows)
@@ -80,10 +83,10 @@ class Runs:
     def __call__(self, path: Path | str, batch_size: int) -> Run:
         settings = {"run_dir": self.folder, "model.name": self.model, "data.path": path, "batch.size": batch_size}
         arguments = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-        config = load(Config, [*arguments, "--data.language", "be", "--epochs", "1", "--device", "cpu"])
+        config = load_config(TrainingConfig, [*arguments, "--data.language", "be", "--epochs", "1", "--device", "cpu"])
         accelerator = accelerate.Accelerator(cpu=True)
         folder = RunDir(self.folder)
-        return Run(config, accelerator, Agreement(), folder, StopRequest(), SpeechCollator, get_normalizer)
+        return Run(config, accelerator, Collectives(), folder, StopRequest(), SpeechCollator, get_normalizer)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,7 @@ def one_pass(run: Run, world: int, readers: int) -> list[str]:
     run.config = replace(run.config, data=replace(run.config.data, workers=readers))
     ids = []
     for rank in range(world):
-        run.share = Share(run.config.batch.size, run.config.batch.size, rank, world, run.lanes)
+        run.share = Partition(run.config.batch.size, run.config.batch.size, rank, world, run.lanes)
         for reader in range(readers):
             prepared = run.stream(0)._slots.parts(reader, readers)  # what worker `reader` would run
             parts = islice(prepared, run.steps * run.share.accumulate)
@@ -111,7 +114,7 @@ def test_one_pass_reads_each_byte_about_once_however_many_read(runs: Runs, tmp_p
     found = {}
     for world in WORLDS:
         for readers in (1, 2):
-            run.source = counted = Counted(open_mix(run.config.data))
+            run.source = counted = Counted(open_mixture(run.config.data))
             ids = one_pass(run, world, readers)
             assert len(ids) == len(set(ids)) == sum(run.source.rows), "each row once, over all ranks and readers"
             read = sum(times * size for times, size in zip(counted.reads, group_bytes, strict=True))
@@ -152,7 +155,9 @@ def test_a_resume_reads_as_little_at_any_step(runs: Runs, elsewhere: Elsewhere):
     first_batch, five_batches = [], []  # bytes
     for step in (0, steps_of_epoch // 2, 10 * steps_of_epoch + 7, 1_000_000):
         elsewhere.forget()
-        run.source = open_mix(run.config.data, run.folder.index)  # as a resumed run does, with the index of the first
+        run.source = open_mixture(
+            run.config.data, run.folder.index
+        )  # as a resumed run does, with the index of the first
         stream = run.stream(step)
         assert len(stream.draw().unusable) == 16
         assert len(elsewhere.ranges) <= 16, "one row group for each row at most, and no footer"

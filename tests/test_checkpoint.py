@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
-from whisper_ft import checkpoint, config, optim
-from whisper_ft.checkpoint import tensor_file
-from whisper_ft.failure import NonFiniteError, ResumeError
-from whisper_ft.model import parameters_by_name
+from whisper_ft import checkpoint
+from whisper_ft.checkpoint import safetensors_stream
+from whisper_ft.config.training import OptimConfig
+from whisper_ft.models.whisper import parameters_by_name
+from whisper_ft.optim import optimizer as optim
+from whisper_ft.runtime.errors import NonFiniteError, ResumeError
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def model(micro_whisper: Path) -> Any:
 
 def train_a_little(model: Any, steps: int = 3) -> torch.optim.Optimizer:
     """An optimizer with moments in it."""
-    optimizer = optim.build_optimizer(parameters_by_name(model), config.Optim(lr=1e-3, weight_decay=0.1))
+    optimizer = optim.build_optimizer(parameters_by_name(model), OptimConfig(lr=1e-3, weight_decay=0.1))
     features = torch.randn(2, model.config.num_mel_bins, 2 * model.config.max_source_positions)
     for _ in range(steps):
         tokens = torch.randint(0, 200, (2, 5))
@@ -45,7 +47,7 @@ def test_weights_and_moments_come_back_to_the_bit(tmp_path: Path, model: Any, mi
     path = save(tmp_path, 3, model, optimizer)
     other = WhisperForConditionalGeneration.from_pretrained(micro_whisper)
     checkpoint.load_weights(path, other)
-    restored = optim.build_optimizer(parameters_by_name(other), config.Optim(lr=1e-3, weight_decay=0.1))
+    restored = optim.build_optimizer(parameters_by_name(other), OptimConfig(lr=1e-3, weight_decay=0.1))
     optim.load_state_tensors(restored, parameters_by_name(other), checkpoint.load_optimizer(path))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
     before, after = optimizer.state_dict(), restored.state_dict()
@@ -56,7 +58,7 @@ def test_weights_and_moments_come_back_to_the_bit(tmp_path: Path, model: Any, mi
 
 def test_a_restored_optimizer_has_the_rates_that_are_configured_now(tmp_path: Path, model: Any):
     path = save(tmp_path, 3, model, train_a_little(model))
-    now = optim.build_optimizer(parameters_by_name(model), config.Optim(lr=5e-4, weight_decay=0.2, eps=1e-7))
+    now = optim.build_optimizer(parameters_by_name(model), OptimConfig(lr=5e-4, weight_decay=0.2, eps=1e-7))
     optim.load_state_tensors(now, parameters_by_name(model), checkpoint.load_optimizer(path))
     assert [(group["lr"], group["weight_decay"], group["eps"]) for group in now.param_groups] == [
         (5e-4, 0.2, 1e-7),
@@ -75,7 +77,7 @@ def test_optimizer_state_of_another_model_is_refused_by_name(tmp_path: Path, mod
         tensors["model.encoder.nothing/exp_avg"] = tensors[first]
     else:
         tensors = {name: value for name, value in tensors.items() if not name.startswith("model.encoder.conv1.weight/")}
-    optimizer = optim.build_optimizer(parameters_by_name(model), config.Optim())
+    optimizer = optim.build_optimizer(parameters_by_name(model), OptimConfig())
     with pytest.raises(ResumeError, match=r"conv1\.weight|model\.encoder\.nothing"):
         optim.load_state_tensors(optimizer, parameters_by_name(model), tensors)
 
@@ -240,14 +242,14 @@ def test_a_moved_and_a_copied_checkpoint_is_as_good(tmp_path: Path, model: Any):
 
 def test_any_tensor_comes_back_as_the_format_has_it(tmp_path: Path):
     """Read by the format's own library; each type, no dimensions, nothing in it, not contiguous."""
-    tensors = {f"{dtype}": torch.arange(6).to(dtype).reshape(2, 3) for dtype in tensor_file.DTYPES}
+    tensors = {f"{dtype}": torch.arange(6).to(dtype).reshape(2, 3) for dtype in safetensors_stream.DTYPES}
     tensors |= {
         "step": torch.tensor(3.0),
         "ünï": torch.zeros(0, 4),
         "transposed": torch.randn(3, 5).T,
         "a part": torch.randn(8)[1:4],
     }
-    (tmp_path / "x").write_bytes(b"".join(tensor_file.parts(tensors)))
+    (tmp_path / "x").write_bytes(b"".join(safetensors_stream.parts(tensors)))
     read = load_file(tmp_path / "x")
     assert read.keys() == tensors.keys()
     assert all(torch.equal(read[name], tensor) and read[name].dtype == tensor.dtype for name, tensor in tensors.items())

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import collator
 from collator import SpeechCollator
-from whisper_ft import loss
-from whisper_ft.window import whole
+from whisper_ft.data.audio.log_mel import pad_windows
+from whisper_ft.optim import loss
 
 START, END, PAD, IGNORE = 1000, 2000, 2000, -100  # Whisper pads with <|endoftext|>, so PAD is END
 
@@ -71,7 +71,7 @@ def test_the_last_frame_of_a_window_stands_for_all_that_follow(frames: int):
     heard = torch.arange(4.0 * frames).view(4, frames)
     windows = [Window([START, END], heard), Window([START, END], torch.ones(4, 6))]
     batch = SpeechCollator(START, PAD, (4, 6))(windows)
-    assert torch.equal(batch.input_features, whole([heard, torch.ones(4, 6)], 6)), "as an evaluation pads it"
+    assert torch.equal(batch.input_features, pad_windows([heard, torch.ones(4, 6)], 6)), "as an evaluation pads it"
     assert torch.equal(batch.input_features[0, :, :frames], heard)
     assert torch.equal(batch.input_features[0, :, frames:], heard[:, -1:].expand(-1, 6 - frames))
 

@@ -16,10 +16,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from tests.conftest import run
 from tests.elsewhere import AUDIO, serve
-from whisper_ft.config import Source
-from whisper_ft.failure import UsageError
-from whisper_ft.sources import open_source
-from whisper_ft.sources.columns import text_of
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.formats.columns import text_of
+from whisper_ft.data.sources import open_source
+from whisper_ft.runtime.errors import UsageError
 
 TEXTS = ["раз", "два", "тры"]
 SAID: dict[str, list[Any]] = {"age": [20, 31, None], "gender": ["female", None, "male"], "native": [True, False, True]}
@@ -127,7 +127,7 @@ KINDS = [
 
 def columns_of(path: Path | str, *columns: str, **settings: Any) -> list[Any]:
     """Of all rows, after a journey to another process."""
-    source = pickle.loads(pickle.dumps(open_source(Source(path=str(path), **settings), columns=columns)))
+    source = pickle.loads(pickle.dumps(open_source(SourceConfig(path=str(path), **settings), columns=columns)))
     return [row.columns for chunk in range(len(source.rows)) for row in source.read(chunk)]
 
 
@@ -143,19 +143,19 @@ def test_a_row_brings_the_columns_asked_for_as_texts(kind: Callable[..., Path], 
 def test_a_column_that_is_not_there_is_refused_with_those_that_are(kind: Callable[..., Path], tmp_path: Path):
     path = kind(tmp_path, SAID)
     with pytest.raises(UsageError, match=r"has no column 'gendr'; set --columns to some of .*gender.*"):
-        open_source(Source(path=str(path)), columns=["age", "gendr"])
+        open_source(SourceConfig(path=str(path)), columns=["age", "gendr"])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fingerprint_knows_of_other_columns_only_where_they_are_asked_for(kind: Callable[..., Path], tmp_path: Path):
     (tmp_path / "more").mkdir()
     few, more = kind(tmp_path, {}), kind(tmp_path / "more", SAID)
-    plain = open_source(Source(path=str(more))).fingerprint()
+    plain = open_source(SourceConfig(path=str(more))).fingerprint()
     if kind in (json_lines, csv, tsv, audiofolder, audiofolder_of_parquet, common_voice, kaldi):
-        assert open_source(Source(path=str(few))).fingerprint() == plain
-        assert open_source(Source(path=str(more)), columns=["gender"]).fingerprint() != plain
+        assert open_source(SourceConfig(path=str(few))).fingerprint() == plain
+        assert open_source(SourceConfig(path=str(more)), columns=["gender"]).fingerprint() != plain
     else:  # of files as a whole: their sizes have all columns in them
-        assert open_source(Source(path=str(more)), columns=["gender"]).fingerprint() == plain
+        assert open_source(SourceConfig(path=str(more)), columns=["gender"]).fingerprint() == plain
 
 
 @pytest.mark.parametrize("kind", [parquet, saved_dataset])
@@ -178,7 +178,7 @@ def test_the_classes_of_a_data_set_go_by_their_names(kind: Callable[..., Path], 
 def test_a_column_of_no_plain_values_is_refused(kind: Callable[..., Path], values: list[Any], tmp_path: Path):
     path = kind(tmp_path, {"more": values})
     with pytest.raises(UsageError, match="column 'more' should be text, numbers or booleans, it is "):
-        open_source(Source(path=str(path)), columns=["more"])
+        open_source(SourceConfig(path=str(path)), columns=["more"])
 
 
 def test_what_no_split_but_the_chosen_has_is_enough(tmp_path: Path):
@@ -186,7 +186,7 @@ def test_what_no_split_but_the_chosen_has_is_enough(tmp_path: Path):
     table(tmp_path / "test/metadata.csv", lines_of({"gender": SAID["gender"]}, "file_name", "text"), ",")
     assert columns_of(tmp_path, "gender", split="test") == [{"gender": said["gender"]} for said in AS_TEXT]
     with pytest.raises(UsageError, match=r"train/metadata.csv: has no column 'gender'"):
-        open_source(Source(path=str(tmp_path), split="train"), columns=["gender"])
+        open_source(SourceConfig(path=str(tmp_path), split="train"), columns=["gender"])
 
 
 def test_a_sample_of_a_shard_need_not_have_a_column_that_others_have(tmp_path: Path):
@@ -209,7 +209,7 @@ def test_an_index_that_was_kept_without_columns_serves_with_them(tmp_path: Path)
     (tmp_path / "files").mkdir()
     parquet(tmp_path / "files", SAID)
     with serve(tmp_path / "files") as elsewhere:
-        where = Source(path=f"{elsewhere.address}/files/a.parquet")
+        where = SourceConfig(path=f"{elsewhere.address}/files/a.parquet")
         open_source(where, tmp_path / "index")
         elsewhere.forget()
         source = open_source(where, tmp_path / "index", [*SAID])

@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from whisper_ft import yaml12
-from whisper_ft.commandline import (
-    from_plain,
-    load,
-    refuse_changes,
-    refuse_impossible,
-    refuse_impossible_evaluation,
-    refuse_missing,
-)
-from whisper_ft.config import Config, EvaluateConfig
-from whisper_ft.failure import UsageError
-from whisper_ft.fields import leaves, to_plain
-from whisper_ft.resume_rules import page, rules
+from whisper_ft.config import yaml12
+from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.parse import config_from_plain, load_config
+from whisper_ft.config.resume_policy import page, refuse_changes, rules
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import leaves, to_plain
+from whisper_ft.runtime.errors import UsageError
+from whisper_ft.training.preflight import refuse_impossible, refuse_impossible_evaluation, refuse_missing
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,7 +32,7 @@ def write(tmp_path: Path):
 def test_later_wins_defaults_then_files_then_flags(write):
     one = write("steps: 5\noptim: {lr: 2.0e-4}\nseed: 9\n", "one.yaml")
     two = write("steps: 6\noptim: {lr: 3.0e-4}\n", "two.yaml")
-    config = load(Config, ["--config", one, "--config", two, "--optim.lr", "4e-4"])
+    config = load_config(TrainingConfig, ["--config", one, "--config", two, "--optim.lr", "4e-4"])
     assert (config.seed, config.steps, config.optim.lr, config.batch.size) == (9, 6, 4e-4, 16)
 
 
@@ -56,7 +51,7 @@ def test_later_wins_defaults_then_files_then_flags(write):
 )
 def test_yaml_means_what_it_says(write, text: str, value: tuple[str, str, object]):
     section, name, expected = value
-    assert getattr(getattr(load(Config, ["--config", write(text)]), section), name) == expected
+    assert getattr(getattr(load_config(TrainingConfig, ["--config", write(text)]), section), name) == expected
 
 
 @pytest.mark.parametrize(
@@ -93,7 +88,7 @@ def test_yaml_means_what_it_says(write, text: str, value: tuple[str, str, object
 )
 def test_what_cannot_work_is_refused_in_one_line(argv: list[str], told: str):
     with pytest.raises(UsageError) as refused:
-        load(Config, argv)
+        load_config(TrainingConfig, argv)
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -116,7 +111,7 @@ def test_what_cannot_work_is_refused_in_one_line(argv: list[str], told: str):
 )
 def test_a_number_is_finite_and_in_decimal_digits(argv: list[str], told: str):
     with pytest.raises(UsageError) as refused:
-        load(Config, argv)
+        load_config(TrainingConfig, argv)
     assert told in str(refused.value)
 
 
@@ -136,16 +131,16 @@ def test_a_number_is_finite_and_in_decimal_digits(argv: list[str], told: str):
 )
 def test_a_bad_config_file_is_refused_in_one_line(write, text: str, told: str):
     with pytest.raises(UsageError) as refused:
-        load(Config, ["--config", write(text)])
+        load_config(TrainingConfig, ["--config", write(text)])
     assert told in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
 def test_a_resolved_configuration_reads_back_to_itself(write):
-    config = load(
-        Config, ["--data.language", "no", "--run_dir", "runs/1e5", "--optim.lr", "1e-05", "--data.path", "010"]
+    config = load_config(
+        TrainingConfig, ["--data.language", "no", "--run_dir", "runs/1e5", "--optim.lr", "1e-05", "--data.path", "010"]
     )
-    assert load(Config, ["--config", write(yaml12.dump(to_plain(config)))]) == config
+    assert load_config(TrainingConfig, ["--config", write(yaml12.dump(to_plain(config)))]) == config
 
 
 def test_every_setting_has_a_help_text_and_a_resume_rule():
@@ -153,27 +148,29 @@ def test_every_setting_has_a_help_text_and_a_resume_rule():
     told = subprocess.run(
         [sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    for name, _ in leaves(Config):
+    for name, _ in leaves(TrainingConfig):
         entry = told.split(f"--{name}", 2)[-1].split("\n  --")[0]
         assert entry.count(" ") > 5, f"{name} has no help"
 
 
 def test_settings_that_change_nothing_may_change_on_resume():
-    saved = json.loads(json.dumps(to_plain(load(Config, []))))
-    now = load(Config, ["--log.every", "1", "--data.workers", "2", "--batch.per_device", "2", "--save.every", "7"])
+    saved = json.loads(json.dumps(to_plain(load_config(TrainingConfig, []))))
+    now = load_config(
+        TrainingConfig, ["--log.every", "1", "--data.workers", "2", "--batch.per_device", "2", "--save.every", "7"]
+    )
     assert refuse_changes(saved, now) == []
 
 
 def test_another_seed_is_another_run():
     with pytest.raises(UsageError, match="another configuration: seed was 1 and is 2"):
-        refuse_changes(to_plain(load(Config, [])), load(Config, ["--seed", "2"]))
+        refuse_changes(to_plain(load_config(TrainingConfig, [])), load_config(TrainingConfig, ["--seed", "2"]))
 
 
 def test_a_changed_rate_needs_to_be_allowed_by_name():
-    saved = to_plain(load(Config, []))
+    saved = to_plain(load_config(TrainingConfig, []))
     with pytest.raises(UsageError, match=r"--allow_change '\[optim\.lr\]'"):
-        refuse_changes(saved, load(Config, ["--optim.lr", "1e-3"]))
-    allowed = load(Config, ["--optim.lr", "1e-3", "--allow_change", "[optim.lr]"])
+        refuse_changes(saved, load_config(TrainingConfig, ["--optim.lr", "1e-3"]))
+    allowed = load_config(TrainingConfig, ["--optim.lr", "1e-3", "--allow_change", "[optim.lr]"])
     assert refuse_changes(saved, allowed) == [("optim.lr", 1e-05, 1e-3)]
 
 
@@ -188,29 +185,33 @@ def test_a_changed_rate_needs_to_be_allowed_by_name():
 )
 def test_only_what_needs_it_can_be_allowed_to_change(name: str, told: str):
     with pytest.raises(UsageError) as refused:
-        load(Config, ["--allow_change", f"[steps, {name}]"])
+        load_config(TrainingConfig, ["--allow_change", f"[steps, {name}]"])
     assert told in str(refused.value)
 
 
 def test_a_run_has_the_configuration_of_its_newest_readable_checkpoint(tmp_path: Path, write):
     """config.yaml may be that of a start that was refused, and a damaged checkpoint says nothing."""
     arguments = ["--data.path", str(tmp_path), "--run_dir", str(tmp_path / "run")]
-    write(yaml12.dump(to_plain(load(Config, ["--seed", "7"]))), "run/config.yaml")
-    refuse_impossible(load(Config, arguments))  # no checkpoint yet: whatever was asked for before, this is a new run
+    write(yaml12.dump(to_plain(load_config(TrainingConfig, ["--seed", "7"]))), "run/config.yaml")
+    refuse_impossible(
+        load_config(TrainingConfig, arguments)
+    )  # no checkpoint yet: whatever was asked for before, this is a new run
     for step, seed in ((2, 1), (4, 2)):
-        trainer = {"config": to_plain(load(Config, ["--seed", str(seed)]))}
+        trainer = {"config": to_plain(load_config(TrainingConfig, ["--seed", str(seed)]))}
         write(json.dumps({"save": step}), f"run/checkpoints/step-{step:08d}/manifest.json")
         write(json.dumps(trainer), f"run/checkpoints/step-{step:08d}/trainer.json")
-    refuse_impossible(load(Config, [*arguments, "--seed", "2"]))
+    refuse_impossible(load_config(TrainingConfig, [*arguments, "--seed", "2"]))
     with pytest.raises(UsageError, match="seed was 2 and is 7"):
-        refuse_impossible(load(Config, [*arguments, "--seed", "7"]))
+        refuse_impossible(load_config(TrainingConfig, [*arguments, "--seed", "7"]))
     write("{", "run/checkpoints/step-00000004/trainer.json")
-    refuse_impossible(load(Config, [*arguments, "--seed", "1"]))
+    refuse_impossible(load_config(TrainingConfig, [*arguments, "--seed", "1"]))
 
 
 def test_a_recorded_configuration_is_read_back():
-    config = load(Config, ["--optim.betas", "[0.8, 0.9]", "--data.language", "no", "--allow_change", "[steps]"])
-    assert from_plain(Config, json.loads(json.dumps(to_plain(config)))) == config
+    config = load_config(
+        TrainingConfig, ["--optim.betas", "[0.8, 0.9]", "--data.language", "no", "--allow_change", "[steps]"]
+    )
+    assert config_from_plain(TrainingConfig, json.loads(json.dumps(to_plain(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_what_is_not_there_is_named_before_anything_starts(argv: list[str], told
         if torch.cuda.is_available():
             pytest.skip("this machine has a GPU")
     with pytest.raises(UsageError) as refused:
-        refuse_impossible(load(Config, argv))
+        refuse_impossible(load_config(TrainingConfig, argv))
     assert told in str(refused.value)
 
 
@@ -246,11 +247,11 @@ def test_a_name_that_looks_like_a_glob_is_found(tmp_path: Path, name: str):
 def test_a_precision_that_accelerate_would_do_too_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     with pytest.raises(UsageError, match="mixed_precision=fp16 and this run --precision fp32"):
-        refuse_impossible(load(Config, ["--data.path", str(ROOT)]))
+        refuse_impossible(load_config(TrainingConfig, ["--data.path", str(ROOT)]))
 
 
 def test_evaluate_takes_a_model_by_one_flag():
-    config = load(EvaluateConfig, ["--model", "runs/x/best", "--data.path", "d", "--out", "o"])
+    config = load_config(EvaluationConfig, ["--model", "runs/x/best", "--data.path", "d", "--out", "o"])
     assert (config.model, config.data.path, config.out) == ("runs/x/best", "d", Path("o"))
 
 
@@ -264,18 +265,18 @@ def test_evaluate_takes_a_model_by_one_flag():
 )
 def test_what_an_evaluation_lacks_is_named_before_anything_starts(argv: list[str], told: str):
     with pytest.raises(UsageError) as refused:
-        refuse_impossible_evaluation(load(EvaluateConfig, argv))
+        refuse_impossible_evaluation(load_config(EvaluationConfig, argv))
     assert told in str(refused.value)
 
 
 def test_decoding_settings_are_named_in_full():
     with pytest.raises(UsageError, match=r"--decoding\.batch_size must be at least 1"):
-        load(EvaluateConfig, ["--decoding.batch_size", "0"])
+        load_config(EvaluationConfig, ["--decoding.batch_size", "0"])
 
 
 def test_the_page_about_resuming_is_that_of_the_settings():
     assert (ROOT / "docs/resume.md").read_text(encoding="utf-8") == page(), (
-        "python -m whisper_ft.resume_rules > docs/resume.md"
+        "python -m whisper_ft.config.resume_policy > docs/resume.md"
     )
 
 

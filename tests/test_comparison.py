@@ -3,9 +3,9 @@ import json
 import pytest
 from rich.console import Console
 
-from whisper_ft.comparison import Comparison, compare
-from whisper_ft.report import comparison_table
-from whisper_ft.scoring import Prediction, Scores, score
+from whisper_ft.reports.evaluation.console import comparison_table
+from whisper_ft.scoring.comparison import SystemComparison, compare
+from whisper_ft.scoring.scores import Prediction, Scores, score
 
 REFS = {f"u{number}": "a b c d" for number in range(60)}
 
@@ -22,11 +22,13 @@ def system(hyps: dict[str, str], normalize=str.lower, refs: dict[str, str] = REF
     return score([Prediction(name, ref, hyps.get(name, ref), 2.0, 4) for name, ref in refs.items()], normalize)
 
 
-def compared(first: dict[str, str], second: dict[str, str], names: tuple[str, str] = ("old", "new")) -> Comparison:
+def compared(
+    first: dict[str, str], second: dict[str, str], names: tuple[str, str] = ("old", "new")
+) -> SystemComparison:
     return compare(system(first), system(second), names)
 
 
-def told(comparison: Comparison, capsys) -> str:
+def told(comparison: SystemComparison, capsys) -> str:
     Console(width=200).print(comparison_table(comparison))
     return " ".join(capsys.readouterr().out.split())
 

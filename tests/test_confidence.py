@@ -4,10 +4,10 @@ import jiwer
 import numpy as np
 import pytest
 
-from whisper_ft import confidence as bootstrap
-from whisper_ft.confidence import Interval, confidence, interval_of, paired_test
-from whisper_ft.errors import ErrorCount, total
-from whisper_ft.scoring import Prediction, ScoredRow, Scores, score
+from whisper_ft.scoring import bootstrap as bootstrap
+from whisper_ft.scoring.bootstrap import Interval, confidence, interval_of, paired_test
+from whisper_ft.scoring.edit_distance import ErrorCount, total
+from whisper_ft.scoring.scores import Prediction, ScoredRow, Scores, score
 
 TRUE_RATE = 0.2
 

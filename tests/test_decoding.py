@@ -14,24 +14,25 @@ import torch
 import transformers
 from transformers import WhisperForConditionalGeneration
 
-from whisper_ft.agreement import Agreement
-from whisper_ft.config import Decoding
-from whisper_ft.decoding import AHEAD, Transcriber, transcribe
-from whisper_ft.hearing import Heard
-from whisper_ft.labels import LabelEncoder
-from whisper_ft.model import export, load_whisper
-from whisper_ft.scoring import Prediction
-from whisper_ft.sources import Row
+from whisper_ft.config.evaluation import DecodingConfig
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.types import Row
+from whisper_ft.decoding.long_form import AudioWindow
+from whisper_ft.decoding.transcribe import AHEAD, transcribe
+from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.models.whisper import export, load_whisper
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.scoring.scores import Prediction
 
 NEW_TOKENS = 6
 
 
-def spoken(model: Any, index: int, problem: str | None = None, **said: Any) -> Heard:
+def spoken(model: Any, index: int, problem: str | None = None, **said: Any) -> AudioWindow:
     """An utterance whose features are noise."""
     frames = 2 * model.config.max_source_positions
     features = torch.rand(model.config.num_mel_bins, frames, generator=torch.Generator().manual_seed(index))
     row = Row(**{"id": f"row-{index}", "audio": b"", "text": "тэкст"} | said)
-    return Heard(index, row, features, 1.0, problem)
+    return AudioWindow(index, row, features, 1.0, problem)
 
 
 def transcriber(model: Any, processor: Any, language: str | None = "be", beams: int = 1) -> Transcriber:
@@ -39,11 +40,13 @@ def transcriber(model: Any, processor: Any, language: str | None = "be", beams: 
     encode = LabelEncoder.of(
         model, tokenizer, language if model.generation_config.is_multilingual else None, "transcribe"
     )
-    return Transcriber(model.eval(), tokenizer, encode, Decoding(max_new_tokens=NEW_TOKENS, num_beams=beams), "fp32")
+    return Transcriber(
+        model.eval(), tokenizer, encode, DecodingConfig(max_new_tokens=NEW_TOKENS, num_beams=beams), "fp32"
+    )
 
 
-def written(transcriber: Transcriber, *heard: Heard) -> list[Prediction]:
-    return transcribe(transcriber, heard, 16, len(heard), Agreement())
+def written(transcriber: Transcriber, *heard: AudioWindow) -> list[Prediction]:
+    return transcribe(transcriber, heard, 16, len(heard), Collectives())
 
 
 def write_always(model: Any, token: int) -> None:
@@ -137,7 +140,7 @@ def test_an_english_only_model_is_prompted_without_language_and_task(tmp_path: P
         assert config.is_multilingual is False
         assert not {"lang_to_id", "task_to_id", "language", "task"} & config.to_dict().keys()
         heard = [spoken(model, 0), spoken(model, 1, language="xx", task="sing")]
-        predictions = transcribe(transcriber(model, processor, None), heard, 2, 2, Agreement())
+        predictions = transcribe(transcriber(model, processor, None), heard, 2, 2, Collectives())
         assert [prediction.problem for prediction in predictions] == [None, None]
         model.generate(heard[0].features[None], max_new_tokens=2)  # as a user would, with nothing given
         export(model, processor, tmp_path / "new", "")
@@ -148,7 +151,7 @@ def test_an_evaluation_that_ends_early_reads_no_further(micro_whisper: Path):
     model, processor = load_whisper(str(micro_whisper))
     read, threads = [], set(threading.enumerate())
 
-    def heard() -> Iterator[Heard]:
+    def heard() -> Iterator[AudioWindow]:
         for index in range(1_000):
             read.append(index)
             yield spoken(model, index)
@@ -157,7 +160,7 @@ def test_an_evaluation_that_ends_early_reads_no_further(micro_whisper: Path):
         raise InterruptedError(prediction.id)
 
     with pytest.raises(InterruptedError, match="row-0") as kept:
-        transcribe(transcriber(model, processor), heard(), 1, 1_000, Agreement(), stop)
+        transcribe(transcriber(model, processor), heard(), 1, 1_000, Collectives(), stop)
     assert kept.tb is not None
     assert not set(threading.enumerate()) - threads
     assert len(read) <= 1 + AHEAD + 1
@@ -229,8 +232,8 @@ def test_rows_that_say_nonsense_are_transcribed_with_the_defaults_and_say_so(mic
         {"language": "be-BY"},
     ]
     heard = [spoken(model, index, **row) for index, row in enumerate(said)]
-    same_sound = [Heard(h.index, h.row, heard[0].features, 1.0, h.problem) for h in heard]
-    rows = transcribe(transcriber(model, processor), same_sound, 3, len(said), Agreement())
+    same_sound = [AudioWindow(h.index, h.row, heard[0].features, 1.0, h.problem) for h in heard]
+    rows = transcribe(transcriber(model, processor), same_sound, 3, len(said), Collectives())
     assert [prediction.problem for prediction in rows[:4]] == [None, *["unknown_language"] * 2, "unknown_task"]
     assert [prediction.problem for prediction in rows[4:]] == ["bad_label", "too_long", None, None]
     assert [prediction.id for prediction in rows] == [f"row-{index}" for index in range(len(said))]

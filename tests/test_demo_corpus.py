@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from whisper_ft.demo.corpus import ROWS_PER_GROUP, write_corpus
-from whisper_ft.demo.folder import write_once
-from whisper_ft.demo.sentences import LANGUAGES, plain, sentences, vocabulary
-from whisper_ft.demo.speech import synthesise
+from whisper_ft.cli.demo.corpus import ROWS_PER_GROUP, write_corpus
+from whisper_ft.cli.demo.folder import write_once
+from whisper_ft.cli.demo.sentences import LANGUAGES, plain, sentences, vocabulary
+from whisper_ft.cli.demo.speech import synthesise
 
 WINDOW_SECONDS = 5
 SPLITS = ("train", "validation", "test")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import ROOT, environment
-from whisper_ft.demo.model import Shape, write_micro_whisper
+from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 
 GRADIENTS = """
 import sys, torch

@@ -36,11 +36,12 @@ from tests.test_train_sources import (
     as_saved_dataset,
     as_tar,
 )
-from whisper_ft import yaml12
-from whisper_ft.commandline import load
-from whisper_ft.config import Config, EvaluateConfig
-from whisper_ft.failure import UsageError
-from whisper_ft.fields import leaves
+from whisper_ft.config import yaml12
+from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import leaves
+from whisper_ft.runtime.errors import UsageError
 
 DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 PAGES = ["README.md", "CONTRIBUTING.md", *DOCS]
@@ -163,9 +164,9 @@ def test_settings_in_yaml_on_a_page_are_settings(page: str, tmp_path: Path):
 def can_be_loaded(path: Path) -> str | None:
     """None, or why a file is the configuration neither of a run nor of an evaluation."""
     said = []
-    for kind in (Config, EvaluateConfig):
+    for kind in (TrainingConfig, EvaluationConfig):
         try:
-            load(kind, ["--config", str(path)])
+            load_config(kind, ["--config", str(path)])
             return None
         except UsageError as error:
             said.append(str(error))
@@ -180,7 +181,7 @@ def spans(page: str) -> list[str]:
 
 def wanting(text: str) -> list[str]:
     """What a piece of code names that is not there: settings by section, targets of make, modules, configurations."""
-    settings = {name for kind in (Config, EvaluateConfig) for name, _ in leaves(kind)}
+    settings = {name for kind in (TrainingConfig, EvaluationConfig) for name, _ in leaves(kind)}
     # `model.x` in a text may be an attribute in Python, or a file; what begins with -- is a setting.
     sections = "|".join(sorted({name.split(".")[0] for name in settings if "." in name} - {"model"}))
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -21,22 +21,23 @@ from collator import SpeechCollator
 from normalizers import get_normalizer
 from tests.conftest import ROOT, START_SECONDS, environment
 from tests.elsewhere import serve
-from whisper_ft.audio import LogMel
-from whisper_ft.commandline import load
-from whisper_ft.config import Config
-from whisper_ft.doctor.__main__ import main
-from whisper_ft.doctor.block import Collated, Table
-from whisper_ft.doctor.command import CLEAR
-from whisper_ft.doctor.examination import Examination, examine
-from whisper_ft.doctor.histogram import Histogram, histogram, quantiles
-from whisper_ft.doctor.page import write_page
-from whisper_ft.doctor.spelling import shown, suspicions
-from whisper_ft.labels import LabelEncoder, Rewriting
-from whisper_ft.model import load_parts
-from whisper_ft.order import default_lanes
-from whisper_ft.replay import replay
-from whisper_ft.sources import open_mix
-from whisper_ft.stream import WindowReader
+from whisper_ft.cli.doctor.__main__ import main
+from whisper_ft.cli.doctor.block import Collated, Table
+from whisper_ft.cli.doctor.command import CLEAR
+from whisper_ft.cli.doctor.doctor_page import write_page
+from whisper_ft.cli.doctor.examination import Examination, examine
+from whisper_ft.cli.doctor.histogram import Histogram, histogram, quantiles
+from whisper_ft.cli.doctor.spelling import shown, suspicions
+from whisper_ft.cli.replay import replay
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.sampling.order import default_lanes
+from whisper_ft.data.sources import open_mixture
+from whisper_ft.data.windows import WindowReader
+from whisper_ft.models.whisper import load_parts
 
 MIXED = "добрa"  # the last letter is Latin
 
@@ -84,7 +85,7 @@ def settings(model: Path, train: Path, corpus: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def told(micro_whisper: Path, sick: Path, corpus: Path) -> Examination:
-    return examine(load(Config, settings(micro_whisper, sick, corpus)), None, "full", lambda *_: None)
+    return examine(load_config(TrainingConfig, settings(micro_whisper, sick, corpus)), None, "full", lambda *_: None)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +141,7 @@ def test_steps_and_epochs_are_told_in_each_other(told: Examination):
 
 
 def test_the_batch_shows_prompt_text_and_mask(micro_whisper: Path, corpus: Path):
-    config = load(Config, settings(micro_whisper, corpus / "train", corpus))
+    config = load_config(TrainingConfig, settings(micro_whisper, corpus / "train", corpus))
     lines = examine(config, 4, "none", lambda *_: None).text("one batch")
     length = int(lines[0].split("padded to ")[1].split()[0])
     texts = {row["sentence"] for row in rows_of(corpus / "train")}
@@ -159,11 +160,11 @@ def test_the_batch_shows_prompt_text_and_mask(micro_whisper: Path, corpus: Path)
 
 
 def test_the_batch_shown_is_what_the_collator_makes(micro_whisper: Path, corpus: Path):
-    config = load(Config, settings(micro_whisper, corpus / "train", corpus))
+    config = load_config(TrainingConfig, settings(micro_whisper, corpus / "train", corpus))
     told = [
         one for one in examine(config, 4, "none", lambda *_: None).sections["one batch"] if not isinstance(one, str)
     ]
-    model, source = load_parts(str(micro_whisper)), open_mix(config.data)
+    model, source = load_parts(str(micro_whisper)), open_mixture(config.data)
     encode = LabelEncoder.of(model, model.processor.tokenizer, "be", "transcribe")
     order = source.order(seed=config.seed, lanes=default_lanes(4), window=config.data.window_chunks)
     reader = WindowReader(source, LogMel(model.processor.feature_extractor), encode, cached_chunks=1)
@@ -180,11 +181,14 @@ def test_the_batch_shown_is_what_the_collator_makes(micro_whisper: Path, corpus:
 
 def test_labels_that_a_run_rewrites_are_rewritten_or_said_to_be_as_written(micro_whisper: Path, corpus: Path):
     arguments = [*settings(micro_whisper, corpus / "train", corpus), "--data.normalizer", "lower"]
-    config, said = load(Config, arguments), "of the transcripts as written: a run applies data.normalizer lower"
+    config, said = (
+        load_config(TrainingConfig, arguments),
+        "of the transcripts as written: a run applies data.normalizer lower",
+    )
     as_written = examine(config, 10, "none", lambda *_: None)
     assert said in as_written.text("label tokens")
     assert said in as_written.text("one batch")
-    rewritten = examine(config, 10, "none", lambda *_: None, Rewriting("lower", get_normalizer))
+    rewritten = examine(config, 10, "none", lambda *_: None, LabelNormalizer("lower", get_normalizer))
     assert said not in rewritten.text("one batch")
     texts = [one.text for one in rewritten.sections["one batch"] if isinstance(one, Collated)]
     assert texts == [text.lower() for text in texts] != []
@@ -195,7 +199,7 @@ def test_a_mix_is_told_with_its_shares_and_how_often_each_source_is_gone_through
 ):
     mix = f"[{{path: {corpus / 'train'}, weight: 3}}, {{path: {sick}, weight: 1, language: be}}]"
     arguments = ["--model.name", str(micro_whisper), "--data.language", "be", "--data.sources", mix]
-    config = load(Config, [*arguments, "--batch.size", "8", "--steps", "24"])
+    config = load_config(TrainingConfig, [*arguments, "--batch.size", "8", "--steps", "24"])
     found = examine(config, None, "fast", lambda *_: None)
     assert "118 utterances" in found.text("data")
     assert found.text("leakage") == ["no held-out set is named: nothing to compare with"]
@@ -230,7 +234,7 @@ def test_a_hostile_transcript_is_only_text_on_the_page(micro_whisper: Path, corp
     rows = rows_of(corpus / "train")[: len(hostile)]
     table = pa.Table.from_pylist([row | {"sentence": said} for row, said in zip(rows, hostile, strict=True)])
     pq.write_table(table, tmp_path / "a<b>.parquet")
-    config = load(Config, settings(micro_whisper, tmp_path / "a<b>.parquet", corpus))
+    config = load_config(TrainingConfig, settings(micro_whisper, tmp_path / "a<b>.parquet", corpus))
     page = write_page(tmp_path, "a<b>", examine(config, None, "fast", lambda *_: None)).read_text(encoding="utf-8")
     tree = ElementTree.fromstring(page)
     assert not {"script", "img", "a", "link", "iframe"} & {element.tag for element in tree.iter()}

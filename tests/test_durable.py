@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from whisper_ft import durable
-from whisper_ft.failure import DiskError
+from whisper_ft.runtime import atomic
+from whisper_ft.runtime.errors import DiskError
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path):
-    with pytest.raises(RuntimeError), durable.new_folder(tmp_path / "a") as aside:
+    with pytest.raises(RuntimeError), atomic.new_folder(tmp_path / "a") as aside:
         (aside / "x").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
-    with durable.new_folder(tmp_path / "a") as aside:
+    with atomic.new_folder(tmp_path / "a") as aside:
         (aside / "x").write_text("whole")
         assert not (tmp_path / "a").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -25,7 +25,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path):
 
 def test_a_folder_of_the_same_name_is_replaced(tmp_path: Path):
     for text in ("old", "new"):
-        with durable.new_folder(tmp_path / "a") as aside:
+        with atomic.new_folder(tmp_path / "a") as aside:
             (aside / text).write_text(text)
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["new"]
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
@@ -37,7 +37,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path):
     (tmp_path / ".tmp-status.json-abc").write_text("half")
     (tmp_path / "step-00000001").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
-    durable.clean(tmp_path)
+    atomic.clean(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "step-00000001"]
 
 
@@ -48,7 +48,7 @@ def test_what_was_moved_away_to_be_replaced_and_was_not_gets_its_name_back(tmp_p
         (tmp_path / f".replaced-{name}-0123abcd/old").touch()
     (tmp_path / ".tmp-step-00000004-4567cdef").mkdir()
     (tmp_path / "other").mkdir()
-    durable.clean(tmp_path)
+    atomic.clean(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "step-00000004"]
     assert (tmp_path / "step-00000004/old").exists()
     assert not (tmp_path / "other/old").exists()
@@ -56,18 +56,18 @@ def test_what_was_moved_away_to_be_replaced_and_was_not_gets_its_name_back(tmp_p
 
 def test_nan_is_not_json(tmp_path: Path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        durable.write_json(tmp_path / "x.json", {"wer": float("nan")})
+        atomic.write_json(tmp_path / "x.json", {"wer": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_readable_to_whom_the_umask_allows(tmp_path: Path):
     before = os.umask(0o027)
     try:
-        with durable.new_folder(tmp_path / "a") as aside:
+        with atomic.new_folder(tmp_path / "a") as aside:
             (aside / "x").write_text("x")
             (aside / "x").chmod(0o600)  # as safetensors leaves its files
-            durable.write_parts(aside / "y", [b"y"])
-        durable.write_text(tmp_path / "z", "z")
+            atomic.write_parts(aside / "y", [b"y"])
+        atomic.write_text(tmp_path / "z", "z")
     finally:
         os.umask(before)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("a", "a/x", "a/y", "z")] == [0o750, *[0o640] * 3]
@@ -76,20 +76,20 @@ def test_files_are_readable_to_whom_the_umask_allows(tmp_path: Path):
 def test_a_full_disk_is_one_line():
     with (
         pytest.raises(DiskError, match="could not write somewhere: No space left on device"),
-        durable.disk_errors(Path("somewhere")),
+        atomic.disk_errors(Path("somewhere")),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_removing_a_folder_leaves_nothing_and_none_is_no_error(tmp_path: Path):
     (tmp_path / "a/b").mkdir(parents=True)
-    assert durable.remove(tmp_path / "a")
-    assert not durable.remove(tmp_path / "a")
+    assert atomic.remove(tmp_path / "a")
+    assert not atomic.remove(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_bytes_and_sha256_are_those_of_the_file(tmp_path: Path):
-    told = durable.write_parts(tmp_path / "x", [b"ab", memoryview(b"cde"), b""])
+    told = atomic.write_parts(tmp_path / "x", [b"ab", memoryview(b"cde"), b""])
     assert (tmp_path / "x").read_bytes() == b"abcde"
     assert told == {"bytes": 5, "sha256": hashlib.sha256(b"abcde").hexdigest()}
 
@@ -99,9 +99,9 @@ def test_lines_that_fail_half_way_leave_the_old_file_and_nothing_beside_it(tmp_p
         yield "half\n"
         raise ValueError("no JSON")
 
-    durable.write_text(tmp_path / "x", "whole\n")
+    atomic.write_text(tmp_path / "x", "whole\n")
     with pytest.raises(ValueError, match="no JSON"):
-        durable.write_lines(tmp_path / "x", lines())
+        atomic.write_lines(tmp_path / "x", lines())
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("x", "whole\n")]
 
 
@@ -110,7 +110,7 @@ def test_a_folder_that_has_no_room_is_refused_before_anything_is_written(tmp_pat
         pytest.raises(
             DiskError, match=r"not enough room to write .*/a: 1000000000000000\.0 MB are needed and [0-9.]+ MB"
         ),
-        durable.new_folder(tmp_path / "a", needed=10**21),
+        atomic.new_folder(tmp_path / "a", needed=10**21),
     ):
         raise AssertionError("not reached")
     assert list(tmp_path.iterdir()) == []
@@ -119,7 +119,7 @@ def test_a_folder_that_has_no_room_is_refused_before_anything_is_written(tmp_pat
 def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/old").touch()
-    with pytest.raises(DiskError), durable.new_folder(tmp_path / "a") as aside:
+    with pytest.raises(DiskError), atomic.new_folder(tmp_path / "a") as aside:
         aside.rename(tmp_path / "elsewhere")  # so that the last rename fails
         aside.mkdir()
         aside.rename(aside.with_name("gone"))
@@ -131,6 +131,6 @@ def test_links_are_removed_and_never_followed(tmp_path: Path):
     (tmp_path / "real/mine").touch()
     for name in ("a", ".trash-b-01234567", ".tmp-c-01234567", ".replaced-real-01234567"):
         (tmp_path / name).symlink_to("real")
-    assert durable.remove(tmp_path / "a")
-    durable.clean(tmp_path)
+    assert atomic.remove(tmp_path / "a")
+    atomic.clean(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["mine", "real"]

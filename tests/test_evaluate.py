@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from tests.conftest import ROOT, START_SECONDS, Trainer, command, environment, metrics, run
-from whisper_ft.audio import decode
+from whisper_ft.data.audio.decode import decode
 
 
 @pytest.fixture(scope="module")

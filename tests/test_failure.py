@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import soundfile
 
-from whisper_ft.failure import DiskError, PreemptedError, exit_code_of, interrupt_held
+from whisper_ft.runtime.command import exit_code_of
+from whisper_ft.runtime.errors import DiskError, PreemptedError
+from whisper_ft.runtime.signals import interrupt_held
 
 
 def raises(error: BaseException) -> Callable[[], None]:

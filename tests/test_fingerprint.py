@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.elsewhere import write
-from whisper_ft.config import Source
-from whisper_ft.heldout import comparable
-from whisper_ft.sources.fingerprint import LISTED, changed, of_files
-from whisper_ft.sources.parquet import open_parquet
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.formats.fingerprint import LISTED, changed, of_files
+from whisper_ft.data.formats.parquet import open_parquet
+from whisper_ft.decoding.evaluator import comparable
 
 A, B, C = [(10, 100), (5, 50)], [(10, 90)], [(10, 91)]
 MANY = dict.fromkeys(map(str, range(300)), B)
@@ -63,7 +63,7 @@ def test_a_change_of_any_source_is_put_in_words(then: dict[str, Any], now: dict[
 
 def test_a_fingerprint_stays_small_and_its_digest_is_that_of_runs_before_files_were_listed(tmp_path: Path):
     write(tmp_path / "a.parquet", 25)
-    whole = open_parquet(Source(path=str(tmp_path))).fingerprint()
+    whole = open_parquet(SourceConfig(path=str(tmp_path))).fingerprint()
     group = [pq.read_metadata(tmp_path / "a.parquet").row_group(n) for n in range(3)]
     described = [("a.parquet", [(one.num_rows, one.total_byte_size) for one in group])]
     assert whole["digest"] == hashlib.sha256(repr(described).encode()).hexdigest()[:16]

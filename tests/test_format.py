@@ -13,11 +13,11 @@ import pytest
 import soundfile
 from datasets import Dataset, DatasetDict
 
-from whisper_ft.audio import decode
-from whisper_ft.config import Source
-from whisper_ft.failure import UsageError
-from whisper_ft.sources import open_source
-from whisper_ft.sources.format import format_of
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.decode import decode
+from whisper_ft.data.formats.detect import format_of
+from whisper_ft.data.sources import open_source
+from whisper_ft.runtime.errors import UsageError
 
 TEXT = "Раз’яднаць!"
 
@@ -130,7 +130,7 @@ def test_each_format_is_seen_for_what_it_is_and_its_first_row_is_heard(
 ):
     path = str(write(tmp_path))
     assert format_of(path) == name
-    source = open_source(Source(path=path))
+    source = open_source(SourceConfig(path=path))
     (row,) = source.read(0)
     assert (row.text, row.problem) == (TEXT, None)
     assert row.id == source.row_id(0, 0)

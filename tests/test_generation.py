@@ -8,9 +8,9 @@ import pytest
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 
 from tests.model_files import edited
-from whisper_ft.failure import UsageError
-from whisper_ft.generation import complete_generation
-from whisper_ft.model import export, load_whisper
+from whisper_ft.models.generation_config import complete_generation
+from whisper_ft.models.whisper import export, load_whisper
+from whisper_ft.runtime.errors import UsageError
 
 
 def test_a_missing_generation_config_is_completed_from_the_tokenizer(tmp_path: Path, micro_whisper: Path):

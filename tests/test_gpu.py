@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from collator import SpeechCollator
 from tests.conftest import ROOT, Trainer, digest, environment, metrics
-from whisper_ft import config, optim
-from whisper_ft.window import Window
+from whisper_ft.config.training import OptimConfig
+from whisper_ft.data.types import Window
+from whisper_ft.optim import optimizer as optim
 
 pytestmark = [
     pytest.mark.gpu,
@@ -57,7 +58,7 @@ def test_a_batch_lies_where_the_gpu_fetches_it_by_itself():
 @pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"])
 def test_the_state_of_an_optimizer_on_a_gpu_comes_back_to_the_bit_in_its_kind_of_memory(tmp_path: Path, name: str):
     """Paged memory is used from 100,000 elements on, so the micro model has none: a large matrix stands for a layer."""
-    settings = config.Optim(name=name, lr=1e-3, weight_decay=0.1)
+    settings = OptimConfig(name=name, lr=1e-3, weight_decay=0.1)
 
     def update(parameters: optim.Named, optimizer: torch.optim.Optimizer, *steps: int) -> None:
         for step in steps:

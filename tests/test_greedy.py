@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import GenerationMixin, WhisperConfig, WhisperForConditionalGeneration
 
-from whisper_ft.greedy import GreedyDecoder
+from whisper_ft.decoding.greedy import GreedyDecoder
 
 PROMPT, MOST = [3, 5, 8], 24
 SUPPRESSED, SUPPRESSED_AT_BEGIN = [11, 12], [20, 21, 22]

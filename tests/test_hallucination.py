@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from whisper_ft.hallucination import COMPRESSION_RATIO, compression_ratio, longest_run, signs_of
-from whisper_ft.scoring import Prediction, score
-from whisper_ft.script import script_of
+from whisper_ft.scoring.hallucination import COMPRESSION_RATIO, compression_ratio, longest_run, run_checks
+from whisper_ft.scoring.scores import Prediction, score
+from whisper_ft.scoring.unicode_script import script_of
 
 PLAIN = {
     "be": "Раз'яднаць іх было цяжка, бо снег ішоў усю ноч і дарогі замяло да самага лесу.",
@@ -26,7 +26,7 @@ class Characters:
 
 def shown(*rows: Prediction, normalize=str.lower) -> dict[str, list[str]]:
     """The ids under each sign that any row shows."""
-    found = {sign.name: [s.row.prediction.id for s in sign.suspects] for sign in signs_of(score(rows, normalize))}
+    found = {sign.name: [s.row.prediction.id for s in sign.suspects] for sign in run_checks(score(rows, normalize))}
     return {name: ids for name, ids in found.items() if ids}
 
 
@@ -110,11 +110,11 @@ def test_a_hit_of_the_token_limit_is_a_sign():
 
 
 def test_every_kind_of_sign_is_in_the_summary_with_its_rule_and_utterances():
-    signs = signs_of(score([said("a", "", "thank you", hit_token_limit=True)], str.lower))
+    signs = run_checks(score([said("a", "", "thank you", hit_token_limit=True)], str.lower))
     summary = {sign.name: sign.summary() for sign in signs}
     assert list(summary) == ["loops", "words_on_empty_references", "over_long", "wrong_script", "token_limit"]
     assert [entry["utterances"] for entry in summary.values()] == [0, 1, 0, 0, 1]
     assert summary["token_limit"]["ids"] == ["a"]
     assert all(entry["rule"] for entry in summary.values())
     json.dumps(summary)
-    assert [sign.suspects for sign in signs_of(score([], str.lower))] == [()] * 5
+    assert [sign.suspects for sign in run_checks(score([], str.lower))] == [()] * 5

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_stream import Rows, clip, spoken
-from whisper_ft import hearing
-from whisper_ft.audio import LogMel
-from whisper_ft.hearing import cut, heard
-from whisper_ft.model import load_whisper
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.decoding import long_form
+from whisper_ft.decoding.long_form import audio_windows, split_at_silence
+from whisper_ft.models.whisper import load_whisper
 
 RATE, WINDOW = 16_000, 5 * 16_000
 
@@ -29,7 +29,7 @@ def log_mel(micro_whisper: Path) -> LogMel:
 @pytest.mark.parametrize("known", [(), (0, 5, 6, 7, 12), range(4, 8)])
 def test_a_set_is_heard_whole_and_each_row_once(log_mel: LogMel, world: int, known: Any):
     source = Rows([spoken(i) for i in range(13)])
-    parts = [list(heard(source, log_mel, rank, world, None, set(known))) for rank in range(world)]
+    parts = [list(audio_windows(source, log_mel, rank, world, None, set(known))) for rank in range(world)]
     assert [one.index for part in parts for one in part] == [i for i in range(13) if i not in known]
     assert all(one.row.id == f"row-{one.index}" for part in parts for one in part)
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
@@ -38,12 +38,12 @@ def test_a_set_is_heard_whole_and_each_row_once(log_mel: LogMel, world: int, kno
 
 def test_only_the_first_of_a_set_are_heard_when_asked(log_mel: LogMel):
     source = Rows([spoken(i) for i in range(13)])
-    assert [one.index for rank in range(2) for one in heard(source, log_mel, rank, 2, 5)] == list(range(5))
+    assert [one.index for rank in range(2) for one in audio_windows(source, log_mel, rank, 2, 5)] == list(range(5))
 
 
 def test_nothing_is_dropped_that_training_could_not_use(log_mel: LogMel):
     rows = [spoken(0), spoken(1, audio=b"not audio"), spoken(2, audio=clip(6.0)), spoken(3, text="")]
-    found = list(heard(Rows(rows), log_mel, 0, 1))
+    found = list(audio_windows(Rows(rows), log_mel, 0, 1))
     assert [(one.index, one.number, one.windows, one.problem) for one in found] == [
         (0, 0, 1, None),
         (1, 0, 1, "decode_error"),
@@ -58,12 +58,12 @@ def test_nothing_is_dropped_that_training_could_not_use(log_mel: LogMel):
 def test_a_recording_without_an_end_is_heard_up_to_a_limit_and_that_is_said(
     log_mel: LogMel, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(hearing, "LONGEST_SECONDS", 12.0)
+    monkeypatch.setattr(long_form, "LONGEST_SECONDS", 12.0)
     samples = np.zeros(600 * 8000, dtype=np.int16)
     samples[::50] = 3000
     file = io.BytesIO()
     soundfile.write(file, samples, 8000, format="FLAC")
-    found = list(heard(Rows([spoken(0, audio=file.getvalue())]), log_mel, 0, 1))
+    found = list(audio_windows(Rows([spoken(0, audio=file.getvalue())]), log_mel, 0, 1))
     assert {(one.problem, one.seconds) for one in found} == {("too_long", 600.0)}
     assert 3 <= len(found) <= 5
 
@@ -72,7 +72,7 @@ def test_a_recording_without_an_end_is_heard_up_to_a_limit_and_that_is_said(
 def test_pieces_are_the_whole_in_order_and_each_fits(loudness: list[float]):
     parts = [level * np.sin(np.arange(RATE // 2, dtype=np.float32)) for level in loudness]
     waveform = np.concatenate([np.zeros(0, dtype=np.float32), *parts]).astype(np.float32)
-    pieces = cut(waveform, WINDOW, RATE)
+    pieces = split_at_silence(waveform, WINDOW, RATE)
     assert np.array_equal(np.concatenate(pieces), waveform)
     assert all(len(piece) <= WINDOW for piece in pieces)
     assert all(len(piece) >= 0.39 * WINDOW for piece in pieces) or len(pieces) == 1, "also the last one"
@@ -84,6 +84,6 @@ def test_a_recording_is_cut_in_its_pauses():
     pauses = [3.4, 7.9, 11.8, 15.3, 19.2]  # seconds; each half a second long
     for second in pauses:
         waveform[round(second * RATE) : round((second + 0.5) * RATE)] *= 0.01
-    ends = np.cumsum([len(piece) for piece in cut(waveform, WINDOW, RATE)])[:-1] / RATE
+    ends = np.cumsum([len(piece) for piece in split_at_silence(waveform, WINDOW, RATE)])[:-1] / RATE
     assert len(ends) == len(pauses)
     assert all(second < end < second + 0.5 for second, end in zip(pauses, ends, strict=True))

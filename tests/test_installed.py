@@ -16,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from whisper_ft.installed import evaluate, import_package
+from whisper_ft.runtime.installed_package import evaluate, import_package
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = str(distribution("evaluate").locate_file("evaluate/__init__.py"))

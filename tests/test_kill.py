@@ -14,8 +14,8 @@ import pytest
 
 from tests.conftest import ROOT, START_SECONDS, Trainer, command, digest, environment, logged
 from tests.saving import outcome
-from whisper_ft.checkpoint import list_checkpoints, verify
-from whisper_ft.rundir import RunDir
+from whisper_ft.checkpoint.format import list_checkpoints, verify
+from whisper_ft.training.directory import RunDir
 
 
 @pytest.fixture

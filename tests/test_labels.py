@@ -9,10 +9,12 @@ from transformers import WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from normalizers import CODES, get_normalizer
-from whisper_ft.failure import UsageError
-from whisper_ft.labels import TIMESTAMP, LabelEncoder, Rewriting, whisper_language
-from whisper_ft.model import load_whisper
-from whisper_ft.window import UnusableError
+from whisper_ft.data.labels.languages import whisper_language
+from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.labels.tokens import TIMESTAMP, LabelEncoder
+from whisper_ft.data.types import RejectedError
+from whisper_ft.models.whisper import load_whisper
+from whisper_ft.runtime.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ NONSENSE = [
 
 @pytest.mark.parametrize(("row", "reason"), NONSENSE)
 def test_a_row_of_an_unknown_language_or_task_is_unusable(parts: tuple[Any, Any], row: dict[str, Any], reason: str):
-    with pytest.raises(UnusableError) as raised:
+    with pytest.raises(RejectedError) as raised:
         encoder(parts)("тэкст", **row)
     assert raised.value.reason == reason
 
@@ -99,7 +101,7 @@ def test_what_is_known_is_kept_when_the_other_is_unknown(parts: tuple[Any, Any])
 
 @pytest.mark.parametrize("text", [None, 42, float("nan"), ["а"], b"bytes", "half \ud83d of a pair"])
 def test_a_transcript_that_is_not_a_text_is_unusable(parts: tuple[Any, Any], text: Any):
-    with pytest.raises(UnusableError) as raised:
+    with pytest.raises(RejectedError) as raised:
         encoder(parts)(text)
     assert raised.value.reason == "bad_label"
 
@@ -175,11 +177,11 @@ def test_the_normalisers_call_every_language_as_the_labels_do():
 
 def test_a_label_is_rewritten_by_the_normaliser_of_the_rows_own_language(parts: tuple[Any, Any]):
     model, processor = parts
-    rewriting = Rewriting("golden", get_normalizer)
+    rewriting = LabelNormalizer("golden", get_normalizer)
     encode = LabelEncoder.of(model, processor.tokenizer, "be", "transcribe", pickle.loads(pickle.dumps(rewriting)))
     assert encode("Раз’яднаць, СЯМ’Ю!") == encoder(parts)("раз'яднаць сям'ю")
     assert encode("EU:s mål", "sv") == encoder(parts)("eu:s mål", "sv"), "in Swedish a colon is spelling"
-    with pytest.raises(UnusableError) as emptied:
+    with pytest.raises(RejectedError) as emptied:
         encode("— ?!")
     assert emptied.value.reason == "empty_label"
     assert "data.normalizer golden leaves nothing of '— ?!'" in emptied.value.detail
@@ -187,7 +189,7 @@ def test_a_label_is_rewritten_by_the_normaliser_of_the_rows_own_language(parts: 
 
 def test_what_is_rewritten_is_told_with_examples():
     rows = [("Так!", "be"), ("так", None), ("?", "be"), (None, "be")]
-    assert Rewriting("golden", get_normalizer).told(rows) == [
+    assert LabelNormalizer("golden", get_normalizer).told(rows) == [
         "data.normalizer golden changes 2 of the first 3 transcripts; nothing is left of 1",
         "  'Так!' is learned as 'так'",
         "  '?' is learned as ''",

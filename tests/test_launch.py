@@ -27,11 +27,11 @@ from tests.conftest import (
     logged,
     metrics,
 )
-from whisper_ft import yaml12
-from whisper_ft.commandline import load
-from whisper_ft.config import Config
-from whisper_ft.fields import to_plain
-from whisper_ft.replay import replay
+from whisper_ft.cli.replay import replay
+from whisper_ft.config import yaml12
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import to_plain
 
 
 def launch(*arguments: str, cwd: Path = ROOT, **variables: str) -> Ended:
@@ -334,7 +334,7 @@ def test_launch_started_by_another_launcher_is_refused():
 
 def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer):
     run_dir = train("run", steps=2)
-    saved = load(Config, ["--config", str(run_dir / "config.yaml")])
+    saved = load_config(TrainingConfig, ["--config", str(run_dir / "config.yaml")])
     lines = [line for step in range(13) for line in replay(saved, step)]
     first_epoch = [line["id"] for line in lines if line["epoch"] == 0]
     assert len(first_epoch) == len(set(first_epoch)) == 100

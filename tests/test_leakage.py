@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from whisper_ft.audio import Waveform, decode
-from whisper_ft.leakage import Comparison, Leakage, Overlap, compare, name_of
-from whisper_ft.sources import Row
+from whisper_ft.data.audio.containers import Waveform
+from whisper_ft.data.audio.decode import decode
+from whisper_ft.data.leakage import Leakage, LeakageComparison, Overlap, compare, name_of
+from whisper_ft.data.types import Row
 
 RATE = 16_000
 
@@ -106,7 +107,7 @@ def test_held_out_rows_with_one_sentence_all_count():
 
 def test_of_the_held_out_side_no_audio_is_kept():
     rows = [Row(f"h{i}", clip(i), f"г{i}") for i in range(8)]
-    assert len(pickle.dumps(Comparison(rows, hear))) < 400 * len(rows) < len(rows[0].audio)
+    assert len(pickle.dumps(LeakageComparison(rows, hear))) < 400 * len(rows) < len(rows[0].audio)
 
 
 @pytest.mark.parametrize(

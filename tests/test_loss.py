@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from whisper_ft import loss
-from whisper_ft.loss import IGNORE, TokenLoss, count_labels, token_loss_sum
+from whisper_ft.optim import loss
+from whisper_ft.optim.loss import IGNORE, TokenLoss, count_labels, token_loss_sum
 
 
 def example() -> tuple[torch.Tensor, torch.Tensor]:

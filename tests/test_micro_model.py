@@ -15,10 +15,9 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPER_LANGUAGES
 
-from whisper_ft.demo import sentences as demo_sentences
-from whisper_ft.demo.model import Shape, write_micro_whisper
-from whisper_ft.demo.sentences import sentences
-from whisper_ft.demo.tokens import micro_tokenizer
+from whisper_ft.cli.demo.model import Shape, write_micro_whisper
+from whisper_ft.cli.demo.sentences import sentences
+from whisper_ft.cli.demo.tokens import micro_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def test_it_detects_a_language_and_writes_timestamps(model: Any, processor: Any)
 
 
 @pytest.mark.parametrize("merges", [0, 256])
-@pytest.mark.parametrize("language", demo_sentences.LANGUAGES)
+@pytest.mark.parametrize("language", sentences.LANGUAGES)
 def test_labels_decode_to_the_text_and_fit_the_decoder(language: str, merges: int):
     shape = Shape(language)
     tokenizer = micro_tokenizer(language, merges, shape.window_seconds, shape.max_label_tokens)
@@ -165,5 +164,7 @@ def test_a_width_that_the_heads_cannot_share_is_refused():
 
 
 def test_importing_the_demo_loads_no_torch():
-    program = "import sys, whisper_ft.demo.__main__; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    program = (
+        "import sys, whisper_ft.cli.demo.__main__; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[1], timeout=60).returncode == 0

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT, Trainer, digest, logged, metrics
-from whisper_ft.commandline import load
-from whisper_ft.config import Config
-from whisper_ft.failure import UsageError
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.errors import UsageError
 
 
 def mixed(corpus: Path, weights: tuple[float, float] = (3, 1), language: str = "sv") -> dict[str, Any]:
@@ -81,11 +81,11 @@ def test_a_run_of_half_an_epoch_ends_with_the_fiftieth_of_a_hundred_rows(train: 
 
 
 def test_steps_and_epochs_are_one_or_the_other():
-    assert load(Config, ["--data.path", "x"]).steps_over(100) == 4000
-    assert load(Config, ["--data.path", "x", "--epochs", "3"]).steps_over(100) == 19
+    assert load_config(TrainingConfig, ["--data.path", "x"]).steps_over(100) == 4000
+    assert load_config(TrainingConfig, ["--data.path", "x", "--epochs", "3"]).steps_over(100) == 19
     with pytest.raises(UsageError, match="give one of the two"):
-        load(Config, ["--data.path", "x", "--epochs", "3", "--steps", "9"])
+        load_config(TrainingConfig, ["--data.path", "x", "--epochs", "3", "--steps", "9"])
     with pytest.raises(UsageError, match="epochs must be above 0"):
-        load(Config, ["--data.path", "x", "--epochs", "0"])
+        load_config(TrainingConfig, ["--data.path", "x", "--epochs", "0"])
     with pytest.raises(UsageError, match="give one of the two"):
-        load(Config, ["--data.path", "x", "--data.sources", "[{path: y}]"])
+        load_config(TrainingConfig, ["--data.path", "x", "--data.sources", "[{path: y}]"])

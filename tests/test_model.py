@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from tests.model_files import content, edited
-from whisper_ft.config import Model
-from whisper_ft.failure import UsageError
-from whisper_ft.labels import LabelEncoder
-from whisper_ft.model import export, load_parts, load_whisper, parameters_by_name
+from whisper_ft.config.training import ModelConfig
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.models.whisper import export, load_parts, load_whisper, parameters_by_name
+from whisper_ft.runtime.errors import UsageError
 
 
 def test_the_sinusoids_of_the_encoder_are_not_trained(micro_whisper: Path):
@@ -46,7 +46,7 @@ def test_an_exported_model_is_the_same_model(tmp_path: Path, micro_whisper: Path
 
 
 def test_dropout_is_set_by_the_configuration(micro_whisper: Path):
-    model, _ = load_whisper(str(micro_whisper), Model(dropout=0.25))
+    model, _ = load_whisper(str(micro_whisper), ModelConfig(dropout=0.25))
     assert model.model.encoder.layers[0].dropout == 0.25
     assert model.model.decoder.layers[0].dropout == 0.25
 
@@ -55,7 +55,7 @@ def test_dropout_of_the_training_is_not_exported_and_nothing_else_of_the_config_
     tmp_path: Path, micro_whisper: Path
 ):
     source = edited(micro_whisper, tmp_path / "source", "config.json", lambda c: c.update(dropout=0.125, custom=[1]))
-    model, processor = load_whisper(str(source), Model(dropout=0.5))
+    model, processor = load_whisper(str(source), ModelConfig(dropout=0.5))
     assert model.model.decoder.dropout == model.model.encoder.layers[1].dropout == 0.5
     export(model, processor, tmp_path / "out", "")
     assert content(tmp_path / "out" / "config.json") == content(source / "config.json")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, START_SECONDS, Ended, Trainer, all_signals_heard, digest, environment, logged
-from whisper_ft.agreement import LEAST_PULSE
+from whisper_ft.runtime.collectives import LEAST_PULSE
 
 MASTER = "10.77.0.1"
 SETTINGS = {"steps": 20, "eval__every": 10, "save__every": 5}

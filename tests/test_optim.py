@@ -8,11 +8,13 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from whisper_ft import checkpoint, config, optim
-from whisper_ft.failure import ResumeError, UsageError
-from whisper_ft.model import parameters_by_name
+from whisper_ft import checkpoint
+from whisper_ft.config.training import OptimConfig
+from whisper_ft.models.whisper import parameters_by_name
+from whisper_ft.optim import optimizer as optim
+from whisper_ft.runtime.errors import ResumeError, UsageError
 
-NAMES = get_args(get_type_hints(config.Optim)["name"])
+NAMES = get_args(get_type_hints(OptimConfig)["name"])
 SETTINGS: dict[str, dict[str, Any]] = {name: {"name": name} for name in NAMES} | {
     "sgd without momentum": {"name": "sgd", "momentum": 0.0},
     "layer-wise rates": {"name": "adamw", "layer_decay": 0.5},
@@ -28,7 +30,7 @@ class Trained:
         self.model = WhisperForConditionalGeneration.from_pretrained(folder)
         self.parameters = parameters_by_name(self.model)
         self.optimizer = optim.build_optimizer(
-            self.parameters, config.Optim(**{"lr": 1e-3, "weight_decay": 0.1, **settings})
+            self.parameters, OptimConfig(**{"lr": 1e-3, "weight_decay": 0.1, **settings})
         )
 
     def train(self, *steps: int) -> "Trained":
@@ -166,7 +168,7 @@ def test_the_state_of_another_optimizer_is_refused(micro_whisper: Path, tmp_path
     ],
 )
 def test_moments_are_kept_where_they_mean_the_same(saved: dict[str, Any], now: dict[str, Any], kept: bool):
-    assert optim.keeps_state(saved, config.Optim(**now)) is kept
+    assert optim.keeps_state(saved, OptimConfig(**now)) is kept
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -208,7 +210,7 @@ def test_what_bitsandbytes_remembers_of_a_parameter_that_is_gone_does_not_count(
 
     parameter = parameters_by_name(WhisperForConditionalGeneration.from_pretrained(micro_whisper))[FC1]
     GlobalOptimManager.get_instance().override_config(parameter, "optim_bits", 32)
-    optimizer = optim.build_optimizer({FC1: parameter}, config.Optim(name="adamw_8bit"))
+    optimizer = optim.build_optimizer({FC1: parameter}, OptimConfig(name="adamw_8bit"))
     parameter.grad = torch.ones_like(parameter)
     optim.apply_update(optimizer, torch.tensor(1.0))
     assert optimizer.state[parameter]["state1"].dtype == torch.uint8
@@ -287,5 +289,5 @@ def test_every_optimizer_has_the_settings_that_are_configured(micro_whisper: Pat
 )
 def test_settings_out_of_bounds_are_refused(setting: dict[str, float], told: str):
     with pytest.raises(ValueError) as refused:
-        config.Optim(**setting)
+        OptimConfig(**setting)
     assert told in str(refused.value)

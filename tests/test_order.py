@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_ft.order import Mixture, Order, default_lanes, lanes_by_weight
+from whisper_ft.data.sampling.order import MixedOrder, Order, default_lanes, lanes_by_weight
 
 chunk_sizes = st.lists(st.integers(0, 40), min_size=1, max_size=30).filter(lambda sizes: sum(sizes) > 0)
 
@@ -218,7 +218,7 @@ def test_a_mixture_gives_each_source_its_lanes_and_each_of_its_epochs_is_a_permu
     parts: list[list[int]], lanes_of: list[int], seed: int
 ):
     lanes_of = lanes_of[: len(parts)]
-    mixture, lanes = Mixture(parts, lanes_of, seed=seed, window=2), sum(lanes_of)
+    mixture, lanes = MixedOrder(parts, lanes_of, seed=seed, window=2), sum(lanes_of)
     first_chunk = [0, *accumulate(map(len, parts))]
     places = [mixture.locate(position) for position in range(lanes * (2 * max(map(sum, parts)) + 1))]
     drawn = [bisect_right(first_chunk, place.chunk) - 1 for place in places]
@@ -234,7 +234,7 @@ def test_a_mixture_gives_each_source_its_lanes_and_each_of_its_epochs_is_a_permu
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 9), st.integers(0, 200))
 def test_a_mixture_of_one_source_is_its_order(rows: list[int], lanes: int, position: int):
     alone = Order(rows, seed=3, lanes=lanes, window=2)
-    assert Mixture([rows], [lanes], seed=3, window=2).locate(position) == alone.locate(position)
+    assert MixedOrder([rows], [lanes], seed=3, window=2).locate(position) == alone.locate(position)
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,11 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from whisper_ft.plot.__main__ import main
-from whisper_ft.plot.command import PAGE, PICTURE, names_of, told_of
-from whisper_ft.plot.history import read_history
-from whisper_ft.plot.panel import PANELS, panels_of
-from whisper_ft.plot.picture import LIGHT, png_of, svg_of
-from whisper_ft.plot.smoothing import MOST_POINTS, smoothed, thinned
+from whisper_ft.cli.plot import PAGE, PICTURE, main, names_of, told_of
+from whisper_ft.reports.curves.history import read_history
+from whisper_ft.reports.curves.panel import PANELS, panels_of
+from whisper_ft.reports.curves.plot import LIGHT, png_of, svg_of
+from whisper_ft.reports.curves.smoothing import MOST_POINTS, smoothed, thinned
 
 
 def step(number: int, **fields: Any) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from whisper_ft.failure import DataError, UsageError
-from whisper_ft.predictions import GROUPS, columns_of_data, read_predictions
-from whisper_ft.scoring import Prediction, score
+from whisper_ft.runtime.errors import DataError, UsageError
+from whisper_ft.scoring.predictions import GROUPS, columns_of_data, read_predictions
+from whisper_ft.scoring.scores import Prediction, score
 
 ROWS = [
     Prediction("a", "X y\u2028z", "x y z", 1.5, 4, hit_token_limit=True, language="be", speaker="s1"),

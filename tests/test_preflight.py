@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Trainer
-from whisper_ft import config, preflight
-from whisper_ft.leakage import shared_by_index
-from whisper_ft.sources import open_mix, open_source
+from whisper_ft.config.data import DataConfig, SourceConfig, WeightedSourceConfig
+from whisper_ft.data.leakage import shared_by_index
+from whisper_ft.data.sources import open_mixture, open_source
+from whisper_ft.training import data_summary
 
 
-def manifest(folder: Path, name: str, clips: list[str]) -> config.Source:
+def manifest(folder: Path, name: str, clips: list[str]) -> SourceConfig:
     folder.mkdir(exist_ok=True)
     lines = [json.dumps({"audio": clip, "text": "так"}) for clip in clips]
     (folder / name).write_text("\n".join(lines) + "\n")
-    return config.Source(path=str(folder / name))
+    return SourceConfig(path=str(folder / name))
 
 
 def test_clips_of_one_name_in_both_sets_are_told_whatever_their_folder_and_type(tmp_path: Path):
@@ -29,28 +30,26 @@ def test_clips_of_one_name_in_both_sets_are_told_whatever_their_folder_and_type(
 def test_a_table_that_is_in_both_sets_is_told_also_under_another_name(tmp_path: Path, corpus: Path):
     shutil.copytree(corpus / "train", tmp_path / "train")
     shutil.copy(next((corpus / "validation").glob("*.parquet")), tmp_path / "train/train-9.parquet")
-    train, heldout = (
-        open_source(config.Source(path=str(path))) for path in (tmp_path / "train", corpus / "validation")
-    )
+    train, heldout = (open_source(SourceConfig(path=str(path))) for path in (tmp_path / "train", corpus / "validation"))
     assert "1 file names or tables are in both, such as train-9.parquet and" in shared_by_index(train, heldout)
-    assert shared_by_index(open_source(config.Source(path=str(corpus / "train"))), heldout) == ""
+    assert shared_by_index(open_source(SourceConfig(path=str(corpus / "train"))), heldout) == ""
 
 
 def test_a_mix_is_looked_through_as_well(tmp_path: Path, corpus: Path):
     clips = manifest(tmp_path, "train.jsonl", ["a/1.wav", "a/2.wav"])
-    sources = [config.WeightedSource(path=clips.path), config.WeightedSource(path=str(corpus / "validation"))]
-    mix = open_mix(config.Data(sources=sources))
+    sources = [WeightedSourceConfig(path=clips.path), WeightedSourceConfig(path=str(corpus / "validation"))]
+    mix = open_mixture(DataConfig(sources=sources))
     assert "such as 0/a/2.wav and b/2.mp3" in shared_by_index(
         mix, open_source(manifest(tmp_path, "t.jsonl", ["b/2.mp3"]))
     )
-    assert shared_by_index(mix, open_source(config.Source(path=str(corpus / "validation"))))
+    assert shared_by_index(mix, open_source(SourceConfig(path=str(corpus / "validation"))))
 
 
 @pytest.mark.parametrize(("gigabytes", "is_told"), [(1, False), (1e-4, True)])
 def test_a_cache_that_cannot_hold_what_the_lanes_are_in_is_told(corpus: Path, gigabytes: float, is_told: bool):
-    mix = open_mix(config.Data(path=str(corpus / "train")))
+    mix = open_mixture(DataConfig(path=str(corpus / "train")))
     assert mix.largest_chunk is not None
-    assert ("chunks will be read again" in preflight.read_again(mix, 5, gigabytes * 1e9)) == is_told
+    assert ("chunks will be read again" in data_summary.cache_warning(mix, 5, gigabytes * 1e9)) == is_told
 
 
 def test_a_start_tells_what_was_rewritten_and_what_may_be_trained_on(train: Trainer, corpus: Path):

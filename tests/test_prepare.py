@@ -22,19 +22,20 @@ from datasets import Dataset
 
 from tests.conftest import ROOT, START_SECONDS, Trainer, environment
 from tests.elsewhere import serve
-from whisper_ft.audio import decode
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError
-from whisper_ft.prepare.__main__ import main
-from whisper_ft.prepare.ahead import ReadAhead
-from whisper_ft.sources import Row, open_source
+from whisper_ft.cli.prepare.__main__ import main
+from whisper_ft.cli.prepare.ahead import ReadAhead
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.decode import decode
+from whisper_ft.data.sources import open_source
+from whisper_ft.data.types import Row
+from whisper_ft.runtime.errors import DataError
 
 RATE = 22_050  # not the model's
 WHOLE = 4.0  # seconds of the recording
 
 
 def rows_of(path: Path) -> list[Row]:
-    source = open_source(Source(path=str(path)))
+    source = open_source(SourceConfig(path=str(path)))
     return [row for chunk in range(len(source.rows)) for row in source.read(chunk)]
 
 
@@ -94,7 +95,7 @@ def test_what_is_prepared_is_the_same_source(corpus: Path, tmp_path: Path, prepa
 
 def test_shards_and_row_groups_are_filled_up_to_their_sizes(corpus: Path, tmp_path: Path, prepare: Any):
     prepare(corpus / "train", tmp_path / "out", shard_mb=0.5, group_mb=0.1)
-    shards = [open_source(Source(path=str(path))) for path in sorted((tmp_path / "out").glob("*.parquet"))]
+    shards = [open_source(SourceConfig(path=str(path))) for path in sorted((tmp_path / "out").glob("*.parquet"))]
     sizes = [
         [[len(row.audio) + len(row.text.encode()) for row in one.read(g)] for g in range(len(one.rows))]
         for one in shards

@@ -17,19 +17,20 @@ from huggingface_hub import ModelCard
 
 from tests.conftest import ROOT
 from tests.hub_uploads import TOKEN, Hub, serve
-from whisper_ft.config import Config, Data, Model
-from whisper_ft.durable import write_json
-from whisper_ft.failure import UsageError
-from whisper_ft.fields import to_plain
-from whisper_ft.model import export, load_whisper
-from whisper_ft.publish import upload
-from whisper_ft.publish.__main__ import main
-from whisper_ft.publish.card import hub_datasets, hub_model
-from whisper_ft.publish.chosen import bundled, choose, files_of
-from whisper_ft.publish.figures import of_an_evaluation
-from whisper_ft.published import publish_average, publish_final
-from whisper_ft.rundir import RunDir
-from whisper_ft.state import Best, TrainState
+from whisper_ft.checkpoint.state import Best, TrainState
+from whisper_ft.cli.publish import upload
+from whisper_ft.cli.publish.__main__ import main
+from whisper_ft.cli.publish.card import hub_datasets, hub_model
+from whisper_ft.cli.publish.chosen import bundled, choose, files_of
+from whisper_ft.cli.publish.figures import of_an_evaluation
+from whisper_ft.config.data import DataConfig
+from whisper_ft.config.training import ModelConfig, TrainingConfig
+from whisper_ft.config.tree import to_plain
+from whisper_ft.models.whisper import export, load_whisper
+from whisper_ft.runtime.atomic import write_json
+from whisper_ft.runtime.errors import UsageError
+from whisper_ft.training.artifacts import publish_average, publish_final
+from whisper_ft.training.directory import RunDir
 
 # Publishes several times in one process, which huggingface_hub lets know only one address of the Hub.
 SCRIPT = """
@@ -56,8 +57,8 @@ ROW = {
 def run(micro_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 steps whose best model is that of step 20; it was evaluated on a test set, too."""
     folder = RunDir(tmp_path_factory.mktemp("runs") / "mine")
-    config = Config(
-        folder.path, steps=30, model=Model(str(micro_whisper)), data=Data("/secret/place/be", language="be")
+    config = TrainingConfig(
+        folder.path, steps=30, model=ModelConfig(str(micro_whisper)), data=DataConfig("/secret/place/be", language="be")
     )
     model, processor = load_whisper(str(micro_whisper), config.model)
     model.generation_config.language, model.generation_config.task = "be", "transcribe"
@@ -246,12 +247,14 @@ def test_an_interval_is_only_given_of_the_predictions_that_the_figure_is_of(run:
 
 
 def test_only_what_was_read_from_the_hub_is_named():
-    fleurs = Config(data=Data("google/fleurs", config_name="be_by", split="train"))
+    fleurs = TrainingConfig(data=DataConfig("google/fleurs", config_name="be_by", split="train"))
     assert hub_datasets(fleurs, {"commit": "70bb2e84b976b7e960aa89f1c648e09c59f894dd"}) == {
         "google/fleurs": "be_by, train, commit 70bb2e84b9"
     }
     assert hub_datasets(fleurs, {}) == {}, "a folder google/fleurs, then"
-    assert hub_datasets(Config(data=Data("hf://datasets/anna/speech/data/*.parquet")), {}) == {"anna/speech": ""}
+    assert hub_datasets(TrainingConfig(data=DataConfig("hf://datasets/anna/speech/data/*.parquet")), {}) == {
+        "anna/speech": ""
+    }
     assert hub_model("openai/whisper-small") == "openai/whisper-small"
     assert hub_model("demo-data/micro-whisper") is None
 
@@ -259,7 +262,7 @@ def test_only_what_was_read_from_the_hub_is_named():
 def test_a_model_that_is_replaced_while_it_is_uploaded_stays_the_one_that_was_shown(run: Path, micro_whisper: Path):
     chosen, weights = choose(run, "final"), (run / "final/model.safetensors").read_bytes()
     with bundled(chosen, {"README.md": b"card"}, []) as folder:
-        model, processor = load_whisper(str(micro_whisper), Model())
+        model, processor = load_whisper(str(micro_whisper), ModelConfig())
         model.proj_out.weight.data.zero_()
         publish_final(RunDir(run), TrainState(step=30), model, processor)
         assert (folder / "model.safetensors").read_bytes() == weights

@@ -12,11 +12,11 @@ import transformers
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from whisper_ft import checkpoint
-from whisper_ft.checkpoint.__main__ import main
-from whisper_ft.model import load_whisper
-from whisper_ft.published import export_checkpoint, frame_of, mend_best, publish_best, publish_final
-from whisper_ft.rundir import RunDir
-from whisper_ft.state import Best, TrainState
+from whisper_ft.checkpoint.state import Best, TrainState
+from whisper_ft.cli.checkpoint import main
+from whisper_ft.models.whisper import load_whisper
+from whisper_ft.training.artifacts import config_files, export_checkpoint, publish_best, publish_final, repair_best
+from whisper_ft.training.directory import RunDir
 
 BEST = Best(2, "wer", 0.5)
 
@@ -62,7 +62,7 @@ def test_best_and_final_load_without_a_word_and_are_the_model(
     run: RunDir, whisper: tuple[Any, Any], caplog: pytest.LogCaptureFixture
 ):
     model, processor = whisper
-    publish_best(run, BEST, checkpoint.path_of(run.checkpoints, 2), frame_of(model, processor))
+    publish_best(run, BEST, checkpoint.path_of(run.checkpoints, 2), config_files(model, processor))
     publish_final(run, TrainState(step=3, best=BEST), model, processor)
     for folder in (run.best, run.final):
         loaded = loaded_without_a_word(folder, caplog)
@@ -80,20 +80,20 @@ def test_best_and_final_load_without_a_word_and_are_the_model(
 def test_a_best_that_a_kill_left_half_published_is_made_anew(run: RunDir, whisper: tuple[Any, Any], left: str):
     source = checkpoint.path_of(run.checkpoints, 2)
     if left == "the one before":
-        publish_best(run, Best(1, "wer", 0.9), checkpoint.path_of(run.checkpoints, 1), frame_of(*whisper))
+        publish_best(run, Best(1, "wer", 0.9), checkpoint.path_of(run.checkpoints, 1), config_files(*whisper))
     elif left == "best.json alone":
         (run.path / "best.json").write_text(json.dumps({"step": 2, "metric": "wer", "value": 0.5}))
-    state, told = mend_best(run, TrainState(step=3, best=BEST), source, *whisper)
+    state, told = repair_best(run, TrainState(step=3, best=BEST), source, *whisper)
     assert (state.best, run.published) == (BEST, BEST)
     assert told == f"best/ was made anew from {source}"
     assert (run.best / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
-    assert mend_best(run, state, source, *whisper) == (state, None)
+    assert repair_best(run, state, source, *whisper) == (state, None)
 
 
 def test_a_list_shows_steps_in_the_order_of_saves_and_what_they_are_kept_as(
     run: RunDir, whisper: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
 ):
-    publish_best(run, BEST, checkpoint.path_of(run.checkpoints, 2), frame_of(*whisper))
+    publish_best(run, BEST, checkpoint.path_of(run.checkpoints, 2), config_files(*whisper))
     (run.checkpoints / "step-00000001/pinned").touch()
     (run.checkpoints / "step-00000003/trainer.json").write_text("short")
     assert main(["list", str(run.path)]) == 0
@@ -153,6 +153,6 @@ def test_what_cannot_be_done_with_checkpoints_is_one_line(
 
 def test_an_export_that_fails_leaves_nothing(run: RunDir, whisper: tuple[Any, Any], tmp_path: Path):
     with pytest.raises(FileNotFoundError):
-        export_checkpoint(tmp_path / "nowhere", frame_of(*whisper), tmp_path / "out", "")
+        export_checkpoint(tmp_path / "nowhere", config_files(*whisper), tmp_path / "out", "")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".tmp-*"))

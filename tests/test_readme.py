@@ -82,7 +82,7 @@ def test_a_bare_launch_is_the_demo(clone: Path):
 
 @pytest.mark.parametrize("config", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
 def test_every_config_in_the_repository_is_one_that_can_be_read(config: str):
-    from whisper_ft.commandline import load
-    from whisper_ft.config import Config
+    from whisper_ft.config.parse import load_config
+    from whisper_ft.config.training import TrainingConfig
 
-    assert load(Config, ["--config", str(ROOT / "configs" / config)]).steps > 0
+    assert load_config(TrainingConfig, ["--config", str(ROOT / "configs" / config)]).steps > 0

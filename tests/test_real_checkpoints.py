@@ -20,15 +20,15 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from tests.conftest import Trainer, metrics, run
 from tests.openai_tokenizer import ENGLISH, MULTILINGUAL, V3, Checkpoint, Vocabulary, needs_openai, put, reference
-from whisper_ft.audio import LogMel
-from whisper_ft.config import Decoding
-from whisper_ft.decoding import Transcriber
-from whisper_ft.failure import UsageError
-from whisper_ft.hearing import Heard
-from whisper_ft.labels import LabelEncoder, refuse_all_but_english, whisper_language
-from whisper_ft.model import Parts, export, load_parts, load_whisper, parameters_by_name
-from whisper_ft.sources import Row
-from whisper_ft.window import whole
+from whisper_ft.config.evaluation import DecodingConfig
+from whisper_ft.data.audio.log_mel import LogMel, pad_windows
+from whisper_ft.data.labels.languages import whisper_language
+from whisper_ft.data.labels.tokens import LabelEncoder, refuse_all_but_english
+from whisper_ft.data.types import Row
+from whisper_ft.decoding.long_form import AudioWindow
+from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.models.whisper import ModelParts, export, load_parts, load_whisper, parameters_by_name
+from whisper_ft.runtime.errors import UsageError
 
 pytestmark = needs_openai
 
@@ -60,7 +60,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
 
 
 @pytest.fixture(scope="module")
-def parts(folders: dict[str, Path]) -> dict[str, Parts]:
+def parts(folders: dict[str, Path]) -> dict[str, ModelParts]:
     """What was loaded of each folder besides the weights."""
     return {name: load_parts(str(folder)) for name, folder in folders.items()}
 
@@ -69,7 +69,7 @@ def parts(folders: dict[str, Path]) -> dict[str, Parts]:
 
 
 @pytest.fixture(scope="module", params=("multilingual", "English", "large-v3"))
-def tokenizers(request: pytest.FixtureRequest, parts: dict[str, Parts]) -> tuple[LabelEncoder, Any, Any]:
+def tokenizers(request: pytest.FixtureRequest, parts: dict[str, ModelParts]) -> tuple[LabelEncoder, Any, Any]:
     """Our labels, the tokenizer beneath them, and OpenAI's."""
     loaded = parts[request.param]
     tokenizer = loaded.processor.tokenizer
@@ -123,7 +123,7 @@ def test_any_text_has_openais_tokens(tokenizers: tuple[LabelEncoder, Any, Any], 
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES.values(), ids=VOCABULARIES)
-def test_the_rebuilt_vocabulary_is_openais_to_the_last_token(parts: dict[str, Parts], vocabulary: Vocabulary):
+def test_the_rebuilt_vocabulary_is_openais_to_the_last_token(parts: dict[str, ModelParts], vocabulary: Vocabulary):
     theirs = vocabulary.theirs
     ours = parts[kind_with(vocabulary)].processor.tokenizer
     assert len(ours) == theirs.encoding.n_vocab
@@ -139,17 +139,17 @@ def test_the_rebuilt_vocabulary_is_openais_to_the_last_token(parts: dict[str, Pa
 def test_prompts_are_openais_in_every_language_and_task(folders: dict[str, Path], vocabulary: Vocabulary):
     model, processor = load_whisper(str(folders[kind_with(vocabulary)]))
     encode = LabelEncoder.of(model, processor.tokenizer, "en", "transcribe")
-    settings = Decoding(prompt="Мінск, Гомель")
+    settings = DecodingConfig(prompt="Мінск, Гомель")
     plain, timed = (
         Transcriber(model, processor.tokenizer, encode, each, "fp32")
-        for each in (settings, Decoding(prompt=settings.prompt, timestamps=True))
+        for each in (settings, DecodingConfig(prompt=settings.prompt, timestamps=True))
     )
     get = reference("tokenizer").get_tokenizer
     for code in vocabulary.theirs.all_language_codes:
         for task in ("transcribe", "translate"):
             theirs = get(vocabulary.is_multilingual, num_languages=vocabulary.languages, language=code, task=task)
             context = [theirs.sot_prev, *theirs.encode(f" {settings.prompt}")]
-            heard = Heard(0, Row("a", b"", "", language=code, task=task), torch.empty(0), 1.0)
+            heard = AudioWindow(0, Row("a", b"", "", language=code, task=task), torch.empty(0), 1.0)
             assert encode.prompt(code, task) == [*theirs.sot_sequence_including_notimestamps]
             assert plain.prompt(heard) == [*context, *theirs.sot_sequence_including_notimestamps]
             assert timed.prompt(heard) == [*context, *theirs.sot_sequence]
@@ -162,14 +162,14 @@ def test_every_language_is_known_by_openais_code_and_names():
     assert len(theirs.LANGUAGES) == 100
 
 
-def test_cantonese_is_a_language_of_large_v3_alone(parts: dict[str, Parts]):
+def test_cantonese_is_a_language_of_large_v3_alone(parts: dict[str, ModelParts]):
     newer, older = parts["large-v3"], parts["multilingual"]
     assert LabelEncoder.of(newer, newer.processor.tokenizer, "yue", "transcribe").prompt()[1] == 50358
     with pytest.raises(UsageError, match="no token for it; zh is the nearest"):
         LabelEncoder.of(older, older.processor.tokenizer, "yue-HK", "transcribe")
 
 
-def test_of_an_english_model_nothing_else_is_asked(parts: dict[str, Parts]):
+def test_of_an_english_model_nothing_else_is_asked(parts: dict[str, ModelParts]):
     for language, task in (("be", "transcribe"), (None, "translate")):
         refuse_all_but_english(parts["multilingual"], language, task)
         with pytest.raises(UsageError, match=language or task):
@@ -197,7 +197,7 @@ CLIPS = {
 def test_the_log_mel_is_openais_padded_and_cut_alike(bins: int, clip: np.ndarray):
     """To two units in the last place: the filters of transformers and those of librosa differ by less than one."""
     theirs, samples = reference("audio"), clip.astype(np.float32)
-    ours = whole([LogMel(WhisperFeatureExtractor(feature_size=bins))(samples)], 3000)[0]
+    ours = pad_windows([LogMel(WhisperFeatureExtractor(feature_size=bins))(samples)], 3000)[0]
     expected = theirs.log_mel_spectrogram(theirs.pad_or_trim(samples), bins)
     assert ours.shape == expected.shape == (bins, 3000)
     torch.testing.assert_close(ours, expected, rtol=0, atol=5e-7)  # values reach 2: their unit is 1.2e-7 to 2.4e-7

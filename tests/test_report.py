@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from whisper_ft.report import SHOWN_ROWS, table, wer_line, worst, write_report
-from whisper_ft.scoring import Prediction, Scores, score
+from whisper_ft.reports.evaluation.alignment import worst
+from whisper_ft.reports.evaluation.console import table, wer_line
+from whisper_ft.reports.evaluation.page import write_report
+from whisper_ft.reports.evaluation.utterances import SHOWN_ROWS
+from whisper_ft.scoring.scores import Prediction, Scores, score
 
 HOSTILE = [
     ("<script>alert(1)</script>", "</p><img src=http://evil.example/x onerror=alert(1)>"),

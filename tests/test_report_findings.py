@@ -11,14 +11,15 @@ from rich.console import Console
 
 from normalizers import get_normalizer
 from tests.test_report import HOSTILE, text_of
-from whisper_ft.confidence import Interval
-from whisper_ft.errors import align
-from whisper_ft.findings import Findings
-from whisper_ft.report import tables, write_report
-from whisper_ft.report.alignment import whole_letters
-from whisper_ft.report.picture import rates
-from whisper_ft.report.sound import CLIP_BYTES, PAGE_BYTES, Audio, kind_of
-from whisper_ft.scoring import Prediction, Scores, score
+from whisper_ft.reports.evaluation.alignment import whole_letters
+from whisper_ft.reports.evaluation.bars import rates
+from whisper_ft.reports.evaluation.console import tables
+from whisper_ft.reports.evaluation.page import write_report
+from whisper_ft.reports.evaluation.sound import CLIP_BYTES, PAGE_BYTES, Audio, kind_of
+from whisper_ft.scoring.analysis import Analysis
+from whisper_ft.scoring.bootstrap import Interval
+from whisper_ft.scoring.edit_distance import align
+from whisper_ft.scoring.scores import Prediction, Scores, score
 
 
 def sample(factor: int = 1) -> list[Prediction]:
@@ -40,22 +41,22 @@ def scores() -> Scores:
 
 
 @pytest.fixture(scope="module")
-def findings(scores: Scores) -> Findings:
+def findings(scores: Scores) -> Analysis:
     golden, none, basic = (get_normalizer(name, language="be") for name in ("golden", "none", "whisper-basic"))
     rows = [
         replace(row.prediction, columns={"accent": None if number % 2 else "<north>"})
         for number, row in enumerate(scores.rows)
     ]
     other = ("<b>other</b>", score(sample(factor=4), golden))
-    return Findings.of(score(rows, golden), [none, basic], ["accent"], other, name="runs/best")
+    return Analysis.of(score(rows, golden), [none, basic], ["accent"], other, name="runs/best")
 
 
-def page(folder: Path, scores: Scores, findings: Findings | None, audio: Audio | None = None) -> str:
+def page(folder: Path, scores: Scores, findings: Analysis | None, audio: Audio | None = None) -> str:
     write_report(folder / "report.html", scores, "test", {}, findings, audio)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_shows_every_finding(tmp_path: Path, scores: Scores, findings: Findings):
+def test_the_page_shows_every_finding(tmp_path: Path, scores: Scores, findings: Analysis):
     text = text_of(page(tmp_path, scores, findings)).replace("\u00a0", " ")
     interval = findings.confidence.wer
     assert interval is not None
@@ -79,7 +80,7 @@ def test_the_page_shows_every_finding(tmp_path: Path, scores: Scores, findings: 
         assert shown in text, shown
 
 
-def test_the_console_shows_every_finding(scores: Scores, findings: Findings, capsys):
+def test_the_console_shows_every_finding(scores: Scores, findings: Analysis, capsys):
     for table in tables(scores, "test", 1.0, findings):
         Console(width=200).print(table)
     text = " ".join(capsys.readouterr().out.replace("\u00a0", " ").split())
@@ -115,7 +116,7 @@ def test_hostile_texts_stay_text_in_every_section(tmp_path: Path, audio: Audio |
     ]
     scores = score(rows, str.lower)
     other = ("<script>\0", score([Prediction(row.id, row.ref, "x", 0.1, 1) for row in rows], str.lower))
-    findings = Findings.of(scores, [str.upper], ["<table>"], other, name="</section>")
+    findings = Analysis.of(scores, [str.upper], ["<table>"], other, name="</section>")
     html = page(tmp_path, scores, findings, audio)
     allowed = {"audio"} if audio else set()
     elements = list(ET.fromstring(html).iter())  # also says that the page is well-formed
@@ -146,7 +147,7 @@ def test_what_is_no_audio_is_not_put_into_the_page():
     assert kind_of(b"<svg onload='alert(1)'/>") is kind_of(b"") is kind_of(b"\xff") is kind_of(b"RIFF") is None
 
 
-def test_the_worst_utterances_are_heard_until_the_page_is_full(tmp_path: Path, scores: Scores, findings: Findings):
+def test_the_worst_utterances_are_heard_until_the_page_is_full(tmp_path: Path, scores: Scores, findings: Analysis):
     clip = encoded("WAV")
     clip += bytes(CLIP_BYTES - len(clip))
     asked: list[str] = []
@@ -182,6 +183,6 @@ def test_what_the_model_put_in_has_no_say_in_the_direction_of_the_line(tmp_path:
 @pytest.mark.parametrize("rows", [[], [Prediction("a", "", "x", 1.0, 1)], [Prediction("a", "x", "x", 1.0, 1)]])
 def test_a_set_too_small_for_any_finding_has_a_page_and_tables_too(tmp_path: Path, rows: list[Prediction]):
     scores = score(rows, str.lower)
-    findings = Findings.of(scores, other=("other", scores))
+    findings = Analysis.of(scores, other=("other", scores))
     ET.fromstring(page(tmp_path, scores, findings))
     assert len(tables(scores, "test", 1.0, findings)) >= 2

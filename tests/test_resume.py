@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Trainer, digest, logged, metrics
-from whisper_ft.checkpoint import list_checkpoints
+from whisper_ft.checkpoint.format import list_checkpoints
 
 
 @pytest.fixture(scope="module")

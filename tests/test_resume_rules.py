@@ -4,18 +4,17 @@ from typing import Any
 
 import pytest
 
-from whisper_ft.commandline import refuse_changes
-from whisper_ft.config import Config
-from whisper_ft.failure import UsageError
-from whisper_ft.fields import flatten, to_plain
-from whisper_ft.resume_rules import rules
+from whisper_ft.config.resume_policy import refuse_changes, rules
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import flatten, to_plain
+from whisper_ft.runtime.errors import UsageError
 
-SETTINGS = sorted(flatten(to_plain(Config())))
+SETTINGS = sorted(flatten(to_plain(TrainingConfig())))
 
 
 def saved_with(name: str, value: object) -> dict[str, Any]:
     """What a checkpoint holds whose run had another value of a setting."""
-    saved = to_plain(Config())
+    saved = to_plain(TrainingConfig())
     *sections, last = name.split(".")
     inner = saved
     for section in sections:
@@ -28,13 +27,13 @@ def saved_with(name: str, value: object) -> dict[str, Any]:
 def test_another_value_is_refused_allowed_by_name_or_free_by_the_rule_of_its_setting(name: str):
     saved, kind = saved_with(name, "another"), rules()[name]
     if kind == "free":
-        assert refuse_changes(saved, Config()) == []
+        assert refuse_changes(saved, TrainingConfig()) == []
         return
     with pytest.raises(UsageError, match=f"{name} was 'another' and is ") as refused:
-        refuse_changes(saved, Config())
+        refuse_changes(saved, TrainingConfig())
     assert "choose another --run_dir" in str(refused.value)
     assert ("--allow_change" in str(refused.value)) == (kind == "change")
-    allowed = Config(allow_change=[name])
+    allowed = TrainingConfig(allow_change=[name])
     if kind == "change":
         assert [change[0] for change in refuse_changes(saved, allowed)] == [name]
     else:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, START_SECONDS
-from whisper_ft.config import Config
-from whisper_ft.failure import LockedError
-from whisper_ft.rundir import RunDir
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.errors import LockedError
+from whisper_ft.training.directory import RunDir
 
 
 def used(path: Path, mark: str) -> RunDir:
@@ -72,7 +72,7 @@ def test_a_run_behind_a_link_stays_on_its_disk(tmp_path: Path):
 @pytest.mark.parametrize("resume", ["auto", "best"])
 def test_to_overwrite_means_to_begin_anew(resume: str):
     with pytest.raises(ValueError, match=f"--overwrite goes with --resume never, not {resume}"):
-        Config(resume=resume, overwrite=True)
+        TrainingConfig(resume=resume, overwrite=True)
 
 
 HOLDS = """

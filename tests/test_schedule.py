@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_ft.schedule import due, lr_factor, steps_of
+from whisper_ft.optim.schedule import due, lr_factor, steps_of
 
 KINDS = ("linear", "cosine", "constant", "wsd")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import jiwer
 import pytest
 
-from whisper_ft import scoring
-from whisper_ft.errors import ErrorCount, align, count_errors
-from whisper_ft.metric import word_errors
-from whisper_ft.scoring import Prediction, score
-from whisper_ft.summary import save_summary
+from whisper_ft.scoring import scores as scoring
+from whisper_ft.scoring.edit_distance import ErrorCount, align, count_errors
+from whisper_ft.scoring.scores import Prediction, score
+from whisper_ft.scoring.summary import save_summary
+from whisper_ft.scoring.wer_metric import word_errors
 
 ALPHABET = ["a", "b", "ab", "ba", "раз'яднаць", "é", "שלום", "2", "ў", "😀"]
 

@@ -21,12 +21,12 @@ from rich.cells import cell_len
 
 from normalizers import get_normalizer
 from tests.conftest import ROOT, Trainer, command, environment
-from whisper_ft.scoring import Prediction, Scores, score
-from whisper_ft.state import TrainState
-from whisper_ft.tracking import Tracker
-from whisper_ft.tracking.evaluation import sparkline
-from whisper_ft.tracking.figures import figures_of, fitted
-from whisper_ft.tracking.pace import Ahead, clock
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.tracking.console.eval_table import sparkline
+from whisper_ft.tracking.console.step_line import figures_of, fitted
+from whisper_ft.tracking.console.throughput import Eta, clock
+from whisper_ft.tracking.tracker import Tracker
 
 ROW = {
     "step": 300, "loss": 2.6591, "lr": 2.75e-3, "grad_norm": 1.23, "loss_scale": 65536.0, "skipped": 3, "unusable": 2,
@@ -291,7 +291,7 @@ def test_a_time_is_shown_for_people(seconds: float | None, shown: str):
 
 
 def test_the_time_left_counts_all_that_was_done_and_only_this_start():
-    ahead = Ahead(step=100, steps=110)
+    ahead = Eta(step=100, steps=110)
     assert ahead.seconds(100) is None
     time.sleep(0.02)  # an evaluation, say
     left = ahead.seconds(101)

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Trainer
-from whisper_ft import yaml12
-from whisper_ft.commandline import load
-from whisper_ft.config import Config
-from whisper_ft.failure import UsageError
-from whisper_ft.model import load_whisper
+from whisper_ft.config import yaml12
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.models.whisper import load_whisper
+from whisper_ft.runtime.errors import UsageError
 
 CANARY = "hf_canaryCANARYcanary0123456789"
 
@@ -52,7 +52,7 @@ def test_yaml_makes_no_objects(tag: str):
 def test_a_setting_named_like_a_token_is_refused_and_not_repeated(tmp_path: Path):
     (tmp_path / "a.yaml").write_text(json.dumps({"hf_token": CANARY}))
     with pytest.raises(UsageError, match="unknown setting 'hf_token'") as refused:
-        load(Config, ["--config", str(tmp_path / "a.yaml")])
+        load_config(TrainingConfig, ["--config", str(tmp_path / "a.yaml")])
     assert CANARY not in str(refused.value)
 
 

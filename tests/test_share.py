@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_ft.order import Order, default_lanes
-from whisper_ft.share import Share
+from whisper_ft.data.sampling.order import Order, default_lanes
+from whisper_ft.data.sampling.partition import Partition
 
 WINDOW = 2
 
@@ -17,7 +17,7 @@ WINDOW = 2
 def test_every_slot_of_a_batch_belongs_to_one_micro_batch_of_one_rank(
     size: int, per_device: int, world: int, lanes: int
 ):
-    shares = [Share(size, per_device, rank, world, lanes or default_lanes(size)) for rank in range(world)]
+    shares = [Partition(size, per_device, rank, world, lanes or default_lanes(size)) for rank in range(world)]
     assert len({share.accumulate for share in shares}) == 1, "every rank makes as many passes"
     parts = [share.slots(i) for share in shares for i in range(share.accumulate)]
     assert sorted(slot for part in parts for slot in part) == list(range(size))
@@ -28,13 +28,13 @@ def test_every_slot_of_a_batch_belongs_to_one_micro_batch_of_one_rank(
 
 @given(st.integers(1, 140), st.integers(1, 9), st.integers(1, 4))
 def test_the_readers_of_a_rank_divide_its_slots_evenly(size: int, world: int, readers: int):
-    share = Share(size, size, 0, world, default_lanes(size))
+    share = Partition(size, size, 0, world, default_lanes(size))
     of = [sum(share.reader(slot, readers) == reader for slot in share.slots(0)) for reader in range(readers)]
     classes = math.gcd(default_lanes(size), size)
     assert max(of) - min(of) <= math.ceil(size / classes)
 
 
-def reads(share: Share, readers: int, rows: int, chunks: int, steps: int) -> int:
+def reads(share: Partition, readers: int, rows: int, chunks: int, steps: int) -> int:
     """Chunks that the readers of a rank read in so many steps, each through a cache as large as train.py makes it."""
     order = Order([rows] * chunks, seed=1, lanes=share.lanes, window=WINDOW)
     count = 0
@@ -60,12 +60,14 @@ def test_a_chunk_is_read_by_one_reader_and_about_once(size: int, world: int, rea
     lanes, rows = default_lanes(size), 23
     chunks = 24 * lanes
     steps = rows * chunks // size
-    read = sum(reads(Share(size, size, rank, world, lanes), readers, rows, chunks, steps) for rank in range(world))
+    read = sum(reads(Partition(size, size, rank, world, lanes), readers, rows, chunks, steps) for rank in range(world))
     assert chunks * 0.99 <= read <= 1.1 * chunks
 
 
 def test_more_processes_and_workers_need_less_memory_each():
-    assert [Share(16, 16, 0, world, 16).lanes_read(readers) for world, readers in ((1, 1), (1, 4), (2, 2), (8, 2))] == [
+    assert [
+        Partition(16, 16, 0, world, 16).lanes_read(readers) for world, readers in ((1, 1), (1, 4), (2, 2), (8, 2))
+    ] == [
         16,
         4,
         4,

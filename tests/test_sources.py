@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import loopback
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError, RunError, UsageError
-from whisper_ft.sources import open_source
-from whisper_ft.sources.columns import TEXT_COLUMNS
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.formats.columns import TEXT_COLUMNS
+from whisper_ft.data.sources import open_source
+from whisper_ft.runtime.errors import DataError, RunError, UsageError
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -38,14 +38,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_row_group_is_a_chunk_and_its_rows_come_in_order(folder: Path):
-    source = open_source(Source(path=str(folder)))
+    source = open_source(SourceConfig(path=str(folder)))
     assert list(source.rows) == [10, 10, 5, 10]
     assert [row.audio for row in source.read(1)] == [f"a.parquet-{i}".encode() for i in range(10, 20)]
     assert source.read(3)[0].text == "сказ 0"
 
 
 def test_an_id_names_file_and_row_and_needs_no_reading(folder: Path):
-    source = open_source(Source(path=str(folder)))
+    source = open_source(SourceConfig(path=str(folder)))
     assert source.row_id(2, 4) == "a.parquet#24"
     assert source.row_id(3, 0) == "deep/b.parquet#0"
     for chunk, rows in enumerate(source.rows):
@@ -54,7 +54,7 @@ def test_an_id_names_file_and_row_and_needs_no_reading(folder: Path):
 
 @pytest.mark.parametrize("path", ["{}/a.parquet", "{}/*.parquet", "file://{}/a.parquet"])
 def test_a_file_a_glob_and_an_address_name_the_same_rows(folder: Path, path: str):
-    source = open_source(Source(path=path.format(folder)))
+    source = open_source(SourceConfig(path=path.format(folder)))
     assert sum(source.rows) == 25
     assert source.row_id(0, 0) == "a.parquet#0"
 
@@ -63,14 +63,14 @@ def test_a_name_that_is_there_is_meant_literally_also_when_it_could_be_a_glob(fo
     odd = tmp_path / "br[1]"
     write(odd / "deep*" / "a?[2].parquet", 3)
     for path in (odd, odd / "deep*", odd / "deep*" / "a?[2].parquet"):
-        source = open_source(Source(path=str(path)))
+        source = open_source(SourceConfig(path=str(path)))
         assert [row.text for row in source.read(0)] == ["сказ 0", "сказ 1", "сказ 2"]
     assert source.row_id(0, 0) == "a?[2].parquet#0"
 
 
 @pytest.mark.parametrize("pattern", ["?.parquet", "[ab].parquet", "[!b].parquet", "**/a.parquet", "a.parque?"])
 def test_what_is_not_there_by_name_is_a_glob(folder: Path, pattern: str):
-    assert sum(open_source(Source(path=f"{folder}/{pattern}")).rows) == 25
+    assert sum(open_source(SourceConfig(path=f"{folder}/{pattern}")).rows) == 25
 
 
 def test_of_a_file_behind_http_only_what_is_needed_is_downloaded(tmp_path: Path):
@@ -96,7 +96,7 @@ def test_of_a_file_behind_http_only_what_is_needed_is_downloaded(tmp_path: Path)
             self.do_GET()
 
     with loopback.served(Ranges) as port:
-        source = open_source(Source(path=f"http://127.0.0.1:{port}/a.parquet"))
+        source = open_source(SourceConfig(path=f"http://127.0.0.1:{port}/a.parquet"))
         assert source.read(5)[0].audio == megabytes[5]["bytes"]
     assert len(source.rows) == 32
     assert sent < 16 * 2**20, "bytes: a row group, the footer, and what the sockets held when the header was had"
@@ -105,13 +105,13 @@ def test_of_a_file_behind_http_only_what_is_needed_is_downloaded(tmp_path: Path)
 def test_any_file_system_of_fsspec_will_do(folder: Path):
     memory = fsspec.filesystem("memory")
     memory.pipe("/set/a.parquet", (folder / "a.parquet").read_bytes())
-    source = open_source(Source(path="memory://set"))
+    source = open_source(SourceConfig(path="memory://set"))
     assert [row.text for row in source.read(2)] == [f"сказ {i}" for i in range(20, 25)]
 
 
 def test_columns_of_language_task_and_speaker_are_read_where_they_are(tmp_path: Path):
     write(tmp_path / "a.parquet", 2, language=["be", "sv"], task=["transcribe", None], client_id=["m1", "f2"])
-    rows = open_source(Source(path=str(tmp_path))).read(0)
+    rows = open_source(SourceConfig(path=str(tmp_path))).read(0)
     assert [(row.language, row.task, row.speaker) for row in rows] == [("be", "transcribe", "m1"), ("sv", None, "f2")]
 
 
@@ -119,7 +119,7 @@ def test_an_optional_column_is_none_in_the_files_that_lack_it(tmp_path: Path):
     write(tmp_path / "a.parquet", 1)
     write(tmp_path / "b.parquet", 1, language=["sv"], client_id=[7])
     write(tmp_path / "c.parquet", 1, language=pa.nulls(1), task=["translate"], client_id=pa.nulls(1, pa.int64()))
-    source = open_source(Source(path=str(tmp_path)))
+    source = open_source(SourceConfig(path=str(tmp_path)))
     rows = [source.read(chunk)[0] for chunk in range(3)]
     assert [(row.language, row.task, row.speaker) for row in rows] == [
         (None, None, None),
@@ -131,14 +131,14 @@ def test_an_optional_column_is_none_in_the_files_that_lack_it(tmp_path: Path):
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
 def test_text_is_read_from_each_type_that_holds_text(tmp_path: Path, kind: pa.DataType):
     write(tmp_path / "a.parquet", 2, sentence=pa.array(["так", None], kind), language=pa.array(["be", None], kind))
-    rows = open_source(Source(path=str(tmp_path))).read(0)
+    rows = open_source(SourceConfig(path=str(tmp_path))).read(0)
     assert [(row.text, row.language) for row in rows] == [("так", "be"), ("", None)]
 
 
 @pytest.mark.parametrize("kind", [pa.large_binary(), pa.binary_view()])
 def test_audio_is_read_from_each_type_that_holds_bytes(tmp_path: Path, kind: pa.DataType):
     write(tmp_path / "a.parquet", 1, audio=pa.array([{"bytes": b"RIFF"}], pa.struct([("bytes", kind)])))
-    assert open_source(Source(path=str(tmp_path))).read(0)[0].audio == b"RIFF"
+    assert open_source(SourceConfig(path=str(tmp_path))).read(0)[0].audio == b"RIFF"
 
 
 NO_BYTES = pa.array([{"path": "0.wav"}], pa.struct([("path", pa.string())]))
@@ -175,7 +175,7 @@ def test_a_file_that_cannot_be_used_is_named_before_the_run(
 def test_a_file_without_rows_may_lack_everything(tmp_path: Path):
     write(tmp_path / "a.parquet", 0, drop=("audio",), sentence=pa.nulls(0))
     write(tmp_path / "b.parquet", 1)
-    source = open_source(Source(path=str(tmp_path)))
+    source = open_source(SourceConfig(path=str(tmp_path)))
     assert [row.text for chunk in range(len(source.rows)) for row in source.read(chunk)] == ["сказ 0"]
 
 
@@ -183,22 +183,22 @@ def test_text_that_is_not_utf8_is_a_data_error(tmp_path: Path):
     write(tmp_path / "a.parquet", 12, sentence=["так"] * 11 + ["zzzz"])
     whole = (tmp_path / "a.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole.replace(b"zzzz", b"\xff\xfe\xfd\xfc"))
-    source = open_source(Source(path=str(tmp_path)))
+    source = open_source(SourceConfig(path=str(tmp_path)))
     assert len(source.read(0)) == 10
     with pytest.raises(DataError, match="row group 1 cannot be read"):
         source.read(1)
 
 
 def test_the_fingerprint_changes_with_the_data_and_with_nothing_else(folder: Path):
-    before = open_source(Source(path=str(folder))).fingerprint()
-    assert open_source(Source(path=str(folder))).fingerprint() == before
+    before = open_source(SourceConfig(path=str(folder))).fingerprint()
+    assert open_source(SourceConfig(path=str(folder))).fingerprint() == before
     write(folder / "deep" / "b.parquet", 11)
-    assert open_source(Source(path=str(folder))).fingerprint() != before
+    assert open_source(SourceConfig(path=str(folder))).fingerprint() != before
 
 
 def refused(path: Path | str, **settings: str) -> RunError:
     with pytest.raises(RunError) as error:
-        open_source(Source(path=str(path), **settings))
+        open_source(SourceConfig(path=str(path), **settings))
     assert "\n" not in str(error.value)
     return error.value
 
@@ -218,7 +218,7 @@ def test_what_is_no_source_is_refused_in_one_line(folder: Path, tmp_path: Path):
 
 
 def test_a_file_cut_short_after_it_was_indexed_is_a_data_error(folder: Path):
-    source = open_source(Source(path=str(folder / "a.parquet")))
+    source = open_source(SourceConfig(path=str(folder / "a.parquet")))
     whole = (folder / "a.parquet").read_bytes()
     (folder / "a.parquet").write_bytes(whole[: len(whole) // 4])
     with pytest.raises(DataError, match="row group 1 cannot be read"):

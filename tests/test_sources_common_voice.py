@@ -14,15 +14,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError, DiskError, RunError, UsageError
-from whisper_ft.sources import unpacked as unpacking
-from whisper_ft.sources.archive import Archive
-from whisper_ft.sources.common_voice import open_common_voice
-from whisper_ft.sources.listed import Listed
-from whisper_ft.sources.tar_headers import members
-from whisper_ft.sources.unpacked import unpacked
-from whisper_ft.window import UnusableError
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.formats.common_voice import open_common_voice
+from whisper_ft.data.formats.file_table import FileTable
+from whisper_ft.data.storage.archive import Archive
+from whisper_ft.data.storage.gunzip import gunzip
+from whisper_ft.data.storage.tar_headers import members
+from whisper_ft.data.types import RejectedError
+from whisper_ft.runtime.errors import DataError, DiskError, RunError, UsageError
 
 HEADER = "client_id\tpath\tsentence_id\tsentence\tup_votes\taccents\tlocale"
 OLD_HEADER = "client_id\tpath\tsentence\tup_votes\taccent"
@@ -75,24 +74,24 @@ def packed(folder: Path, name: str) -> Path:
     return path
 
 
-def texts(source: Listed) -> list[str]:
+def texts(source: FileTable) -> list[str]:
     return [row.text for chunk in range(len(source.rows)) for row in source.read(chunk)]
 
 
-def names(source: Listed) -> list[str]:
+def names(source: FileTable) -> list[str]:
     return [source.row_id(chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)]
 
 
 def refused(path: Path | str, **settings: str) -> RunError:
     with pytest.raises(RunError) as error:
-        open_common_voice(Source(path=str(path), **settings))
+        open_common_voice(SourceConfig(path=str(path), **settings))
     assert "\n" not in str(error.value)
     return error.value
 
 
 @pytest.mark.parametrize("below", [".", "cv-corpus-27.0-2026-09-11", "cv-corpus-27.0-2026-09-11/be"])
 def test_any_of_its_folders_will_do_and_ids_are_the_names_of_clips(corpus: Path, below: str):
-    source = open_common_voice(Source(path=str(corpus / below)))
+    source = open_common_voice(SourceConfig(path=str(corpus / below)))
     assert names(source) == ["common_voice_be_0.mp3", "common_voice_be_1.mp3"]
     row = source.read(0)[1]
     assert (row.id, row.text, row.speaker, row.language, row.problem) == (names(source)[1], "сказ 1", "m1", "be", None)
@@ -101,8 +100,8 @@ def test_any_of_its_folders_will_do_and_ids_are_the_names_of_clips(corpus: Path,
 
 @pytest.mark.parametrize("name", ["be.tar", "be.tar.gz", "be.tgz"])
 def test_an_archive_gives_the_rows_of_the_folder(corpus: Path, name: str):
-    folder = open_common_voice(Source(path=str(corpus), split="validated"))
-    source = open_common_voice(Source(path=str(packed(corpus, name)), split="validated"))
+    folder = open_common_voice(SourceConfig(path=str(corpus), split="validated"))
+    source = open_common_voice(SourceConfig(path=str(packed(corpus, name)), split="validated"))
     assert source.read(0) == folder.read(0)
     assert source.fingerprint() == folder.fingerprint()
     assert pickle.loads(pickle.dumps(source)).read(0) == folder.read(0)
@@ -110,17 +109,17 @@ def test_an_archive_gives_the_rows_of_the_folder(corpus: Path, name: str):
 
 def test_an_archive_is_unpacked_once_and_found_again(corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path, cache = packed(corpus, "be.tar.gz"), tmp_path / "cache"
-    first = unpacked(str(path), cache)
+    first = gunzip(str(path), cache)
     assert [Path(first)] == list(cache.iterdir())
     before = Path(first).stat()
     moved = path.rename(tmp_path / "delivered" / "be.tar.gz")
-    assert unpacked(str(moved), cache) == first
+    assert gunzip(str(moved), cache) == first
     assert Path(first).stat() == before
     assert capsys.readouterr().err.count("unpacking") == 1
-    beside = Path(unpacked(str(moved)))
+    beside = Path(gunzip(str(moved)))
     assert beside.parent == moved.parent
     moved.write_bytes(gzip.compress(b"another" * 500))
-    assert unpacked(str(moved), cache) != first
+    assert gunzip(str(moved), cache) != first
 
 
 @pytest.mark.parametrize(
@@ -145,17 +144,17 @@ def test_a_bad_download_is_named_and_leaves_nothing_that_would_be_used(
 
 
 def test_a_bomb_is_not_unpacked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(unpacking, "MOST_BESIDES", 2**20)
+    monkeypatch.setattr(gunzip, "MOST_BESIDES", 2**20)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(2**24)))
     with pytest.raises(DataError, match=r"unpacks to over .* bytes: not an archive of recordings"):
-        unpacked(str(tmp_path / "a.tar.gz"))
+        gunzip(str(tmp_path / "a.tar.gz"))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2**16
 
 
 def test_processes_that_start_together_unpack_once(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     path, cache = packed(corpus, "be.tar.gz"), tmp_path / "cache"
     with ProcessPoolExecutor(3, multiprocessing.get_context("forkserver")) as pool:
-        found = list(pool.map(unpacked, [str(path)] * 3, [cache] * 3))
+        found = list(pool.map(gunzip, [str(path)] * 3, [cache] * 3))
     assert [Path(name) for name in set(found)] == list(cache.iterdir())
     assert capfd.readouterr().err.count("unpacking") == 1
 
@@ -164,10 +163,10 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = packed(corpus, "be.tar.gz")
-    usage = unpacking.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    usage = gunzip.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(gunzip.shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(DiskError, match=r"10 bytes are free, unpacking .* takes at least"):
-        unpacked(str(path), tmp_path / "cache")
+        gunzip(str(path), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +183,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     ],
 )
 def test_a_split_is_a_table_and_several_have_each_clip_once(corpus: Path, split: str | None, clips: list[int]):
-    source = open_common_voice(Source(path=str(corpus), split=split))
+    source = open_common_voice(SourceConfig(path=str(corpus), split=split))
     assert names(source) == [f"common_voice_be_{i}.mp3" for i in clips]
 
 
@@ -205,7 +204,7 @@ def test_validated_without_test_shares_no_sentence_and_no_speaker(
     folder = language_folder(corpus)
     table(folder / "dev.tsv", line("d.mp3", "сказ 2", "m2"), line("e.mp3", "café", "m4"), line("f.mp3", "", ""))
     table(folder / "validated.tsv", line("a.mp3", "іншы", "m8"), line("b.mp3", sentence, speaker))
-    source = open_common_voice(Source(path=str(corpus), split="validated-without-test"))
+    source = open_common_voice(SourceConfig(path=str(corpus), split="validated-without-test"))
     assert names(source) == (["a.mp3", "b.mp3"] if kept else ["a.mp3"])
 
 
@@ -214,7 +213,7 @@ def test_a_quote_is_a_quote_and_line_ends_and_a_mark_at_the_beginning_are_no_tex
     path = language_folder(corpus) / "train.tsv"
     table(path, *(line(f"{i}.mp3", text) for i, text in enumerate(said)), end="\r\n")
     path.write_bytes("\ufeff".encode() + path.read_bytes() + b"\r\n\r\n")
-    source = open_common_voice(Source(path=str(corpus)))
+    source = open_common_voice(SourceConfig(path=str(corpus)))
     assert texts(source) == said
     assert source.table["language"].to_pylist() == ["be"] * 4
 
@@ -222,12 +221,12 @@ def test_a_quote_is_a_quote_and_line_ends_and_a_mark_at_the_beginning_are_no_tex
 def test_old_releases_lack_locale_and_the_ending_of_clips(corpus: Path):
     path = language_folder(corpus) / "train.tsv"
     table(path, "m0\tcommon_voice_be_0\tтак\t2\t", header=OLD_HEADER)
-    row = open_common_voice(Source(path=str(corpus))).read(0)[0]
+    row = open_common_voice(SourceConfig(path=str(corpus))).read(0)[0]
     assert (row.id, row.language, row.problem) == ("common_voice_be_0.mp3", "be", None)
 
 
 def test_the_language_that_is_set_is_that_of_all_rows(corpus: Path):
-    rows = open_common_voice(Source(path=str(corpus), language="be")).read(0)
+    rows = open_common_voice(SourceConfig(path=str(corpus), language="be")).read(0)
     assert [row.language for row in rows] == [None, None]
 
 
@@ -238,7 +237,7 @@ def test_a_row_that_is_not_whole_has_a_problem_and_moves_no_other(corpus: Path):
     path.write_bytes(path.read_bytes() + line("common_voice_be_2.mp3", "@").encode().replace(b"@", b"\xff") + b"\n")
     path.write_bytes(path.read_bytes() + good.encode())
     for where in (corpus, packed(corpus, "be.tar")):
-        rows = open_common_voice(Source(path=str(where))).read(0)
+        rows = open_common_voice(SourceConfig(path=str(where))).read(0)
         assert [row.problem and row.problem[0] for row in rows] == [
             *(None, "missing_file", "outside_root", "missing_file", "missing_file", "bad_label", None)
         ]
@@ -259,7 +258,7 @@ def test_a_row_that_is_not_whole_has_a_problem_and_moves_no_other(corpus: Path):
 def test_of_several_languages_one_is_chosen(corpus: Path, settings: dict[str, str], folder: str):
     for locale in ("sv-SE", "zh-CN", "zh-TW"):
         table(language_folder(corpus).parent / locale / "train.tsv", line(f"{locale}.mp3", "x", locale=locale))
-    source = open_common_voice(Source(path=str(corpus), **settings))
+    source = open_common_voice(SourceConfig(path=str(corpus), **settings))
     assert names(source)[0] == ("common_voice_be_0.mp3" if folder == "be" else f"{folder}.mp3")
     for ambiguous, listed in (({}, "be, sv-SE, zh-CN, zh-TW"), ({"language": "zh"}, "zh-CN, zh-TW")):
         assert str(refused(corpus, **ambiguous)).endswith(f"set --data.config_name to one of {listed}")
@@ -287,9 +286,9 @@ def test_the_corpus_may_be_remote(corpus: Path, tmp_path: Path):
     with gzip.open(path) as file:
         memory.pipe("/far/be.tar", file.read())
     memory.put(str(corpus), "/far/folder", recursive=True)
-    here = open_common_voice(Source(path=str(corpus))).read(0)
+    here = open_common_voice(SourceConfig(path=str(corpus))).read(0)
     for where in ("memory://far/be.tar", "memory://far/folder", "memory://far/be.tar.gz"):
-        assert open_common_voice(Source(path=where), cache=tmp_path / "cache").read(0) == here
+        assert open_common_voice(SourceConfig(path=where), cache=tmp_path / "cache").read(0) == here
 
 
 @pytest.fixture
@@ -325,7 +324,7 @@ def spontaneous(tmp_path: Path) -> Path:
 def test_spontaneous_speech_is_read_without_the_tags_of_its_transcribers(
     spontaneous: Path, split: str | None, said: dict[str, str]
 ):
-    rows = open_common_voice(Source(path=str(spontaneous), split=split)).read(0)
+    rows = open_common_voice(SourceConfig(path=str(spontaneous), split=split)).read(0)
     assert {row.id: row.text for row in rows} == said
     assert all(row.audio and row.problem is None and row.language == "be" for row in rows)
     assert "has no split 'other'" in str(refused(spontaneous, split="other"))
@@ -400,7 +399,7 @@ def test_of_a_hostile_archive_only_the_plain_files_inside_are_used(tmp_path: Pat
         "..": "outside_root",
         "": "outside_root",
     }.items():
-        with pytest.raises(UnusableError) as error:
+        with pytest.raises(RejectedError) as error:
             shelf.read(name)
         assert error.value.reason == reason, name
 
@@ -465,6 +464,6 @@ def test_a_file_that_went_missing_after_it_was_indexed_is_a_problem_of_its_row(t
     path.write_bytes(b"")
     assert opened.read("b.mp3") == b""
     for _ in range(2):
-        with pytest.raises(UnusableError, match=r"unreadable_file: a\.mp3"):
+        with pytest.raises(RejectedError, match=r"unreadable_file: a\.mp3"):
             opened.read("a.mp3")
         path.unlink(missing_ok=True)

@@ -18,16 +18,16 @@ import pytest
 import soundfile
 from datasets import Dataset, DatasetDict, Features, Value
 
-from whisper_ft.audio import decode
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError, RunError, UsageError
-from whisper_ft.sources.audiofolder import open_audiofolder
-from whisper_ft.sources.kaldi import open_kaldi
-from whisper_ft.sources.row import Row
-from whisper_ft.sources.saved_dataset import open_saved_dataset
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.decode import decode
+from whisper_ft.data.formats.audiofolder import open_audiofolder
+from whisper_ft.data.formats.kaldi import open_kaldi
+from whisper_ft.data.formats.saved_dataset import open_saved_dataset
+from whisper_ft.data.types import Row
+from whisper_ft.runtime.errors import DataError, RunError, UsageError
 
 RATE = 16_000
-Open = Callable[[Source], Any]
+Open = Callable[[SourceConfig], Any]
 
 
 def noise(seconds: float, seed: int = 0) -> np.ndarray:
@@ -47,7 +47,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 def rows_of(opened: Open, path: Path | str, **settings: Any) -> list[Row]:
     """All rows of a source, which has to be the same after a journey to another process."""
-    source = pickle.loads(pickle.dumps(opened(Source(path=str(path), **settings))))
+    source = pickle.loads(pickle.dumps(opened(SourceConfig(path=str(path), **settings))))
     rows = [row for chunk in range(len(source.rows)) for row in source.read(chunk)]
     named = [source.row_id(chunk, row) for chunk, count in enumerate(source.rows) for row in range(count)]
     assert [row.id for row in rows] == named
@@ -57,7 +57,7 @@ def rows_of(opened: Open, path: Path | str, **settings: Any) -> list[Row]:
 
 def refused(opened: Open, path: Path | str, **settings: Any) -> RunError:
     with pytest.raises(RunError) as error:
-        opened(Source(path=str(path), **settings))
+        opened(SourceConfig(path=str(path), **settings))
     assert "\n" not in str(error.value)
     return error.value
 
@@ -284,7 +284,7 @@ def test_rows_of_a_saved_dataset_are_those_that_datasets_reads(tmp_path: Path):
 
 def test_a_chunk_is_a_run_of_rows_of_a_record_batch(tmp_path: Path):
     dataset(210).save_to_disk(tmp_path / "set")
-    source = open_saved_dataset(Source(path=str(tmp_path / "set")))
+    source = open_saved_dataset(SourceConfig(path=str(tmp_path / "set")))
     assert list(source.rows) == [32, 32, 32, 4, 32, 32, 32, 4, 10]  # datasets writes 100 clips in a batch
 
 
@@ -301,7 +301,7 @@ def test_of_a_record_batch_only_the_rows_of_the_chunk_are_fetched(tmp_path: Path
     made.save_to_disk(tmp_path / "set")
     memory = fsspec.filesystem("memory")
     memory.put(str(tmp_path / "set"), "/saved", recursive=True)
-    source = open_saved_dataset(Source(path="memory://saved"))
+    source = open_saved_dataset(SourceConfig(path="memory://saved"))
     fetched: list[int] = []
     read = type(memory).cat_file
 
@@ -380,14 +380,17 @@ def test_a_saved_dataset_is_the_same_elsewhere(saved: Path, tmp_path: Path):
     shutil.copytree(saved, tmp_path / "moved")
     fsspec.filesystem("memory").put(str(saved), "/moved", recursive=True)
     first, *others = [
-        open_saved_dataset(Source(path=path, split="train"))
+        open_saved_dataset(SourceConfig(path=path, split="train"))
         for path in (str(saved), str(tmp_path / "moved"), "memory://moved")
     ]
     for other in others:
         assert other.fingerprint() == first.fingerprint()
         assert other.read(0) == first.read(0)
     dataset(4, "train").save_to_disk(tmp_path / "moved" / "train")
-    assert open_saved_dataset(Source(path=str(tmp_path / "moved"), split="train")).fingerprint() != first.fingerprint()
+    assert (
+        open_saved_dataset(SourceConfig(path=str(tmp_path / "moved"), split="train")).fingerprint()
+        != first.fingerprint()
+    )
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.01, 0.3, 0.9, 0.9999])

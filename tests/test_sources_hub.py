@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.elsewhere import TOKEN, Elsewhere, serve, write
-from whisper_ft.sources.fingerprint import changed
+from whisper_ft.data.formats.fingerprint import changed
 
 MAIN, OLD, CONVERTED, TAMPERED = "a" * 40, "b" * 40, "c" * 40, "d" * 40
 

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from whisper_ft.audio import decode
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError, RunError, UsageError
-from whisper_ft.sources.listed import CHUNK_ROWS, SEGMENT_ROWS, Listed, table_of
-from whisper_ft.sources.manifest import open_manifest
-from whisper_ft.sources.row import Row
-from whisper_ft.sources.shelf import Folder
-from whisper_ft.window import UnusableError
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.decode import decode
+from whisper_ft.data.formats.file_table import CHUNK_ROWS, SEGMENT_ROWS, FileTable, table_of
+from whisper_ft.data.formats.manifest import open_manifest
+from whisper_ft.data.storage.files import FolderStore
+from whisper_ft.data.types import RejectedError, Row
+from whisper_ft.runtime.errors import DataError, RunError, UsageError
 
 RATE = 16_000
 
@@ -46,7 +45,7 @@ def write_lines(path: Path, *lines: Any) -> Path:
 
 
 def rows_of(path: Path | str, **settings: Any) -> list[Row]:
-    source = open_manifest(Source(path=str(path), **settings))
+    source = open_manifest(SourceConfig(path=str(path), **settings))
     rows = [row for chunk in range(len(source.rows)) for row in source.read(chunk)]
     named = [source.row_id(chunk, row) for chunk, count in enumerate(source.rows) for row in range(count)]
     assert [row.id for row in rows] == named
@@ -56,7 +55,7 @@ def rows_of(path: Path | str, **settings: Any) -> list[Row]:
 
 def refused(path: Path | str, **settings: Any) -> RunError:
     with pytest.raises(RunError) as error:
-        open_manifest(Source(path=str(path), **settings))
+        open_manifest(SourceConfig(path=str(path), **settings))
     assert "\n" not in str(error.value)
     return error.value
 
@@ -263,9 +262,9 @@ def test_an_absolute_name_inside_the_folder_is_the_relative_one_also_through_a_l
 
 
 def test_ids_and_fingerprint_are_the_same_when_the_folder_has_moved(clips: Path, tmp_path: Path):
-    def write(root: Path) -> Listed:
+    def write(root: Path) -> FileTable:
         lines = [A, A | {"audio_filepath": str(root / "clips" / "b.flac"), "offset": 0.1}, "{"]
-        return open_manifest(Source(path=str(write_lines(root / "a.jsonl", *lines))))
+        return open_manifest(SourceConfig(path=str(write_lines(root / "a.jsonl", *lines))))
 
     before = write(clips)
     moved = tmp_path / "elsewhere"
@@ -274,11 +273,11 @@ def test_ids_and_fingerprint_are_the_same_when_the_folder_has_moved(clips: Path,
     assert [before.row_id(0, row) for row in range(3)] == [after.row_id(0, row) for row in range(3)]
     assert before.fingerprint() == after.fingerprint()
     write_lines(moved / "a.jsonl", A | {"text": "не"}, A, "{")
-    assert open_manifest(Source(path=str(moved / "a.jsonl"))).fingerprint() != before.fingerprint()
+    assert open_manifest(SourceConfig(path=str(moved / "a.jsonl"))).fingerprint() != before.fingerprint()
 
 
 def test_a_manifest_travels_to_another_process(clips: Path):
-    source = open_manifest(Source(path=str(write_lines(clips / "a.jsonl", A, "{", A | {"offset": 0.1}))))
+    source = open_manifest(SourceConfig(path=str(write_lines(clips / "a.jsonl", A, "{", A | {"offset": 0.1}))))
     copy = pickle.loads(pickle.dumps(source))
     assert copy.read(0) == source.read(0)
     assert copy.fingerprint() == source.fingerprint()
@@ -296,11 +295,11 @@ def test_a_manifest_and_its_audio_can_be_elsewhere(clips: Path):
 
 
 def test_names_below_a_web_address_stay_below_it_however_they_are_written():
-    folder = Folder("https://example.org/speech/")
+    folder = FolderStore("https://example.org/speech/")
     assert folder.locate("clips/a 1#?.wav") == "https://example.org/speech/clips/a%201%23%3F.wav"
     assert folder.relative("https://example.org/speech/clips/a%201.wav") == "clips/a 1.wav"
     for name in ("../a.wav", "https://example.org/a.wav", "https://example.org/speech/%2e%2e/a.wav", "/speech/a.wav"):
-        with pytest.raises(UnusableError, match="outside_root"):
+        with pytest.raises(RejectedError, match="outside_root"):
             folder.relative(name)
 
 
@@ -337,7 +336,7 @@ def test_a_manifest_that_is_not_there_or_cut_short_is_a_data_error(tmp_path: Pat
 def test_a_chunk_goes_on_while_the_recording_does_so_that_it_is_read_once(tmp_path: Path):
     def chunks(*files: str) -> list[int]:
         table = table_of({"id": "x", "file": file} for file in files)
-        return Listed(table, Folder(str(tmp_path)), Source(path="p")).rows
+        return FileTable(table, FolderStore(str(tmp_path)), SourceConfig(path="p")).rows
 
     single = [f"{i}.wav" for i in range(70)]
     assert chunks(*single) == [CHUNK_ROWS, CHUNK_ROWS, 6]

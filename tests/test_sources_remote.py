@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.elsewhere import Elsewhere, serve, write
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError
-from whisper_ft.sources.parquet import Parquet, open_parquet
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.formats.parquet import Parquet, open_parquet
+from whisper_ft.runtime.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Elsewhere]:
 
 
 def behind_http(elsewhere: Elsewhere, name: str, cache: Path | None = None) -> Parquet:
-    return open_parquet(Source(path=f"{elsewhere.address}/files/{name}"), cache)
+    return open_parquet(SourceConfig(path=f"{elsewhere.address}/files/{name}"), cache)
 
 
 def test_a_row_group_is_one_request_of_no_more_than_its_bytes(elsewhere: Elsewhere):
@@ -77,7 +77,7 @@ def test_a_damaged_footer_is_fetched_and_written_again(elsewhere: Elsewhere, tmp
 
 def test_what_is_local_is_not_kept(tmp_path: Path):
     write(tmp_path / "a.parquet", 5)
-    open_parquet(Source(path=str(tmp_path / "a.parquet")), tmp_path / "index")
+    open_parquet(SourceConfig(path=str(tmp_path / "a.parquet")), tmp_path / "index")
     assert not (tmp_path / "index").exists()
 
 

@@ -21,9 +21,9 @@ import soundfile
 
 from tests.conftest import ROOT
 from tests.elsewhere import write
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError
-from whisper_ft.sources import open_source
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.sources import open_source
+from whisper_ft.runtime.errors import DataError
 
 HAS_CLIENT = importlib.util.find_spec("s3fs") is not None
 HAS_STORE = HAS_CLIENT and importlib.util.find_spec("moto") is not None
@@ -90,7 +90,7 @@ def test_a_row_group_of_a_bucket_is_one_request_and_footers_are_kept(store: Stor
     for name in ("a", "b"):
         write(tmp_path / f"{name}.parquet", 25, size=20_000)
     store.put(tmp_path, "train")
-    where, index = Source(path="s3://bucket/train"), tmp_path / "index"
+    where, index = SourceConfig(path="s3://bucket/train"), tmp_path / "index"
     source = open_source(where, index)
     assert source.rows == [10, 10, 5] * 2
     store.as_of_a_new_process()
@@ -101,8 +101,8 @@ def test_a_row_group_of_a_bucket_is_one_request_and_footers_are_kept(store: Stor
     store.as_of_a_new_process()
     assert open_source(where, index).fingerprint() == source.fingerprint()
     assert not [ranged for *_, ranged in store.asked if ranged], "no footer is fetched again"
-    assert open_source(Source(path="s3://bucket/train/*.parquet"), index).rows == source.rows
-    assert open_source(Source(path="s3://bucket/train/b.parquet"), index).rows == [10, 10, 5]
+    assert open_source(SourceConfig(path="s3://bucket/train/*.parquet"), index).rows == source.rows
+    assert open_source(SourceConfig(path="s3://bucket/train/b.parquet"), index).rows == [10, 10, 5]
 
 
 def flac() -> bytes:
@@ -122,7 +122,7 @@ def test_a_manifest_of_a_bucket_has_its_clips_beside_it(store: Store, tmp_path: 
     for i, content in enumerate((FLAC, b"")):
         (tmp_path / "man" / "clips" / f"{i}.flac").write_bytes(content)
     store.put(tmp_path / "man", "man")
-    source = open_source(Source(path="s3://bucket/man/train.jsonl"))
+    source = open_source(SourceConfig(path="s3://bucket/man/train.jsonl"))
     rows = source.read(0)
     assert [row.audio for row in rows] == [FLAC, b"", b""]
     assert [row.problem and row.problem[0] for row in rows] == [None, None, "missing_file"]
@@ -144,7 +144,7 @@ def test_the_shards_of_a_bucket_are_indexed_once_and_a_chunk_is_one_request(stor
     index = tmp_path / "index"
     for path in ("s3://bucket/wds", "s3://bucket/wds/*.tar", "s3://bucket/wds/{a,b}.tar"):
         store.as_of_a_new_process()
-        source = open_source(Source(path=path), index)
+        source = open_source(SourceConfig(path=path), index)
         fetched = [asked for asked in store.asked if asked[2]]
         assert len(fetched) == (2 if path == "s3://bucket/wds" else 0), "headers of the shards"
         assert source.rows == [32, 8, 32, 8]
@@ -168,7 +168,7 @@ def test_many_shards_of_a_folder_are_not_asked_for_one_by_one(store: Store, tmp_
     store.put(tmp_path / "many", "many")
     for path in ("s3://bucket/many/m-{00..19}.tar", "s3://bucket/many/m-*.tar"):
         store.as_of_a_new_process()
-        assert len(open_source(Source(path=path), tmp_path / "index").rows) == 20
+        assert len(open_source(SourceConfig(path=path), tmp_path / "index").rows) == 20
         assert not [path for method, path, _ in store.asked if method == "HEAD" and "m-0" in path]
     assert len(store.asked) < 10, "all of the index was kept"
 
@@ -178,7 +178,7 @@ def test_many_shards_of_a_folder_are_not_asked_for_one_by_one(store: Store, tmp_
 def test_a_bucket_that_is_not_there_is_said_in_one_line(store: Store, name: str):
     store.as_of_a_new_process()
     with pytest.raises(DataError, match=rf"^s3://gone/{name}: there is no such file or folder") as error:
-        open_source(Source(path=f"s3://gone/{name}"))
+        open_source(SourceConfig(path=f"s3://gone/{name}"))
     assert "\n" not in str(error.value)
 
 
@@ -191,7 +191,7 @@ def test_missing_credentials_are_said_in_one_line(store: Store, name: str, monke
     for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(variable)
     with pytest.raises(DataError) as error:
-        open_source(Source(path=f"s3://bucket/{name}"))
+        open_source(SourceConfig(path=f"s3://bucket/{name}"))
     assert str(error.value) == f"s3://bucket/{name}: Unable to locate credentials"
 
 
@@ -200,4 +200,4 @@ def test_missing_credentials_are_said_in_one_line(store: Store, name: str, monke
 @pytest.mark.parametrize("form", ["auto", "parquet", "manifest", "webdataset"])
 def test_a_missing_client_is_named_in_one_line(name: str, form: str):
     with pytest.raises(DataError, match=rf"^s3://bucket/{name}: Install s3fs to access S3$"):
-        open_source(Source(path=f"s3://bucket/{name}", format=form))
+        open_source(SourceConfig(path=f"s3://bucket/{name}", format=form))

@@ -17,10 +17,10 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from tests.elsewhere import Elsewhere, serve
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError, RunError, UsageError
-from whisper_ft.sources import samples, webdataset
-from whisper_ft.sources.webdataset import open_webdataset
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.formats import tar_samples, webdataset
+from whisper_ft.data.formats.webdataset import open_webdataset
+from whisper_ft.runtime.errors import DataError, RunError, UsageError
 
 File = tuple[str, bytes]
 
@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def opened(path: Path | str, cache: Path | None = None, **settings: str) -> webdataset.WebDataset:
-    return open_webdataset(Source(path=str(path), **settings), cache)
+    return open_webdataset(SourceConfig(path=str(path), **settings), cache)
 
 
 def rows_of(path: Path, **settings: str) -> list[Any]:
@@ -231,7 +231,7 @@ def test_of_a_hostile_shard_nothing_outside_is_read_and_nothing_large_is_believe
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(samples, "MAX_BYTES", 8000)
+    monkeypatch.setattr(tar_samples, "MAX_BYTES", 8000)
     rows = rows_of(path)
     assert [(row.id, row.problem and row.problem[0]) for row in rows] == [
         ("a.tar#l", "missing_audio"),
@@ -352,6 +352,6 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, damage: str):
 def test_an_index_made_by_other_rules_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = shard(tmp_path / "a.tar", *spoken("x"), ("y.spx", FLAC), ("y.txt", b"y"))
     assert opened(path, tmp_path / "index").read(0)[1].problem is not None
-    monkeypatch.setattr(samples, "AUDIO_TYPES", (*samples.AUDIO_TYPES, "spx"))
-    monkeypatch.setattr(samples, "TYPES", (*samples.TYPES, "spx"))
+    monkeypatch.setattr(tar_samples, "AUDIO_TYPES", (*tar_samples.AUDIO_TYPES, "spx"))
+    monkeypatch.setattr(tar_samples, "TYPES", (*tar_samples.TYPES, "spx"))
     assert opened(path, tmp_path / "index").read(0)[1].problem is None

@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import replace
 
-from whisper_ft.state import Best, TrainState
+from whisper_ft.checkpoint.state import Best, TrainState
 
 
 def at_step(step: int, best: Best | None = None) -> TrainState:
@@ -75,7 +75,7 @@ def test_patience_counts_evaluations_since_the_best():
     assert evaluated(0.5, 0.6, 0.4, 0.5, None).out_of_patience(2)
     assert not evaluated(0.5, 0.6, 0.7, 0.8).out_of_patience(None)
     assert evaluated(None, None).out_of_patience(2), "figures that cannot be compared are no better"
-    assert not evaluated(None, 0.5).judged_anew().out_of_patience(1)
+    assert not evaluated(None, 0.5).reset_best().out_of_patience(1)
 
 
 def test_the_best_steps_are_in_order_and_of_equal_ones_the_older():

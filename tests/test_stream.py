@@ -21,17 +21,19 @@ import torch
 from transformers import WhisperProcessor
 
 from tests.conftest import ROOT, START_SECONDS, environment
-from whisper_ft.audio import LogMel
-from whisper_ft.config import Source
-from whisper_ft.failure import DataError, LostWorkerError, UsageError
-from whisper_ft.hearing import heard
-from whisper_ft.labels import LabelEncoder, whisper_language
-from whisper_ft.model import load_whisper
-from whisper_ft.order import Order
-from whisper_ft.share import Share
-from whisper_ft.sources import Row, open_source
-from whisper_ft.stream import Step, TrainStream, WindowReader
-from whisper_ft.window import Unusable, Window, whole
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.log_mel import LogMel, pad_windows
+from whisper_ft.data.labels.languages import whisper_language
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.loader import StepBatches, TrainStream
+from whisper_ft.data.sampling.order import Order
+from whisper_ft.data.sampling.partition import Partition
+from whisper_ft.data.sources import open_source
+from whisper_ft.data.types import Rejected, Row, Window
+from whisper_ft.data.windows import WindowReader
+from whisper_ft.decoding.long_form import audio_windows
+from whisper_ft.models.whisper import load_whisper
+from whisper_ft.runtime.errors import DataError, LostWorkerError, UsageError
 
 
 @pytest.fixture(scope="session")
@@ -81,14 +83,14 @@ def spoken(number: int, **fields: Any) -> Row:
 
 
 def stream(
-    source: Any, encode: LabelEncoder, log_mel: LogMel, share: Share, first_step: int = 0, workers: int = 0
+    source: Any, encode: LabelEncoder, log_mel: LogMel, share: Partition, first_step: int = 0, workers: int = 0
 ) -> Any:
     order = Order(source.rows, seed=7, lanes=16, window=2)
     reader = WindowReader(source, log_mel, encode, cached_chunks=64)
     return TrainStream(reader, order, share, list, first_step=first_step, workers=workers)
 
 
-def ids(step: Step[list[Window]]) -> list[str]:
+def ids(step: StepBatches[list[Window]]) -> list[str]:
     return [utterance for batch in step.micro_batches for window in batch for utterance in window.utterances]
 
 
@@ -97,8 +99,8 @@ def test_ranks_together_draw_the_batch_that_one_process_draws(
     encode: LabelEncoder, log_mel: LogMel, world: int, per_device: int
 ):
     source = Rows([spoken(i) for i in range(20)])
-    alone = stream(source, encode, log_mel, Share(8, 8, 0, 1, 16))
-    ranks = [stream(source, encode, log_mel, Share(8, per_device, rank, world, 16)) for rank in range(world)]
+    alone = stream(source, encode, log_mel, Partition(8, 8, 0, 1, 16))
+    ranks = [stream(source, encode, log_mel, Partition(8, per_device, rank, world, 16)) for rank in range(world)]
     for _ in range(4):
         together = [ids(rank.draw()) for rank in ranks]
         whole = ids(alone.draw())
@@ -111,14 +113,14 @@ def test_a_stream_that_starts_later_goes_on_as_if_it_had_started_at_zero(
 ):
     source = Rows([spoken(i) for i in range(20)])
     order = Order(source.rows, seed=7, lanes=16, window=2)
-    drawn = ids(stream(source, encode, log_mel, Share(8, 8, 0, 1, 16), first_step).draw())
+    drawn = ids(stream(source, encode, log_mel, Partition(8, 8, 0, 1, 16), first_step).draw())
     places = [order.locate(first_step * 8 + slot) for slot in range(8)]
     assert drawn == [source.row_id(place.chunk, place.row) for place in places]
 
 
 def test_workers_hand_over_the_same_windows_in_the_same_slots(corpus: Path, encode: LabelEncoder, log_mel: LogMel):
-    source = open_source(Source(path=str(corpus / "train")))
-    share = Share(7, 3, 0, 1, 16)
+    source = open_source(SourceConfig(path=str(corpus / "train")))
+    share = Partition(7, 3, 0, 1, 16)
     inline = stream(source, encode, log_mel, share, first_step=2)
     in_workers = stream(source, encode, log_mel, share, first_step=2, workers=2)
     for _ in range(3):
@@ -140,8 +142,8 @@ def test_workers_hand_over_the_same_windows_in_the_same_slots(corpus: Path, enco
 def test_a_worker_that_is_killed_is_told_with_what_to_do(
     corpus: Path, encode: LabelEncoder, log_mel: LogMel, number: int, told: str
 ):
-    source, before = open_source(Source(path=str(corpus / "train"))), multiprocessing.active_children()
-    with closing(stream(source, encode, log_mel, Share(4, 4, 0, 1, 16), workers=2)) as windows:
+    source, before = open_source(SourceConfig(path=str(corpus / "train"))), multiprocessing.active_children()
+    with closing(stream(source, encode, log_mel, Partition(4, 4, 0, 1, 16), workers=2)) as windows:
         windows.draw()
         workers = [process for process in multiprocessing.active_children() if process not in before]
         assert len(workers) == 2
@@ -209,8 +211,8 @@ def failure(drawn: TrainStream[list[Window]]) -> Exception:
 def test_a_row_group_that_cannot_be_read_is_one_line_and_a_data_error(
     damaged: Path, encode: LabelEncoder, log_mel: LogMel, workers: int
 ):
-    source = open_source(Source(path=str(damaged)))
-    error = failure(stream(source, encode, log_mel, Share(8, 8, 0, 1, 16), workers=workers))
+    source = open_source(SourceConfig(path=str(damaged)))
+    error = failure(stream(source, encode, log_mel, Partition(8, 8, 0, 1, 16), workers=workers))
     assert type(error) is DataError
     assert str(error).startswith(f"{damaged}: row group 5 cannot be read: ")
     assert str(error).isprintable()
@@ -222,7 +224,7 @@ def test_any_other_error_of_a_worker_keeps_type_and_message_and_shows_where_it_w
     source = Rows([spoken(i) for i in range(8)])
     source.rows = [4, 5]  # one more than there are: a bug, and no fault of the data
     inline, of_worker = (
-        failure(stream(source, encode, log_mel, Share(8, 8, 0, 1, 16), workers=workers)) for workers in (0, 2)
+        failure(stream(source, encode, log_mel, Partition(8, 8, 0, 1, 16), workers=workers)) for workers in (0, 2)
     )
     assert type(of_worker) is type(inline) is IndexError
     assert str(of_worker) == str(inline)
@@ -248,11 +250,11 @@ def test_a_row_with_nothing_in_it_is_unusable_and_heard_as_silence(
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     table = pa.table({"audio": pa.array([audio], kind), "sentence": pa.array([text], pa.string())})
     pq.write_table(table, tmp_path / "a.parquet")
-    source = open_source(Source(path=str(tmp_path)))
+    source = open_source(SourceConfig(path=str(tmp_path)))
     window = WindowReader(source, log_mel, encode, cached_chunks=1).window(0, 0)
-    assert isinstance(window, Unusable)
+    assert isinstance(window, Rejected)
     assert (window.id, window.reason) == ("a.parquet#0", reason)
-    (utterance,) = heard(source, log_mel, 0, 1)
+    (utterance,) = audio_windows(source, log_mel, 0, 1)
     assert utterance.features.isfinite().all()
     assert (utterance.problem is None) == (audio is not None and audio["bytes"] == clip(1.0))
 
@@ -262,7 +264,7 @@ def test_an_unusable_row_leaves_its_slot_empty_and_moves_no_other(encode: LabelE
     bad = [*good]
     bad[3] = spoken(3, audio=b"not audio")
     bad[9] = spoken(9, text="  ")
-    share = Share(16, 4, 0, 1, 16)
+    share = Partition(16, 4, 0, 1, 16)
     whole, holed = stream(Rows(good), encode, log_mel, share).draw(), stream(Rows(bad), encode, log_mel, share).draw()
     assert {(row.id, row.reason) for row in holed.unusable} == {("row-3", "decode_error"), ("row-9", "empty_label")}
     assert ids(holed) == [name for name in ids(whole) if name not in ("row-3", "row-9")]
@@ -288,13 +290,13 @@ def test_an_unusable_row_leaves_its_slot_empty_and_moves_no_other(encode: LabelE
 def test_each_unusable_row_has_a_reason(encode: LabelEncoder, log_mel: LogMel, fields: dict[str, Any], reason: str):
     reader = WindowReader(Rows([spoken(0, **fields)]), log_mel, encode, cached_chunks=1)
     window = reader.window(0, 0)
-    assert isinstance(window, Unusable)
+    assert isinstance(window, Rejected)
     assert window.reason == reason
 
 
 def test_a_chunk_is_read_once_while_its_lane_is_in_it(encode: LabelEncoder, log_mel: LogMel):
     source = Rows([spoken(i) for i in range(32)])
-    one_epoch = stream(source, encode, log_mel, Share(8, 8, 0, 1, 16))
+    one_epoch = stream(source, encode, log_mel, Partition(8, 8, 0, 1, 16))
     for _ in range(4):
         one_epoch.draw()
     assert sorted(source.reads) == list(range(8))
@@ -344,12 +346,12 @@ def test_an_unknown_language_is_refused(given: str):
 
 def test_windows_of_a_real_corpus_fit_the_model(corpus: Path, parts: Any, encode: LabelEncoder, log_mel: LogMel):
     model, _ = parts
-    source = open_source(Source(path=str(corpus / "train")))
+    source = open_source(SourceConfig(path=str(corpus / "train")))
     reader = WindowReader(source, log_mel, encode, cached_chunks=8)
     windows = [reader.window(chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)]
     assert len(windows) == 100
     for window in windows:
         assert isinstance(window, Window), window
         frames = 2 * model.config.max_source_positions
-        assert whole([window.features], frames).shape == (1, model.config.num_mel_bins, frames)
+        assert pad_windows([window.features], frames).shape == (1, model.config.num_mel_bins, frames)
         assert len(window.tokens) - 1 <= model.config.max_target_positions

@@ -14,15 +14,16 @@ from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLog
 from transformers.generation import WhisperTimeStampLogitsProcessor
 
 from tests.conftest import run
-from whisper_ft.agreement import Agreement
-from whisper_ft.config import Decoding
-from whisper_ft.decoding import Transcriber, transcribe
-from whisper_ft.failure import UsageError
-from whisper_ft.hearing import Heard
-from whisper_ft.labels import LabelEncoder
-from whisper_ft.model import load_whisper
-from whisper_ft.sources import Row
-from whisper_ft.timestamps import TimestampRules
+from whisper_ft.config.evaluation import DecodingConfig
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.types import Row
+from whisper_ft.decoding.long_form import AudioWindow
+from whisper_ft.decoding.timestamps import TimestampRules
+from whisper_ft.decoding.transcribe import transcribe
+from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.models.whisper import load_whisper
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.runtime.errors import UsageError
 
 END, NO_TIMESTAMPS, FIRST, LAST = 20, 29, 30, 50  # a small vocabulary: 20 tokens of text, 9 specials, 21 timestamps
 
@@ -68,10 +69,10 @@ def wild(micro_whisper: Path) -> tuple[torch.nn.Module, object]:
     return model.eval(), processor
 
 
-def noise(model: torch.nn.Module, index: int, **place: float) -> Heard:
+def noise(model: torch.nn.Module, index: int, **place: float) -> AudioWindow:
     frames = 2 * model.config.max_source_positions
     features = torch.rand(model.config.num_mel_bins, frames, generator=torch.Generator().manual_seed(index))
-    return Heard(index, Row(id=f"row-{index}", audio=b"", text="тэкст"), features, **({"seconds": 4.0} | place))
+    return AudioWindow(index, Row(id=f"row-{index}", audio=b"", text="тэкст"), features, **({"seconds": 4.0} | place))
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -92,8 +93,8 @@ def test_texts_and_times_are_those_of_transformers_with_its_own_rules(micro_whis
         num_beams=beams,
         max_new_tokens=20,
     )
-    decoding = Decoding(timestamps=True, num_beams=beams, max_new_tokens=20)
-    ours = transcribe(Transcriber(model, tokenizer, encode, decoding, "fp32"), heard, 4, 4, Agreement())
+    decoding = DecodingConfig(timestamps=True, num_beams=beams, max_new_tokens=20)
+    ours = transcribe(Transcriber(model, tokenizer, encode, decoding, "fp32"), heard, 4, 4, Collectives())
     first = settings.no_timestamps_token_id + 1
     for prediction, row in zip(ours, tokens[:, len(prompt) :].tolist(), strict=True):
         row = row[: row.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in row else row
@@ -107,11 +108,13 @@ def test_texts_and_times_are_those_of_transformers_with_its_own_rules(micro_whis
 def test_times_in_a_long_recording_count_from_its_beginning(micro_whisper: Path):
     model, processor = wild(micro_whisper)
     encode = LabelEncoder.of(model, processor.tokenizer, "be", "transcribe")
-    transcriber = Transcriber(model, processor.tokenizer, encode, Decoding(timestamps=True, max_new_tokens=20), "fp32")
+    transcriber = Transcriber(
+        model, processor.tokenizer, encode, DecodingConfig(timestamps=True, max_new_tokens=20), "fp32"
+    )
     first = noise(model, 0, seconds=7.5, number=0, windows=2)
-    second = Heard(0, first.row, first.features, 7.5, None, 1, 2, begin_seconds=4.5)
-    [alone] = transcribe(transcriber, [noise(model, 0, seconds=5.0)], 2, 1, Agreement())
-    [both] = transcribe(transcriber, [first, second], 2, 1, Agreement())
+    second = AudioWindow(0, first.row, first.features, 7.5, None, 1, 2, begin_seconds=4.5)
+    [alone] = transcribe(transcriber, [noise(model, 0, seconds=5.0)], 2, 1, Collectives())
+    [both] = transcribe(transcriber, [first, second], 2, 1, Collectives())
     times = [(start, end) for start, end, _ in alone.segments]
     assert [(start, end) for start, end, _ in both.segments] == [
         *((min(start, 4.5), min(end, 4.5)) for start, end in times),  # a window that was cut at 4.5 seconds
@@ -124,7 +127,7 @@ def test_a_model_without_timestamp_tokens_is_refused(micro_whisper: Path):
     model.generation_config.no_timestamps_token_id = model.config.vocab_size - 1
     encode = LabelEncoder.of(model, processor.tokenizer, "be", "transcribe")
     with pytest.raises(UsageError, match=r"--decoding.timestamps: this model has no tokens for them"):
-        Transcriber(model, processor.tokenizer, encode, Decoding(timestamps=True), "fp32")
+        Transcriber(model, processor.tokenizer, encode, DecodingConfig(timestamps=True), "fp32")
 
 
 def test_evaluate_writes_the_segments_of_each_utterance(micro_whisper: Path, tmp_path: Path):

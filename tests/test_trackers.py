@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT, Trainer, digest, environment, logged, metrics
-from whisper_ft.config import Config, Track
-from whisper_ft.failure import UsageError
-from whisper_ft.trackers import Link, identity_of, refuse_missing
-from whisper_ft.tracking import Tracker
+from whisper_ft.config.training import TrackConfig, TrainingConfig
+from whisper_ft.runtime.errors import UsageError
+from whisper_ft.tracking.backends.process import TrackerProcess, identity_of, refuse_missing
+from whisper_ft.tracking.tracker import Tracker
 
 SECRET = "0123456789abcdef0123456789abcdef01234567"  # the form of a W&B key
 READY = {"name": "demo", "project": "p", "identity": "abcd1234", "config": {"seed": 1}}
@@ -46,12 +46,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 
 
 @pytest.fixture
-def link(tmp_path: Path) -> Iterator[Callable[[], Link]]:
+def link(tmp_path: Path) -> Iterator[Callable[[], TrackerProcess]]:
     """A link to trackio that does not outlive the test."""
-    made: list[Link] = []
+    made: list[TrackerProcess] = []
 
-    def make() -> Link:
-        made.append(Link("trackio", {**READY, "folder": str(tmp_path)}, step=0))
+    def make() -> TrackerProcess:
+        made.append(TrackerProcess("trackio", {**READY, "folder": str(tmp_path)}, step=0))
         return made[-1]
 
     yield make
@@ -59,7 +59,7 @@ def link(tmp_path: Path) -> Iterator[Callable[[], Link]]:
         one.close(0.0)
 
 
-def heard(link: Link) -> list[str]:
+def heard(link: TrackerProcess) -> list[str]:
     """The first complaints, waited for."""
     deadline = time.monotonic() + LONG
     while time.monotonic() < deadline:
@@ -79,7 +79,7 @@ RECORDER = """
 """
 
 
-def test_every_row_arrives_in_order(package: Callable[[str], None], link: Callable[[], Link], tmp_path: Path):
+def test_every_row_arrives_in_order(package: Callable[[str], None], link: Callable[[], TrackerProcess], tmp_path: Path):
     package(RECORDER.format(place=str(tmp_path / "rows.json")))
     one = link()
     for step in range(2000):
@@ -92,7 +92,7 @@ def test_every_row_arrives_in_order(package: Callable[[str], None], link: Callab
 
 
 def test_one_that_hangs_delays_nothing_takes_little_memory_and_is_ended(
-    package: Callable[[str], None], link: Callable[[], Link]
+    package: Callable[[str], None], link: Callable[[], TrackerProcess]
 ):
     package("import time\ntime.sleep(10_000)")
     one = link()
@@ -106,7 +106,7 @@ def test_one_that_hangs_delays_nothing_takes_little_memory_and_is_ended(
     assert not psutil.pid_exists(one._process.pid)
 
 
-def test_failures_are_told_once_and_counted(package: Callable[[str], None], link: Callable[[], Link]):
+def test_failures_are_told_once_and_counted(package: Callable[[str], None], link: Callable[[], TrackerProcess]):
     package(
         """
         class Run:
@@ -125,7 +125,7 @@ def test_failures_are_told_once_and_counted(package: Callable[[str], None], link
     assert one.close(time.monotonic() + LONG) == ["rows that could not be logged: 7"]
 
 
-def test_one_that_cannot_begin_says_why(package: Callable[[str], None], link: Callable[[], Link]):
+def test_one_that_cannot_begin_says_why(package: Callable[[str], None], link: Callable[[], TrackerProcess]):
     package('def init(**given): raise ValueError("you are not\\nlogged in")')
     one = link()
     assert heard(one) == ["ValueError: you are not logged in"]
@@ -134,7 +134,7 @@ def test_one_that_cannot_begin_says_why(package: Callable[[str], None], link: Ca
     assert one.close(time.monotonic() + LONG) == ["rows that could not be logged: 1"]
 
 
-def test_one_that_died_is_only_counted(package: Callable[[str], None], link: Callable[[], Link]):
+def test_one_that_died_is_only_counted(package: Callable[[str], None], link: Callable[[], TrackerProcess]):
     package("import os\nos._exit(9)")
     one = link()
     one._process.wait(LONG)
@@ -148,7 +148,7 @@ def test_one_that_died_is_only_counted(package: Callable[[str], None], link: Cal
 
 
 def test_a_stop_signal_leaves_it_time_to_store_what_is_left(
-    package: Callable[[str], None], link: Callable[[], Link], tmp_path: Path
+    package: Callable[[str], None], link: Callable[[], TrackerProcess], tmp_path: Path
 ):
     package(RECORDER.format(place=str(tmp_path / "rows.json")))
     one = link()
@@ -207,7 +207,7 @@ def _is_missing(name: str) -> bool:
 
 def test_only_the_main_process_has_trackers(tmp_path: Path, package: Callable[[str], None]):
     package("raise SystemExit")
-    config = Config(run_dir=tmp_path, track=Track(to=["trackio"]))
+    config = TrainingConfig(run_dir=tmp_path, track=TrackConfig(to=["trackio"]))
     tracker = Tracker.of_run(config, 10, enabled=False)
     with tracker.live(0):
         tracker.step({"step": 1, "loss": 1.0, "lr": 1.0, "grad_norm": 1.0, "loss_scale": 1.0,
@@ -260,7 +260,7 @@ def test_tensorboard_shows_the_rows_of_a_run_that_was_killed_and_resumed(train: 
 def test_tensorboard_has_the_configuration(tmp_path: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    link = Link("tensorboard", {**READY, "folder": str(tmp_path)}, step=0)
+    link = TrackerProcess("tensorboard", {**READY, "folder": str(tmp_path)}, step=0)
     link.finish(0)
     assert link.close(time.monotonic() + LONG) == []
     accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
@@ -271,7 +271,7 @@ def test_tensorboard_has_the_configuration(tmp_path: Path):
 
 def rows_sent(tmp_path: Path, name: str, step: int) -> None:
     """One start of a run that logs two steps."""
-    link = Link(name, {**READY, "folder": str(tmp_path)}, step=step)
+    link = TrackerProcess(name, {**READY, "folder": str(tmp_path)}, step=step)
     for number in (step + 1, step + 2):
         link.send(number, {"train/loss": 1 / number})
     link.finish(0)

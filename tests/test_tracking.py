@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from tests.conftest import Trainer, logged, metrics
-from whisper_ft.audio import decode
-from whisper_ft.checkpoint import newest_trainer
-from whisper_ft.config import Source
-from whisper_ft.sources import open_source
-from whisper_ft.state import TrainState
-from whisper_ft.tracking import Tracker, memory_gb
-from whisper_ft.window import Unusable
+from whisper_ft.checkpoint.format import newest_record
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.decode import decode
+from whisper_ft.data.sources import open_source
+from whisper_ft.data.types import Rejected
+from whisper_ft.tracking.console.memory import memory_gb
+from whisper_ft.tracking.tracker import Tracker
 
 
 @pytest.mark.parametrize("left", ["", '{"step": 1}\n', '{"step": 1}\n{"ste'])
@@ -30,12 +31,12 @@ def test_a_line_that_was_cut_does_not_spoil_the_next(tmp_path: Path, left: str):
 
 
 def test_an_unusable_row_is_listed_once_over_several_starts(tmp_path: Path):
-    row = Unusable("a#1", "silent", "every sample is zero")
+    row = Rejected("a#1", "silent", "every sample is zero")
     (tmp_path / "quarantine.jsonl").write_bytes('{"id": "словы'.encode()[:-1])  # cut within a letter
     for _ in range(2):
         tracker = Tracker(tmp_path, 10, enabled=True)
         tracker.quarantine([row])
-        tracker.quarantine([row, Unusable("a#2", "silent", "")])
+        tracker.quarantine([row, Rejected("a#2", "silent", "")])
     listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_bytes().splitlines()[1:]]
     assert [(one["id"], one["reason"]) for one in listed] == [("a#1", "silent"), ("a#2", "silent")]
 
@@ -50,7 +51,7 @@ def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path: P
 def test_only_the_main_process_writes(tmp_path: Path):
     tracker = Tracker(tmp_path, 10, enabled=False)
     tracker.record({"step": 1})
-    tracker.quarantine([Unusable("a#1", "silent", "")])
+    tracker.quarantine([Rejected("a#1", "silent", "")])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -59,7 +60,7 @@ RATE = 16_000  # Hz
 
 def samples_of(folder: Path) -> int:
     """Samples in all utterances of a data set."""
-    source = open_source(Source(path=str(folder)))
+    source = open_source(SourceConfig(path=str(folder)))
     rows = [row for chunk in range(len(source.rows)) for row in source.read(chunk)]
     return sum(len(decode(row.audio, RATE, 30.0, row.offset, row.duration)) for row in rows)
 
@@ -70,7 +71,7 @@ def test_the_audio_of_one_epoch_is_counted_to_the_sample_also_over_a_kill(train:
     options = {"epochs": 1, "steps": "null", "eval__every": 0, "save__every": 3, "data__workers": 2}
     train.interrupt("one", logged(7), signal.SIGKILL, processes, **options)
     run_dir = train("one", processes, **options)
-    trainer = newest_trainer(run_dir / "checkpoints")
+    trainer = newest_record(run_dir / "checkpoints")
     assert trainer is not None
     counted = trainer["state"]["audio_samples"]
     assert counted == samples_of(corpus / "train")

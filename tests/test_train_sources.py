@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import Trainer, digest, logged, metrics
 from tests.elsewhere import AUDIO
-from whisper_ft.sources.listed import CHUNK_ROWS
+from whisper_ft.data.formats.file_table import CHUNK_ROWS
 
 SHORT = {"steps": 6, "eval__every": 0, "save__every": 2}
 

@@ -1,8 +1,8 @@
 import json
 
 from normalizers import get_normalizer
-from whisper_ft.scoring import Prediction, score
-from whisper_ft.variants import side_by_side
+from whisper_ft.scoring.normalizer_table import side_by_side
+from whisper_ft.scoring.scores import Prediction, score
 
 
 def test_the_same_transcripts_are_scored_under_each_normaliser_once():

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, START_SECONDS
-from whisper_ft.failure import LostWorkerError
-from whisper_ft.workers import Workers
+from whisper_ft.data.workers import Workers
+from whisper_ft.runtime.errors import LostWorkerError
 
 PROGRAM = """
 import sys
@@ -23,9 +23,9 @@ from concurrent.futures import ProcessPoolExecutor
 from whisper_ft.workers import FORKSERVER, program_hidden, start_worker_server
 
 if __name__ == "__main__":
-    start_worker_server("whisper_ft.share")
+    start_worker_server("whisper_ft.data.sampling.partition")
     with program_hidden(), ProcessPoolExecutor(1, FORKSERVER) as pool:
-        print(pool.submit(eval, "'whisper_ft.share' in __import__('sys').modules").result())
+        print(pool.submit(eval, "'whisper_ft.data.sampling.partition' in __import__('sys').modules").result())
     print(__import__("os").environ.get("PYTHONPATH"), sys.modules["__main__"].__file__)
 """
 

@@ -7,24 +7,24 @@ the manifest, never by a clock. Protocol and evidence: docs/decisions/0004-check
 `python -m whisper_ft.checkpoint list|verify|export DIR` is for people.
 """
 
-from whisper_ft.checkpoint.committed import (
+from whisper_ft.checkpoint.format import (
     MANIFEST,
     MODEL,
     OPTIMIZER,
     TRAINER,
-    Found,
+    ListedCheckpoint,
     list_checkpoints,
     load_optimizer,
     load_weights,
-    newest_trainer,
+    newest_record,
     path_of,
     read_manifest,
-    read_trainer,
+    read_record,
     verify,
 )
 from whisper_ft.checkpoint.retention import PINNED, retain
 from whisper_ft.checkpoint.selection import branch_name, choose
-from whisper_ft.checkpoint.writing import Contents, contents_of, save, write
+from whisper_ft.checkpoint.writer import Contents, contents_of, save, write
 
 __all__ = [
     "MANIFEST",
@@ -33,17 +33,17 @@ __all__ = [
     "PINNED",
     "TRAINER",
     "Contents",
-    "Found",
+    "ListedCheckpoint",
     "branch_name",
     "choose",
     "contents_of",
     "list_checkpoints",
     "load_optimizer",
     "load_weights",
-    "newest_trainer",
+    "newest_record",
     "path_of",
     "read_manifest",
-    "read_trainer",
+    "read_record",
     "retain",
     "save",
     "verify",

@@ -4,9 +4,9 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from whisper_ft import durable
-from whisper_ft.checkpoint.committed import list_checkpoints, read_trainer, verify
-from whisper_ft.failure import DiskError
+from whisper_ft.checkpoint.format import list_checkpoints, read_record, verify
+from whisper_ft.runtime import atomic
+from whisper_ft.runtime.errors import DiskError
 
 PINNED = "pinned"
 """A file of this name in a checkpoint's folder, as `touch` makes it, and the checkpoint is never removed."""
@@ -28,7 +28,7 @@ def retain(folder: Path, keep: int, also: Collection[int], every: int = 0) -> li
         if one.step in needed or regular or os.path.lexists(one.path / PINNED):
             continue
         try:
-            durable.remove(one.path)
+            atomic.remove(one.path)
         except DiskError as error:
             told.append(f"warning: an old checkpoint could not be removed: {error}")
     return told
@@ -37,6 +37,6 @@ def retain(folder: Path, keep: int, also: Collection[int], every: int = 0) -> li
 def _best_step(path: Path) -> int | None:
     """Step of the best model when a checkpoint was saved; None where there was none or it cannot be read."""
     try:
-        return int(read_trainer(path)["state"]["best"]["step"])
+        return int(read_record(path)["state"]["best"]["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

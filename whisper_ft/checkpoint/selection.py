@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from whisper_ft.checkpoint.committed import Found, list_checkpoints, read_trainer, verify
-from whisper_ft.failure import ResumeError
+from whisper_ft.checkpoint.format import ListedCheckpoint, list_checkpoints, read_record, verify
+from whisper_ft.runtime.errors import ResumeError
 
 
 def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str], None]) -> Path | None:
@@ -18,7 +18,7 @@ def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str]
         return _newest_usable(candidates, say)
     for found in candidates:
         if found.problem is None and verify(found.path) is None:
-            branch = read_trainer(found.path).get("branch")
+            branch = read_record(found.path).get("branch")
             if branch and branch["resume"] == branch_name(resume):
                 say(
                     f"--resume {resume} began at step {branch['step']} and goes on from its newest checkpoint; "
@@ -41,7 +41,7 @@ def branch_name(resume: str) -> str:
     return resume if resume == "best" else str(Path(resume).resolve())
 
 
-def _newest_usable(candidates: Sequence[Found], say: Callable[[str], None]) -> Path | None:
+def _newest_usable(candidates: Sequence[ListedCheckpoint], say: Callable[[str], None]) -> Path | None:
     """The first that verifies, a line for each before it; None of none, ResumeError if all are damaged."""
     for found in candidates:
         problem = found.problem or verify(found.path)

@@ -4,8 +4,8 @@ All of it is best effort: a full log disk, a closed terminal or a service that i
 never stops a training.
 """
 
-from whisper_ft.tracking.memory import memory_gb
-from whisper_ft.tracking.pace import Pace
+from whisper_ft.tracking.console.memory import memory_gb
+from whisper_ft.tracking.console.throughput import Throughput
 from whisper_ft.tracking.tracker import Tracker
 
-__all__ = ["Pace", "Tracker", "memory_gb"]
+__all__ = ["Throughput", "Tracker", "memory_gb"]

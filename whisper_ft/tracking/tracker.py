@@ -8,20 +8,20 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from whisper_ft.config import Config
-from whisper_ft.config import Screen as Mode
-from whisper_ft.failure import FINISHED
-from whisper_ft.fields import to_plain
-from whisper_ft.scoring import Scores
-from whisper_ft.state import TrainState
-from whisper_ft.trackers import Link, Ready, identity_of, refuse_missing
-from whisper_ft.tracking import evaluation
-from whisper_ft.tracking.figures import figures_of
-from whisper_ft.tracking.files import Files
-from whisper_ft.tracking.output import Output
-from whisper_ft.tracking.samples import transcript_lines, transcripts
-from whisper_ft.tracking.screen import Screen
-from whisper_ft.window import Unusable
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.config.training import Screen as Mode
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import to_plain
+from whisper_ft.data.types import Rejected
+from whisper_ft.runtime.errors import FINISHED
+from whisper_ft.scoring.scores import Scores
+from whisper_ft.tracking.backends.process import Ready, TrackerProcess, identity_of, refuse_missing
+from whisper_ft.tracking.console import eval_table
+from whisper_ft.tracking.console.screen import Screen
+from whisper_ft.tracking.console.stdout import Output
+from whisper_ft.tracking.console.step_line import figures_of
+from whisper_ft.tracking.console.transcripts import transcript_lines, transcripts
+from whisper_ft.tracking.metrics_log import MetricsLog
 
 LAST_SECONDS = 30.0  # for the trackers of a run that is finished
 LAST_SECONDS_IN_HASTE = 5.0  # of one that was stopped: a machine that is taken away gives little time
@@ -42,13 +42,13 @@ class Tracker:
         self.enabled = enabled
         self._folder, self._steps = folder, steps
         self._failures = 0
-        self._files = Files(folder, self._best_effort)
+        self._files = MetricsLog(folder, self._best_effort)
         self._screen = Screen(Output(self._best_effort), steps, enabled=enabled, mode=screen)
         self._outside, self._ready = outside if enabled else (), ready or {}
-        self._links: list[Link] = []
+        self._links: list[TrackerProcess] = []
 
     @classmethod
-    def of_run(cls, config: Config, steps: int, *, enabled: bool) -> Self:
+    def of_run(cls, config: TrainingConfig, steps: int, *, enabled: bool) -> Self:
         """The tracker that a run's configuration asks for. UsageError where a package of it is missing."""
         outside = list(dict.fromkeys(config.track.to))
         if enabled:
@@ -67,7 +67,7 @@ class Tracker:
         with self._best_effort():
             ready = {**self._ready, "identity": identity_of(self._folder)} if self._outside else {}
             for name in self._outside:
-                self._links.append(Link(name, ready, step))
+                self._links.append(TrackerProcess(name, ready, step))
         with self._screen.live(step):
             yield
 
@@ -98,10 +98,10 @@ class Tracker:
         self.record({"step": state.step, **summary, "best": best and best.value})
         self._files.predictions(state.step, [row.record() for row in scores.rows])
         if self._screen.console.is_terminal:
-            self.show(evaluation.table(state, self._steps, scores, earlier))
+            self.show(eval_table.table(state, self._steps, scores, earlier))
             self.show(transcripts(scores, self._screen.console.width))
         else:
-            self.say(evaluation.line(state, self._steps, scores, earlier))
+            self.say(eval_table.line(state, self._steps, scores, earlier))
             for line in transcript_lines(scores):
                 self.say(line)
         self._send("eval", {"step": state.step, **summary})
@@ -120,7 +120,7 @@ class Tracker:
         """Whether there is a bar that somebody could look at."""
         return self._screen.is_live
 
-    def quarantine(self, rows: Sequence[Unusable]) -> None:
+    def quarantine(self, rows: Sequence[Rejected]) -> None:
         """Rows that could not be used: each once in quarantine.jsonl, also over several starts of a run."""
         if self.enabled:
             for row in self._files.quarantine(rows):

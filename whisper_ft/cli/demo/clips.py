@@ -1,0 +1,59 @@
+"""One spoken sentence as an encoded file: who says it, how fast, in which format."""
+
+import io
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import soundfile
+import soxr
+
+from whisper_ft.cli.demo.speech import synthesise
+
+VOICES = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4", "Alex", "linda")  # the clearest of espeak-ng's
+WORDS_PER_MINUTE = (145, 155, 165, 175)
+PITCHES = (40, 45, 50, 55, 60)  # of 99; 50 is the voice's own
+MAX_SECONDS = 4.8  # the micro model hears 5 s
+LOUDNESS = 0.8  # of full scale: resampling and MP3 overshoot, and must not clip
+
+
+@dataclass(frozen=True)
+class DemoClip:
+    """What to say and how: all that the encoded bytes depend on."""
+
+    name: str
+    sentence: str
+    language: str
+    voice: str
+    words_per_minute: int
+    pitch: int
+
+    @property
+    def client_id(self) -> str:
+        """The speaker, as Common Voice calls it."""
+        return f"{self.language}-{self.voice}"
+
+
+def plan(language: str, split: str, texts: list[str], seed: int) -> list[DemoClip]:
+    """A clip for each sentence of the split: voice, speed and pitch by chance, every third an MP3."""
+    return [_clip(language, f"{language}_{split}_{index:06d}", text, index, seed) for index, text in enumerate(texts)]
+
+
+def _clip(language: str, stem: str, text: str, index: int, seed: int) -> DemoClip:
+    rng = random.Random(f"{stem} {seed}")  # its own stream: a clip does not change when the split grows
+    voice, speed, pitch = (options[int(rng.random() * len(options))] for options in (VOICES, WORDS_PER_MINUTE, PITCHES))
+    ending = "mp3" if index % 3 == 2 else "flac"  # encoding MP3 takes longer than all the rest
+    return DemoClip(f"{stem}.{ending}", text, language, str(voice), int(speed), int(pitch))
+
+
+def encode(clip: DemoClip) -> bytes:
+    """The clip spoken, resampled and encoded as its name's ending says: 16 kHz FLAC or 48 kHz MP3."""
+    samples, rate = synthesise(clip.sentence, clip.language, clip.voice, clip.words_per_minute, clip.pitch)
+    seconds = len(samples) / rate
+    assert seconds < MAX_SECONDS, f"{clip} takes {seconds:.1f} s: shorten the grammar's sentences or speak faster"
+    kind, wanted_rate = ("FLAC", 16_000) if clip.name.endswith(".flac") else ("MP3", 48_000)
+    # Resampled as floating point: soxr dithers integers with noise seeded by the clock.
+    wave = soxr.resample(samples.astype(np.float32) * (LOUDNESS / 32_768), rate, wanted_rate)
+    encoded = io.BytesIO()
+    soundfile.write(encoded, wave, wanted_rate, format=kind)
+    return encoded.getvalue()

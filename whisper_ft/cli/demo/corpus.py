@@ -1,0 +1,134 @@
+"""A spoken corpus in parquet, like one from the Hub: shards of encoded clips with their sentence and their speaker.
+
+`python -m whisper_ft.demo.corpus --out DIR` writes the same bytes for the same arguments. Training, validation and test
+split share voices but no sentence; two clips of three are 16 kHz FLAC, one is 48 kHz MP3.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import Progress
+
+from whisper_ft.cli.demo.clips import DemoClip, encode, plan
+from whisper_ft.cli.demo.folder import write_once
+from whisper_ft.cli.demo.sentences import LANGUAGES, sentences
+from whisper_ft.runtime.command import DemoParser, announce, run
+
+VERSION = 1  # raise it when a change here makes other bytes of the same arguments
+DESCRIPTION = "corpus.json"
+ROWS_PER_GROUP = 50
+MAX_ROWS_PER_SHARD = 1_000
+MIN_SHARDS = {"train": 4, "validation": 2, "test": 2}  # several, so that reading them in turn is put to the test
+CLIPS_PER_TASK = 25  # about 0.4 s of work: little next to it is the cost of handing it to another process
+
+# The `huggingface` entry is how `datasets` knows an audio column from two plain ones.
+FEATURES = {
+    "audio": {"_type": "Audio"},
+    "sentence": {"dtype": "string", "_type": "Value"},
+    "client_id": {"dtype": "string", "_type": "Value"},
+}
+SCHEMA = pa.schema(
+    [
+        ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("sentence", pa.string()),
+        ("client_id", pa.string()),
+    ],
+    metadata={"huggingface": json.dumps({"info": {"features": FEATURES}})},
+)
+
+
+def write_corpus(
+    out: Path,
+    language: str = "be",
+    train: int = 1_000,
+    validation: int = 100,
+    test: int = 200,
+    seed: int = 0,
+    processes: int | None = None,
+) -> bool:
+    """True if the corpus was written, False if it was there already; the number of processes changes no byte."""
+    # Test first: a longer list of sentences begins with the shorter, so more training leaves the test as it is.
+    counts = {"test": test, "validation": validation, "train": train}
+    arguments = {"version": VERSION, "language": language, "seed": seed, **counts}
+
+    def write(aside: Path) -> None:
+        texts = iter(sentences(language, sum(counts.values()), seed))
+        clips = {split: plan(language, split, [next(texts) for _ in range(n)], seed) for split, n in counts.items()}
+        _write_splits(aside, clips, processes or os.cpu_count() or 1)
+
+    return write_once(out, DESCRIPTION, arguments, write)
+
+
+def _write_splits(folder: Path, clips: dict[str, list[DemoClip]], processes: int) -> None:
+    """Write every split's shards, with a bar that counts the clips."""
+    console = Console(stderr=True)
+    everything = [clip for split in clips.values() for clip in split]
+    with (
+        Progress(console=console, disable=not console.is_terminal) as progress,
+        _encoded(everything, processes) as audio,
+    ):
+        bar = progress.add_task("speaking", total=len(everything))
+        for split, of_split in clips.items():
+            (folder / split).mkdir()
+            for name, of_shard in _shards(split, of_split):
+                _write_shard(folder / split / name, of_shard, audio)
+                progress.advance(bar, len(of_shard))
+
+
+@contextmanager
+def _encoded(clips: list[DemoClip], processes: int) -> Iterator[Iterator[bytes]]:
+    """The clips' bytes in order, made by several processes if that is worth starting them."""
+    if processes == 1 or len(clips) <= CLIPS_PER_TASK:
+        yield map(encode, clips)
+        return
+    # Spawned, not forked: a fork copies the caller's threads' locks, and not every system has it.
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield pool.map(encode, clips, chunksize=CLIPS_PER_TASK)
+
+
+def _shards(split: str, clips: list[DemoClip]) -> Iterator[tuple[str, list[DemoClip]]]:
+    """File name and clips of each of the split's shards, equal in size but for one clip."""
+    count = min(len(clips), max(MIN_SHARDS[split], -(-len(clips) // MAX_ROWS_PER_SHARD)))
+    for shard in range(count):
+        first, end = len(clips) * shard // count, len(clips) * (shard + 1) // count
+        yield f"{split}-{shard:05d}-of-{count:05d}.parquet", clips[first:end]
+
+
+def _write_shard(path: Path, clips: list[DemoClip], audio: Iterator[bytes]) -> None:
+    """Write one parquet file of the clips, taking as many from the stream of encoded audio."""
+    rows = [
+        {"audio": {"bytes": next(audio), "path": clip.name}, "sentence": clip.sentence, "client_id": clip.client_id}
+        for clip in clips
+    ]
+    # Encoded audio neither compresses nor repeats.
+    pq.write_table(
+        pa.Table.from_pylist(rows, SCHEMA),
+        path,
+        row_group_size=ROWS_PER_GROUP,
+        compression="none",
+        use_dictionary=False,
+    )
+
+
+def main() -> None:
+    """Write a corpus as the command line says."""
+    parser = DemoParser("whisper_ft.demo.corpus", "Write a spoken corpus made with espeak-ng, as parquet shards.")
+    parser.add_out("folder to write: DIR/train, DIR/validation, DIR/test")
+    parser.add_argument("--language", choices=LANGUAGES, default="be", help="what is spoken (default be)")
+    parser.add_splits()
+    parser.add_count("--seed", 0, "of sentences and voices", least=0)
+    args = parser.parse_args()
+    written = write_corpus(args.out, args.language, args.train, args.validation, args.test, args.seed)
+    announce("corpus", args.out, written)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,43 @@
+"""Chunks that are read while those before them are written: of what lies elsewhere, most of the time is waiting."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Self
+
+from whisper_ft.data.types import Row, Source
+
+CHUNKS = 4  # read at a time, each over a connection of its own
+BYTES = 256_000_000  # of audio that may wait; of larger chunks fewer are read ahead
+
+
+class ReadAhead:
+    """The chunks of a source in their order; a context that ends the reading."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._pool = ThreadPoolExecutor(CHUNKS)
+        self._reading: dict[int, Future[Sequence[Row]]] = {}
+        self._largest = 0  # bytes, of the chunks so far
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def read(self, chunk: int) -> Sequence[Row]:
+        """The rows of a chunk, or what reading it raises. It may be asked for again, until a later one was."""
+        self._reading = {number: reading for number, reading in self._reading.items() if number >= chunk}
+        rows = self._begin(chunk).result()
+        # Segments of one recording share its bytes.
+        size = sum({id(row.audio): len(row.audio) for row in rows}.values())
+        self._largest = max(self._largest, size, 1)
+        ahead = min(CHUNKS, BYTES // self._largest)
+        for number in range(chunk + 1, min(chunk + 1 + ahead, len(self._source.rows))):
+            self._begin(number)
+        return rows
+
+    def _begin(self, chunk: int) -> Future[Sequence[Row]]:
+        if chunk not in self._reading:
+            self._reading[chunk] = self._pool.submit(self._source.read, chunk)
+        return self._reading[chunk]

@@ -1,0 +1,57 @@
+"""What is asked of prepare, and what is said in return."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import fsspec
+from rich.console import Console
+from rich.progress import Progress
+
+from whisper_ft.cli.prepare.json_list import open_any
+from whisper_ft.cli.prepare.shards import LEFT_OUT, Preparation, PrepareConfig, State
+from whisper_ft.config.parse import load_config
+from whisper_ft.runtime.errors import UsageError
+from whisper_ft.training.preflight import refuse_missing
+
+
+def told(state: State, out: Path) -> str:
+    """What was made, for people."""
+    said = f"{out}: {state.rows} rows in {state.shards} shards"
+    if not state.left_out:
+        return said
+    lines = (out / LEFT_OUT).read_text(encoding="utf-8").splitlines()
+    reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(json.loads(x)["reason"] for x in lines).most_common())
+    return f"{said}; {state.left_out} rows left out ({reasons}): {out / LEFT_OUT}"
+
+
+def refuse_out_within(path: str, out: Path) -> None:
+    """UsageError if the shards would lie in the folder that is read: the next start would find them among its data."""
+    folder = fsspec.core.strip_protocol(path) if path.startswith(("file:", "local:")) else os.path.expanduser(path)
+    if os.path.isdir(folder) and out.resolve().is_relative_to(Path(folder).resolve()):
+        raise UsageError(f"--out {out}: lies in --data.path {path}, which is read; name a folder elsewhere")
+
+
+def prepare(settings: PrepareConfig) -> str:
+    """Write the shards, or what is missing of them; what to tell the user. RunError in one line."""
+    refuse_missing("data.path", settings.data.path)
+    if settings.out is None:
+        raise UsageError("--out is missing: the folder for the shards")
+    refuse_out_within(settings.data.path, settings.out)
+    source = open_any(settings.data)
+    preparation = Preparation(source, settings, settings.out)
+    state, console = preparation.state, Console(stderr=True)
+    if state.is_finished:
+        return f"nothing to do: {told(state, settings.out)}"
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("preparing", total=sum(source.rows), completed=state.rows + state.left_out)
+        state = preparation.run(lambda rows: progress.advance(bar, rows))
+    return told(state, settings.out)
+
+
+def convert() -> None:
+    """Prepare as the command line says, and print what was made."""
+    # Typed for the settings of the two programs; it reads any dataclass of settings.
+    settings: PrepareConfig = load_config(PrepareConfig, program="python -m whisper_ft.prepare")  # type: ignore[type-var]
+    print(prepare(settings))

@@ -1,0 +1,231 @@
+"""A folder that is being filled with parquet shards, and what it says of how far that is."""
+
+import fcntl
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from whisper_ft.cli.prepare.ahead import ReadAhead
+from whisper_ft.cli.prepare.record import SCHEMA, record_of
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.formats.fingerprint import changed
+from whisper_ft.data.types import RejectedError, Row, Source
+from whisper_ft.runtime.atomic import ASIDE, clean, disk_errors, sync_file, sync_folder, write_json
+from whisper_ft.runtime.errors import DataError, LockedError, UsageError
+from whisper_ft.runtime.signals import interrupt_held
+
+MEGABYTE = 1_000_000
+DESCRIPTION = "prepared.json"
+LEFT_OUT = "left-out.jsonl"
+SPLITS = ("train", "validation", "dev", "test")  # parts that `datasets` knows by the beginning of a file's name
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Write any source as parquet shards, which are read fastest: --data.path FILE_OR_DIR --out DIR.
+
+    Start it again after a stop: it goes on after the last whole shard. What only a Python generator yields, with audio
+    as {"bytes": ..., "path": ...}, is such a source after datasets.Dataset.from_generator(it).save_to_disk(DIR).
+    """
+
+    data: SourceConfig = field(default_factory=SourceConfig)
+    out: Path | None = None
+    """Folder for the shards, and for left-out.jsonl: the rows that cannot be used, and why."""
+    shard_mb: float = 500.0
+    """Most megabytes of a shard, unless one row group has more."""
+    group_mb: float = 16.0
+    """Most megabytes of a row group, unless one row has more: what is read, and shuffled, together."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.group_mb <= 1_000:  # arrow counts the bytes of a column in 31 bits
+            raise ValueError(f"--group_mb must be above 0 and at most 1000, got {self.group_mb}")
+        if not 0 < self.shard_mb < math.inf:
+            raise ValueError(f"--shard_mb must be above 0, got {self.shard_mb}")
+
+
+@dataclass(frozen=True)
+class State:
+    """How far it is: what is whole and durable, and which row comes next."""
+
+    chunk: int = 0
+    row: int = 0
+    shards: int = 0
+    rows: int = 0  # written
+    left_out: int = 0
+    left_out_bytes: int = 0  # of LEFT_OUT; what follows them is of a start that was killed
+    is_finished: bool = False
+
+
+class Preparation:
+    """A folder that is being filled with the rows of a source; LockedError while another process does so.
+
+    Shards have no name that ends in .parquet before all are there: half a data set is not taken for a whole one.
+    """
+
+    def __init__(self, source: Source, settings: PrepareConfig, out: Path) -> None:
+        self._source, self._settings, self._out = source, settings, out
+        self._fingerprint = source.fingerprint()  # once: of a long list it takes seconds
+        with disk_errors(out):
+            if out.exists() and not out.is_dir():
+                raise UsageError(f"--out {out}: is a file, a folder is needed")
+            out.mkdir(parents=True, exist_ok=True)
+            if not (out / DESCRIPTION).exists() and any(not _is_ours(found.name) for found in out.iterdir()):
+                raise UsageError(f"--out {out}: holds other files; name a folder that is empty or not there yet")
+            self._lock = (out / ".lock").open("a")  # held until the process ends, however it does
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LockedError(f"--out {out}: another process is writing there") from None
+        self.state = self._begin()
+
+    def run(self, advance: Callable[[int], None]) -> State:
+        """Write what is missing; `advance` is called with the rows read now and then. DataError if no row is usable."""
+        with disk_errors(self._out):
+            clean(self._out)
+        with ReadAhead(self._source) as chunks:
+            while self.state.chunk < len(self._source.rows):
+                self._write_shard(chunks, advance)
+        if not self.state.rows:
+            raise DataError(f"{self._settings.data.path}: no row of it can be used; {self._out / LEFT_OUT} says why")
+        with disk_errors(self._out):
+            for number in range(self.state.shards):
+                if self._part(number).exists():
+                    self._part(number).rename(self._out / self._name(number))
+            sync_folder(self._out)
+        self._record(replace(self.state, is_finished=True))
+        return self.state
+
+    def _begin(self) -> State:
+        """How far an earlier start came; UsageError if it was of another source, or with other settings."""
+        path = self._out / DESCRIPTION
+        if not path.exists():
+            self._record(State())
+            return State()
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            state, then, before = State(**found["state"]), found["source"], found["settings"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"--out {self._out}: its {DESCRIPTION} cannot be read; name another folder") from error
+        now = self._described()
+        words = [f"--{name} was {before.get(name)!r}, is {value!r}" for name, value in now.items()]
+        words = [said for said, name in zip(words, now, strict=True) if before.get(name) != now[name]]
+        if other := "; ".join(filter(None, [changed(then, self._fingerprint), *words])):
+            raise UsageError(f"--out {self._out}: is of another source or other settings: {other}; name another folder")
+        return state
+
+    def _described(self) -> dict[str, Any]:
+        """The settings that decide what is written."""
+        names = ("split", "config_name", "audio_column", "text_column", "language", "task")
+        settings = self._settings
+        return {f"data.{name}": getattr(settings.data, name) for name in names} | {
+            "shard_mb": settings.shard_mb,
+            "group_mb": settings.group_mb,
+        }
+
+    def _record(self, state: State) -> None:
+        """Make it durable that all up to `state` is there."""
+        write_json(
+            self._out / DESCRIPTION,
+            {"state": asdict(state), "settings": self._described(), "source": self._fingerprint},
+        )
+        self.state = state
+
+    def _write_shard(self, chunks: ReadAhead, advance: Callable[[int], None]) -> None:
+        """The next shard, the rows left out on the way, and the record of both: in this order."""
+        aside, left_out = self._out / f"{ASIDE}shard", list[dict[str, str]]()
+        with disk_errors(aside):
+            # Encoded audio neither compresses nor repeats.
+            writer = pq.ParquetWriter(aside, SCHEMA, compression="none", use_dictionary=False)
+        try:
+            after = self._fill(writer, chunks, left_out, advance)
+        finally:
+            with disk_errors(aside):
+                writer.close()
+        with disk_errors(self._out):
+            if after.rows > self.state.rows:
+                sync_file(aside)
+                aside.replace(self._part(self.state.shards))
+                after = replace(after, shards=self.state.shards + 1)
+            else:
+                aside.unlink()
+            length = self._list(left_out)
+        self._record(replace(after, left_out=self.state.left_out + len(left_out), left_out_bytes=length))
+
+    def _fill(
+        self,
+        writer: pq.ParquetWriter,
+        chunks: ReadAhead,
+        left_out: list[dict[str, str]],
+        advance: Callable[[int], None],
+    ) -> State:
+        """Write row groups from the next row on, until the shard is full or no row is left; the state after that."""
+        group: list[dict[str, Any]] = []
+        group_bytes = shard_bytes = 0
+        state, written = self.state, self.state.rows
+
+        def flush() -> None:
+            nonlocal group_bytes, shard_bytes, written
+            if group:
+                with disk_errors(self._out):
+                    writer.write_table(pa.Table.from_pylist(group, SCHEMA))
+            written, shard_bytes, group_bytes = written + len(group), shard_bytes + group_bytes, 0
+            group.clear()
+
+        for chunk, number, row in self._rows(state, chunks):
+            try:
+                with interrupt_held():
+                    record = record_of(row, self._settings.data)
+            except RejectedError as unusable:
+                left_out.append({"id": row.id, "reason": unusable.reason, "detail": unusable.detail})
+                advance(1)
+                continue
+            size = len(record["audio"]["bytes"]) + len(row.text.encode())
+            if group and group_bytes + size > self._settings.group_mb * MEGABYTE:
+                flush()
+                if shard_bytes + self._settings.group_mb * MEGABYTE > self._settings.shard_mb * MEGABYTE:
+                    return replace(state, chunk=chunk, row=number, rows=written)
+            group.append(record)
+            group_bytes += size
+            advance(1)
+        flush()
+        return replace(state, chunk=len(self._source.rows), row=0, rows=written)
+
+    def _rows(self, state: State, chunks: ReadAhead) -> Iterator[tuple[int, int, Row]]:
+        """Chunk, number in it, and row, from the next one on."""
+        first = state.row
+        for chunk in range(state.chunk, len(self._source.rows)):
+            for number, row in enumerate(chunks.read(chunk)[first:], first):
+                yield chunk, number, row
+            first = 0
+
+    def _list(self, left_out: list[dict[str, str]]) -> int:
+        """Append to the rows left out, after those that are recorded; the bytes of the file."""
+        lines = "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in left_out).encode(errors="replace")
+        path, length = self._out / LEFT_OUT, self.state.left_out_bytes + len(lines)
+        if not length:
+            path.unlink(missing_ok=True)
+            return 0
+        with path.open("ab") as file:
+            file.truncate(self.state.left_out_bytes)
+            file.write(lines)
+        sync_file(path)
+        sync_folder(self._out)
+        return length
+
+    def _part(self, number: int) -> Path:
+        return self._out / f"shard-{number:05d}.part"
+
+    def _name(self, number: int) -> str:
+        split = self._settings.data.split
+        return f"{split if split in SPLITS else 'train'}-{number:05d}-of-{self.state.shards:05d}.parquet"
+
+
+def _is_ours(name: str) -> bool:
+    """True for what a start may leave that was killed before it had described itself."""
+    return name == ".lock" or name.startswith(ASIDE)

@@ -1,0 +1,1 @@
+"""Settings of every program, their types, bounds and resume rules."""

@@ -1,0 +1,278 @@
+"""Every setting of a run: its meaning (the docstring under it is its --help), its default and its rule for resume.
+
+Each field of a training run carries a resume rule as data (`rule(...)`):
+  exact    must be what it was when the checkpoint was written: another value would be another run
+  change   may change when named in `--allow_change`; the resumed run is then no longer that of the old settings
+  free     may change at any time: it does not alter what is learned
+"""
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from whisper_ft.config.data import DataConfig, SourceConfig
+from whisper_ft.config.evaluation import Device, EvalConfig, Precision
+from whisper_ft.config.setting import ScheduleKind, require, require_bounds, setting
+
+Screen = Literal["auto", "live", "plain", "quiet"]
+DEFAULT_STEPS = 4000
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The model to start from."""
+
+    name: str = setting("exact", "openai/whisper-small")
+    """Name on the Hub or a local folder in the Hugging Face format."""
+    dropout: float | None = setting("change", None)
+    """Dropout probability while training; None keeps the checkpoint's own (0 for OpenAI's)."""
+    layerdrop: float | None = setting("change", None)
+    """Probability that a layer of encoder or decoder is passed by in training; None keeps the checkpoint's own."""
+    freeze: list[Literal["encoder", "decoder", "embeddings"]] = field(
+        default_factory=list, metadata={"resume": "exact"}
+    )
+    """Parts that are not trained: [encoder]. embeddings: those of the decoder, which are its output layer too."""
+    gradient_checkpointing: bool = setting("free", False)
+    """Compute activations again in the backward pass: a third more time, much less memory, the same gradients."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = setting("free", "sdpa")
+    """Implementation of attention; flash_attention_2 needs a GPU and its package. Another one changes the last bits."""
+    compile: bool = setting("free", False)
+    """Train through torch.compile: minutes at the start, then faster on a GPU. Changes the last bits."""
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "layerdrop"):
+            value = getattr(self, name)
+            require(value is None or 0 <= value < 1, f"model.{name}", value, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """SpecAugment: masks in the log-mel of each training utterance, other ones in each epoch."""
+
+    time_masks: int = setting("change", 0, least=0)
+    """Stretches of time that are masked; 0 masks none."""
+    time_mask_seconds: float = setting("change", 1.0, least=0)
+    """Longest of them; each is between 0 and this."""
+    time_mask_share: float = setting("change", 0.2)
+    """Longest of them as a share of the utterance, whichever is shorter."""
+    frequency_masks: int = setting("change", 0, least=0)
+    """Bands of mel bins that are masked; 0 masks none."""
+    frequency_mask_bins: int = setting("change", 27, least=0)
+    """Widest of them, of 80 or 128 bins."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.time_mask_share <= 1, "augment.time_mask_share", self.time_mask_share, "from 0 to 1")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised: cross-entropy over all label tokens of the global batch."""
+
+    label_smoothing: float = setting("change", 0.0)
+    """Share of the target that is spread evenly over the vocabulary; the logged loss has it too."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class ScalerConfig:
+    """Loss scaling, for precision fp16 alone: gradients too small for it are multiplied up, and divided again."""
+
+    initial: float = setting("change", 65536.0)
+    """Scale that a run begins with."""
+    growth: float = setting("change", 2.0)
+    """Factor of the scale after `growth_every` updates without an overflow."""
+    growth_every: int = setting("change", 2000, least=1)
+    """Updates in a row without an overflow before the scale grows."""
+    backoff: float = setting("change", 0.5)
+    """Factor of the scale at an overflow; that update is skipped."""
+    floor: float = setting("change", 1.0)
+    """Below this scale the run ends with exit code 5: it is not the scale that is wrong."""
+
+    def __post_init__(self) -> None:
+        for name in ("initial", "floor"):
+            require(getattr(self, name) > 0, f"scaler.{name}", getattr(self, name), "above 0")
+        require(self.initial >= self.floor, "scaler.initial", self.initial, f"at least scaler.floor, {self.floor:g}")
+        require(self.growth >= 1, "scaler.growth", self.growth, "at least 1")
+        require(0 < self.backoff < 1, "scaler.backoff", self.backoff, "between 0 and 1")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """How many utterances make a step, and how they fit."""
+
+    size: int = setting("exact", 16, least=1)
+    """Utterances per optimizer update, over all processes: the global batch."""
+    per_device: int = setting("free", 16, least=1)
+    """Utterances per forward pass on one device; the number of passes per update follows."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """The optimizer."""
+
+    name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"] = setting("change", "adamw")
+    """adamw keeps 8 bytes per weight, adamw_8bit (bitsandbytes) 2, for embeddings 8; paged_adamw_8bit moves them to the
+    CPU's memory while the GPU's is short. adafactor: almost none. sgd: 4; it needs an `lr` far above the others'."""
+    lr: float = setting("change", 1e-5)
+    """Peak learning rate; schedule.* says how it gets there and back."""
+    layer_decay: float = setting("change", 1.0)
+    """Factor of the learning rate from each layer to the one below it, in encoder and decoder; 1 is off.
+
+    Their top layers and final norms have `lr` itself, layer l of L (l from 1) lr * layer_decay^(L - l), and what is
+    below layer 1 (convolutions, token embedding, which is the output layer too, positions) lr * layer_decay^L."""
+    betas: tuple[float, float] = setting("change", (0.9, 0.98))
+    """Decay rates of the two moments of the AdamWs."""
+    eps: float = setting("change", 1e-6)
+    """Added to the root of the second moment by the AdamWs."""
+    momentum: float = setting("change", 0.9)
+    """Of sgd; 0 is without."""
+    weight_decay: float = setting("change", 0.0, least=0)
+    """Decoupled weight decay of matrices; norms, biases and positions have none. sgd adds it to the gradient."""
+    clip_norm: float = setting("change", 1.0, least=0)
+    """Largest gradient norm of an update; 0 does not clip."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, "optim.lr", self.lr, "above 0")
+        require(all(0 <= beta < 1 for beta in self.betas), "optim.betas", self.betas, "two numbers from 0 to below 1")
+        require(self.eps > 0, "optim.eps", self.eps, "above 0")
+        require(0 <= self.momentum < 1, "optim.momentum", self.momentum, "from 0 to below 1")
+        require(0 < self.layer_decay <= 1, "optim.layer_decay", self.layer_decay, "above 0 and at most 1")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the run."""
+
+    kind: ScheduleKind = setting("change", "linear")
+    """Shape after the warm-up: linear or cosine down to 0, constant, or wsd (stable, then down over `decay`)."""
+    warmup: float = setting("change", 0.1)
+    """Updates of warm-up; below 1 a share of `steps`."""
+    decay: float = setting("change", 0.2)
+    """Updates of the final decay of wsd; below 1 a share of `steps`."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("warmup", self.warmup), ("decay", self.decay)):
+            allowed = value >= 0 and (value < 1 or float(value).is_integer())
+            require(allowed, f"schedule.{name}", value, "a whole number of updates, or a share of the run below 1")
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is shown while training."""
+
+    every: int = setting("free", 25, least=0)
+    """Steps between two logged ones; 0 logs none."""
+    screen: Screen = setting("free", "auto")
+    """live: a bar and figures that move; plain: a line for each logged step; quiet: warnings, errors and the last line.
+    auto: live on a terminal, plain elsewhere and where CI is set."""
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """Trackers of other makers, besides metrics.jsonl, which is always written. They never stop or delay training."""
+
+    to: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list, metadata={"resume": "free"})
+    """Those that get each logged step and evaluation: [tensorboard, wandb, trackio]. Each needs its own package."""
+    project: str = setting("free", "whisper-ft")
+    """What wandb and trackio file the run under."""
+    name: str | None = setting("free", None)
+    """What they call the run. None: the name of run_dir."""
+
+
+@dataclass(frozen=True)
+class AverageConfig:
+    """The mean of the weights of several checkpoints, as a model beside best/ and final/."""
+
+    of: Literal["none", "last", "best"] = setting("free", "none")
+    """last: the newest checkpoints of save.every; best: those of the best evaluations."""
+    checkpoints: int = setting("free", 5, least=2)
+    """How many; so many are then kept."""
+
+
+@dataclass(frozen=True)
+class SaveConfig:
+    """Checkpoints to resume from."""
+
+    every: int = setting("free", 500, least=0)
+    """Steps between two checkpoints (one is always written at the end, and one for each new best)."""
+    keep: int = setting("free", 2, least=2)
+    """Newest checkpoints to keep, besides the best one; at least 2, so that a damaged one has a predecessor.
+
+    One with a file named `pinned` in its folder is kept too."""
+    keep_every: int = setting("free", 0, least=0)
+    """Keep also each checkpoint whose step is a multiple of this; 0 keeps none besides the others."""
+    background: bool = setting("free", False)
+    """Go on training while a checkpoint is written: it is copied to the host's memory first, which has to hold it."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Fine-tune Whisper: `./launch.sh --config FILE [--section.field VALUE ...]`."""
+
+    run_dir: Path = setting("free", Path("runs/default"))
+    """Everything the run writes; see README.txt in it."""
+    seed: int = setting("exact", 1, least=0)
+    """Order of the data, dropout, and whatever else is random."""
+    steps: int | None = setting("change", None, least=1)
+    """Optimizer updates of the whole run. None: from `epochs`, or 4000."""
+    epochs: float | None = setting("change", None)
+    """The same as passes over all rows of the data, in place of `steps`: the last update ends with the last row."""
+    resume: str = setting("free", "auto")
+    """auto: from the newest checkpoint in run_dir; never: only into an unused run_dir; best; or a checkpoint's path."""
+    overwrite: bool = setting("free", False)
+    """With `resume` never: a run that is in run_dir is not refused but moved to RUN_DIR.replaced-1, -2 and so on."""
+    allow_change: list[str] = field(default_factory=list, metadata={"resume": "free"})
+    """Settings with the rule `change` that may differ from the checkpoint's: --allow_change '[optim.lr, steps]'."""
+    precision: Precision = setting("change", "fp32")
+    """Arithmetic of forward and backward; weights, moments and loss are always float32."""
+    device: Device = setting("free", "auto")
+    """auto takes a GPU where there is one."""
+    rank_timeout: float = setting("free", 600.0)
+    """Seconds that the processes of a run wait for one of them in a step; evaluations and saves may take hours."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    scaler: ScalerConfig = field(default_factory=ScalerConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    save: SaveConfig = field(default_factory=SaveConfig)
+    average: AverageConfig = field(default_factory=AverageConfig)
+
+    def __post_init__(self) -> None:
+        require_bounds(self)
+        require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "above 0")
+        require(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "above 0")
+        if self.overwrite and self.resume != "never":
+            raise ValueError(f"--overwrite goes with --resume never, not {self.resume}: it begins a run anew")
+        if self.data.sources and self.eval.split and not self.eval.path:
+            raise ValueError("--eval.split: of which of data.sources? Give --eval.path")
+        if self.average.of == "best" and self.held_out is None:
+            raise ValueError(
+                "--average.of best: nothing is evaluated; give --eval.path or --eval.split, or average `last`"
+            )
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"--steps {self.steps} and --epochs {self.epochs:g}: give one of the two")
+
+    def steps_over(self, rows: int) -> int:
+        """Updates of a run over so many rows."""
+        end = self.end_of(rows)
+        return -(-end // self.batch.size) if end else self.steps or DEFAULT_STEPS
+
+    def end_of(self, rows: int) -> int | None:
+        """Position of the stream where a run of `epochs` ends, also within a batch; None for one of `steps`."""
+        return None if self.epochs is None else max(round(self.epochs * rows), 1)
+
+    @property
+    def held_out(self) -> SourceConfig | None:
+        """What the run is evaluated on: eval.path, or eval.split of data.path."""
+        if not self.eval.every or not (self.eval.path or self.eval.split):
+            return None
+        shared = {f.name: getattr(self.data, f.name) for f in fields(SourceConfig)}
+        return SourceConfig(**shared | {"path": self.eval.path or self.data.path, "split": self.eval.split})

@@ -1,0 +1,1 @@
+"""Rows of a data set to windows of the model."""

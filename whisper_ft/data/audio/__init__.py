@@ -1,0 +1,1 @@
+"""Audio bytes to a waveform, waveform to log-mel."""

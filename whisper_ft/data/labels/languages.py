@@ -1,0 +1,44 @@
+"""Whisper's code for a language that is given by code, locale, name or token."""
+
+import difflib
+import re
+
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+from whisper_ft.runtime.errors import UsageError
+
+# Each of Whisper's codes, then others of the same language: ISO 639-2 and 639-3, withdrawn ones, standard varieties.
+_OTHER_CODES = """
+af afr; am amh; ar ara arb; as asm; az aze azj; ba bak; be bel; bg bul; bn ben; bo bod; br bre; bs bos; ca cat;
+cs ces; cy cym; da dan; de deu; el ell; en eng; es spa; et est ekk; eu eus; fa fas pes; fi fin; fo fao; fr fra;
+gl glg; gu guj; ha hau; he heb iw; hi hin; hr hrv; ht hat; hu hun; hy hye; id ind in; is isl; it ita; ja jpn;
+jw jv jav; ka kat; kk kaz; km khm; kn kan; ko kor; la lat; lb ltz; ln lin; lt lit; lv lav lvs; mg mlg plt; mi mri;
+mk mkd; ml mal; mn mon khk; mr mar; ms msa zsm; mt mlt; my mya; ne nep npi; nl nld; nn nno; no nor nb nob; oc oci;
+pa pan; pl pol; ps pus pbt; pt por; ro ron mo; ru rus; sa san; sd snd; si sin; sk slk; sl slv; sn sna; so som; sq sqi;
+sr srp; su sun; sv swe; sw swa swh; ta tam; te tel; tg tgk; th tha; tk tuk; tl tgl fil; tr tur; tt tat; uk ukr;
+ur urd; uz uzb uzn; vi vie; yi yid ji; yo yor; zh zho cmn
+"""
+_CODES = {code: entry.split()[0] for entry in _OTHER_CODES.split(";") for code in entry.split()}
+_CODES |= {code: code for code in LANGUAGES}
+_LOCALE = re.compile(r"([a-z]{2,3})(-[a-z0-9]{1,8})*([.@].*)?")
+"""A code, then script, region and the like; POSIX puts an encoding behind."""
+
+
+def whisper_language(language: str) -> str:
+    """Whisper's code for a language given by code, locale, name or token: `be`, `bel`, `be-BY`, `Belarusian`, `<|be|>`.
+
+    UsageError for any other.
+    """
+    wanted = language.strip().lower().removeprefix("<|").removesuffix("|>").replace("_", "-")
+    code = TO_LANGUAGE_CODE.get(wanted.replace("-", " "))
+    if code is None and (locale := _LOCALE.fullmatch(wanted)):
+        code = _CODES.get(locale[1])
+    if code is None:
+        near = [word for word in re.findall(r"\w+", wanted) if word in TO_LANGUAGE_CODE]
+        near += difflib.get_close_matches(wanted, TO_LANGUAGE_CODE, n=1, cutoff=0.8)  # Kurdish is not Turkish
+        hint = f" (did you mean {near[0].title()}?)" if near else ""
+        raise UsageError(
+            f"language {language!r}: not one of Whisper's{hint}, such as be, be-BY, Belarusian; "
+            "one that Whisper lacks can be taught as a near one that it has"
+        )
+    return str(code)

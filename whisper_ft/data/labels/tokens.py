@@ -1,0 +1,170 @@
+"""Transcripts to the tokens that the decoder learns to write."""
+
+import re
+from typing import Any, Self
+
+from whisper_ft.data.labels.languages import whisper_language
+from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.labels.transcript import _is_blank, text_problem
+from whisper_ft.data.types import RejectedError
+from whisper_ft.runtime.errors import UsageError
+
+TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
+"""The text of a timestamp token."""
+_INSIDE_A_TIMESTAMP = re.compile(r"(?<=<)(?=\|\d+\.\d\d\|>)")
+
+
+class LabelEncoder:
+    """Text to `<|startoftranscript|><|language|><|task|><|notimestamps|>text<|endoftext|>`.
+
+    The ids come from the model's generation config and never from the state of the tokenizer, so that rows of
+    different languages can follow each other. An English-only model has neither language nor task tokens: what a row
+    says of them is not looked at.
+
+    What a row says is not to be trusted: it is checked here, and a row that cannot be used is an UnusableError. The
+    defaults are the user's; UsageError if this model does not know them.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        generation_config: Any,
+        max_tokens: int,
+        language: str | None,
+        task: str,
+        rewrite: LabelNormalizer | None = None,
+    ) -> None:
+        self.max_tokens = max_tokens
+        self._rewrite = rewrite
+        self._tokenizer = tokenizer
+        self.start: int = generation_config.decoder_start_token_id
+        self._end: int = tokenizer.eos_token_id
+        self._no_timestamps: int = generation_config.no_timestamps_token_id
+        self._languages: dict[str, int] | None = getattr(generation_config, "lang_to_id", None)
+        self._tasks: dict[str, int] | None = getattr(generation_config, "task_to_id", None)
+        self.language = language
+        """Language of rows that name none."""
+        self._task = task
+        if self.is_multilingual and language is None:
+            raise UsageError("--data.language is missing: this model writes many languages and has no default")
+        try:
+            self.prompt(language, task)  # an unknown language is found now, not at the first row
+        except RejectedError as unknown:
+            raise UsageError(unknown.detail) from unknown
+
+    @classmethod
+    def of(
+        cls, model: Any, tokenizer: Any, language: str | None, task: str, rewrite: LabelNormalizer | None = None
+    ) -> Self:
+        """The encoder of a loaded model; `language` None takes the one it was fine-tuned for or the only one it has."""
+        refuse_all_but_english(model, language, task)
+        generation = model.generation_config
+        only = None if generation.is_multilingual else "en"
+        language = language or getattr(generation, "language", None) or only
+        return cls(tokenizer, generation, model.config.max_target_positions, language, task, rewrite)
+
+    @property
+    def is_multilingual(self) -> bool:
+        """False for the English-only models."""
+        return bool(self._languages and self._tasks)
+
+    @property
+    def languages(self) -> dict[int, str]:
+        """Code of each language that the model has a token for, by the token."""
+        return {token: name.strip("<|>") for name, token in (self._languages or {}).items()}
+
+    def prompt(self, language: object = None, task: object = None) -> list[int]:
+        """Tokens before the text; None takes the defaults given above.
+
+        UnusableError (`unknown_language`, `unknown_task`) for one that this model has no token for.
+        """
+        if not self._languages or not self._tasks:
+            return [self.start, self._no_timestamps]
+        return [self.start, self._language_token(language), self._task_token(task), self._no_timestamps]
+
+    def prompt_or_default(self, language: object, task: object) -> tuple[list[int], str | None]:
+        """The prompt of a row that has to be transcribed whatever it says: with the default for what is unknown.
+
+        The second is the reason code of what was unknown, None if nothing was.
+        """
+        problem = None
+        for _ in ("language", "task"):
+            try:
+                return self.prompt(language, task), problem
+            except RejectedError as unknown:
+                problem = problem or unknown.reason
+                if unknown.reason == "unknown_language":
+                    language = None
+                else:
+                    task = None
+        return self.prompt(language, task), problem
+
+    def _language_token(self, language: object) -> int:
+        language = self.language if _is_blank(language) else language
+        if not isinstance(language, str):
+            raise RejectedError("unknown_language", f"language {language!r}: not a text")
+        try:
+            code = whisper_language(language)
+        except UsageError as unknown:
+            raise RejectedError("unknown_language", str(unknown)) from unknown
+        token = (self._languages or {}).get(f"<|{code}|>")
+        if token is None:
+            near = "; zh is the nearest that it has" if code == "yue" else ""  # which came with large-v3
+            raise RejectedError("unknown_language", f"language {code!r}: this model has no token for it{near}")
+        return token
+
+    def _task_token(self, task: object) -> int:
+        task = self._task if _is_blank(task) else task
+        tasks = self._tasks or {}
+        if not isinstance(task, str) or task not in tasks:
+            raise RejectedError("unknown_task", f"task {task!r}: this model knows {', '.join(sorted(tasks))}")
+        return tasks[task]
+
+    def __call__(self, text: object, language: object = None, task: object = None) -> list[int]:
+        """Tokens of one utterance.
+
+        UnusableError for no text (`bad_label`), an empty one, more tokens than the decoder has positions, and where
+        `prompt` raises it.
+        """
+        if problem := text_problem(text):
+            raise RejectedError("bad_label", problem)
+        text = str(text).strip()
+        if not text:
+            raise RejectedError("empty_label", "the transcript is empty")
+        prompt = self.prompt(language, task)
+        if self._rewrite is not None:
+            written, text = text, self._rewrite(text, self.language if _is_blank(language) else str(language))
+            if not text:
+                raise RejectedError(
+                    "empty_label", f"data.normalizer {self._rewrite.name} leaves nothing of {written!r}"
+                )
+        tokens = [*prompt, *self._plain(text), self._end]
+        # The decoder reads all but the last token and predicts all but the first.
+        if len(tokens) - 1 > self.max_tokens:
+            raise RejectedError("label_too_long", f"{len(tokens) - 1} label tokens, the decoder has {self.max_tokens}")
+        return tokens
+
+    def _plain(self, text: str) -> list[int]:
+        """Tokens of a text in which nothing is a command: `<|endoftext|>` in a transcript is thirteen characters.
+
+        Tokens that a user added to the vocabulary, and did not call special, are used.
+        """
+        # `split_special_tokens` takes special tokens apart, but in Whisper's tokenizers timestamps are ordinary added
+        # tokens: they are not found in a text that is cut inside them.
+        return [
+            token
+            for part in _INSIDE_A_TIMESTAMP.split(text)
+            for token in self._tokenizer.encode(part, add_special_tokens=False, split_special_tokens=True)
+        ]
+
+
+def refuse_all_but_english(model: Any, language: str | None, task: str) -> None:
+    """UsageError where a user asks of an English-only model what it has no tokens for."""
+    if model.generation_config.is_multilingual:
+        return
+    if task != "transcribe":
+        raise UsageError(f"--data.task {task}: this model only transcribes; one without .en in its name translates")
+    if language and whisper_language(language) != "en":
+        raise UsageError(
+            f"--data.language {language}: this model writes English only; take one without .en in its name"
+        )

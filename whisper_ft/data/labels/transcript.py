@@ -1,0 +1,16 @@
+"""Checks of a raw transcript."""
+
+
+def text_problem(text: object) -> str | None:
+    """Why a transcript is none, for people; None if it is one."""
+    if not isinstance(text, str):
+        return f"the transcript is not a text but {type(text).__name__}"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return "the transcript has half a character (a lone surrogate)"
+    return None
+
+
+def _is_blank(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())

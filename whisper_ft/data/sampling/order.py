@@ -1,0 +1,181 @@
+"""The order of the training data: position in the global stream <-> (epoch, chunk, row), computed, never replayed.
+
+L lanes are interleaved: within an epoch of N rows, position j belongs to lane j % L. The epoch's chunks (parquet row
+groups, say) are permuted; each lane owns a contiguous stretch of that sequence of rows, so it reads few chunks at a
+time, and shuffles rows inside windows of K chunks. Everything is a hash of (seed, source, epoch, lane, window): the
+number of processes, workers and prefetched batches never enters. Design §4; evidence in docs/decisions.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from whisper_ft.data.sampling.partition import unevenness
+from whisper_ft.runtime.rng import permutation
+
+ORDER_VERSION = 1  # recorded in checkpoints; raise it whenever a position would come out differently
+
+USUAL_WORLDS = (2, 3, 4, 8)  # processes
+
+MAX_WEIGHT_ERROR = 0.1  # of a source's share, by rounding to whole lanes
+
+_CHUNKS, _ROWS = 0, 1  # which permutation a hash is for
+
+
+class Place(NamedTuple):
+    """Where the utterance of one position is."""
+
+    epoch: int
+    chunk: int
+    row: int  # within the chunk
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    chunks: npt.NDArray[np.int64]  # [C] the chunks in this epoch's order
+    ends: npt.NDArray[np.int64]  # [C] rows up to and including each of them
+
+
+class Order:
+    """The infinite stream over one source: epoch after epoch, each a permutation of all its rows.
+
+    `rows` gives the number of rows of each chunk; `window` the number of chunks a lane shuffles together.
+    """
+
+    def __init__(self, rows: Sequence[int], *, seed: int, lanes: int, window: int, source: int = 0) -> None:
+        if lanes < 1 or window < 1 or sum(rows) < 1:
+            raise ValueError(f"an order needs rows, lanes and a window, got {sum(rows)}, {lanes} and {window}")
+        self.total = sum(rows)
+        self._rows = np.asarray(rows, dtype=np.int64)
+        self._seed, self._lanes, self._window, self._source = seed, lanes, window, source
+        self._epoch = lru_cache(maxsize=2)(self._permute_chunks)
+        # A lane stays in one window for many positions; its permutation is worth keeping.
+        self._shuffle = lru_cache(maxsize=2 * lanes)(self._permute_rows)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_epoch", "_shuffle")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+        self._epoch = lru_cache(maxsize=2)(self._permute_chunks)
+        self._shuffle = lru_cache(maxsize=2 * self._lanes)(self._permute_rows)
+
+    def locate(self, position: int) -> Place:
+        """Epoch, chunk and row of a position; the cost does not depend on the position."""
+        number, j = divmod(position, self.total)
+        lane, offset = j % self._lanes, j // self._lanes
+        epoch = self._epoch(number)
+        begin, end = self._stretch(lane)
+        first_chunk = self._chunk_at(epoch, begin)
+
+        # The window around the row: `window` chunks counted from the lane's first, cut to the lane's stretch.
+        index = (self._chunk_at(epoch, begin + offset) - first_chunk) // self._window
+        low = first_chunk + index * self._window
+        high = min(low + self._window, len(epoch.ends))
+        window_begin = max(begin, int(epoch.ends[low - 1]) if low else 0)
+        window_end = min(end, int(epoch.ends[high - 1]))
+
+        shuffled = self._shuffle(window_end - window_begin, number, lane, index)
+        row = window_begin + int(shuffled[begin + offset - window_begin])
+        chunk = self._chunk_at(epoch, row)
+        return Place(number, int(epoch.chunks[chunk]), row - (int(epoch.ends[chunk - 1]) if chunk else 0))
+
+    def _stretch(self, lane: int) -> tuple[int, int]:
+        """Rows [begin, end) of the epoch's sequence that a lane owns; lengths differ by at most one."""
+        length, longer = divmod(self.total, self._lanes)
+        begin = lane * length + min(lane, longer)
+        return begin, begin + length + (lane < longer)
+
+    def _chunk_at(self, epoch: _Epoch, row: int) -> int:
+        """Index in the epoch's sequence of the chunk that holds a row; empty chunks are passed over."""
+        return int(np.searchsorted(epoch.ends, row, side="right"))
+
+    def _permute_chunks(self, number: int) -> _Epoch:
+        chunks = permutation(len(self._rows), self._seed, self._source, number, _CHUNKS)
+        return _Epoch(chunks, np.cumsum(self._rows[chunks]))
+
+    def _permute_rows(self, n: int, number: int, lane: int, window: int) -> npt.NDArray[np.int64]:
+        return permutation(n, self._seed, self._source, number, _ROWS, lane, window)
+
+
+class MixedOrder:
+    """One stream over several sources: each owns whole lanes, so that the mix is exact in every L positions.
+
+    `parts` gives the rows of the chunks of each source, `lanes_of` how many of the L lanes it owns. Chunks are numbered
+    through all sources. A source begins its next epoch when it is through, whatever the others do. Of one source alone
+    this is its `Order`.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[int]], lanes_of: Sequence[int], *, seed: int, window: int) -> None:
+        self.total = sum(map(sum, parts))
+        self._lanes_of = list(lanes_of)
+        self._owners = _spread(lanes_of)  # [L] source of each lane
+        self._places = [self._owners[:lane].count(owner) for lane, owner in enumerate(self._owners)]
+        self._first_chunk = [0, *accumulate(map(len, parts))]
+        self._orders = [
+            Order(rows, seed=seed, lanes=lanes, window=window, source=source)
+            for source, (rows, lanes) in enumerate(zip(parts, lanes_of, strict=True))
+        ]
+
+    def locate(self, position: int) -> Place:
+        """Epoch of its source, chunk and row of a position."""
+        turn, lane = divmod(position, len(self._owners))
+        source = self._owners[lane]
+        place = self._orders[source].locate(turn * self._lanes_of[source] + self._places[lane])
+        return Place(place.epoch, self._first_chunk[source] + place.chunk, place.row)
+
+
+def lanes_by_weight(weights: Sequence[float], lanes: int) -> list[int]:
+    """How many of the lanes each source gets: in proportion, at least one, by largest remainders.
+
+    ValueError where rounding moves a weight by over 10 %, naming a number of lanes that would do.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+    given = _round(shares, lanes)
+    if (worst := _error(shares, given)) > MAX_WEIGHT_ERROR:
+        enough = next((n for n in range(lanes, 4097, lanes) if _error(shares, _round(shares, n)) <= 0.1), None)
+        way_out = f"{enough} lanes would do" if enough else "choose weights nearer to each other"
+        realised = ", ".join(f"{n / lanes:.3f} for {share:.3f}" for n, share in zip(given, shares, strict=True))
+        raise ValueError(f"{lanes} lanes give shares of {realised}, which is off by {100 * worst:.0f} %; {way_out}")
+    return given
+
+
+def _round(shares: Sequence[float], lanes: int) -> list[int]:
+    given = [max(1, int(share * lanes)) for share in shares]
+    by_need = sorted(range(len(shares)), key=lambda i: (given[i] - shares[i] * lanes, i))
+    for i in by_need[: max(lanes - sum(given), 0)]:
+        given[i] += 1
+    while sum(given) > lanes and max(given) > 1:  # the least was more than their share for some: the largest gives
+        given[given.index(max(given))] -= 1
+    return given
+
+
+def _error(shares: Sequence[float], given: Sequence[int]) -> float:
+    lanes = sum(given)
+    return max(abs(n / lanes / share - 1) for n, share in zip(given, shares, strict=True))
+
+
+def _spread(lanes_of: Sequence[int]) -> list[int]:
+    """The owner of each lane, with the lanes of each source as evenly apart as can be."""
+    wanted = [((i + 0.5) / lanes, source) for source, lanes in enumerate(lanes_of) for i in range(lanes)]
+    return [source for _, source in sorted(wanted)]
+
+
+def default_lanes(batch_size: int) -> int:
+    """Lanes for a global batch: 16 to 64, dividing or being divided by it, so that no two readers share a chunk.
+
+    Of those that divide it the one that usual numbers of processes can share most evenly, and of equal ones the most.
+    Never taken from the machine.
+    """
+    if batch_size <= 16:
+        return batch_size * -(-16 // batch_size)
+
+    def worst(lanes: int) -> float:
+        return max(unevenness(batch_size, lanes, world) for world in USUAL_WORLDS)
+
+    return min((n for n in range(16, 65) if batch_size % n == 0), key=lambda n: (worst(n), -n), default=64)

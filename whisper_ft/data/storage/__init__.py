@@ -1,0 +1,1 @@
+"""Files, archives and remote objects that rows are read from."""

@@ -1,0 +1,1 @@
+"""Whisper in and out: loading, generation settings, export."""

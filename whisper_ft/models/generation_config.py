@@ -1,0 +1,141 @@
+"""What Whisper's decoding is told: the generation config of a model, completed where its files are silent."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import is_offline_mode
+from transformers import GenerationConfig
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
+from transformers.utils import cached_file
+
+from whisper_ft.runtime.errors import UsageError
+
+END, START, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
+TASKS = ("transcribe", "translate")
+ENGLISH_END = 50256
+"""Id of <|endoftext|> in OpenAI's English-only models, which have GPT-2's vocabulary; 50257 in the others."""
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_id, value))
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_id, value.values()))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+# What Whisper's decoding needs of a generation config, and what it must look like. Anything else in the file is left
+# out: thresholds and temperatures of a fallback that would make scores random, sampling and beam settings that
+# contradict each other (transformers refuses to save them), `forced_decoder_ids` (language and task say the same).
+GENERATION_FIELDS: dict[str, Callable[[Any], bool]] = {
+    "bos_token_id": _is_id,
+    "eos_token_id": _is_id,
+    "pad_token_id": _is_id,
+    "decoder_start_token_id": _is_id,
+    "no_timestamps_token_id": _is_id,
+    "prev_sot_token_id": _is_id,
+    "is_multilingual": lambda value: isinstance(value, bool),
+    "lang_to_id": _is_map,
+    "task_to_id": _is_map,
+    "language": _is_text,
+    "task": _is_text,
+    "suppress_tokens": _are_ids,
+    "begin_suppress_tokens": _are_ids,
+    "alignment_heads": lambda value: isinstance(value, list) and all(map(_are_ids, value)),
+    "max_length": _is_id,
+    "max_initial_timestamp_index": _is_id,
+    "median_filter_width": _is_id,
+}
+COMPLETED_FIELDS = (
+    "is_multilingual",
+    "lang_to_id",
+    "task_to_id",
+    "decoder_start_token_id",
+    "no_timestamps_token_id",
+    "eos_token_id",
+    "pad_token_id",
+    "max_length",
+)
+MULTILINGUAL_FIELDS = ("lang_to_id", "task_to_id", "language", "task")
+
+
+def stated_generation(name: str, config: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """Whether there is a generation_config.json, and the fields that decoding needs; without it, of config.json.
+
+    The file as it is: transformers answers a damaged one in silence with defaults, and an old one with an error.
+    """
+    path = cached_file(
+        name,
+        "generation_config.json",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=not is_offline_mode(),
+    )
+    fields = config if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(fields, Mapping):
+        raise UsageError(f"{name}: generation_config.json is not a JSON object")
+    stated = {field: fields[field] for field in GENERATION_FIELDS if fields.get(field) is not None}
+    for field, value in stated.items():
+        if field == "eos_token_id" and isinstance(value, list) and len(value) == 1:
+            stated[field] = value[0]
+        if not GENERATION_FIELDS[field](stated[field]):
+            raise UsageError(f"{name}: generation_config.json: {field} cannot be {str(value)[:60]!r}")
+    return path is not None, stated
+
+
+def complete_generation(name: str, stated: Mapping[str, Any], config: Any, tokenizer: Any) -> GenerationConfig:
+    """A generation config of what a model states, and of its tokenizer where it states nothing.
+
+    A fresh object: one marked `_from_model_config` loses Whisper's own fields when it is saved and loaded again.
+    """
+    vocabulary = tokenizer.get_vocab()
+    derived: dict[str, Any] = {
+        "decoder_start_token_id": vocabulary[START],
+        "no_timestamps_token_id": vocabulary[NO_TIMESTAMPS],
+        "eos_token_id": vocabulary[END],
+        "pad_token_id": tokenizer.pad_token_id,
+        "max_length": config.max_target_positions,  # without it, 20 tokens
+    }
+    languages = {f"<|{code}|>": vocabulary[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in vocabulary}
+    is_multilingual = _is_multilingual(stated, languages, vocabulary[END])
+    if is_multilingual:
+        derived["lang_to_id"] = languages
+        derived["task_to_id"] = {task: vocabulary[f"<|{task}|>"] for task in TASKS if f"<|{task}|>" in vocabulary}
+    fields = derived | {k: v for k, v in stated.items() if is_multilingual or k not in MULTILINGUAL_FIELDS}
+    if is_multilingual and not (fields["lang_to_id"] and fields["task_to_id"]):
+        raise UsageError(f"{name}: is multilingual, but neither its files nor its tokenizer name languages and tasks")
+    ids = [value for field, value in fields.items() if field.endswith("_token_id")]
+    ids += [number for field in ("lang_to_id", "task_to_id") for number in fields.get(field, {}).values()]
+    if max(ids) >= config.vocab_size:
+        raise UsageError(f"{name}: generation_config.json: no token {max(ids)}, the model has {config.vocab_size}")
+    fields |= {"is_multilingual": is_multilingual, "do_sample": False, "return_timestamps": False}
+    return GenerationConfig(**fields)
+
+
+def completed(stated: Mapping[str, Any], whole: GenerationConfig) -> list[str]:
+    """What a generation config has from elsewhere, for people."""
+    names = [field for field in COMPLETED_FIELDS if field not in stated and hasattr(whole, field)]
+    told = {"is_multilingual": f" ({'true' if whole.is_multilingual else 'false'})"}
+    if "lang_to_id" in names:
+        told["lang_to_id"] = f" ({len(whole.lang_to_id)} languages)"
+    return [name + told.get(name, "") for name in names]
+
+
+def _is_multilingual(stated: Mapping[str, Any], languages: Mapping[str, int], end: int) -> bool:
+    """What the model says of itself; an old one that says nothing is judged by its vocabulary.
+
+    The tokenizers of OpenAI's English-only models hold language tokens, too, which the models never learned: there
+    the id of <|endoftext|> tells. Elsewhere, language tokens are there to be used.
+    """
+    if "is_multilingual" in stated:
+        return bool(stated["is_multilingual"])
+    return bool(stated.get("lang_to_id")) or (bool(languages) and end != ENGLISH_END)

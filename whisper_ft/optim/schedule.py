@@ -1,0 +1,33 @@
+"""When things happen and how large the learning rate is: pure functions of the step, nothing to save or restore."""
+
+import math
+
+from whisper_ft.config.setting import ScheduleKind
+
+
+def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int) -> float:
+    """Factor in [0, 1] for the peak learning rate of update `step` (counted from 0) in a run of `steps` updates.
+
+    Warm-up rises in equal parts to 1 and wastes no update on a rate of 0. Then `linear` and `cosine` fall until
+    `steps`; `constant` stays; `wsd` (warm-up, stable, decay: Hu et al. 2024, arXiv 2404.06395) stays at 1 and falls
+    linearly over the last `decay` updates. A step beyond the end keeps the last value of the run.
+    """
+    step = min(step, steps - 1)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    if kind == "constant":
+        return 1.0
+    if kind == "wsd":
+        return min(1.0, (steps - step) / max(decay, 1))
+    remaining = (steps - step) / max(steps - warmup, 1)
+    return remaining if kind == "linear" else 0.5 * (1.0 - math.cos(math.pi * remaining))
+
+
+def steps_of(duration: float, steps: int) -> int:
+    """Number of updates in a duration: itself from 1 on, below 1 a share of the run's `steps`."""
+    return round(duration * steps) if duration < 1 else int(duration)
+
+
+def due(step: int, every: int, last: bool = False) -> bool:
+    """True after every `every`-th step and after the last one; `every` 0 means never."""
+    return every > 0 and (last or step % every == 0)

@@ -1,0 +1,157 @@
+"""What a run wrote of itself: its logged steps and evaluations, with the branches that were given up on a resume."""
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from whisper_ft.config import yaml12
+from whisper_ft.runtime.errors import UsageError
+
+Row = dict[str, Any]
+LOGGED, EVALUATED = "loss", "cer"  # each kind of row has this field, also where its value is null
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Rows of one kind by ascending step, joined over all starts of the run."""
+
+    rows: list[Row]
+    given_up: list[list[Row]]
+    """Rows that a resume went back behind; each branch begins with the row where it left the course."""
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def values(self, name: str, rows: Sequence[Row] | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """A field of each row; NaN where it is missing, null or no number."""
+        return np.array([_number(row.get(name)) for row in (self.rows if rows is None else rows)], np.float64)
+
+
+@dataclass(frozen=True)
+class History:
+    """One run as far as it got."""
+
+    path: Path
+    logged: Curve
+    evaluated: Curve
+    resumed: list[int]
+    """Step of each resume, in the order they happened."""
+    cut_lines: int
+    """Lines that a kill or a full disk cut; they say nothing."""
+    state: str
+    planned_steps: int | None
+    """Updates of the whole run; None where it was given in epochs, or is not known."""
+
+    def __bool__(self) -> bool:
+        return bool(self.logged or self.evaluated)
+
+    @property
+    def step(self) -> int:
+        """The last one that was logged or evaluated."""
+        return max((course.rows[-1]["step"] for course in (self.logged, self.evaluated) if course), default=0)
+
+    @property
+    def headline(self) -> str:
+        """The rate that the run is about: `cer` where the language is written without spaces, else `wer`."""
+        return "cer" if any(row.get("unit") == "characters" for row in self.evaluated.rows) else "wer"
+
+    @property
+    def lowest(self) -> Row | None:
+        """The evaluation with the lowest headline rate, of equals the first; None where none has one."""
+        known = [row for row in self.evaluated.rows if math.isfinite(_number(row.get(self.headline)))]
+        return min(known, key=lambda row: float(row[self.headline]), default=None)
+
+
+def read_history(run: Path) -> History:
+    """Read a run directory, also of a run in progress. UsageError where no run ever began."""
+    metrics, status, config = run / "metrics.jsonl", run / "status.json", run / "config.yaml"
+    if not metrics.is_file() and not status.is_file():
+        missing = "there is no such folder" if not run.exists() else "is no run directory: it has no metrics.jsonl"
+        raise UsageError(f"{run}: {missing}")
+    try:
+        lines = metrics.read_bytes().split(b"\n") if metrics.is_file() else []
+        state, planned = _state(status), _planned(config)
+    except OSError as error:
+        raise UsageError(f"{run}: cannot be read ({error.strerror or error})") from error
+    last = lines.pop() if lines else b""  # what is behind the last line end is a line that is being written
+    rows, cut = _rows([*lines, last] if _row_of(last) else lines)
+    return History(
+        path=run,
+        logged=joined(rows, LOGGED),
+        evaluated=joined(rows, EVALUATED),
+        resumed=[row["step"] for row in rows if row.get("event") == "resumed"],
+        cut_lines=cut,
+        state=state,
+        planned_steps=planned,
+    )
+
+
+def joined(rows: Iterable[Row], kind: str) -> Curve:
+    """The rows of a kind, less those behind which a resume went back, which are kept apart.
+
+    A step that does not ascend means a resume, too: logs are best effort, and its line may be lost.
+    """
+    kept: list[Row] = []
+    given_up: list[list[Row]] = []
+
+    def go_back_to(step: int) -> None:
+        keep = bisect_right(kept, step, key=lambda row: row["step"])
+        if keep < len(kept):
+            given_up.append(kept[max(keep - 1, 0) :])
+            del kept[keep:]
+
+    for row in rows:
+        if row.get("event") == "resumed":
+            go_back_to(row["step"])
+        elif kind in row:
+            go_back_to(row["step"] - 1)
+            kept.append(row)
+    return Curve(kept, given_up)
+
+
+def _rows(lines: Iterable[bytes]) -> tuple[list[Row], int]:
+    """Every line that says something of a step, and how many are no whole line."""
+    rows, cut = [], 0
+    for line in filter(bytes.strip, lines):
+        if row := _row_of(line):
+            rows.append(row)
+        elif row is None:
+            cut += 1
+    return rows, cut
+
+
+def _row_of(line: bytes) -> Row | None:
+    """The line as a row of a step; {} for a whole line about something else, None for a part of one."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    is_step = isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] >= 0
+    return row if is_step else {}
+
+
+def _number(value: object) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and math.isfinite(value) else math.nan  # type: ignore[arg-type]
+
+
+def _state(status: Path) -> str:
+    try:
+        state = json.loads(status.read_bytes()).get("state")
+    except (FileNotFoundError, ValueError, AttributeError):
+        return "unknown"
+    return state if isinstance(state, str) else "unknown"
+
+
+def _planned(config: Path) -> int | None:
+    try:
+        steps = yaml12.load(config.read_text(encoding="utf-8")).get("steps")
+    except (FileNotFoundError, ValueError, AttributeError, yaml12.Error):
+        return None
+    return steps if isinstance(steps, int) and not isinstance(steps, bool) else None

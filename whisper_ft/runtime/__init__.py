@@ -1,0 +1,1 @@
+"""Processes, files, errors and randomness: nothing of speech."""

@@ -1,0 +1,1 @@
+"""Texts to error rates, and the analysis of predictions."""

@@ -1,0 +1,42 @@
+"""The file of a test set's totals, stamped by the library `evaluate`."""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from whisper_ft.runtime.atomic import write_json
+from whisper_ft.runtime.installed_package import evaluate
+
+
+def save_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write the summary as JSON under exactly this name, complete or not at all; NaN is refused.
+
+    `evaluate.save` adds the time, the versions and the commit of the current folder, in keys that begin with an
+    underscore. It would write in place, in one line and NaN too, so its file is only the draft.
+    """
+    if _has_commit():
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder, path.name).with_suffix(".json")  # it takes a name without suffix for a folder
+            evaluate.save(draft, **summary)
+            stamped = json.loads(draft.read_text(encoding="utf-8"))
+    else:  # the same keys; evaluate.save would die without git, and outside a repository git prints "fatal: …"
+        stamped = summary | {
+            "_timestamp": datetime.now().isoformat(),
+            "_git_commit_hash": None,
+            "_evaluate_version": evaluate.__version__,
+            "_python_version": sys.version,
+            "_interpreter_path": sys.executable,
+        }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, stamped)
+
+
+def _has_commit() -> bool:
+    """Whether the current folder belongs to a git repository that has a commit, on a machine that has git."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
+    return shutil.which("git") is not None and not subprocess.run(command, capture_output=True, check=False).returncode

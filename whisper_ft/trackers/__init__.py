@@ -1,9 +1,0 @@
-"""Trackers of other makers: TensorBoard, Weights & Biases, trackio. Each runs in a process of its own.
-
-Training hands rows to a pipe and never waits for one: whatever such a package does (hang, raise, patch signals, fill
-a disk, crash), the loop does not notice, and a process can be ended at a deadline where a thread cannot.
-"""
-
-from whisper_ft.trackers.link import Link, Ready, identity_of, refuse_missing
-
-__all__ = ["Link", "Ready", "identity_of", "refuse_missing"]

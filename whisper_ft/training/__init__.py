@@ -1,0 +1,1 @@
+"""Parts of a training run: resume, saves, run directory, published models."""
