@@ -16,7 +16,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPER_LANGUAGES
 
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
-from whisper_ft.cli.demo.sentences import sentences
+from whisper_ft.cli.demo.sentences import LANGUAGES, sentences
 from whisper_ft.cli.demo.tokens import micro_tokenizer
 
 
@@ -108,7 +108,7 @@ def test_it_detects_a_language_and_writes_timestamps(model: Any, processor: Any)
 
 
 @pytest.mark.parametrize("merges", [0, 256])
-@pytest.mark.parametrize("language", sentences.LANGUAGES)
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_labels_decode_to_the_text_and_fit_the_decoder(language: str, merges: int):
     shape = Shape(language)
     tokenizer = micro_tokenizer(language, merges, shape.window_seconds, shape.max_label_tokens)
