@@ -1,120 +1,121 @@
-"""The floors of the house: imports point down, and a new module needs a floor."""
+"""Architecture: every module in a wing, imports that point down, one meaning for a name, functions that fit a screen.
 
-import ast
+tests/house.py holds the floors and reads the code; docs/house.md shows them.
+"""
+
 import tomllib
-from collections.abc import Iterator
+from collections import defaultdict
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.house import (
+    LEAVES,
+    PACKAGE,
+    PROGRAMS,
+    ROOT,
+    cycle_in,
+    floor_of,
+    functions,
+    imported_names,
+    imports,
+    modules,
+    page,
+    public_classes,
+    wing_of,
+)
 
-FLOORS = [
-    {
-        "failure",
-        "schedule",
-        "loss",
-        "rng",
-        "state",
-        "installed",
-        "yaml12",
-        "window",
-        "fields",
-        "share",
-        "html_page",
-        "script",
-        "timestamps",
-        "errors",
-        "allocator",
-        "background",
-    },  # pure or nearly: no project imports
-    {"config", "order", "durable", "agreement", "launcher", "generation", "metric", "workers"},
-    {
-        "sources",
-        "labels",
-        "audio",
-        "augment",
-        "greedy",
-        "model",
-        "optim",
-        "checkpoint",
-        "scoring",
-        "summary",
-        "resume_rules",
-    }
-    | {"trackers"},
-    {"stream", "hearing", "parts", "tracking", "demo", "rundir", "commandline", "leakage", "plot"}
-    | {"confidence", "hallucination", "variants", "predictions"},  # of predictions, without a model
-    {"decoding", "published", "replay", "prepare", "doctor", "preflight", "averaging", "breakdown", "comparison"}
-    | {"publish"},
-    {"heldout", "findings"},
-    {"run", "report"},
-    {"continuation"},
-]
-PROGRAMS = {"train", "evaluate"}  # compose; the only ones that see everything
-LEAVES = {"collator", "normalizers"}  # at the root, passed to the package as arguments
+MAX_FILE_LINES = 400  # a module is one noun; 300 is the aim
+MAX_FUNCTION_LINES = 45  # what a screen shows
+TABLE_FILES = {"normalizers.py"}  # a delivered file of its own: its length is its tables of languages
 
-MODULES = sorted(path for path in (ROOT / "whisper_ft").rglob("*.py") if path != ROOT / "whisper_ft/__init__.py")
-ROOT_FILES = sorted(ROOT.glob("*.py"))
+IN_PACKAGE = [name for name in modules() if name.split(".")[0] == PACKAGE]
+AT_ROOT = [name for name in modules() if name.split(".")[0] != PACKAGE]
 
 
-def unit_of(path: Path) -> str:
-    """Name of the module or subpackage directly under whisper_ft, or of the file at the root."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return parts[1] if parts[0] == "whisper_ft" else parts[0]
+def test_every_module_of_the_package_lives_in_a_wing():
+    directly_below = {path.name for path in (ROOT / PACKAGE).glob("*.py")}
+    assert directly_below <= {"__init__.py", "__main__.py"}
+    for folder in {path.parent for path in (ROOT / PACKAGE).glob("*/**/*.py")}:
+        floor_of(folder.relative_to(ROOT / PACKAGE).parts[0])
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Dotted names that a file imports, wherever in it they stand."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+@pytest.mark.parametrize("module", IN_PACKAGE)
+def test_a_module_imports_from_its_wing_and_from_wings_below(module: str):
+    wing = wing_of(module)
+    targets = sorted(imports()[module])
+    assert not [name for name in targets if name in AT_ROOT], "the package never imports the files at the root"
+    if module == PACKAGE:
+        assert not targets
+    elif wing:
+        wings = {wing_of(name) for name in targets if name != PACKAGE} - {wing}
+        assert not [name for name in wings if floor_of(name) >= floor_of(wing)]
 
 
-def floor_of(unit: str) -> int:
-    found = [number for number, floor in enumerate(FLOORS) if unit in floor]
-    assert found, f"give the new module {unit!r} a floor, here and in docs/decisions/0001-the-house.md"
-    return found[0]
+def test_no_imports_form_a_cycle():
+    assert not cycle_in(imports())
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_a_module_imports_only_floors_below_its_own(path: Path):
-    unit = unit_of(path)
-    for name in imported(path):
-        if path.name == "__main__.py":
-            continue  # a program, as those at the root: `python -m whisper_ft.doctor`
-        package, _, rest = name.partition(".")
-        assert package not in PROGRAMS - {"evaluate"} | LEAVES, f"the package imports {package} from the root"
-        if package == "whisper_ft" and rest.split(".")[0] != unit:
-            below = rest.split(".")[0]
-            assert floor_of(below) < floor_of(unit), (
-                f"{unit} (floor {floor_of(unit)}) imports {below} (floor {floor_of(below)})"
-            )
+def test_a_cycle_is_found():
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert not cycle_in({"a": {"b", "c"}, "b": {"c"}, "c": set()})
 
 
-@pytest.mark.parametrize("path", ROOT_FILES, ids=lambda path: path.name)
-def test_a_file_at_the_root_is_a_program_or_a_leaf(path: Path):
-    assert path.stem in PROGRAMS | LEAVES
-    if path.stem in LEAVES:
-        assert not [name for name in imported(path) if name.split(".")[0] in PROGRAMS | LEAVES | {"whisper_ft"}]
+@pytest.mark.parametrize("module", AT_ROOT)
+def test_a_file_at_the_root_is_a_program_or_a_leaf(module: str):
+    assert module in PROGRAMS + LEAVES
+    if module in LEAVES:
+        assert not imports()[module]
 
 
-@pytest.mark.parametrize("path", [*MODULES, *ROOT_FILES], ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_package_evaluate_is_only_imported_through_installed(path: Path):
-    if unit_of(path) != "installed":
-        assert not [name for name in imported(path) if name.split(".")[0] == "evaluate"]
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_the_package_evaluate_is_only_imported_through_installed_package(module: str):
+    if module != f"{PACKAGE}.runtime.installed_package":
+        assert "evaluate" not in {name.split(".")[0] for name in imported_names(modules()[module])}
 
 
 def test_no_module_has_a_name_that_says_nothing():
-    assert not {"utils", "util", "helpers", "misc", "common", "manager"} & {unit_of(path) for path in MODULES}
+    words = {word for name in IN_PACKAGE for word in name.split(".")}
+    assert not {"utils", "util", "helpers", "misc", "common", "manager"} & words
+
+
+def test_no_public_class_name_stands_twice():
+    assert not {name: homes for name, homes in public_classes().items() if len(homes) > 1}
+
+
+def test_no_two_files_of_the_package_have_one_name():
+    """A file may have the name of a wing: `config/data.py` holds the settings of `data/`."""
+    homes: dict[str, list[str]] = defaultdict(list)
+    for name in IN_PACKAGE:
+        if (path := modules()[name]).name not in ("__init__.py", "__main__.py"):
+            homes[path.name].append(name)
+    assert not {file: names for file, names in homes.items() if len(names) > 1}
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_no_file_is_longer_than_a_module_should_be():
+    long = {str(path.relative_to(ROOT)): lines_of(path) for path in modules().values() if path.name not in TABLE_FILES}
+    assert not {name: lines for name, lines in long.items() if lines > MAX_FILE_LINES}
+
+
+def test_every_function_fits_a_screen():
+    assert not [(place, lines) for place, lines in functions() if lines > MAX_FUNCTION_LINES]
+
+
+def test_the_page_of_the_house_shows_what_is_checked():
+    assert (ROOT / "docs/house.md").read_text(encoding="utf-8") == page(), (
+        "run: .venv/bin/python -m tests.house > docs/house.md"
+    )
 
 
 def test_every_package_is_delivered():
-    delivered = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    there = {
-        path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("whisper_ft/**/__init__.py")
-    }
-    assert set(delivered) == there
+    """A folder without `__init__.py`, or outside of the patterns, would be missing in the wheel."""
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    for folder in {path.parent for path in (ROOT / PACKAGE).rglob("*.py")}:
+        assert (folder / "__init__.py").exists()
+        name = ".".join(folder.relative_to(ROOT).parts)
+        assert any(fnmatch(name, pattern) for pattern in patterns)
