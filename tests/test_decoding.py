@@ -20,7 +20,8 @@ from whisper_ft.data.types import Row
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.transcribe import AHEAD, transcribe
 from whisper_ft.decoding.transcriber import Transcriber
-from whisper_ft.models.whisper import export, load_whisper
+from whisper_ft.models.export.hf import config_files, export
+from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.scoring.scores import Prediction
 
@@ -117,7 +118,7 @@ def test_a_model_with_an_awkward_generation_config_decodes_and_is_exported(
     assert json.loads((micro_whisper / "generation_config.json").read_text())["eos_token_id"] == 512
     model, processor = load_whisper(str(with_generation_config(micro_whisper, tmp_path / "old", **fields)))
     before = written(transcriber(model, processor), spoken(model, 0))
-    export(model, processor, tmp_path / "new", "")
+    export(model, config_files(model, processor), tmp_path / "new", "")
     again, _ = load_whisper(str(tmp_path / "new"))
     assert again.generation_config.to_dict() == model.generation_config.to_dict()
     raw = WhisperForConditionalGeneration.from_pretrained(tmp_path / "new")
@@ -143,7 +144,7 @@ def test_an_english_only_model_is_prompted_without_language_and_task(tmp_path: P
         predictions = transcribe(transcriber(model, processor, None), heard, 2, 2, Collectives())
         assert [prediction.problem for prediction in predictions] == [None, None]
         model.generate(heard[0].features[None], max_new_tokens=2)  # as a user would, with nothing given
-        export(model, processor, tmp_path / "new", "")
+        export(model, config_files(model, processor), tmp_path / "new", "")
 
 
 def test_an_evaluation_that_ends_early_reads_no_further(micro_whisper: Path):

@@ -8,8 +8,9 @@ import pytest
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 
 from tests.model_files import edited
+from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.generation_config import complete_generation
-from whisper_ft.models.whisper import export, load_whisper
+from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.errors import UsageError
 
 
@@ -54,7 +55,8 @@ def test_a_generation_config_that_is_not_there_is_told(tmp_path: Path, micro_whi
     assert told.startswith("there is no generation_config.json to tell is_multilingual (true), lang_to_id (100 langu")
     assert "eos_token_id" not in told, "config.json has it"
     exported = tmp_path / "out"
-    export(*load_whisper(str(tmp_path / "m")), exported, "")
+    model, processor = load_whisper(str(tmp_path / "m"))
+    export(model, config_files(model, processor), exported, "")
     assert told_of(exported) == []
 
 

@@ -14,7 +14,8 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from tests.model_files import content, edited
 from whisper_ft.config.training import ModelConfig
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.models.whisper import export, load_parts, load_whisper, parameters_by_name
+from whisper_ft.models.export.hf import config_files, export
+from whisper_ft.models.whisper import load_parts, load_whisper, parameters_by_name
 from whisper_ft.runtime.errors import UsageError
 
 
@@ -36,7 +37,7 @@ def test_weights_are_float32_also_where_they_are_stored_in_float16(tmp_path: Pat
 def test_an_exported_model_is_the_same_model(tmp_path: Path, micro_whisper: Path):
     model, processor = load_whisper(str(micro_whisper))
     model.generation_config.language = "be"
-    export(model, processor, tmp_path, "# A model\n")
+    export(model, config_files(model, processor), tmp_path, "# A model\n")
     again, again_processor = load_whisper(str(tmp_path))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     assert again.generation_config.to_dict() == model.generation_config.to_dict()
@@ -57,7 +58,7 @@ def test_dropout_of_the_training_is_not_exported_and_nothing_else_of_the_config_
     source = edited(micro_whisper, tmp_path / "source", "config.json", lambda c: c.update(dropout=0.125, custom=[1]))
     model, processor = load_whisper(str(source), ModelConfig(dropout=0.5))
     assert model.model.decoder.dropout == model.model.encoder.layers[1].dropout == 0.5
-    export(model, processor, tmp_path / "out", "")
+    export(model, config_files(model, processor), tmp_path / "out", "")
     assert content(tmp_path / "out" / "config.json") == content(source / "config.json")
 
 
@@ -270,7 +271,8 @@ def test_forced_decoder_ids_of_an_old_model_are_gone_from_the_export(tmp_path: P
         "config.json",
         lambda c: c.update(forced_decoder_ids=[[1, 514]], max_length=448),
     )
-    export(*load_whisper(str(source)), tmp_path / "out", "")
+    model, processor = load_whisper(str(source))
+    export(model, config_files(model, processor), tmp_path / "out", "")
     assert not {"forced_decoder_ids", "max_length"} & content(tmp_path / "out" / "config.json").keys()
 
 

@@ -26,7 +26,8 @@ from whisper_ft.cli.publish.figures import of_an_evaluation
 from whisper_ft.config.data import DataConfig
 from whisper_ft.config.training import ModelConfig, TrainingConfig
 from whisper_ft.config.tree import to_plain
-from whisper_ft.models.whisper import export, load_whisper
+from whisper_ft.models.export.hf import config_files, export
+from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.atomic import write_json
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.training.artifacts import publish_average, publish_final
@@ -66,7 +67,7 @@ def run(micro_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.describe(to_plain(config))
     best = Best(20, "wer", 0.125)
     folder.best.mkdir()
-    export(model, processor, folder.best, "# Best model\n")
+    export(model, config_files(model, processor), folder.best, "# Best model\n")
     write_json(folder.path / "best.json", asdict(best))
     publish_final(folder, TrainState(step=30, best=best), model, processor)
     publish_average(folder, [20, 30], model, processor, "wer on the held-out set: 0.1")

@@ -14,8 +14,9 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from whisper_ft import checkpoint
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.cli.checkpoint import main
+from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
-from whisper_ft.training.artifacts import config_files, export_checkpoint, publish_best, publish_final, repair_best
+from whisper_ft.training.artifacts import publish_best, publish_final, repair_best
 from whisper_ft.training.directory import RunDir
 
 BEST = Best(2, "wer", 0.5)
@@ -153,6 +154,6 @@ def test_what_cannot_be_done_with_checkpoints_is_one_line(
 
 def test_an_export_that_fails_leaves_nothing(run: RunDir, whisper: tuple[Any, Any], tmp_path: Path):
     with pytest.raises(FileNotFoundError):
-        export_checkpoint(tmp_path / "nowhere", config_files(*whisper), tmp_path / "out", "")
+        export(tmp_path / "nowhere", config_files(*whisper), tmp_path / "out", "")
     assert not (tmp_path / "out").exists()
     assert not list(tmp_path.glob(".tmp-*"))

@@ -27,7 +27,8 @@ from whisper_ft.data.labels.tokens import LabelEncoder, refuse_all_but_english
 from whisper_ft.data.types import Row
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.transcriber import Transcriber
-from whisper_ft.models.whisper import ModelParts, export, load_parts, load_whisper, parameters_by_name
+from whisper_ft.models.export.hf import config_files, export
+from whisper_ft.models.whisper import ModelParts, load_parts, load_whisper, parameters_by_name
 from whisper_ft.runtime.errors import UsageError
 
 pytestmark = needs_openai
@@ -227,7 +228,7 @@ def test_what_the_hub_says_of_decoding_is_kept_but_for_forced_tokens(
     assert stated.pop("forced_decoder_ids")
     del stated["transformers_version"]
     model, processor = load_whisper(str(folders[kind]))
-    export(model, processor, tmp_path, "")
+    export(model, config_files(model, processor), tmp_path, "")
     exported = json.loads((tmp_path / "generation_config.json").read_text())
     assert stated.items() <= exported.items()
     assert exported.keys() - stated.keys() == {"do_sample", "transformers_version"}
@@ -247,7 +248,7 @@ def test_transformers_decodes_an_exported_model_in_the_language_and_task_it_was_
     with torch.no_grad():
         for weights in model.model.decoder.parameters():
             weights.mul_(6)  # so that what it writes depends on the prompt
-    export(model, processor, tmp_path, "")
+    export(model, config_files(model, processor), tmp_path, "")
     features = processor(spoken(), sampling_rate=SECOND, return_tensors="pt").input_features
     exported = WhisperForConditionalGeneration.from_pretrained(tmp_path)
     written = exported.generate(features, max_new_tokens=2, return_dict_in_generate=True)["sequences"][0]
@@ -278,7 +279,7 @@ def test_a_tokenizer_of_the_old_files_takes_no_transcript_for_commands(tmp_path:
     old, told = as_saved_until_2023(tmp_path / "old", folders["multilingual"]), list[str]()
     model, processor = load_whisper(str(old), tell=told.append)
     assert told == [f"{old}: its tokenizer takes 106 of Whisper's special tokens for text; mended"]
-    export(model, processor, tmp_path / "new", "")
+    export(model, config_files(model, processor), tmp_path / "new", "")
     text = "<|be|> так <|endoftext|>"
     expected = MULTILINGUAL.theirs.encode(text, disallowed_special=())
     for folder in (old, tmp_path / "new"):

@@ -105,8 +105,8 @@ def _verify(found: "list[ListedCheckpoint]") -> None:
 def _export(found: "list[ListedCheckpoint]", out: Path, model: str | None) -> None:
     """The newest whole one of these as a folder for `from_pretrained`."""
     from whisper_ft import checkpoint
+    from whisper_ft.models.export.hf import config_files, export
     from whisper_ft.models.whisper import load_whisper, quiet_libraries
-    from whisper_ft.training.artifacts import config_files, export_checkpoint
 
     if out.exists():
         raise UsageError(f"--out {out}: is there already")
@@ -122,7 +122,7 @@ def _export(found: "list[ListedCheckpoint]", out: Path, model: str | None) -> No
             raise UsageError(f"{error}; name the model it was trained from, or best/ of its run: --model") from error
         checkpoint.load_weights(one.path, loaded)  # which is to see that they fit
         readme = f"# Model at step {one.step}\n\nMade from {one.path.name} of a run that began at {trained}.\n"
-        export_checkpoint(one.path, config_files(loaded, processor), out, readme)
+        export(one.path / checkpoint.MODEL, config_files(loaded, processor), out, readme)
         print(f"{one.path.name} is in {out}")
         return
     raise ResumeError(f"{found[0].path.parent}: none of {len(found)} checkpoints is whole")

@@ -255,13 +255,3 @@ def _check_parts_fit(name: str, config: Any, processor: Any) -> None:
 def parameters_by_name(model: Any) -> dict[str, torch.nn.Parameter]:
     """Trainable parameters of the unwrapped model."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def export(model: Any, processor: Any, folder: Path, readme: str) -> None:
-    """Write a folder that `from_pretrained` loads: weights, configs, processor, README.
-
-    config.json is the checkpoint's own, with its dropout; only the deprecated `forced_decoder_ids` is gone.
-    """
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    (folder / "README.md").write_text(readme, encoding="utf-8")

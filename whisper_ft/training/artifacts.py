@@ -1,43 +1,21 @@
 """The models a run gives to others: best/ and final/, folders for `from_pretrained`, published by rename."""
 
-import copy
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from whisper_ft import checkpoint
 from whisper_ft.checkpoint.state import Best, TrainState
-from whisper_ft.models.whisper import export
+from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.runtime import atomic
 from whisper_ft.training.directory import RunDir
-
-
-def config_files(model: Any, processor: Any) -> dict[str, bytes]:
-    """What an exported folder has besides weights and README: configs and processor, by file name."""
-    config = copy.deepcopy(model.config)
-    config.architectures, config.dtype = [type(model).__name__], str(model.dtype).removeprefix("torch.")
-    with TemporaryDirectory() as folder:
-        for part in (config, model.generation_config, processor):
-            part.save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-
-
-def export_checkpoint(source: Path, frame: Mapping[str, bytes], target: Path, readme: str) -> None:
-    """Publish the weights of a verified checkpoint as a folder that `from_pretrained` loads."""
-    weights = source / checkpoint.MODEL
-    with atomic.new_folder(target, weights.stat().st_size) as aside:
-        shutil.copyfile(weights, aside / "model.safetensors")
-        for name, content in {**frame, "README.md": readme.encode()}.items():
-            (aside / name).write_bytes(content)
 
 
 def publish_best(folder: RunDir, best: Best, source: Path, frame: Mapping[str, bytes]) -> None:
     """Put the weights of a verified checkpoint into best/, with best.json beside it. Main process only."""
     readme = f"# Best model\n\nBest {best.metric} of its run: {best.value:.6f}, at step {best.step}.\n"
-    export_checkpoint(source, frame, folder.best, readme)
+    export(source / checkpoint.MODEL, frame, folder.best, readme)
     atomic.write_json(folder.path / "best.json", asdict(best))
 
 
@@ -49,19 +27,15 @@ def publish_final(folder: RunDir, state: TrainState, model: Any, processor: Any)
         told = "It is also the best of its run."
     else:
         told = f"It is not the best of its run: that is step {state.best.step}, in ../best."
-    with atomic.new_folder(folder.final, _size(model)) as aside:
-        export(model, processor, aside, f"# Model after the last update, step {state.step}\n\n{told}\n")
+    readme = f"# Model after the last update, step {state.step}\n\n{told}\n"
+    export(model, config_files(model, processor), folder.final, readme)
 
 
 def publish_average(folder: RunDir, steps: Sequence[int], model: Any, processor: Any, told: str) -> None:
     """Put averaged weights into average/; `told` is how they do. Main process only."""
     made_of = ", ".join(map(str, steps))
-    with atomic.new_folder(folder.average, _size(model)) as aside:
-        export(model, processor, aside, f"# Mean of the weights of steps {made_of}\n\n{told}\n")
-
-
-def _size(model: Any) -> int:
-    return sum(parameter.nbytes for parameter in model.parameters())
+    readme = f"# Mean of the weights of steps {made_of}\n\n{told}\n"
+    export(model, config_files(model, processor), folder.average, readme)
 
 
 def repair_best(

@@ -13,8 +13,9 @@ import transformers
 from whisper_ft import checkpoint
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.tree import to_plain
+from whisper_ft.models.export.hf import config_files
 from whisper_ft.optim.optimizer import state_tensors
-from whisper_ft.training.artifacts import config_files, publish_best
+from whisper_ft.training.artifacts import publish_best
 from whisper_ft.training.averaging import steps_to_average
 from whisper_ft.training.run import Run
 

@@ -1,0 +1,1 @@
+"""Export formats. `hf` writes the Hugging Face folder that a run publishes; a converter module reads such a folder."""

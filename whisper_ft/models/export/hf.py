@@ -1,0 +1,48 @@
+"""Export in the Hugging Face format: a folder with weights, configs, processor and README, for `from_pretrained`."""
+
+import copy
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from transformers import PreTrainedModel, WhisperForConditionalGeneration, WhisperProcessor
+
+from whisper_ft.runtime import atomic
+
+WEIGHTS = "model.safetensors"
+
+
+def export(weights: WhisperForConditionalGeneration | Path, files: Mapping[str, bytes], out: Path, readme: str) -> None:
+    """Publish a complete model folder by rename; a folder that already has the name is replaced. DiskError.
+
+    `weights` is a live model, or the safetensors file of a verified checkpoint, which is copied. `files` are those of
+    `config_files`. Every model that leaves this project leaves through this function.
+    """
+    size = weights.stat().st_size if isinstance(weights, Path) else sum(each.nbytes for each in weights.parameters())
+    with atomic.new_folder(out, size) as aside:
+        if isinstance(weights, Path):
+            shutil.copyfile(weights, aside / WEIGHTS)
+        else:
+            weights.save_pretrained(aside)
+        for name, content in {**files, "README.md": readme.encode()}.items():
+            (aside / name).write_bytes(content)
+
+
+def config_files(model: WhisperForConditionalGeneration, processor: WhisperProcessor) -> dict[str, bytes]:
+    """Files of an exported folder other than weights and README, by name: config, generation config and processor.
+
+    config.json keeps the dropout of the original checkpoint; only the deprecated `forced_decoder_ids` is removed.
+    """
+    config = copy.deepcopy(model.config)
+    config.architectures = [architecture_of(model)]
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    with TemporaryDirectory() as folder:
+        for part in (config, model.generation_config, processor):
+            part.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def architecture_of(model: PreTrainedModel) -> str:
+    """Class name that config.json states: that of transformers, also where a wrapper made a subclass of it."""
+    return next(base.__name__ for base in type(model).__mro__ if base.__module__.startswith("transformers.models."))
