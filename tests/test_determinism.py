@@ -10,7 +10,7 @@ from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 GRADIENTS = """
 import sys, torch
 from transformers import WhisperForConditionalGeneration
-from whisper_ft.agreement import start_processes
+from whisper_ft.runtime.processes import start_processes
 
 start_processes("cpu")
 torch.set_num_threads(2)

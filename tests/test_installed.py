@@ -1,4 +1,4 @@
-"""The root's evaluate.py never hides the PyPI package from `whisper_ft.installed`, however a program is started.
+"""The root's evaluate.py never hides the PyPI package from whisper_ft.runtime.installed_package, in any kind of start.
 
 The launches run in a copy of the house: a folder with an evaluate.py of its own beside whisper_ft.
 """
@@ -25,7 +25,7 @@ SCRIPT = """
 import os
 from multiprocessing import get_context
 
-from whisper_ft.installed import evaluate
+from whisper_ft.runtime.installed_package import evaluate
 import evaluate as bare
 import probe
 
@@ -43,7 +43,7 @@ from pathlib import Path
 
 
 def file_in_this_process():
-    from whisper_ft.installed import evaluate
+    from whisper_ft.runtime.installed_package import evaluate
     assert evaluate.Metric and evaluate.save
     return evaluate.__file__
 
@@ -85,9 +85,9 @@ LAUNCHES: dict[str, tuple[list[str], int, dict[str, str]]] = {
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the project's root: a script evaluate.py next to whisper_ft."""
     house = tmp_path_factory.mktemp("house")
-    (house / "whisper_ft").mkdir()
-    for module in ("__init__.py", "installed.py"):
-        shutil.copy(ROOT / "whisper_ft" / module, house / "whisper_ft")
+    (house / "whisper_ft/runtime").mkdir(parents=True)
+    for module in ("__init__.py", "runtime/__init__.py", "runtime/installed_package.py"):
+        shutil.copy(ROOT / "whisper_ft" / module, house / "whisper_ft" / module)
     (house / "evaluate.py").write_text(SCRIPT)
     (house / "probe.py").write_text(PROBE)
     (house / "test_found.py").write_text(TEST)
@@ -137,7 +137,8 @@ def test_the_package_is_found_by(mode: str, launched: dict[str, Future[list[list
 
 def test_the_package_is_found_where_the_projects_own_script_hides_it():
     code = (
-        "from whisper_ft.installed import evaluate; import evaluate as bare; print(evaluate.__file__, bare is evaluate)"
+        "from whisper_ft.runtime.installed_package import evaluate; import evaluate as bare; "
+        "print(evaluate.__file__, bare is evaluate)"
     )
     done = subprocess.run([*PYTHON, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [PACKAGE, "True"]

@@ -97,7 +97,7 @@ def test_data_workers_of_a_killed_run_hold_no_lock_and_end(train: Trainer):
 
 LISTENS = """
 import time
-from whisper_ft.agreement import StopRequest
+from whisper_ft.runtime.signals import StopRequest
 
 stop = StopRequest()
 stop.listen()

@@ -78,7 +78,7 @@ def test_to_overwrite_means_to_begin_anew(resume: str):
 HOLDS = """
 import sys, time
 from pathlib import Path
-from whisper_ft.rundir import RunDir
+from whisper_ft.training.directory import RunDir
 
 run = RunDir(Path(sys.argv[1]))
 run.open()

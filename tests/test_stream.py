@@ -159,21 +159,22 @@ UNCLOSED = """
 import tempfile
 finalized_first = tempfile.TemporaryDirectory()  # as in any program; what is ended at exit has an order
 import sys
-from whisper_ft.audio import LogMel
-from whisper_ft.config import Source
-from whisper_ft.labels import LabelEncoder
-from whisper_ft.model import load_whisper
-from whisper_ft.order import Order
-from whisper_ft.share import Share
-from whisper_ft.sources import open_source
-from whisper_ft.stream import TrainStream, WindowReader
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.loader import TrainStream
+from whisper_ft.data.sampling.order import Order
+from whisper_ft.data.sampling.partition import Partition
+from whisper_ft.data.sources import open_source
+from whisper_ft.data.windows import WindowReader
+from whisper_ft.models.whisper import load_whisper
 
 model, processor = load_whisper(sys.argv[1])
 encode = LabelEncoder.of(model, processor.tokenizer, "be", "transcribe")
-source = open_source(Source(path=sys.argv[2]))
+source = open_source(SourceConfig(path=sys.argv[2]))
 reader = WindowReader(source, LogMel(processor.feature_extractor), encode, cached_chunks=4)
 order = Order(source.rows, seed=7, lanes=16, window=2)
-windows = TrainStream(reader, order, Share(4, 4, 0, 1, 16), list, first_step=0, workers=2)
+windows = TrainStream(reader, order, Partition(4, 4, 0, 1, 16), list, first_step=0, workers=2)
 print(windows.draw().utterances)
 """
 

@@ -167,7 +167,7 @@ WATCHED = """
 import weakref
 import torch
 import train
-from whisper_ft.loss import TokenLoss
+from whisper_ft.optim.loss import TokenLoss
 
 drawn, graphs = [], []
 

@@ -20,7 +20,7 @@ import sys
 sys.path[0] = {root!r}
 print("begun")
 from concurrent.futures import ProcessPoolExecutor
-from whisper_ft.workers import FORKSERVER, program_hidden, start_worker_server
+from whisper_ft.data.workers import FORKSERVER, program_hidden, start_worker_server
 
 if __name__ == "__main__":
     start_worker_server("whisper_ft.data.sampling.partition")
