@@ -8,6 +8,12 @@ Writes summary.json, predictions.jsonl and report.html to --out and prints table
 the training loop, so the WER of a model here is the WER in its log. Interrupted, the same command goes on.
 """
 
+from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.parse import early_answer
+
+if __name__ == "__main__":
+    early_answer(EvaluationConfig)  # above the imports of torch and transformers, which take seconds
+
 import hashlib
 import json
 import time
@@ -23,7 +29,6 @@ import transformers
 
 from normalizers import get_normalizer
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.audio.log_mel import LogMel
@@ -37,8 +42,9 @@ from whisper_ft.reports.evaluation.page import write_report
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
+from whisper_ft.runtime.exit import exit_process, report_error
 from whisper_ft.runtime.malloc import keep_freed_memory
-from whisper_ft.runtime.processes import end_with_parent, exit_process, report_error, start_processes
+from whisper_ft.runtime.processes import end_with_parent, start_processes
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.predictions import columns_of_data, read_predictions

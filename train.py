@@ -8,6 +8,12 @@ Run the same command again after any interruption: it goes on from the newest wh
 happened, to the last bit (same machine, versions and number of processes).
 """
 
+from whisper_ft.config.parse import early_answer
+from whisper_ft.config.training import TrainingConfig
+
+if __name__ == "__main__":
+    early_answer(TrainingConfig)  # above the imports of torch and transformers, which take seconds
+
 import gc
 import math
 from contextlib import closing, nullcontext
@@ -22,7 +28,6 @@ from normalizers import get_normalizer
 from whisper_ft import checkpoint
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.parse import load_config
-from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.loader import StepBatches, StepTotals, TrainStream
 from whisper_ft.models.whisper import AUTOCAST, quiet_libraries
 from whisper_ft.optim.loss import TokenLoss, count_labels
@@ -38,8 +43,9 @@ from whisper_ft.runtime.errors import (
     PreemptedError,
     RunError,
 )
+from whisper_ft.runtime.exit import exit_process, report_error
 from whisper_ft.runtime.malloc import keep_freed_memory
-from whisper_ft.runtime.processes import end_with_parent, exit_process, report_error, start_processes
+from whisper_ft.runtime.processes import end_with_parent, start_processes
 from whisper_ft.runtime.rng import reseed
 from whisper_ft.runtime.signals import StopRequest
 from whisper_ft.scoring.scores import Prediction, Scores, score

@@ -1,7 +1,6 @@
-"""The command line: defaults < `--config FILE` (repeatable, later wins) < `--section.field VALUE`, and what is refused.
+"""Command line of a program as a configuration, and its refusals.
 
-`python -m whisper_ft.cli.check train.py ARGUMENTS` checks a command line without a model, and without torch unless
-there is a run to go on with; launch.sh asks it once, so that N processes do not all start, fail and say the same.
+Precedence: defaults < `--config FILE` (repeatable, later wins) < `--section.field VALUE`. Nothing here imports torch.
 """
 
 import difflib
@@ -17,7 +16,8 @@ from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.resume_policy import rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import flatten, leaves
-from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.errors import FINISHED, UsageError
+from whisper_ft.runtime.exit import exit_process, report_error
 
 C = TypeVar("C", TrainingConfig, EvaluationConfig)
 
@@ -35,6 +35,20 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | 
     if isinstance(config, TrainingConfig):
         _refuse_strange_changes(config)
     return config
+
+
+def early_answer(cls: type[C]) -> None:
+    """Print --help, or refuse a command line that cannot be parsed, and exit; return for every other command line.
+
+    A program calls this above its imports of torch and transformers, so both answers take less than a second.
+    """
+    try:
+        load_config(cls)
+    except UsageError as error:
+        report_error(error, None)
+        exit_process(error.exit_code)
+    except SystemExit:  # after --help
+        exit_process(FINISHED)
 
 
 def config_from_plain(cls: type[C], plain: dict[str, Any]) -> C:

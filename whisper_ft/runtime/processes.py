@@ -1,21 +1,17 @@
-"""Start, failure report and exit of the processes of a run."""
+"""Start of the processes of a run, and their end when the launcher is gone."""
 
 import os
 import signal
 import sys
-import time
-import traceback
-from contextlib import suppress
 from datetime import timedelta
-from typing import NoReturn
 
 import accelerate
 import psutil  # type: ignore[import-untyped]
 import torch
 from torch.utils import deterministic
 
-from whisper_ft.runtime.collectives import RANK_TIMEOUT, Collectives
-from whisper_ft.runtime.errors import FINISHED, PREEMPTED, LostRankError, RunError, UsageError
+from whisper_ft.runtime.collectives import RANK_TIMEOUT
+from whisper_ft.runtime.errors import UsageError
 
 
 def start_processes(device: str, timeout: float = RANK_TIMEOUT) -> accelerate.Accelerator:
@@ -38,40 +34,6 @@ def start_processes(device: str, timeout: float = RANK_TIMEOUT) -> accelerate.Ac
             "on a CPU box set ACCELERATE_USE_CPU=true, or start with NPROC=N ./launch.sh"
         )
     return accelerator
-
-
-def report_error(error: Exception, agreement: Collectives | None) -> None:
-    """Print why a program ends: a line once, or once on each machine where its processes have not met or lost another.
-
-    A bug of ours is shown whole, on every rank.
-    """
-    if agreement is None or isinstance(error, LostRankError):
-        speaks = os.environ.get("LOCAL_RANK", "0") == "0"
-    else:
-        speaks = agreement.rank == 0
-    with suppress(OSError):  # its reader is gone: `| head`
-        if not isinstance(error, RunError):
-            traceback.print_exception(error)
-        elif speaks:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-
-
-def exit_process(code: int) -> NoReturn:
-    """End this process, and of several without waiting for one that may be gone.
-
-    Destroying a process group would wait for the others. The launcher ends all ranks once one has ended with a code:
-    the others let rank 0 speak and write its status first.
-    """
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed before this program began
-        try:
-            stream.flush()
-        except OSError:  # or the interpreter would try again, and make the code 120
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        sys.exit(code)
-    if os.environ.get("RANK", "0") != "0" and code not in (FINISHED, PREEMPTED):
-        time.sleep(2)
-    os._exit(code)
 
 
 LAUNCHER = "WHISPER_FT_LAUNCHER"  # environment variable: process id of the launcher that started a program

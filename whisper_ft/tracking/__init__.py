@@ -3,9 +3,3 @@
 All of it is best effort: a full log disk, a closed terminal or a service that is down is counted and said once, and
 never stops a training.
 """
-
-from whisper_ft.tracking.console.memory import memory_gb
-from whisper_ft.tracking.console.throughput import Throughput
-from whisper_ft.tracking.tracker import Tracker
-
-__all__ = ["Throughput", "Tracker", "memory_gb"]

@@ -1,0 +1,50 @@
+"""Error report and exit of a program, for one process and for one of several. Without torch."""
+
+import os
+import sys
+import time
+import traceback
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+from whisper_ft.runtime.errors import FINISHED, PREEMPTED, LostRankError, RunError
+
+if TYPE_CHECKING:
+    from whisper_ft.runtime.collectives import Collectives
+
+MAIN_PROCESS_SECONDS = 2.0  # time for rank 0 to print its message and write its status before another rank exits
+
+
+def report_error(error: Exception, ranks: "Collectives | None") -> None:
+    """Print why a program ends: one line for a RunError, the traceback for a bug.
+
+    The line is printed once: by rank 0, or once on each machine if the ranks have not met (`ranks` is None) or one of
+    them is lost. A traceback is printed on every rank.
+    """
+    if ranks is None or isinstance(error, LostRankError):
+        rank = int(os.environ.get("LOCAL_RANK", "0"))
+    else:
+        rank = ranks.rank
+    with suppress(OSError):  # the reader of the pipe has ended, as in `| head`
+        if not isinstance(error, RunError):
+            traceback.print_exception(error)
+        elif rank == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def exit_process(code: int) -> NoReturn:
+    """Exit with a code; a process of several does not wait for the others, which may be gone.
+
+    Destroying a process group would wait for the other ranks. The launcher ends all ranks once one has exited with an
+    error, so the others first leave rank 0 the time to report it.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the program began
+        try:
+            stream.flush()
+        except OSError:  # the interpreter would flush again at its end, fail, and exit with code 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        sys.exit(code)
+    if os.environ.get("RANK", "0") != "0" and code not in (FINISHED, PREEMPTED):
+        time.sleep(MAIN_PROCESS_SECONDS)
+    os._exit(code)
