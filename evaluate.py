@@ -79,7 +79,7 @@ class Evaluation:
         self.model_hash, self.spelling = None, None
         self.held: list[Any] = []  # locks
         if config.predictions is None:
-            model, self.processor = load_whisper(model_of(config.model), tell=tracker.say)
+            model, self.processor = load_whisper(model_of(config.model), on_repair=tracker.say)
             self.model = model.to(accelerator.device).eval()
             self.model_hash = hash_of(model)
             self.spelling = getattr(self.processor.tokenizer, "english_spelling_normalizer", None)

@@ -1,6 +1,7 @@
 """Loading and exporting: what is checked, what is repaired, and that nothing is lost on the way."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -63,30 +64,33 @@ def test_dropout_of_the_training_is_not_exported_and_nothing_else_of_the_config_
 
 
 def refusal(folder: Path) -> str:
-    """What is said of a folder that cannot be used; one line."""
+    """The message, one line, that refuses a folder; without the folder's name."""
     with pytest.raises(UsageError) as refused:
         load_whisper(str(folder))
-    told = str(refused.value)
-    assert "\n" not in told
-    assert told.startswith(str(folder))
-    return told.removeprefix(str(folder))
+    message = str(refused.value)
+    assert "\n" not in message
+    assert message.startswith(str(folder))
+    return message.removeprefix(str(folder))
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "facts"),
     [
-        (lambda c: c["feature_extractor"].update(feature_size=128), "takes 80 mel bins, its extractor makes 128"),
-        (lambda c: c["feature_extractor"].update(chunk_length=30, n_samples=480000, nb_max_frames=3000), "frames"),
+        (lambda c: c["feature_extractor"].update(feature_size=128), r"80 mel bins.* 128"),
+        (
+            lambda c: c["feature_extractor"].update(chunk_length=30, n_samples=480000, nb_max_frames=3000),
+            r"frames.* 3000",
+        ),
     ],
 )
-def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, micro_whisper: Path, edit: Any, told: str):
-    assert told in refusal(edited(micro_whisper, tmp_path, "processor_config.json", edit))
+def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, micro_whisper: Path, edit: Any, facts: str):
+    assert re.search(facts, refusal(edited(micro_whisper, tmp_path, "processor_config.json", edit)))
 
 
 @pytest.mark.parametrize("config", [{"model_type": "bert"}, {}])
 def test_what_is_not_whisper_is_refused_in_one_line(tmp_path: Path, config: dict[str, Any]):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert "not Whisper" in refusal(tmp_path)
+    assert f"model_type in config.json is {config.get('model_type')!r}" in refusal(tmp_path)
 
 
 def test_a_folder_without_a_model_is_refused_in_one_line(tmp_path: Path):
@@ -158,21 +162,21 @@ def reshaped(weights: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "told"),
+    ("edit", "facts"),
     [
-        (dropped, "2 are missing, such as model.encoder.layers.1.fc1.weight"),
-        (added, "1 are not the model's, such as model.decoder.layers.2.fc1.weight"),
-        (reshaped, "1 are of another shape, such as model.encoder.conv1.bias"),
+        (dropped, r"\b2 .*missing.* model.encoder.layers.1.fc1.weight"),
+        (added, r"\b1 .*unknown.*model.decoder.layers.2.fc1.weight"),
+        (reshaped, r"\b1 .*another shape.*model.encoder.conv1.bias"),
     ],
 )
 def test_weights_that_are_not_the_models_are_refused_by_name_and_number(
-    tmp_path: Path, micro_whisper: Path, edit: Callable[[dict[str, torch.Tensor]], None], told: str
+    tmp_path: Path, micro_whisper: Path, edit: Callable[[dict[str, torch.Tensor]], None], facts: str
 ):
     shutil.copytree(micro_whisper, tmp_path / "m")
     weights = load_file(tmp_path / "m" / "model.safetensors")
     edit(weights)
     save_file(weights, tmp_path / "m" / "model.safetensors", {"format": "pt"})
-    assert told in refusal(tmp_path / "m")
+    assert re.search(facts, refusal(tmp_path / "m"))
 
 
 def test_a_file_that_holds_the_tied_projection_too_is_loaded(tmp_path: Path, micro_whisper: Path):
@@ -194,8 +198,8 @@ def test_ids_that_are_not_the_tokenizers_are_refused(
 ):
     """513 is where decoding starts and 512 where it ends: swapped, each is the other's."""
     swapped = {"decoder_start_token_id": 512, "eos_token_id": 513}[role]
-    told = refusal(edited(micro_whisper, tmp_path, file, lambda c: c.update({role: swapped})))
-    assert told.startswith(f": {role} is {swapped} in {file}, but {token} is")
+    message = refusal(edited(micro_whisper, tmp_path, file, lambda c: c.update({role: swapped})))
+    assert message.startswith(f": {role} is {swapped} in {file}, but {token} is")
 
 
 def test_another_place_of_notimestamps_is_refused(tmp_path: Path, micro_whisper: Path):
@@ -208,7 +212,7 @@ def test_another_place_of_notimestamps_is_refused(tmp_path: Path, micro_whisper:
 def test_another_place_of_a_language_or_task_is_refused(
     tmp_path: Path, micro_whisper: Path, field: str, key: str, token: str
 ):
-    """Where <|notimestamps|> is not named, nothing else would tell that a file is of another model."""
+    """A file of another model is recognised by this alone if it does not name <|notimestamps|>."""
     folder = edited(micro_whisper, tmp_path, "generation_config.json", lambda c: c[field].update({key: 1}))
     assert refusal(folder).startswith(f": {field} has 1 for {key}, but <|{token}")
 
@@ -217,7 +221,7 @@ def test_a_language_of_the_users_own_may_stand_for_any_token(tmp_path: Path, mic
     folder = edited(
         micro_whisper, tmp_path, "generation_config.json", lambda c: c["lang_to_id"].update({"<|ckb|>": 520})
     )
-    assert load_whisper(str(folder))[0].generation_config.lang_to_id["<|ckb|>"] == 520
+    assert load_whisper(str(folder)).model.generation_config.lang_to_id["<|ckb|>"] == 520
 
 
 @pytest.mark.parametrize(
@@ -232,7 +236,8 @@ def test_a_language_of_the_users_own_may_stand_for_any_token(tmp_path: Path, mic
 def test_openais_own_name_is_answered_with_that_of_the_hub(name: str, on_the_hub: str):
     with pytest.raises(UsageError) as refused:
         load_whisper(name)
-    assert str(refused.value) == f"{name}: is openai-whisper's name for it, on the Hub it is {on_the_hub}"
+    assert str(refused.value).startswith(f"{name}: ")
+    assert str(refused.value).endswith(f" {on_the_hub}")
 
 
 def test_weights_in_a_pickle_are_refused_with_a_command_that_rewrites_them(tmp_path: Path, micro_whisper: Path):
@@ -253,8 +258,8 @@ def test_a_model_that_says_nothing_of_its_ids_takes_the_tokenizers(tmp_path: Pat
         roles = {"decoder_start_token_id", "eos_token_id", "no_timestamps_token_id"}
         silent = {key: value for key, value in content(file).items() if key not in roles}
         file.write_text(json.dumps(silent))
-    found = load_whisper(str(tmp_path))[0].generation_config
-    assert (found.decoder_start_token_id, found.eos_token_id, found.no_timestamps_token_id) == (513, 512, 619)
+    complete = load_whisper(str(tmp_path)).model.generation_config
+    assert (complete.decoder_start_token_id, complete.eos_token_id, complete.no_timestamps_token_id) == (513, 512, 619)
 
 
 def test_a_tokenizer_without_a_padding_token_gets_whispers(tmp_path: Path, micro_whisper: Path):

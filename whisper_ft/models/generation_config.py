@@ -1,4 +1,4 @@
-"""What Whisper's decoding is told: the generation config of a model, completed where its files are silent."""
+"""Generation config of a model: the fields that Whisper's decoding needs, completed where its files lack them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import is_offline_mode
-from transformers import GenerationConfig
+from transformers import GenerationConfig, WhisperConfig, WhisperTokenizer
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from transformers.utils import cached_file
 
@@ -34,9 +34,11 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-# What Whisper's decoding needs of a generation config, and what it must look like. Anything else in the file is left
-# out: thresholds and temperatures of a fallback that would make scores random, sampling and beam settings that
-# contradict each other (transformers refuses to save them), `forced_decoder_ids` (language and task say the same).
+# Fields of a generation config that Whisper's decoding needs, each with the check of its value. All
+# others are left out:
+# - thresholds and temperatures of the fallback, because they would make scores random;
+# - sampling and beam settings that contradict each other, because transformers refuses to save them;
+# - `forced_decoder_ids`, because language and task say the same.
 GENERATION_FIELDS: dict[str, Callable[[Any], bool]] = {
     "bos_token_id": _is_id,
     "eos_token_id": _is_id,
@@ -70,9 +72,10 @@ MULTILINGUAL_FIELDS = ("lang_to_id", "task_to_id", "language", "task")
 
 
 def stated_generation(name: str, config: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """Whether there is a generation_config.json, and the fields that decoding needs; without it, of config.json.
+    """Read the fields that decoding needs: (True, those of generation_config.json) or (False, those of config.json).
 
-    The file as it is: transformers answers a damaged one in silence with defaults, and an old one with an error.
+    The file is read here and not by transformers, which silently replaces a damaged one by defaults and refuses an old
+    one. UsageError if it is not a JSON object, or if a field has an impossible value.
     """
     path = cached_file(
         name,
@@ -82,20 +85,22 @@ def stated_generation(name: str, config: Mapping[str, Any]) -> tuple[bool, dict[
     )
     fields = config if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
     if not isinstance(fields, Mapping):
-        raise UsageError(f"{name}: generation_config.json is not a JSON object")
+        raise UsageError(f"{name}: generation_config.json: expected a JSON object, found {type(fields).__name__}")
     stated = {field: fields[field] for field in GENERATION_FIELDS if fields.get(field) is not None}
     for field, value in stated.items():
         if field == "eos_token_id" and isinstance(value, list) and len(value) == 1:
             stated[field] = value[0]
         if not GENERATION_FIELDS[field](stated[field]):
-            raise UsageError(f"{name}: generation_config.json: {field} cannot be {str(value)[:60]!r}")
+            raise UsageError(f"{name}: generation_config.json: impossible value of {field}: {str(value)[:60]!r}")
     return path is not None, stated
 
 
-def complete_generation(name: str, stated: Mapping[str, Any], config: Any, tokenizer: Any) -> GenerationConfig:
-    """A generation config of what a model states, and of its tokenizer where it states nothing.
+def complete_generation(
+    name: str, stated: Mapping[str, Any], config: WhisperConfig, tokenizer: WhisperTokenizer
+) -> GenerationConfig:
+    """Build a generation config from the stated fields, and from tokenizer and config where none is stated.
 
-    A fresh object: one marked `_from_model_config` loses Whisper's own fields when it is saved and loaded again.
+    It is a new object, because one marked `_from_model_config` loses Whisper's own fields when it is saved and loaded.
     """
     vocabulary = tokenizer.get_vocab()
     derived: dict[str, Any] = {
@@ -112,29 +117,33 @@ def complete_generation(name: str, stated: Mapping[str, Any], config: Any, token
         derived["task_to_id"] = {task: vocabulary[f"<|{task}|>"] for task in TASKS if f"<|{task}|>" in vocabulary}
     fields = derived | {k: v for k, v in stated.items() if is_multilingual or k not in MULTILINGUAL_FIELDS}
     if is_multilingual and not (fields["lang_to_id"] and fields["task_to_id"]):
-        raise UsageError(f"{name}: is multilingual, but neither its files nor its tokenizer name languages and tasks")
+        raise UsageError(
+            f"{name}: the model is multilingual, but neither its files nor its tokenizer name languages and tasks"
+        )
     ids = [value for field, value in fields.items() if field.endswith("_token_id")]
     ids += [number for field in ("lang_to_id", "task_to_id") for number in fields.get(field, {}).values()]
     if max(ids) >= config.vocab_size:
-        raise UsageError(f"{name}: generation_config.json: no token {max(ids)}, the model has {config.vocab_size}")
+        raise UsageError(
+            f"{name}: generation_config.json has the id {max(ids)}, but the model has {config.vocab_size} tokens"
+        )
     fields |= {"is_multilingual": is_multilingual, "do_sample": False, "return_timestamps": False}
     return GenerationConfig(**fields)
 
 
-def completed(stated: Mapping[str, Any], whole: GenerationConfig) -> list[str]:
-    """What a generation config has from elsewhere, for people."""
-    names = [field for field in COMPLETED_FIELDS if field not in stated and hasattr(whole, field)]
-    told = {"is_multilingual": f" ({'true' if whole.is_multilingual else 'false'})"}
+def completed_fields(stated: Mapping[str, Any], complete: GenerationConfig) -> list[str]:
+    """Names of the fields that were not stated but completed, for a message to the user; with their value if short."""
+    names = [field for field in COMPLETED_FIELDS if field not in stated and hasattr(complete, field)]
+    values = {"is_multilingual": f" ({'true' if complete.is_multilingual else 'false'})"}
     if "lang_to_id" in names:
-        told["lang_to_id"] = f" ({len(whole.lang_to_id)} languages)"
-    return [name + told.get(name, "") for name in names]
+        values["lang_to_id"] = f" ({len(complete.lang_to_id)} languages)"
+    return [name + values.get(name, "") for name in names]
 
 
 def _is_multilingual(stated: Mapping[str, Any], languages: Mapping[str, int], end: int) -> bool:
-    """What the model says of itself; an old one that says nothing is judged by its vocabulary.
+    """The model's own statement; an old model without one is judged by its vocabulary.
 
-    The tokenizers of OpenAI's English-only models hold language tokens, too, which the models never learned: there
-    the id of <|endoftext|> tells. Elsewhere, language tokens are there to be used.
+    The tokenizers of OpenAI's English-only models hold language tokens, too, which those models never learned. They are
+    recognised by the id of <|endoftext|>. In any other vocabulary, language tokens mean a multilingual model.
     """
     if "is_multilingual" in stated:
         return bool(stated["is_multilingual"])
