@@ -1,28 +1,27 @@
-"""Cross-entropy as a sum over label tokens, so that a batch can be sliced in any way and divided once.
+"""Cross-entropy as a sum over label tokens, so that any slicing of a batch gives the same gradient.
 
-The gradient of a step is that of the mean over all label tokens of the global batch. A mean per micro-batch cannot
-give it: utterances differ in length, so a mean of means depends on how the batch was sliced.
+The gradient of a step is that of the mean over all label tokens of the global batch. Means per micro-batch cannot give
+it: utterances differ in length, so a mean of means depends on how the batch was sliced.
 """
-
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
+from transformers import WhisperForConditionalGeneration
 
-IGNORE = -100  # label of a position that is not predicted; the value torch and transformers agree on
-TOKENS_AT_ONCE = 2048  # whose logits are there at a time: with Whisper's vocabulary 0.4 GB, where a batch may need ten
+IGNORE = -100  # label of a position that is not predicted; torch and transformers use this value, too
+TOKENS_AT_ONCE = 2048  # tokens with logits in memory at a time: 0.4 GB with Whisper's vocabulary; a batch may need 10 GB
 
 
 # B windows, M mel bins, T frames, L label positions, D width, V vocabulary
 class TokenLoss(torch.nn.Module):
-    """A Whisper with its loss: what is called, wrapped and compiled in training. The model itself stays as it is.
+    """A Whisper with its loss, as called, wrapped and compiled in training. The model itself is not changed.
 
-    Vocabulary-wide logits are computed of the positions that are predicted, not of padding, and never of more than
-    TOKENS_AT_ONCE: of more they are computed again in the backward pass, which is little beside the encoder.
+    Logits are computed for label positions only, in blocks of TOKENS_AT_ONCE. With several blocks each is recomputed
+    in the backward pass, which is cheap next to the encoder.
     """
 
-    def __init__(self, model: Any, label_smoothing: float = 0.0) -> None:
+    def __init__(self, model: WhisperForConditionalGeneration, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.model, self._label_smoothing = model, label_smoothing
 
@@ -33,27 +32,27 @@ class TokenLoss(torch.nn.Module):
         labels: torch.Tensor,  # [B, L]
         predicted: torch.Tensor,  # [N], where labels.flatten() is not IGNORE
     ) -> torch.Tensor:  # []
-        """Cross-entropy summed over the labels that are predicted."""
+        """Return the cross-entropy summed over the predicted labels."""
         hidden = self.model.model(
             input_features=input_features, decoder_input_ids=decoder_input_ids, use_cache=False
         ).last_hidden_state
-        rows, wanted = hidden.flatten(0, 1).index_select(0, predicted), labels.flatten().index_select(0, predicted)
-        if len(wanted) <= TOKENS_AT_ONCE:
-            return self._of(rows, wanted)
-        begins = range(0, len(wanted), TOKENS_AT_ONCE)
-        parts = [(rows[at : at + TOKENS_AT_ONCE], wanted[at : at + TOKENS_AT_ONCE]) for at in begins]
-        # Not the reentrant kind, which does not go with DDP. Nothing in it is random.
-        losses = [checkpoint(self._of, *part, use_reentrant=False, preserve_rng_state=False) for part in parts]
+        states, targets = hidden.flatten(0, 1).index_select(0, predicted), labels.flatten().index_select(0, predicted)
+        if len(targets) <= TOKENS_AT_ONCE:
+            return self._loss(states, targets)
+        begins = range(0, len(targets), TOKENS_AT_ONCE)
+        blocks = [(states[at : at + TOKENS_AT_ONCE], targets[at : at + TOKENS_AT_ONCE]) for at in begins]
+        # Reentrant checkpointing does not work with DDP. Nothing in the block is random, so no RNG state is kept.
+        losses = [checkpoint(self._loss, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
         return torch.stack(losses).sum()
 
-    def _of(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:  # [N, D], [N] -> []
+    def _loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:  # [N, D], [N] -> []
         return token_loss_sum(self.model.proj_out(hidden), labels, self._label_smoothing)
 
 
 def token_loss_sum(
     logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:  # [..., V], [...] -> []
-    """Cross-entropy summed over the labels that are not IGNORE, in float32 whatever the logits are in.
+    """Cross-entropy summed over the labels that are not IGNORE, in float32 for logits of any type.
 
     `label_smoothing` is the share of the target that is spread evenly over the vocabulary (Szegedy et al. 2015,
     arXiv 1512.00567).

@@ -1,9 +1,10 @@
-"""Optimizers: by name, parameter groups, the guarded update, and state that comes back to the bit, matched by name."""
+"""Optimizers: construction by name, parameter groups, the guarded update, and state saved and loaded by name."""
 
 import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,27 +13,27 @@ from transformers.optimization import Adafactor
 from whisper_ft.config.training import OptimConfig
 from whisper_ft.runtime.errors import ResumeError, UsageError
 
-Named = Mapping[str, torch.nn.Parameter]
+NamedParameters = Mapping[str, torch.nn.Parameter]
 
 NUMBERS: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
-"""How a plain number in an optimizer's state is kept among tensors: without dimensions, and with every bit."""
+"""Type of the 0-dimensional tensor that stores a plain number of an optimizer's state without loss."""
 
 
-def build_optimizer(parameters: Named, settings: OptimConfig) -> torch.optim.Optimizer:
-    """The optimizer `settings.name` over these parameters, each in the group of its weight decay and learning rate.
+def build_optimizer(parameters: NamedParameters, settings: OptimConfig) -> torch.optim.Optimizer:
+    """Build the optimizer `settings.name`, with parameters grouped by weight decay and learning rate.
 
-    Updates are computed by one kernel for all weights where there is one (`fused`). UsageError where bitsandbytes is
-    asked for and cannot be loaded.
+    AdamW and SGD update all weights with one kernel (`fused`). UsageError if bitsandbytes is needed and cannot be
+    loaded.
     """
     groups, lr, betas, eps = groups_of(parameters, settings), settings.lr, settings.betas, settings.eps
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, fused=True)
-    optimizer: torch.optim.Optimizer  # what follows has no types
+    optimizer: torch.optim.Optimizer  # the classes below have no types
     if settings.name == "adafactor":
-        # Not torch.optim.Adafactor: its updates are always relative to the size of the weights and never above
-        # 1/sqrt(step), so that `lr` and the schedule would mean something else than for every other optimizer.
+        # torch.optim.Adafactor scales updates by the size of the weights and bounds them by 1/sqrt(step). `lr` and the
+        # schedule would then mean something else than for every other optimizer.
         optimizer = Adafactor(groups, lr=lr, scale_parameter=False, relative_step=False, warmup_init=False)
         return optimizer
     eight_bit = _bitsandbytes(settings.name).optim
@@ -42,8 +43,8 @@ def build_optimizer(parameters: Named, settings: OptimConfig) -> torch.optim.Opt
     return optimizer
 
 
-def groups_of(parameters: Named, settings: OptimConfig) -> list[dict[str, Any]]:
-    """Parameter groups of one weight decay and one `lr_factor` each, the highest factor first."""
+def groups_of(parameters: NamedParameters, settings: OptimConfig) -> list[dict[str, Any]]:
+    """Parameter groups, each with one weight decay and one `lr_factor`; the highest factor comes first."""
     factor_of = lr_factors(parameters, settings.layer_decay)
     members: dict[tuple[float, bool], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in parameters.items():
@@ -60,44 +61,45 @@ def groups_of(parameters: Named, settings: OptimConfig) -> list[dict[str, Any]]:
 
 
 def decays(name: str, parameter: torch.nn.Parameter) -> bool:
-    """True for what weight decay is meant for: weights that multiply inputs, not norms, biases or positions."""
+    """True for a weight that multiplies inputs. Norms, biases and positions have no weight decay."""
     return parameter.ndim > 1 and "embed_positions" not in name
 
 
-def lr_factors(parameters: Named, layer_decay: float) -> dict[str, float]:
+def lr_factors(parameters: NamedParameters, layer_decay: float) -> dict[str, float]:
     """Factor of each parameter's learning rate: `layer_decay` to the number of layers above it in encoder or decoder.
 
-    The top layer that is trained, and all that is in neither of the two or, as the final norms, above their layers,
-    has 1. Convolutions, token embedding and positions lie below the first layer of L and have layer_decay ** L.
+    The factor is 1 for the top layer that is trained, the final norms, and all parameters outside encoder and decoder.
+    Convolutions, token embedding and positions are below the first of L layers and have layer_decay ** L.
     """
     place: dict[str, tuple[str, int]] = {}
     for name in parameters:
-        if found := re.search(r"\b(encoder|decoder)\.(?:layers\.(\d+)\.|conv|embed_)", name):
-            place[name] = found[1], int(found[2]) + 1 if found[2] else 0
+        if match := re.search(r"\b(encoder|decoder)\.(?:layers\.(\d+)\.|conv|embed_)", name):
+            place[name] = match[1], int(match[2]) + 1 if match[2] else 0
     layers = {side: max(layer for of, layer in place.values() if of == side) for side, _ in place.values()}
     return {
         name: layer_decay ** (layers[place[name][0]] - place[name][1]) if name in place else 1.0 for name in parameters
     }
 
 
-def _bitsandbytes(wanted_by: str) -> Any:
-    """The package, loaded only where it is used, for that takes seconds."""
-    said = logging.getLogger("bitsandbytes")
-    said.setLevel(logging.ERROR)  # it recommends a kernel for inference in 4 bits, of no use here
+def _bitsandbytes(optimizer: str) -> ModuleType:
+    """Import bitsandbytes for an optimizer; only here, because the import takes seconds."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends a kernel for 4-bit inference, unused here
     try:
         import bitsandbytes
-    except (ImportError, OSError, RuntimeError) as error:  # OSError: a library that it loads is not there
+    except (ImportError, OSError, RuntimeError) as error:  # OSError: a library that it loads is missing
         raise UsageError(
-            f"--optim.name {wanted_by}: bitsandbytes cannot be loaded ({' '.join(str(error).split())}); "
+            f"--optim.name {optimizer}: bitsandbytes cannot be loaded ({' '.join(str(error).split())}); "
             "install it (pip install bitsandbytes), or choose adamw or adafactor"
         ) from error
-    return bitsandbytes
+    module: ModuleType = bitsandbytes
+    return module
 
 
-def _keep_embeddings_in_32_bits(manager: Any, parameters: Named) -> None:
-    """What bitsandbytes advises: the gradients of embeddings are too uneven for 8 bits.
+def _keep_embeddings_in_32_bits(manager: Any, parameters: NamedParameters) -> None:
+    """Exclude embeddings from 8-bit state, as bitsandbytes advises, because their gradients are too uneven.
 
-    It knows parameters by `id`, and that of one that is gone may be the `id` of another: so they are all told anew.
+    bitsandbytes knows parameters by `id`, and a new parameter may have the `id` of a deleted one. So the entries of all
+    parameters are removed first. `manager` is its GlobalOptimManager.
     """
     for parameter in parameters.values():
         manager.pid2config.pop(id(parameter), None)
@@ -106,15 +108,16 @@ def _keep_embeddings_in_32_bits(manager: Any, parameters: Named) -> None:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """The learning rate of the coming update; each group has its own share of it."""
+    """Set the learning rate of the next update; each group multiplies it by its `lr_factor`."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]
 
 
-def complete_gradients(parameters: Named) -> None:
-    """Zero for what took no part in a step: with layerdrop, a layer that every micro-batch passed by.
+def complete_gradients(parameters: NamedParameters) -> None:
+    """Give parameters without a gradient a zero one: with layerdrop, those of a layer that every micro-batch skipped.
 
-    Without, an optimizer would leave its moments as they are, and one that never took part would have no state.
+    An optimizer skips a parameter without a gradient: its moments would not decay, and a layer that never took part
+    would have no state.
     """
     for parameter in parameters.values():
         if parameter.grad is None:
@@ -122,9 +125,9 @@ def complete_gradients(parameters: Named) -> None:
 
 
 def apply_update(optimizer: torch.optim.Optimizer, grad_norm: torch.Tensor) -> bool:
-    """Update the weights unless the gradient is not finite; True if it did.
+    """Update the weights if the gradient is finite, and clear the gradients; returns True if the weights changed.
 
-    Judged by the norm, which is the same on all ranks after the all-reduce. One NaN let through makes every weight NaN.
+    `grad_norm` is the same on all ranks after the all-reduce, so all decide alike. One NaN would make every weight NaN.
     """
     finite = bool(torch.isfinite(grad_norm))
     if finite:
@@ -134,9 +137,9 @@ def apply_update(optimizer: torch.optim.Optimizer, grad_norm: torch.Tensor) -> b
 
 
 def keeps_state(saved: Mapping[str, Any], now: OptimConfig) -> bool:
-    """True if what was kept under the saved settings (`optim` of a checkpoint's config) is what is kept under these.
+    """True if the optimizer state of the saved settings (`optim` of a checkpoint's config) fits the present settings.
 
-    Otherwise the run goes on with empty moments. Whether they are paged makes no difference to what they are.
+    If not, the run continues with empty moments. Paged and unpaged optimizers have the same state.
     """
 
     def kind(name: str, momentum: float) -> tuple[str, bool]:
@@ -145,11 +148,11 @@ def keeps_state(saved: Mapping[str, Any], now: OptimConfig) -> bool:
     return kind(saved["name"], saved.get("momentum", now.momentum)) == kind(now.name, now.momentum)
 
 
-def state_tensors(optimizer: torch.optim.Optimizer, parameters: Named) -> dict[str, torch.Tensor]:
+def state_tensors(optimizer: torch.optim.Optimizer, parameters: NamedParameters) -> dict[str, torch.Tensor]:
     """The optimizer's state as `parameter name/state name` -> tensor, in the memory the optimizer uses.
 
-    Numbers become tensors without dimensions. What several parameters share (the maps from 8 bits to values) is copied
-    for each of them: safetensors refuses memory that has two names.
+    Numbers become tensors without dimensions. Tensors that several parameters share (the maps from 8 bits to values)
+    are copied for each of them, because safetensors refuses memory with two names.
     """
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
@@ -162,12 +165,13 @@ def state_tensors(optimizer: torch.optim.Optimizer, parameters: Named) -> dict[s
 
 
 def load_state_tensors(
-    optimizer: torch.optim.Optimizer, parameters: Named, tensors: Mapping[str, torch.Tensor]
+    optimizer: torch.optim.Optimizer, parameters: NamedParameters, tensors: Mapping[str, torch.Tensor]
 ) -> None:
-    """Take back what `state_tensors` gave. Learning rates, decays and the like stay as configured now.
+    """Load the tensors of `state_tensors`; learning rates, decays and other settings stay as configured now.
 
-    torch's own `load_state_dict` matches by position, checks neither names, shapes nor types, takes the saved rates and
-    makes paged memory plain, so it is not used. Nothing saved is an optimizer before its first update. ResumeError.
+    torch's own `load_state_dict` is not used. It matches by position, checks neither names, shapes nor types, takes the
+    saved rates, and makes paged memory plain. No tensors at all are the state before the first update. ResumeError if
+    the tensors are not those of this optimizer and these parameters.
     """
     saved: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
     for path, tensor in tensors.items():
@@ -189,9 +193,9 @@ def load_state_tensors(
 def _first_state(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: torch.nn.Parameter
 ) -> dict[str, Any]:
-    """The state of a parameter after a first update, as the optimizer itself lays it out; weights stay as they are.
+    """State of a parameter after a first update, laid out by the optimizer itself; the weights are restored.
 
-    Which keys there are, of what shape, type and kind of memory (paged, say), only the optimizer knows.
+    Keys, shapes, types and kind of memory (such as paged) of the state are known to the optimizer alone.
     """
     weights, groups = parameter.detach().clone(), optimizer.param_groups
     optimizer.param_groups = [{**group, "params": [parameter]}]
@@ -205,26 +209,26 @@ def _first_state(
 
 
 def _fill(state: dict[str, Any], saved: Mapping[str, torch.Tensor], name: str) -> None:
-    """Write saved values over those of a state. ResumeError if they are not the values of such a state."""
+    """Copy saved values into a state. ResumeError if keys, shapes or types differ."""
     if surplus := sorted(set(saved) - set(state)):
         raise _misfit(name, f"has {surplus[0]}, which this optimizer does not keep for it")
     if absent := sorted(set(state) - set(saved)):
         raise _misfit(name, f"lacks {absent[0]}, which this optimizer keeps for it")
-    for key, mine in state.items():
-        value, is_tensor = saved[key], isinstance(mine, torch.Tensor)
-        shape, dtype = (mine.shape, mine.dtype) if is_tensor else (torch.Size(), NUMBERS[type(mine)])
+    for key, current in state.items():
+        value, is_tensor = saved[key], isinstance(current, torch.Tensor)
+        shape, dtype = (current.shape, current.dtype) if is_tensor else (torch.Size(), NUMBERS[type(current)])
         if value.shape != shape:
             raise _misfit(name, f"has {key} of shape {tuple(value.shape)}, this optimizer's is {tuple(shape)}")
         if value.dtype != dtype:
             raise _misfit(name, f"has {key} in {value.dtype}, this optimizer's is {dtype}")
         if is_tensor:
-            mine.copy_(value)
+            current.copy_(value)
         else:
             state[key] = value.item()
 
 
-def _misfit(name: str, what: str) -> ResumeError:
+def _misfit(name: str, problem: str) -> ResumeError:
     return ResumeError(
-        f"the optimizer state of {name} {what}: it is of another optimizer, or of another version of its library; "
-        "go on with that one, or start anew in another --run_dir"
+        f"the optimizer state of {name} {problem}; it was saved by another optimizer, or by another version; "
+        "continue with that one, or start a new run in another --run_dir"
     )

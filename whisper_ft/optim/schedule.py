@@ -1,4 +1,4 @@
-"""When things happen and how large the learning rate is: pure functions of the step, nothing to save or restore."""
+"""Learning rate and cadence as pure functions of the step, so that nothing of them is saved or restored."""
 
 import math
 
@@ -8,9 +8,9 @@ from whisper_ft.config.setting import ScheduleKind
 def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int) -> float:
     """Factor in [0, 1] for the peak learning rate of update `step` (counted from 0) in a run of `steps` updates.
 
-    Warm-up rises in equal parts to 1 and wastes no update on a rate of 0. Then `linear` and `cosine` fall until
-    `steps`; `constant` stays; `wsd` (warm-up, stable, decay: Hu et al. 2024, arXiv 2404.06395) stays at 1 and falls
-    linearly over the last `decay` updates. A step beyond the end keeps the last value of the run.
+    The warm-up rises in equal parts to 1, and its first update has a rate above 0. Then `linear` and `cosine` fall
+    until `steps`, and `constant` stays. `wsd` (warm-up, stable, decay: Hu et al. 2024, arXiv 2404.06395) stays at 1 and falls
+    linearly over the last `decay` updates. A step beyond the end has the last value of the run.
     """
     step = min(step, steps - 1)
     if step < warmup:
@@ -24,10 +24,10 @@ def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int
 
 
 def steps_of(duration: float, steps: int) -> int:
-    """Number of updates in a duration: itself from 1 on, below 1 a share of the run's `steps`."""
+    """Number of updates in a duration: the duration itself from 1 on, and below 1 that share of the run's `steps`."""
     return round(duration * steps) if duration < 1 else int(duration)
 
 
 def due(step: int, every: int, last: bool = False) -> bool:
-    """True after every `every`-th step and after the last one; `every` 0 means never."""
+    """True after each `every`-th step and after the last one; never if `every` is 0."""
     return every > 0 and (last or step % every == 0)

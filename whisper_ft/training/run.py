@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import accelerate
-import torch
 
 from whisper_ft import checkpoint
 from whisper_ft.checkpoint.state import TrainState
@@ -28,6 +27,7 @@ from whisper_ft.data.workers import start_worker_server
 from whisper_ft.decoding.evaluator import Evaluator
 from whisper_ft.models.whisper import freeze, load_whisper, parameters_by_name
 from whisper_ft.optim.optimizer import build_optimizer
+from whisper_ft.optim.scaler import build_scaler
 from whisper_ft.optim.schedule import lr_factor, steps_of
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import as_usage_error
@@ -98,15 +98,7 @@ class Run:
         )
         self.parameters = parameters_by_name(model)
         self.optimizer = build_optimizer(self.parameters, config.optim)
-        scaler = config.scaler
-        self.scaler = torch.amp.GradScaler(
-            self.device.type,
-            init_scale=scaler.initial,
-            growth_factor=scaler.growth,
-            growth_interval=scaler.growth_every,
-            backoff_factor=scaler.backoff,
-            enabled=config.precision == "fp16",
-        )
+        self.scaler = build_scaler(config.scaler, self.device, config.precision)
 
         self.heldout = Evaluator.of_run(config, held_out, folder.index)
         self.lanes = config.data.lanes or lanes or default_lanes(config.batch.size)

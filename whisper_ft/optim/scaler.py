@@ -1,0 +1,17 @@
+"""Loss scaler: keeps gradients inside the range of float16."""
+
+import torch
+
+from whisper_ft.config.training import ScalerConfig
+
+
+def build_scaler(settings: ScalerConfig, device: torch.device, precision: str) -> torch.amp.GradScaler:
+    """A dynamic loss scaler if `precision` is fp16; else one that is disabled, whose scale is 1."""
+    return torch.amp.GradScaler(
+        device.type,
+        init_scale=settings.initial,
+        growth_factor=settings.growth,
+        growth_interval=settings.growth_every,
+        backoff_factor=settings.backoff,
+        enabled=precision == "fp16",
+    )
