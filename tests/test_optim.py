@@ -150,7 +150,7 @@ def test_state_that_is_not_the_optimizers_own_is_refused_by_name(
 @pytest.mark.parametrize(("saved", "now"), [("adamw", "sgd"), ("adamw", "adamw_8bit"), ("sgd", "adafactor")])
 def test_the_state_of_another_optimizer_is_refused(micro_whisper: Path, tmp_path: Path, saved: str, now: str):
     path = Trained(micro_whisper, name=saved).train(0).save(tmp_path)
-    with pytest.raises(ResumeError, match="optimizer state of .* this optimizer"):
+    with pytest.raises(ResumeError, match=r"optimizer state of .* this optimizer"):
         Trained(micro_whisper, name=now).load(path)
 
 

@@ -9,8 +9,8 @@ def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int
     """Factor in [0, 1] for the peak learning rate of update `step` (counted from 0) in a run of `steps` updates.
 
     The warm-up rises in equal parts to 1, and its first update has a rate above 0. Then `linear` and `cosine` fall
-    until `steps`, and `constant` stays. `wsd` (warm-up, stable, decay: Hu et al. 2024, arXiv 2404.06395) stays at 1 and falls
-    linearly over the last `decay` updates. A step beyond the end has the last value of the run.
+    until `steps`, and `constant` stays. `wsd` (warm-up, stable, decay: Hu et al. 2024, arXiv 2404.06395) stays at 1 and
+    falls linearly over the last `decay` updates. A step beyond the end has the last value of the run.
     """
     step = min(step, steps - 1)
     if step < warmup:
