@@ -47,7 +47,7 @@ from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.processes import end_with_parent, start_processes
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.edit_distance import ErrorCount
-from whisper_ft.scoring.predictions import columns_of_data, read_predictions
+from whisper_ft.scoring.predictions import data_columns, read_predictions
 from whisper_ft.scoring.scores import Prediction, Scores, score
 from whisper_ft.scoring.summary import save_summary
 from whisper_ft.tracking.tracker import Tracker
@@ -74,7 +74,7 @@ class Evaluation:
         with as_usage_error("normalizer"):
             get_normalizer(config.normalizer)  # an unknown name should not be found after an hour of decoding
         self.other = read_predictions(config.compare) if config.compare else None
-        self.columns = [] if config.predictions else columns_of_data(config.columns)
+        self.columns = [] if config.predictions else data_columns(config.columns)
         self.language = config.data.language
         self.model_hash, self.spelling = None, None
         self.held: list[Any] = []  # locks

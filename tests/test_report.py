@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from normalizers import get_normalizer
 from whisper_ft.reports.evaluation.alignment import worst
 from whisper_ft.reports.evaluation.console import table, wer_line
 from whisper_ft.reports.evaluation.page import write_report
 from whisper_ft.reports.evaluation.utterances import SHOWN_ROWS
 from whisper_ft.scoring.scores import Prediction, Scores, score
 
+LOWER = get_normalizer("lower")
+CHARACTERS = get_normalizer("none", "zh")
 HOSTILE = [
     ("<script>alert(1)</script>", "</p><img src=http://evil.example/x onerror=alert(1)>"),
     ('"><svg/onload=alert(1)>', "&lt;b&gt; ]]> <!-- --> &amp;"),
@@ -23,14 +26,7 @@ HOSTILE = [
 ]
 
 
-class Characters:
-    unit = "characters"
-
-    def __call__(self, text: str) -> str:
-        return text
-
-
-def scored(*pairs: tuple[str, str], normalize=str.lower) -> Scores:
+def scored(*pairs: tuple[str, str], normalize=LOWER) -> Scores:
     return score([Prediction(f"u{i}", ref, hyp, 2.0, 5) for i, (ref, hyp) in enumerate(pairs)], normalize)
 
 
@@ -51,7 +47,7 @@ def test_the_page_shows_the_headline_and_the_counts(tmp_path: Path):
     assert "runs/best" in text
 
 
-@pytest.mark.parametrize("normalize", [str.lower, Characters()], ids=["words", "characters"])
+@pytest.mark.parametrize("normalize", [LOWER, CHARACTERS], ids=["words", "characters"])
 def test_hostile_transcripts_stay_text(tmp_path: Path, normalize):
     rows = [
         Prediction(f"<i>{i}\0", ref, hyp, math.nan, 5, True, language='"><b>', speaker="<u>", problem="<script>")
@@ -141,7 +137,7 @@ def test_what_distorts_the_rates_is_said_on_the_page_and_in_the_console(tmp_path
         Prediction("b", "", "thank you", 1.0, 2),
         Prediction("c", "x", "", 1.0, 0, problem="undecodable"),
     ]
-    scores = score(rows, str.lower)
+    scores = score(rows, LOWER)
     Console(width=200).print(table(scores, "test", 1.5))
     for text in (text_of(page(tmp_path, scores)), " ".join(capsys.readouterr().out.split())):
         for said in ("Empty references: 1", "model wrote on them: 2", "token limit: 1", "Empty hypotheses: 1"):
@@ -156,7 +152,7 @@ def test_a_set_without_reference_words_has_a_page_too(tmp_path: Path):
 
 
 def test_a_language_without_spaces_is_judged_by_its_characters(tmp_path: Path):
-    html = page(tmp_path, scored(("今天天气", "今天气好"), normalize=Characters()))
+    html = page(tmp_path, scored(("今天天气", "今天气好"), normalize=CHARACTERS))
     assert html.index("<h2>CER</h2>") < html.index("<h2>WER</h2>")
     assert "Utterances by CER" in html
 

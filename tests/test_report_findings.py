@@ -21,6 +21,8 @@ from whisper_ft.scoring.bootstrap import Interval
 from whisper_ft.scoring.edit_distance import align
 from whisper_ft.scoring.scores import Prediction, Scores, score
 
+LOWER = get_normalizer("lower")
+
 
 def sample(factor: int = 1) -> list[Prediction]:
     """120 utterances of 30 speakers in 2 languages; every fifth with errors, a few with every sign of hallucination."""
@@ -114,9 +116,9 @@ def test_hostile_texts_stay_text_in_every_section(tmp_path: Path, audio: Audio |
         )
         for n, (ref, hyp) in enumerate(HOSTILE)
     ]
-    scores = score(rows, str.lower)
-    other = ("<script>\0", score([Prediction(row.id, row.ref, "x", 0.1, 1) for row in rows], str.lower))
-    findings = Analysis.of(scores, [str.upper], ["<table>"], other, name="</section>")
+    scores = score(rows, LOWER)
+    other = ("<script>\0", score([Prediction(row.id, row.ref, "x", 0.1, 1) for row in rows], LOWER))
+    findings = Analysis.of(scores, [get_normalizer("none")], ["<table>"], other, name="</section>")
     html = page(tmp_path, scores, findings, audio)
     allowed = {"audio"} if audio else set()
     elements = list(ET.fromstring(html).iter())  # also says that the page is well-formed
@@ -173,7 +175,7 @@ def test_marks_stay_with_their_letters_where_characters_are_aligned():
 
 
 def test_what_the_model_put_in_has_no_say_in_the_direction_of_the_line(tmp_path: Path):
-    html = page(tmp_path, score([Prediction("a", "שלום עולם", "hello שלום עולם", 1.0, 1)], str.lower), None)
+    html = page(tmp_path, score([Prediction("a", "שלום עולם", "hello שלום עולם", 1.0, 1)], LOWER), None)
     (line,) = [element for element in ET.fromstring(html).iter("p") if element.get("class") == "aligned"]
     assert line.get("dir") == "auto"
     undirected = "".join(part.text or "" for part in line.iter() if part.get("dir") is None)
@@ -182,7 +184,7 @@ def test_what_the_model_put_in_has_no_say_in_the_direction_of_the_line(tmp_path:
 
 @pytest.mark.parametrize("rows", [[], [Prediction("a", "", "x", 1.0, 1)], [Prediction("a", "x", "x", 1.0, 1)]])
 def test_a_set_too_small_for_any_finding_has_a_page_and_tables_too(tmp_path: Path, rows: list[Prediction]):
-    scores = score(rows, str.lower)
+    scores = score(rows, LOWER)
     findings = Analysis.of(scores, other=("other", scores))
     ET.fromstring(page(tmp_path, scores, findings))
     assert len(tables(scores, "test", 1.0, findings)) >= 2

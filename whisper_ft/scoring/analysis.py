@@ -1,58 +1,63 @@
-"""All that is found in the predictions of an evaluation besides its rates. No model is needed."""
+"""Analysis of the predictions of an evaluation, beside its rates. It needs no model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from whisper_ft.scoring.bootstrap import Confidence, confidence
 from whisper_ft.scoring.comparison import SystemComparison, compare
 from whisper_ft.scoring.hallucination import Check, run_checks
-from whisper_ft.scoring.normalizer_table import NormalizerRow, side_by_side
+from whisper_ft.scoring.normalizer import Normalizer
+from whisper_ft.scoring.normalizer_table import NormalizerRow, normalizer_table
 from whisper_ft.scoring.scores import Scores
 from whisper_ft.scoring.slices import Slicing, slicings
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What stands beside the scores in summary.json and on the page."""
+    """Intervals, normaliser table, slices, hallucination checks and comparison of a scored set."""
 
     confidence: Confidence
-    variants: Sequence[NormalizerRow]
+    normalizer_rows: Sequence[NormalizerRow]
     slicings: Sequence[Slicing]
-    signs: Sequence[Check]
-    comparison: SystemComparison | None = None  # another system is its first, this one its second
+    checks: Sequence[Check]
+    comparison: SystemComparison | None = None  # its first system is the other one, its second is this one
 
     @classmethod
     def of(
         cls,
         scores: Scores,
-        normalizers: Sequence[Callable[[str], str]] = (),
+        normalizers: Sequence[Normalizer] = (),
         columns: Sequence[str] = (),
         other: tuple[str, Scores] | None = None,
         name: str = "this one",
     ) -> Self:
-        """Those of a scored set.
+        """Analyse a scored set.
 
-        `normalizers` are those to stand beside the one it was scored with; `columns` are what to break it down by
-        besides length, language and speaker. `other` is the name and the scores of a system to compare with, scored
-        with the same normaliser. ValueError for a column that is not there, and for another system with other
-        utterances or references.
+        Args:
+            scores: The scored set.
+            normalizers: Further normalisers for the normaliser table.
+            columns: Columns to slice by, in addition to duration, language and speaker.
+            other: Name and scores of a system to compare with, scored with the same normaliser.
+            name: Name of this system in the comparison.
+
+        Raises ValueError for an unknown column, and if the other system has other utterances or references.
         """
         return cls(
             confidence=confidence(scores),
-            variants=side_by_side(scores, normalizers),
+            normalizer_rows=normalizer_table(scores, normalizers),
             slicings=slicings(scores, columns),
-            signs=run_checks(scores),
+            checks=run_checks(scores),
             comparison=compare(other[1], scores, (other[0], name)) if other else None,
         )
 
     def summary(self) -> dict[str, Any]:
-        """Ready for JSON, to stand in summary.json below the scores."""
+        """The entries of summary.json that follow the scores, as JSON values."""
         compared = {"comparison": self.comparison.summary()} if self.comparison else {}
         return {
             "confidence": self.confidence.summary(),
-            "normalisations": {variant.name: variant.summary() for variant in self.variants},
-            "breakdowns": {breakdown.by: breakdown.summary() for breakdown in self.slicings},
-            "hallucination_signs": {sign.name: sign.summary() for sign in self.signs},
+            "normalisations": {row.name: row.summary() for row in self.normalizer_rows},
+            "breakdowns": {slicing.by: slicing.summary() for slicing in self.slicings},
+            "hallucination_signs": {check.name: check.summary() for check in self.checks},
             **compared,
         }

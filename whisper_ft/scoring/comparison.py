@@ -1,63 +1,63 @@
-"""Two systems on the same utterances: which is better, by how much, whether by chance, and where."""
+"""Comparison of two systems on the same utterances: difference, significance, and the utterances that changed."""
 
 from dataclasses import dataclass
 from typing import Any
 
-from whisper_ft.scoring.bootstrap import Difference, PairedTest, matched, paired_test
+from whisper_ft.scoring.bootstrap import Difference, PairedTest, matched_rows, paired_test
 from whisper_ft.scoring.scores import CHARACTERS, ScoredRow, Scores
 
-SUMMARY_IDS = 100  # of those that changed most, each way
+SUMMARY_IDS = 100  # ids of the utterances that changed most, in each direction
 
 
 @dataclass(frozen=True)
 class Change:
-    """An utterance on which the two do not make equally many errors."""
+    """An utterance for which the two systems make different numbers of errors."""
 
     first: ScoredRow
     second: ScoredRow
-    more_errors: int  # of the second; below zero where it is better
+    more_errors: int  # errors of the second less those of the first: negative if the second is better
 
 
 @dataclass(frozen=True)
 class SystemComparison:
-    """The second system against the first."""
+    """The second system compared with the first."""
 
     names: tuple[str, str]
     first: Scores
     second: Scores
     test: PairedTest
-    better: tuple[Change, ...]  # the greatest change first, each
+    better: tuple[Change, ...]  # largest change first, as in `worse`
     worse: tuple[Change, ...]
-    same_errors: int  # scored utterances that are neither
+    same_errors: int  # scored utterances that did not change
 
     @property
     def headline(self) -> tuple[str, Difference | None]:
-        """Name and difference of the rate to judge by."""
+        """Name and difference of the headline rate."""
         return ("CER", self.test.cer) if self.first.unit == CHARACTERS else ("WER", self.test.wer)
 
     @property
     def verdict(self) -> str:
-        """The outcome in one sentence, the names as they were given."""
+        """The outcome in one sentence, with the names as given."""
         name, difference = self.headline
         if difference is None:
-            return "No reference has a word after normalisation: there is nothing to compare."
+            return "No comparison: no reference has a word after normalisation."
         if difference.p_value is None:
-            return "One speaker or utterance alone tells nothing about others: no test is possible."
+            return "No test is possible with a single speaker or utterance."
         if not difference.is_significant:
-            return f"No difference can be told from chance (p = {p_value(difference.p_value)})."
+            return f"The difference is not significant (p = {p_value(difference.p_value)})."
         direction = "fewer" if difference.change < 0 else "more"
         points = f"{100 * abs(difference.change):.2f} points of {name}"
         return f"{self.names[1]} makes {direction} errors: {points} (p = {p_value(difference.p_value)})."
 
     def summary(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The comparison as JSON values."""
         tests = {"wer": self.test.wer, "cer": self.test.cer}
         return {
             "first": self.names[0],
             "second": self.names[1],
-            "by": self.test.drawn.by,
-            "units": self.test.drawn.units,
-            "resamples": self.test.drawn.resamples,
+            "by": self.test.resampling.by,
+            "units": self.test.resampling.units,
+            "resamples": self.test.resampling.resamples,
             **{name: difference.summary() if difference else None for name, difference in tests.items()},
             "better": len(self.better),
             "worse": len(self.worse),
@@ -68,11 +68,11 @@ class SystemComparison:
 
 
 def compare(first: Scores, second: Scores, names: tuple[str, str] = ("first", "second")) -> SystemComparison:
-    """The second system against the first; both scored with one normaliser.
+    """Compare the second system with the first, both scored with one normaliser.
 
-    ValueError names the utterances that only one of them has, and those whose references differ.
+    ValueError names utterances that only one system has, or utterances whose references differ.
     """
-    pairs = [(row, other) for row, other in matched(first, second) if row.is_scored]
+    pairs = [(row, other) for row, other in matched_rows(first, second) if row.is_scored]
     changes = [Change(row, other, first.errors_of(other).errors - first.errors_of(row).errors) for row, other in pairs]
     changes.sort(key=lambda change: change.more_errors)
     better = tuple(change for change in changes if change.more_errors < 0)
@@ -82,5 +82,5 @@ def compare(first: Scores, second: Scores, names: tuple[str, str] = ("first", "s
 
 
 def p_value(value: float) -> str:
-    """As it is written: no more digits than a thousand resamples have."""
+    """A p-value with no more digits than a thousand resamples support."""
     return f"{value:.3f}" if value >= 0.0095 else f"{value:.1g}"

@@ -1,4 +1,4 @@
-"""Errors of a text against its reference: counted along the cheapest alignment, and summed as counts."""
+"""Edit distance between a reference and a hypothesis, counted by kind of error."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from rapidfuzz.distance import Levenshtein
 
 
-@dataclass(frozen=True, slots=True)  # there are two for each utterance of a test set
+@dataclass(frozen=True, slots=True)  # slots because every utterance of a test set has two
 class ErrorCount:
-    """Counts of one alignment, or of many summed. There is no way to add rates, so none can be averaged by mistake."""
+    """Error counts of one alignment or of many. Counts add up; rates cannot be added, so they cannot be averaged."""
 
     hits: int = 0
     substitutions: int = 0
@@ -26,29 +26,29 @@ class ErrorCount:
 
     @property
     def errors(self) -> int:
-        """Substitutions, deletions and insertions together."""
+        """Sum of substitutions, deletions and insertions."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def reference_length(self) -> int:
-        """Words (or characters) that the reference has."""
+        """Number of words (or characters) of the reference."""
         return self.hits + self.substitutions + self.deletions
 
     @property
     def rate(self) -> float | None:
-        """Errors per word (or character) of the reference, as a fraction; None where the reference has none."""
+        """Errors per word (or character) of the reference, as a fraction; None if the reference is empty."""
         return self.errors / self.reference_length if self.reference_length else None
 
 
 def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
-    """The errors of the cheapest alignment. Their sum is unique; among equals, rapidfuzz picks the split into kinds."""
+    """Errors of the cheapest alignment. Their sum is unique; rapidfuzz picks one of the equal splits into kinds."""
     kinds = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
     substitutions, deletions, insertions = kinds["replace"], kinds["delete"], kinds["insert"]
     return ErrorCount(len(reference) - substitutions - deletions, substitutions, deletions, insertions)
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs (from the reference, from the hypothesis) along the alignment that `count_errors` counts; "" for none."""
+    """Pairs (reference token, hypothesis token) of the alignment that `count_errors` counts; "" for a missing token."""
     pairs: list[tuple[str, str]] = []
     for edit in Levenshtein.opcodes(reference, hypothesis):
         left = reference[edit.src_start : edit.src_end]
@@ -57,11 +57,11 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str
             pairs += [(token, "") for token in left]
         elif edit.tag == "insert":
             pairs += [("", token) for token in right]
-        else:  # equal and replace: as long on both sides
+        else:  # equal or replace: the same length on both sides
             pairs += zip(left, right, strict=True)
     return pairs
 
 
 def total(counts: Iterable[ErrorCount]) -> ErrorCount:
-    """The sum of the counts."""
+    """Sum of the counts."""
     return sum(counts, start=ErrorCount())

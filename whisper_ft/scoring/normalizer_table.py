@@ -1,33 +1,33 @@
-"""The same transcripts under several normalisers, side by side: a published figure is only comparable with its own."""
+"""The same transcripts scored under several normalisers. A published figure is only comparable under its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from whisper_ft.scoring.edit_distance import ErrorCount
+from whisper_ft.scoring.normalizer import Normalizer, Unit
 from whisper_ft.scoring.scores import Scores, score
 
 
 @dataclass(frozen=True)
 class NormalizerRow:
-    """The totals of a set under one normaliser."""
+    """Totals of a test set under one normaliser."""
 
     name: str
-    unit: str | None
-    fingerprint: str | None  # of the rules
-    scored_utterances: int  # a normaliser that deletes more leaves more references empty
+    unit: Unit
+    fingerprint: str  # of the normaliser's rules
+    scored_utterances: int  # fewer under a normaliser that deletes more, because more references become empty
     words: ErrorCount
     chars: ErrorCount
 
     @classmethod
-    def of(cls, scores: Scores) -> "NormalizerRow":
-        """That of a scored set."""
+    def of(cls, scores: Scores) -> Self:
+        """Take the totals of a scored set."""
         rules = scores.normalizer
-        name, fingerprint = rules.get("name", "unnamed"), rules.get("fingerprint")
-        return cls(name, scores.unit, fingerprint, scores.scored_utterances, scores.words, scores.chars)
+        return cls(rules.name, scores.unit, rules.fingerprint, scores.scored_utterances, scores.words, scores.chars)
 
     def summary(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The row as JSON values."""
         return {
             "wer": self.words.rate,
             "cer": self.chars.rate,
@@ -41,11 +41,11 @@ class NormalizerRow:
         }
 
 
-def side_by_side(scores: Scores, normalizers: Sequence[Callable[[str], str]]) -> list[NormalizerRow]:
-    """The scores as they are, and what the same predictions get under each of the normalisers; each name once."""
-    found = [NormalizerRow.of(scores)]
+def normalizer_table(scores: Scores, normalizers: Sequence[Normalizer]) -> list[NormalizerRow]:
+    """One row for the scores as they are, then one for each normaliser with a name not yet in the table."""
+    rows = [NormalizerRow.of(scores)]
     predictions = [row.prediction for row in scores.rows]
     for normalize in normalizers:
-        if getattr(normalize, "name", None) not in {variant.name for variant in found}:
-            found.append(NormalizerRow.of(score(predictions, normalize)))
-    return found
+        if normalize.name not in {row.name for row in rows}:
+            rows.append(NormalizerRow.of(score(predictions, normalize)))
+    return rows

@@ -1,4 +1,4 @@
-"""predictions.jsonl read back: what was transcribed once can be scored again without a model."""
+"""Reader of predictions.jsonl, so that stored transcripts can be scored again without a model."""
 
 import json
 import math
@@ -10,60 +10,60 @@ from whisper_ft.runtime.errors import DataError, UsageError
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.scores import Prediction, ScoredRow
 
-TEXTS = ("id", "ref", "hyp")  # what a file of any system must have
+REQUIRED_TEXTS = ("id", "ref", "hyp")
 OPTIONAL_TEXTS = ("language", "speaker", "detected_language", "problem")
-OWN_COLUMNS = frozenset(ScoredRow(Prediction("", "", "", 0.0, 0), "", "", ErrorCount(), ErrorCount()).record())
-# What rates can be broken down by without any other column: these are of the transcription, whatever the data has.
-GROUPS = ("language", "speaker", "duration", "detected_language", "problem", "windows", "hit_token_limit")
+RECORD_COLUMNS = frozenset(ScoredRow(Prediction("", "", "", 0.0, 0), "", "", ErrorCount(), ErrorCount()).record())
+# Columns to slice by that every transcription has, whatever the data has.
+SLICE_COLUMNS = ("language", "speaker", "duration", "detected_language", "problem", "windows", "hit_token_limit")
 
 
-def columns_of_data(columns: Sequence[str]) -> list[str]:
-    """Those of --columns that the data has to have, sorted. UsageError for one that would replace a text or a count."""
-    others = sorted({*columns} - {*GROUPS})
-    if taken := [name for name in others if name in OWN_COLUMNS]:
+def data_columns(columns: Sequence[str]) -> list[str]:
+    """The names in --columns that the data must have, sorted. UsageError for a name that a record already uses."""
+    names = sorted({*columns} - {*SLICE_COLUMNS})
+    if taken := [name for name in names if name in RECORD_COLUMNS]:
         raise UsageError(
-            f"--columns {taken[0]}: is what predictions.jsonl calls a text or count of its own; "
-            f"a column of the data needs another name (of its own, these can be given: {', '.join(GROUPS)})"
+            f"--columns {taken[0]}: predictions.jsonl has a text or count of its own with this name; "
+            f"rename the column of the data (of the file's own columns, these are possible: {', '.join(SLICE_COLUMNS)})"
         )
-    return others
+    return names
 
 
 def read_predictions(path: Path, columns: Sequence[str] = ()) -> list[Prediction]:
-    """The utterances of a file that evaluate.py wrote, or of any with id, ref and hyp, in its order.
+    """Predictions of a file in its order: of evaluate.py, or of any system that writes id, ref and hyp.
 
-    `columns` are kept besides those that are known. UsageError where there is no file or none of its rows has one of
-    them, DataError with its line where it is damaged or says an utterance twice.
+    `columns` names further columns to keep. UsageError if the file cannot be read or no row has such a column.
+    DataError with the line number if a line is damaged or repeats an id.
     """
-    wanted = [name for name in dict.fromkeys(columns) if name not in {*GROUPS, *OWN_COLUMNS}]
+    wanted = [name for name in dict.fromkeys(columns) if name not in {*SLICE_COLUMNS, *RECORD_COLUMNS}]
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; give a predictions.jsonl") from error
-    rows: dict[str, Prediction] = {}
-    there: dict[str, None] = {}
+    predictions: dict[str, Prediction] = {}
+    known: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            prediction = _prediction(row, wanted)
-            if prediction.id in rows:
-                raise ValueError(f"the utterance {prediction.id!r} is there twice")
-        except ValueError as error:  # of json and of UTF-8, too
+            prediction = _parse_row(row, wanted)
+            if prediction.id in predictions:
+                raise ValueError(f"the id {prediction.id!r} occurs twice; each utterance needs its own")
+        except ValueError as error:  # includes errors of JSON and UTF-8
             raise DataError(f"{path}, line {number}: {error}") from error
-        rows[prediction.id] = prediction
-        there.update(dict.fromkeys(row) if wanted else ())
-    if not rows:
-        raise DataError(f"{path} has no predictions")
-    if missing := [name for name in wanted if name not in there]:
-        raise UsageError(f"{path}: has no column {missing[0]!r}; set --columns to some of {', '.join(there)}")
-    return list(rows.values())
+        predictions[prediction.id] = prediction
+        known.update(dict.fromkeys(row) if wanted else ())
+    if not predictions:
+        raise DataError(f"{path} has no predictions; give a predictions.jsonl with a line for each utterance")
+    if missing := [name for name in wanted if name not in known]:
+        raise UsageError(f"{path} has no column {missing[0]!r}; set --columns to some of {', '.join(known)}")
+    return list(predictions.values())
 
 
-def _prediction(row: Any, columns: Sequence[str]) -> Prediction:
+def _parse_row(row: Any, columns: Sequence[str]) -> Prediction:
     if not isinstance(row, dict):
-        raise ValueError("not an object")
-    for name in TEXTS:
+        raise ValueError("not a JSON object")
+    for name in REQUIRED_TEXTS:
         if not isinstance(row.get(name), str):
             raise ValueError(f"{name!r} must be a text, and is {'missing' if name not in row else repr(row[name])}")
     for name in OPTIONAL_TEXTS:
@@ -71,8 +71,8 @@ def _prediction(row: Any, columns: Sequence[str]) -> Prediction:
             raise ValueError(f"{name!r} must be a text or null, and is {row[name]!r}")
     seconds, tokens, windows = row.get("audio_seconds"), row.get("hyp_tokens", 0), row.get("windows", 1)
     if not isinstance(seconds, int | float | None) or not isinstance(tokens, int) or not isinstance(windows, int):
-        told = f"{seconds!r}, {tokens!r} and {windows!r}"
-        raise ValueError(f"'audio_seconds', 'hyp_tokens' and 'windows' must be numbers, and are {told}")
+        values = f"{seconds!r}, {tokens!r} and {windows!r}"
+        raise ValueError(f"'audio_seconds', 'hyp_tokens' and 'windows' must be numbers, and are {values}")
     return Prediction(
         id=row["id"],
         ref=row["ref"],

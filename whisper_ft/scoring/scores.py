@@ -1,23 +1,24 @@
-"""What a transcription got wrong: error counts of utterances, summed first and divided once."""
+"""Corpus error rates: the error counts of all utterances are summed first and divided once."""
 
 import math
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NamedTuple, Self
 
-from whisper_ft.scoring.edit_distance import ErrorCount, total
+from whisper_ft.scoring.edit_distance import ErrorCount, count_errors, total
+from whisper_ft.scoring.normalizer import Normalizer, NormalizerIdentity, Unit
+from whisper_ft.scoring.unicode_text import as_written, encodable, single_spaces
 
-WORDS = "words"
-IDENTITY = ("name", "language", "version", "fingerprint")  # of a normaliser: other rules, other figures
-CHARACTERS = "characters"  # for scripts without spaces: the headline is the CER
-AT_ONCE = 4000  # utterances compared at a time: counts add up exactly, and the copies of texts stay few
+WORDS: Final = "words"
+CHARACTERS: Final = "characters"  # of languages written without spaces: the headline rate is the CER
+BLOCK_UTTERANCES = 4000  # utterances compared at a time, so that few copies of texts exist; counts add up exactly
+MAX_NAMED_IDS = 5  # ids named in an error message
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One utterance as the model transcribed it."""
+    """Transcript of one utterance, with its reference."""
 
     id: str
     ref: str
@@ -27,16 +28,16 @@ class Prediction:
     hit_token_limit: bool = False
     language: str | None = None
     speaker: str | None = None
-    detected_language: str | None = None  # by the model, where it was asked
-    windows: int = 1  # that the recording was heard in
-    segments: Sequence[tuple[float, float, str]] | None = None  # (start, end, text), where the model was to tell times
-    problem: str | None = None  # reason code of a row that could not be decoded or was cut; it is scored all the same
-    columns: Mapping[str, Any] | None = None  # others of the data by name, named as none of the record's own
+    detected_language: str | None = None  # by the model, if it was asked
+    windows: int = 1  # model inputs that the recording was cut into
+    segments: Sequence[tuple[float, float, str]] | None = None  # (start, end, text) in seconds, if asked for
+    problem: str | None = None  # reason code of a row that was undecodable or cut; it is scored all the same
+    columns: Mapping[str, Any] | None = None  # further columns of the data, by names that no field of a record has
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
-    """One prediction with its normalised texts and its errors."""
+    """A prediction with its normalised texts and error counts."""
 
     prediction: Prediction
     ref_norm: str
@@ -46,42 +47,43 @@ class ScoredRow:
 
     @property
     def is_scored(self) -> bool:
-        """Whether the row counts in WER and CER: its normalised reference is not empty."""
+        """True if the row counts in WER and CER, because its normalised reference is not empty."""
         return bool(self.ref_norm)
 
     def record(self) -> dict[str, Any]:
-        """The row of predictions.jsonl: safe for JSON and for UTF-8."""
+        """Row of predictions.jsonl, encodable as JSON and UTF-8."""
         row = asdict(self.prediction) | {"ref_norm": self.ref_norm, "hyp_norm": self.hyp_norm}
-        others = row.pop("columns") or {}
-        row = {key: _encodable(value) if isinstance(value, str) else value for key, value in row.items()}
-        row["audio_seconds"] = _finite(self.prediction.audio_seconds)
+        columns = row.pop("columns") or {}
+        row = {key: encodable(value) if isinstance(value, str) else value for key, value in row.items()}
+        row["audio_seconds"] = _finite_or_none(self.prediction.audio_seconds)
         row["words"] = self.words.reference_length
         row |= {key: getattr(self.words, key) for key in ("hits", "substitutions", "deletions", "insertions")}
         row |= {"chars": self.chars.reference_length, "char_errors": self.chars.errors}
         row |= {"wer": self.words.rate, "cer": self.chars.rate}
-        return row | {name: None if value is None else _encodable(str(value)) for name, value in others.items()}
+        return row | {name: None if value is None else encodable(str(value)) for name, value in columns.items()}
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A scored test set: the totals of the normalised texts, and of the texts as written (orthographic)."""
+    """A scored test set: totals of the normalised texts and of the texts as written (orthographic)."""
 
     rows: tuple[ScoredRow, ...]  # in the order of the predictions
     words: ErrorCount
     chars: ErrorCount
-    words_orthographic: ErrorCount  # after NFC and single spaces, nothing else: case and punctuation count
+    words_orthographic: ErrorCount  # of texts in NFC with single spaces, so that case and punctuation count
     chars_orthographic: ErrorCount
-    unit: str | None = None  # WORDS or CHARACTERS, where the normaliser says which one to judge by
-    normalizer: Mapping[str, str] = field(default_factory=dict)  # name, language, version, fingerprint of the rules
+    unit: Unit
+    normalizer: NormalizerIdentity
 
     @classmethod
-    def of_nothing(cls) -> "Scores":
-        """Those of no utterance: no rates, but all the names."""
-        return cls((), ErrorCount(), ErrorCount(), ErrorCount(), ErrorCount())
+    def empty(cls) -> Self:
+        """Scores of no utterance: every name, but no rate."""
+        none = ErrorCount()
+        return cls((), none, none, none, none, WORDS, NormalizerIdentity("none", "und", "", ""))
 
     @property
     def wer(self) -> float | None:
-        """Word error rate of the normalised texts, as a fraction; None without a single word to compare with."""
+        """Word error rate of the normalised texts, as a fraction; None if no reference has a word."""
         return self.words.rate
 
     @property
@@ -91,18 +93,18 @@ class Scores:
 
     @property
     def headline(self) -> tuple[str, float | None]:
-        """Name and value of the rate to judge by: CER where a language is written without spaces, else WER."""
+        """Name and value of the headline rate: the CER of languages written without spaces, else the WER."""
         return ("cer", self.cer) if self.unit == CHARACTERS else ("wer", self.wer)
 
     def figure(self, metric: str) -> tuple[str, float | None]:
-        """Name and value of a number of `summary`; `auto` is the headline. ValueError for what is no number there."""
+        """Name and value of a number of `summary`; `auto` is the headline. ValueError if there is no such number."""
         if metric == "auto":
             return self.headline
         figures = {
             name: value for name, value in self.summary().items() if value is None or isinstance(value, int | float)
         }
         if metric not in figures:
-            raise ValueError(f"an evaluation has no figure {metric!r} (allowed: auto, {', '.join(figures)})")
+            raise ValueError(f"{metric!r} is not a metric of an evaluation (allowed: auto, {', '.join(figures)})")
         return metric, figures[metric]
 
     @property
@@ -117,132 +119,145 @@ class Scores:
 
     @property
     def utterances(self) -> int:
-        """All utterances, those with an empty reference too."""
+        """Number of utterances, including those with an empty reference."""
         return len(self.rows)
 
     @property
     def scored_utterances(self) -> int:
-        """Utterances that count in WER and CER."""
+        """Number of utterances that count in WER and CER."""
         return sum(row.is_scored for row in self.rows)
 
     @property
     def ser(self) -> float | None:
-        """Share of the scored utterances that have an error (sentence error rate)."""
+        """Sentence error rate: the share of scored utterances with at least one error."""
         wrong = sum(row.is_scored and row.ref_norm != row.hyp_norm for row in self.rows)
         return wrong / self.scored_utterances if self.scored_utterances else None
 
     @property
     def empty_references(self) -> int:
-        """Utterances left out of WER and CER, because nothing remains of the reference."""
+        """Number of utterances left out of WER and CER because their normalised reference is empty."""
         return self.utterances - self.scored_utterances
 
     @property
     def words_on_empty_references(self) -> int:
-        """Words that the model wrote where the reference has none: speech invented on silence."""
+        """Number of words transcribed for empty references: speech invented on silence."""
         return sum(row.words.insertions for row in self.rows if not row.is_scored)
 
     @property
     def empty_hypotheses(self) -> int:
-        """Scored utterances for which the model wrote nothing: all deletions."""
+        """Number of scored utterances with an empty transcript; all their words are deletions."""
         return sum(row.is_scored and not row.hyp_norm for row in self.rows)
 
     @property
     def audio_seconds(self) -> float:
-        """Length of all audio; a row whose length nobody knows adds nothing."""
-        return math.fsum(_finite(row.prediction.audio_seconds) or 0.0 for row in self.rows)
+        """Seconds of all audio; a row of unknown length adds nothing."""
+        return math.fsum(_finite_or_none(row.prediction.audio_seconds) or 0.0 for row in self.rows)
 
     @property
     def token_limit_hits(self) -> int:
-        """Hypotheses that ran into the token limit: their ends are missing."""
+        """Number of transcripts that reached the token limit, so that their ends are missing."""
         return sum(row.prediction.hit_token_limit for row in self.rows)
 
     @property
     def problems(self) -> dict[str, int]:
-        """How many rows have each reason code."""
+        """Number of rows by reason code."""
         return dict(sorted(Counter(row.prediction.problem for row in self.rows if row.prediction.problem).items()))
 
     def errors_of(self, row: ScoredRow) -> ErrorCount:
-        """The counts to judge a row by: of words, or of characters if that is the unit."""
+        """Counts of a row in the headline unit, words or characters."""
         return row.chars if self.unit == CHARACTERS else row.words
 
     def summary(self) -> dict[str, Any]:
-        """The totals, ready for JSON: rates are fractions, or null where there is nothing to divide by."""
-        unit = {} if self.unit is None else {"unit": self.unit}
-        rules = {"normalizer": dict(self.normalizer)} if self.normalizer else {}
-        return (
-            unit
-            | rules
-            | {
-                "wer": self.wer,
-                "cer": self.cer,
-                "wer_orthographic": self.wer_orthographic,
-                "cer_orthographic": self.cer_orthographic,
-                "ser": self.ser,
-                "utterances": self.utterances,
-                "scored_utterances": self.scored_utterances,
-                "words": self.words.reference_length,
-                "hits": self.words.hits,
-                "substitutions": self.words.substitutions,
-                "deletions": self.words.deletions,
-                "insertions": self.words.insertions,
-                "chars": self.chars.reference_length,
-                "char_substitutions": self.chars.substitutions,
-                "char_deletions": self.chars.deletions,
-                "char_insertions": self.chars.insertions,
-                "empty_references": self.empty_references,
-                "words_on_empty_references": self.words_on_empty_references,
-                "empty_hypotheses": self.empty_hypotheses,
-                "token_limit_hits": self.token_limit_hits,
-                "problems": {_encodable(reason): count for reason, count in self.problems.items()},
-                "audio_seconds": round(self.audio_seconds, 3),
-            }
-        )
+        """Totals as JSON values. Rates are fractions, or None if no reference has a word."""
+        return {
+            "unit": self.unit,
+            "normalizer": asdict(self.normalizer),
+            "wer": self.wer,
+            "cer": self.cer,
+            "wer_orthographic": self.wer_orthographic,
+            "cer_orthographic": self.cer_orthographic,
+            "ser": self.ser,
+            "utterances": self.utterances,
+            "scored_utterances": self.scored_utterances,
+            "words": self.words.reference_length,
+            "hits": self.words.hits,
+            "substitutions": self.words.substitutions,
+            "deletions": self.words.deletions,
+            "insertions": self.words.insertions,
+            "chars": self.chars.reference_length,
+            "char_substitutions": self.chars.substitutions,
+            "char_deletions": self.chars.deletions,
+            "char_insertions": self.chars.insertions,
+            "empty_references": self.empty_references,
+            "words_on_empty_references": self.words_on_empty_references,
+            "empty_hypotheses": self.empty_hypotheses,
+            "token_limit_hits": self.token_limit_hits,
+            "problems": {encodable(reason): count for reason, count in self.problems.items()},
+            "audio_seconds": round(self.audio_seconds, 3),
+        }
 
 
-def score(predictions: Sequence[Prediction], normalize: Callable[[str], str]) -> Scores:
-    """The predictions compared with their references, after `normalize` and as written.
+def score(predictions: Sequence[Prediction], normalize: Normalizer) -> Scores:
+    """Compare predictions with their references, normalised and as written.
 
-    A row with an empty normalised reference has no rate: it is left out of both and reported. An empty
-    hypothesis is deletions. `normalize` may carry an attribute `unit`, WORDS or CHARACTERS.
+    A row with an empty normalised reference has no rate, so it is left out of the rates and counted. An empty
+    transcript counts as deletions. ValueError if an id occurs twice.
     """
     _refuse_duplicates(predictions)
-    unit = getattr(normalize, "unit", None)
-    count_spaces = unit != CHARACTERS  # where a script has none, one that a model writes is no error
-    parts = [
-        _scored(predictions[first : first + AT_ONCE], normalize, count_spaces)
-        for first in range(0, len(predictions), AT_ONCE)
+    blocks = [
+        _score_block(predictions[first : first + BLOCK_UTTERANCES], normalize)
+        for first in range(0, len(predictions), BLOCK_UTTERANCES)
     ]
     return Scores(
-        rows=tuple(row for part in parts for row in part.rows),
-        words=total(part.words for part in parts),
-        chars=total(part.chars for part in parts),
-        words_orthographic=total(part.words_orthographic for part in parts),
-        chars_orthographic=total(part.chars_orthographic for part in parts),
-        unit=unit,
-        normalizer={name: str(getattr(normalize, name)) for name in IDENTITY if hasattr(normalize, name)},
+        rows=tuple(row for block in blocks for row in block.rows),
+        words=total(block.words for block in blocks),
+        chars=total(block.chars for block in blocks),
+        words_orthographic=total(block.words_orthographic for block in blocks),
+        chars_orthographic=total(block.chars_orthographic for block in blocks),
+        unit=normalize.unit,
+        normalizer=NormalizerIdentity.of(normalize),
     )
 
 
-def _scored(predictions: Sequence[Prediction], normalize: Callable[[str], str], count_spaces: bool) -> Scores:
-    """The rows and counts of some of the predictions."""
-    from whisper_ft.scoring.wer_metric import word_errors
+def count_word_errors(prediction: Prediction, normalize: Normalizer) -> ErrorCount:
+    """Word errors of one utterance, as `score` counts them in the WER: nothing for an empty normalised reference.
 
-    refs = [_encodable(p.ref) for p in predictions]
-    hyps = [_encodable(p.hyp) for p in predictions]
-    ref_norms = [_single_spaces(normalize(ref)) for ref in refs]
-    hyp_norms = [_single_spaces(normalize(hyp)) for hyp in hyps]
-    normalised = word_errors().compute(predictions=hyp_norms, references=ref_norms, count_spaces=count_spaces)
+    For a running WER during transcription, where a whole `Scores` for each utterance would be too slow.
+    """
+    ref, hyp = (single_spaces(normalize(encodable(text))) for text in (prediction.ref, prediction.hyp))
+    return count_errors(ref.split(), hyp.split()) if ref else ErrorCount()
 
-    # The same utterances as above, so that the two rates differ by the spelling alone.
-    kept = [index for index, ref in enumerate(ref_norms) if ref]
-    orthographic = word_errors().compute(
-        predictions=[as_written(hyps[index]) for index in kept],
-        references=[as_written(refs[index]) for index in kept],
+
+class _Block(NamedTuple):
+    """Rows and counts of some of the predictions."""
+
+    rows: list[ScoredRow]
+    words: ErrorCount
+    chars: ErrorCount
+    words_orthographic: ErrorCount
+    chars_orthographic: ErrorCount
+
+
+def _score_block(predictions: Sequence[Prediction], normalize: Normalizer) -> _Block:
+    from whisper_ft.scoring.wer_metric import wer_metric  # here, because importing `evaluate` takes 0.7 s
+
+    count_spaces = normalize.unit != CHARACTERS  # in a language without spaces, a space in a transcript is no error
+    refs = [encodable(prediction.ref) for prediction in predictions]
+    hyps = [encodable(prediction.hyp) for prediction in predictions]
+    ref_norms = [single_spaces(normalize(ref)) for ref in refs]
+    hyp_norms = [single_spaces(normalize(hyp)) for hyp in hyps]
+    normalised = wer_metric().compute(predictions=hyp_norms, references=ref_norms, count_spaces=count_spaces)
+
+    # The orthographic rates cover the same utterances, so that the two rates differ by the spelling alone.
+    scored = [index for index, ref in enumerate(ref_norms) if ref]
+    orthographic = wer_metric().compute(
+        predictions=[as_written(hyps[index]) for index in scored],
+        references=[as_written(refs[index]) for index in scored],
         count_spaces=count_spaces,
     )
     rows = zip(predictions, ref_norms, hyp_norms, normalised["utterances"], strict=True)
-    return Scores(
-        rows=tuple(ScoredRow(prediction, ref, hyp, *counts) for prediction, ref, hyp, counts in rows),
+    return _Block(
+        rows=[ScoredRow(prediction, ref, hyp, words, chars) for prediction, ref, hyp, (words, chars) in rows],
         words=normalised["words"],
         chars=normalised["characters"],
         words_orthographic=orthographic["words"],
@@ -250,26 +265,19 @@ def _scored(predictions: Sequence[Prediction], normalize: Callable[[str], str], 
     )
 
 
-def as_written(text: str) -> str:
-    """The text in NFC with single spaces: what orthographic scores compare."""
-    return _single_spaces(unicodedata.normalize("NFC", text))
-
-
 def _refuse_duplicates(predictions: Sequence[Prediction]) -> None:
     repeated = [name for name, count in Counter(p.id for p in predictions).items() if count > 1]
     if repeated:
-        named = ", ".join(repr(name) for name in repeated[:5]) + (", …" if len(repeated) > 5 else "")
-        raise ValueError(f"every utterance must be scored once, but {len(repeated)} ids occur more than once: {named}")
+        raise ValueError(
+            f"{len(repeated):,} ids occur more than once: {listed_ids(repeated)}; "
+            "every utterance must be scored once, so give each its own id"
+        )
 
 
-def _single_spaces(text: str) -> str:
-    return " ".join(text.split())
+def listed_ids(ids: Sequence[str]) -> str:
+    """The first ids, quoted, for a message."""
+    return ", ".join(repr(name) for name in ids[:MAX_NAMED_IDS]) + (", …" if len(ids) > MAX_NAMED_IDS else "")
 
 
-def _encodable(text: str) -> str:
-    """The text with U+FFFD for lone surrogates: "\\ud83d" alone is legal in JSON, but nothing can write it as UTF-8."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _finite(value: float) -> float | None:
+def _finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None

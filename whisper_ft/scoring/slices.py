@@ -1,4 +1,4 @@
-"""A rate taken apart: by language, length, speaker, or whatever column the utterances have."""
+"""Error rates by duration, language, speaker, or any column of the utterances."""
 
 import math
 from bisect import bisect_right
@@ -11,26 +11,26 @@ from whisper_ft.scoring.bootstrap import Interval, interval_of
 from whisper_ft.scoring.edit_distance import ErrorCount, total
 from whisper_ft.scoring.scores import CHARACTERS, WORDS, ScoredRow, Scores
 
-SECONDS = (0, 2, 5, 10, 15, 20, 30)  # where the buckets of length begin; the last one has what is cut or long-form
-FEW = {WORDS: 100, CHARACTERS: 500}  # below, one error more or less moves a rate by a point or so
+DURATION_EDGES = (0, 2, 5, 10, 15, 20, 30)  # seconds, lower edges; the last bucket holds cut and long-form audio
+FEW = {WORDS: 100, CHARACTERS: 500}  # reference length below which one error moves the rate by about a point
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The utterances that share a value."""
+    """Utterances that share a value of the sliced column."""
 
-    name: str | None  # None: those without a value
+    name: str | None  # None for utterances without a value
     utterances: int
     scored_utterances: int
     words: ErrorCount
     chars: ErrorCount
     audio_seconds: float
-    count: ErrorCount  # of the two above the one to judge by
-    few: bool  # too little to judge by at all
-    interval: Interval | None  # of its rate; None where there is too little
+    count: ErrorCount  # `words` or `chars`, by the headline unit
+    few: bool  # the reference is shorter than FEW, so the rate means little
+    interval: Interval | None  # of the rate; None if `few` or if there is only one unit to resample
 
     def summary(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The slice as JSON values."""
         return {
             "name": self.name,
             "utterances": self.utterances,
@@ -49,71 +49,71 @@ class Slice:
 
 @dataclass(frozen=True)
 class Slicing:
-    """All utterances of a set, each in one group."""
+    """All utterances of a set, each in one slice."""
 
     by: str
-    groups: tuple[Slice, ...]  # in their own order if they have one, else worst first and those with few last
+    groups: tuple[Slice, ...]  # in their natural order if `ordered`, else worst first and small ones last
     ordered: bool = False
 
     def summary(self) -> list[dict[str, Any]]:
-        """Ready for JSON."""
+        """The slices as JSON values."""
         return [group.summary() for group in self.groups]
 
 
 def slicings(scores: Scores, columns: Sequence[str] = ()) -> list[Slicing]:
-    """By length; by language and by speaker where there are several; by each of the columns asked for."""
-    found = [by_duration(scores)]
+    """Slicings by duration, by language and speaker if there are several, and by each of the columns."""
+    results = [by_duration(scores)]
     if len({row.prediction.language for row in scores.rows}) > 1:
-        found.append(by_column(scores, "language"))
+        results.append(by_column(scores, "language"))
     if len({row.prediction.speaker for row in scores.rows}) > 1:
-        found.append(by_column(scores, "speaker"))
-    done = {breakdown.by for breakdown in found}
-    return found + [by_column(scores, name) for name in dict.fromkeys(columns) if name not in done]
+        results.append(by_column(scores, "speaker"))
+    done = {slicing.by for slicing in results}
+    return results + [by_column(scores, name) for name in dict.fromkeys(columns) if name not in done]
 
 
 def by_duration(scores: Scores) -> Slicing:
-    """By seconds of audio, in buckets that begin at SECONDS."""
-    names = [f"{low} – {high} s" for low, high in pairwise(SECONDS)]
-    names.append(f"{SECONDS[-1]} s and more")  # 30 s sharp are here, as the buckets hold their lower ends
+    """Slices by seconds of audio, in buckets with the lower edges DURATION_EDGES."""
+    names = [f"{low} – {high} s" for low, high in pairwise(DURATION_EDGES)]
+    names.append(f"{DURATION_EDGES[-1]} s and more")  # a bucket holds its lower edge, so 30.0 s is in this one
 
     def bucket(row: ScoredRow) -> str | None:
         seconds = row.prediction.audio_seconds
-        return names[max(0, bisect_right(SECONDS, seconds) - 1)] if math.isfinite(seconds) else None
+        return names[max(0, bisect_right(DURATION_EDGES, seconds) - 1)] if math.isfinite(seconds) else None
 
-    groups = _groups(scores, bucket)
+    groups = _slices(scores, bucket)
     order = {name: place for place, name in enumerate([*names, None])}
     return Slicing("duration", tuple(sorted(groups, key=lambda group: order[group.name])), ordered=True)
 
 
 def by_column(scores: Scores, column: str) -> Slicing:
-    """By a column of predictions.jsonl, the data's included. ValueError if no utterance has it."""
-    known, found = dict[str, None](), dict[str, Any]()
-    for row in scores.rows:  # one record at a time: those of all would be as large as all that is known of a set
+    """Slices by a column of predictions.jsonl, including columns of the data. ValueError if no utterance has it."""
+    known, values = dict[str, None](), dict[str, Any]()
+    for row in scores.rows:  # one record at a time, because all records would double the memory of the set
         record = row.record()
         known |= dict.fromkeys(record)
-        found[row.prediction.id] = record.get(column)
-    if found and column not in known:
+        values[row.prediction.id] = record.get(column)
+    if values and column not in known:
         raise ValueError(f"the predictions have no column {column!r} (they have: {', '.join(known)})")
 
-    def value(row: ScoredRow) -> str | None:
-        of_row = found[row.prediction.id]
-        return None if of_row is None or of_row == "" else str(of_row)
+    def name_of(row: ScoredRow) -> str | None:
+        value = values[row.prediction.id]
+        return None if value is None or value == "" else str(value)
 
-    return Slicing(column, tuple(sorted(_groups(scores, value), key=_worst_first)))
+    return Slicing(column, tuple(sorted(_slices(scores, name_of), key=_worst_first)))
 
 
-def _groups(scores: Scores, value: Callable[[ScoredRow], str | None]) -> list[Slice]:
+def _slices(scores: Scores, name_of: Callable[[ScoredRow], str | None]) -> list[Slice]:
     members: dict[str | None, list[ScoredRow]] = {}
     for row in scores.rows:
-        members.setdefault(value(row), []).append(row)
-    return [_group(name, rows, scores) for name, rows in members.items()]
+        members.setdefault(name_of(row), []).append(row)
+    return [_slice(name, rows, scores) for name, rows in members.items()]
 
 
-def _group(name: str | None, rows: Sequence[ScoredRow], scores: Scores) -> Slice:
+def _slice(name: str | None, rows: Sequence[ScoredRow], scores: Scores) -> Slice:
     scored = [row for row in rows if row.is_scored]
     counts = [scores.errors_of(row) for row in scored]
     count = total(counts)
-    few = count.reference_length < FEW[CHARACTERS if scores.unit == CHARACTERS else WORDS]
+    few = count.reference_length < FEW[scores.unit]
     lengths = [row.prediction.audio_seconds for row in rows]
     return Slice(
         name=name,

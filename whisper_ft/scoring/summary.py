@@ -1,4 +1,4 @@
-"""The file of a test set's totals, stamped by the library `evaluate`."""
+"""`summary.json` of a test set, with the time, versions and commit that the library `evaluate` adds."""
 
 import json
 import shutil
@@ -14,17 +14,17 @@ from whisper_ft.runtime.installed_package import evaluate
 
 
 def save_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write the summary as JSON under exactly this name, complete or not at all; NaN is refused.
+    """Write the summary as JSON under exactly this name, atomically. ValueError if it contains NaN.
 
     `evaluate.save` adds the time, the versions and the commit of the current folder, in keys that begin with an
-    underscore. It would write in place, in one line and NaN too, so its file is only the draft.
+    underscore. It writes in place, in one line, and accepts NaN, so its file serves as a draft only.
     """
     if _has_commit():
         with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder, path.name).with_suffix(".json")  # it takes a name without suffix for a folder
+            draft = Path(folder, path.name).with_suffix(".json")  # a name without suffix would be taken for a folder
             evaluate.save(draft, **summary)
             stamped = json.loads(draft.read_text(encoding="utf-8"))
-    else:  # the same keys; evaluate.save would die without git, and outside a repository git prints "fatal: …"
+    else:  # the same keys: evaluate.save fails without git, and outside a repository git prints "fatal: …"
         stamped = summary | {
             "_timestamp": datetime.now().isoformat(),
             "_git_commit_hash": None,
@@ -37,6 +37,6 @@ def save_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def _has_commit() -> bool:
-    """Whether the current folder belongs to a git repository that has a commit, on a machine that has git."""
+    """True if git is installed and the current folder belongs to a repository with at least one commit."""
     command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     return shutil.which("git") is not None and not subprocess.run(command, capture_output=True, check=False).returncode

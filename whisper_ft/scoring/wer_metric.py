@@ -1,4 +1,7 @@
-"""WER and CER of a corpus, as a metric of the library `evaluate`."""
+"""WER and CER of a corpus as a metric of the library `evaluate`, counted by `edit_distance`.
+
+`evaluate.load("wer")` is not used because it runs code fetched from the Hub.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +12,15 @@ from whisper_ft.runtime.installed_package import evaluate
 from whisper_ft.scoring.edit_distance import count_errors, total
 
 
-class WordErrors(evaluate.Metric):  # type: ignore[misc]  # the library is untyped
-    """Corpus WER and CER of texts, taken as they come: words are what whitespace separates.
+class WerMetric(evaluate.Metric):  # type: ignore[misc]  # the library is untyped
+    """Corpus WER and CER. Texts are compared as given; words are separated by whitespace.
 
-    Utterances with an empty reference are left out of both rates. Under "utterances" stand the counts of each one,
-    (words, characters), in the order given.
+    `compute` returns a dictionary:
+      wer, cer: the rates as fractions, None if no reference has a word
+      words, characters: the `ErrorCount` of the corpus
+      utterances: (words, characters) of each utterance, in the order given
+
+    Utterances with an empty reference are left out of both rates.
     """
 
     def _info(self) -> Any:
@@ -26,7 +33,7 @@ class WordErrors(evaluate.Metric):  # type: ignore[misc]  # the library is untyp
         )
 
     def _build_data_dir(self) -> str:
-        # The library makes a folder under HF_HOME here even when nothing will be written to it: a read-only home would
+        # The library makes a folder under HF_HOME even if nothing is written to it. With a read-only home that would
         # end an evaluation after all its work.
         return str(super()._build_data_dir()) if not self.keep_in_memory else ""
 
@@ -52,6 +59,6 @@ class WordErrors(evaluate.Metric):  # type: ignore[misc]  # the library is untyp
         }
 
 
-def word_errors() -> WordErrors:
-    """The metric, keeping its texts in memory: as files they would lie under one name and lock for every process."""
-    return WordErrors(keep_in_memory=True)
+def wer_metric() -> WerMetric:
+    """A new metric that keeps its texts in memory; files would share one name and lock between all processes."""
+    return WerMetric(keep_in_memory=True)

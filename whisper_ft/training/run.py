@@ -32,6 +32,7 @@ from whisper_ft.optim.schedule import lr_factor, steps_of
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.runtime.signals import StopRequest
+from whisper_ft.scoring.normalizer import NormalizerFactory
 from whisper_ft.scoring.scores import Scores
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training import data_summary
@@ -56,7 +57,7 @@ class Run:
         folder: RunDir,
         stop: StopRequest,
         collator: Callable[..., Collate],
-        get_normalizer: Callable[..., Any],
+        get_normalizer: NormalizerFactory,
     ) -> None:
         self.config, self.agreement, self.folder, self.stop = config, agreement, folder, stop
         self.accelerator, self.device = accelerator, accelerator.device
@@ -71,7 +72,7 @@ class Run:
         with as_usage_error("eval.normalizer"):
             get_normalizer(config.eval.normalizer)
         with as_usage_error("eval.metric"):  # an unknown name should not be found at the first evaluation
-            Scores.of_nothing().figure(config.eval.metric)
+            Scores.empty().figure(config.eval.metric)
         with as_usage_error("data.normalizer"):
             self.rewriting = LabelNormalizer.named(config.data.normalizer, get_normalizer)
 

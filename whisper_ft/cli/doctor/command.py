@@ -1,9 +1,8 @@
 """What is asked of the doctor, and what is said in return."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -16,6 +15,7 @@ from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.models.whisper import quiet_libraries
 from whisper_ft.runtime.errors import DataError, UsageError, as_usage_error
+from whisper_ft.scoring.normalizer import NormalizerFactory
 from whisper_ft.training.preflight import refuse_missing, refuse_missing_data, refuse_missing_model
 
 CLEAR = "nothing stands in the way"
@@ -68,7 +68,7 @@ def check_data(own: argparse.Namespace, config: TrainingConfig, rewrite: LabelNo
         return examine(config, own.max_rows, own.leakage, show, rewrite)
 
 
-def main_check(argv: Sequence[str], get_normalizer: Callable[..., Any]) -> None:
+def main_check(argv: Sequence[str], get_normalizer: NormalizerFactory) -> None:
     """Print what was found, and write the page. DataError for findings, with --fail; RunError as a run would end."""
     own, config = arguments_of(argv)
     quiet_libraries()

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from whisper_ft.scoring.unicode_script import script_of
+from whisper_ft.scoring.unicode_text import script_of
 
 SHOWN_CHARACTERS = 60
 ALIKE = ("LATIN", "CYRILLIC", "GREEK")  # scripts with letters that look the same

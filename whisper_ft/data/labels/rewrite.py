@@ -1,9 +1,10 @@
 """Normalisation of transcripts before they are learned."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Self
 
 from whisper_ft.data.labels.transcript import text_problem
+from whisper_ft.scoring.normalizer import Normalizer, NormalizerFactory
 
 
 class LabelNormalizer:
@@ -12,13 +13,13 @@ class LabelNormalizer:
     `get_normalizer(name, language)` gives it; ValueError for a name that it does not know.
     """
 
-    def __init__(self, name: str, get_normalizer: Callable[[str, str | None], Callable[[str], str]]) -> None:
+    def __init__(self, name: str, get_normalizer: NormalizerFactory) -> None:
         self.name = name
         self._get_normalizer = get_normalizer
-        self._of_language: dict[str | None, Callable[[str], str]] = {None: get_normalizer(name, None)}
+        self._of_language: dict[str | None, Normalizer] = {None: get_normalizer(name, None)}
 
     @classmethod
-    def named(cls, name: str, get_normalizer: Callable[..., Callable[[str], str]]) -> Self | None:
+    def named(cls, name: str, get_normalizer: NormalizerFactory) -> Self | None:
         """That of `data.normalizer`; None for `keep`, which leaves transcripts as they are to the byte."""
         return None if name == "keep" else cls(name, get_normalizer)
 

@@ -37,7 +37,7 @@ def table(scores: Scores, title: str, seconds: float, findings: Analysis | None 
 
     add("normalised", scores.words, scores.chars, "bold")
     add("as written", scores.words_orthographic, scores.chars_orthographic, "dim")
-    for variant in findings.variants[1:] if findings else ():
+    for variant in findings.normalizer_rows[1:] if findings else ():
         if variant.name == "none" and variant.words == scores.words_orthographic:
             continue  # the line above says the same
         add(escape(visible(variant.name)), variant.words, variant.chars, "dim")
@@ -50,7 +50,7 @@ def tables(scores: Scores, title: str, seconds: float, findings: Analysis) -> li
     """All for the console: the scores, the breakdowns, the signs of hallucination that were seen, the comparison."""
     shown = [table(scores, title, seconds, findings)]
     shown += [breakdown_table(breakdown, scores.unit) for breakdown in findings.slicings if len(breakdown.groups) > 1]
-    seen = [sign for sign in findings.signs if sign.suspects]
+    seen = [sign for sign in findings.checks if sign.flagged]
     shown += [signs_table(seen)] if seen else []
     return shown + ([comparison_table(findings.comparison)] if findings.comparison else [])
 
@@ -80,9 +80,9 @@ def signs_table(signs: list[Check]) -> Table:
     shown.add_column("utterances", justify="right")
     shown.add_column("for example", overflow="fold")
     for sign in signs:
-        first = sign.suspects[0] if sign.suspects else None
+        first = sign.flagged[0] if sign.flagged else None
         example = f"{first.row.prediction.id}: {first.evidence}" if first else ""
-        shown.add_row(sign.title, f"{len(sign.suspects):,}", escape(visible(example)))
+        shown.add_row(sign.title, f"{len(sign.flagged):,}", escape(visible(example)))
     return shown
 
 
@@ -101,7 +101,7 @@ def comparison_table(comparison: SystemComparison) -> Table:
     for told, changes in (("Most improved", comparison.better), ("Most worsened", comparison.worse)):
         named = [f"{change.first.prediction.id} ({change.more_errors:+,})" for change in changes[:SHOWN_CHANGES]]
         lines += [visible(f"{told}: {', '.join(named)}")] if named else []
-    lines.append(f"p and interval from {comparison.test.drawn}.")
+    lines.append(f"p and interval from {comparison.test.resampling}.")
     shown.caption = escape("\n".join(lines))
     return shown
 
@@ -132,7 +132,7 @@ def _intervals(findings: Analysis | None) -> list[str]:
         return []
     found = findings.confidence
     ends = f"WER {percent_range(found.wer)}, CER {percent_range(found.cer)}"
-    return [f"{LEVEL:.0%} intervals: {ends}; {found.drawn}."]
+    return [f"{LEVEL:.0%} intervals: {ends}; {found.resampling}."]
 
 
 def _difference(difference: Difference | None) -> list[str]:

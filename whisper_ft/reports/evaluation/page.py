@@ -40,8 +40,8 @@ def _sections(
     """The page from top to bottom."""
     # Before the signs of hallucination, which stand above them: what there is room for is the worst utterances.
     cards = utterances.utterances(scores, sound)
-    signs = sections.signs(findings.signs, scores, sound) if findings else utterances.invented(scores)
-    beside = sections.normalisations(findings.variants) if findings else ""
+    signs = sections.signs(findings.checks, scores, sound) if findings else utterances.invented(scores)
+    beside = sections.normalisations(findings.normalizer_rows) if findings else ""
     return [
         f"<header><h1>{isolated(title)}</h1></header>",
         "<main>",
@@ -91,7 +91,7 @@ def _headline(scores: Scores, findings: Analysis | None) -> str:
         ("del", "deleted", count.deletions),
         ("ins", "inserted", count.insertions),
     ]
-    drawn = f'<p class="soft drawn">Intervals from {found.drawn}.</p>' if found and found.wer else ""
+    drawn = f'<p class="soft drawn">Intervals from {found.resampling}.</p>' if found and found.wer else ""
     return f'<section class="headline">{big}<dl>{facts}</dl>{bars.shares(unit, kinds)}{drawn}</section>'
 
 

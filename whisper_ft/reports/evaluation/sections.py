@@ -111,14 +111,14 @@ def signs(found: Sequence[Check], scores: Scores, sound: Sound) -> str:
 
 
 def _sign(sign: Check, scores: Scores, sound: Sound) -> str:
-    count = len(sign.suspects)
+    count = len(sign.flagged)
     share = f"{100 * count / scores.utterances:.2f}% of the utterances" if count else "in no utterance"
     top = f'<strong>{count:,}</strong><div><h3>{sign.title}</h3><p class="soft">{share}</p></div>'
     shown = "".join(
         f"<article><h3>{isolated(suspect.row.prediction.id)}<small>{isolated(suspect.evidence)}</small></h3>"
         f"{sound.player(suspect.row.prediction.id)}"
         f"{written('Reference', suspect.row.prediction.ref)}{written('Model', suspect.row.prediction.hyp)}</article>"
-        for suspect in sign.suspects[:SHOWN_SUSPECTS]
+        for suspect in sign.flagged[:SHOWN_SUSPECTS]
     )
     rest = count - SHOWN_SUSPECTS
     more = f'<p class="soft">… and {rest:,} more; their ids are in summary.json.</p>' if rest > 0 else ""
@@ -147,7 +147,7 @@ def comparison(found: SystemComparison | None) -> str:
         f'<section class="compared"><h2>Compared with {isolated(found.names[0])}</h2>'
         f'<div class="card"><p class="verdict {kind}">{isolated(found.verdict)}</p>'
         f'<div class="pair">{_numbers(name, difference, found)}<div class="drawn">{picture}{axis}</div></div>'
-        f'{shares("utterances", parts)}<p class="soft">Interval and p from {found.test.drawn}.</p></div>'
+        f'{shares("utterances", parts)}<p class="soft">Interval and p from {found.test.resampling}.</p></div>'
         f'<div class="changes">{_changes("Most improved", found.better, found)}'
         f"{_changes('Most worsened', found.worse, found)}</div></section>"
     )
