@@ -1,4 +1,4 @@
-"""Speed as ratios of one session: `python -m bench --out bench/results.json`; see docs/performance.md.
+"""Speed benchmark: `python -m bench --out bench/results.json`; docs/performance.md explains the method.
 
-Each contender is a module that runs in its own process, takes its task as one JSON argument and prints one JSON line.
+A contender is a module with a process of its own. It gets its task as one JSON argument and prints one JSON line.
 """

@@ -1,4 +1,4 @@
-"""Run all contenders in turn and write results.json: `python -m bench --out bench/results.json`."""
+"""Run the contenders in turn and write results.json: `python -m bench --out bench/results.json`."""
 
 import argparse
 import os
@@ -15,17 +15,16 @@ from rich.console import Console
 from bench import prepare
 from bench.machine import describe
 from bench.parts import Bench
-from bench.results import shown
+from bench.results import report
 from bench.rounds import console, run, save
 from bench.sizes import FULL, QUICK, SIZES, Effort
 
-PARTS = ("runaway", "ways", "memory", "fixed", "loader", "resume", "saving", "scale", "normalizer", "card")
+PARTS = ("loader", "normalizer", "card")
 
 
-def measure(effort: Effort, threads: int, scratch: Path, only: list[str]) -> Iterator[dict[str, Any]]:
-    """The figures for results.json, after each part that was asked for: all that there are until then."""
+def measure(effort: Effort, threads: int, scratch: Path, names: list[str]) -> Iterator[dict[str, Any]]:
+    """All figures so far, after each of the named sizes and parts."""
     bench = Bench(effort, threads, prepare.corpus(scratch, effort), scratch)
-    micro, longer = SIZES[0], SIZES[1]
     results: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": describe(threads),
@@ -33,30 +32,23 @@ def measure(effort: Effort, threads: int, scratch: Path, only: list[str]) -> Ite
         "sizes": {},
     }
     for size in SIZES:
-        if size.name in only:
-            results["sizes"][size.name] = bench.of_size(size)
+        if size.name in names:
+            results["sizes"][size.name] = bench.train_and_evaluate(size)
             yield results
     parts: dict[str, Callable[[], Any]] = {
-        "runaway": lambda: bench.runaway(micro),
-        "ways": lambda: {size.name: bench.ways(size) for size in (micro, longer)},
-        "memory": lambda: bench.memory(micro),
-        "fixed": bench.fixed,
-        "loader": lambda: {size.name: bench.loader(size) for size in (micro, longer)},
-        "resume": lambda: bench.resume(micro),
-        "saving": lambda: bench.alone("saving", micro),
-        "scale": lambda: bench.alone("scale", micro),
-        "card": bench.card,
+        "loader": lambda: {size.name: bench.loader(size) for size in SIZES[:2]},
         "normalizer": lambda: run("bench.normalizer_speed", threads, codes=(0, 1)),  # 1: slower than promised
+        "card": bench.card,
     }
     for name in PARTS:
-        if name in only:
+        if name in names:
             console.print(name)
             results[name] = parts[name]()
             yield results
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parsed command line."""
     names = [*(size.name for size in SIZES), *PARTS]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file for all figures")
@@ -64,18 +56,18 @@ def arguments() -> argparse.Namespace:
         "--steps", type=int, metavar="N", help=f"measured updates of each training (default {FULL.measured_steps})"
     )
     parser.add_argument("--repeats", type=int, metavar="R", help=f"rounds of all contenders (default {FULL.repeats})")
-    parser.add_argument("--quick", action="store_true", help="only show that it runs: the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="show that it runs; the figures mean nothing")
     parser.add_argument(
-        "--only", nargs="+", choices=names, default=names, metavar="PART", help=f"of: {', '.join(names)}"
+        "--only", nargs="+", choices=names, default=names, metavar="PART", help=f"parts to run: {', '.join(names)}"
     )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Measure, show and save; 1 if a text differs."""
-    given = arguments()
+    """Measure, save and print; 1 if a transcript of evaluate.py differs from the plain loop's."""
+    args = arguments()
     try:
-        effort = (QUICK if given.quick else FULL).of(given.steps, given.repeats)
+        effort = (QUICK if args.quick else FULL).with_counts(args.steps, args.repeats)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -83,19 +75,17 @@ def main() -> int:
     results: dict[str, Any] = {}
     try:
         with tempfile.TemporaryDirectory(prefix="whisper-ft-bench-") as scratch:
-            for results in measure(effort, threads, Path(scratch), given.only):
-                save(results, given.out)
+            for results in measure(effort, threads, Path(scratch), args.only):
+                save(results, args.out)
     except RuntimeError as error:  # hours of figures are not lost with the last part
-        where = f"; what was measured before is in {given.out}" if results else ""
-        print(f"error: {error}{where}", file=sys.stderr)
+        place = f"; the figures measured before are in {args.out}" if results else ""
+        print(f"error: {error}{place}", file=sys.stderr)
         return 1
-    Console().print(shown(results))
-    print(f"all figures are in {given.out}")
-    evaluations = [size["evaluation"] for size in results["sizes"].values()]
-    evaluations += [results["runaway"]] if "runaway" in results else []
-    differing = sum(evaluation.get("differing_texts", 0) for evaluation in evaluations)
+    Console().print(report(results))
+    print(f"all figures are in {args.out}")
+    differing = sum(size["evaluation"]["differing_texts"] for size in results["sizes"].values())
     if differing:
-        print(f"error: {differing} texts of evaluate.py are not those of the plain loop", file=sys.stderr)
+        print(f"error: {differing} texts of evaluate.py differ from the plain loop's", file=sys.stderr)
     return 1 if differing else 0
 
 

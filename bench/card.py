@@ -1,7 +1,7 @@
-"""What train.py makes of a GPU: utterances a second, waiting for data, memory, and how well the card is used.
+"""Contender for a GPU: speed of train.py, wait for data, memory, and MFU (model FLOPs utilisation).
 
-That is MFU, the share of the rate of the card's own matrix products (measured here, not taken from a data sheet) that
-the model's products take: Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
+MFU is the share of the card's own rate of matrix products that the products of the model reach. That rate is measured
+here, not taken from a data sheet. Definition: Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
 """
 
 import time
@@ -15,20 +15,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from bench.log import logged_steps, pace
-from bench.ours import command, watched
+from bench.ours import command, run_watched
 from bench.tasks import BATCH_TENSORS, CardTask, answer, from_argument
 from whisper_ft.models.whisper import AUTOCAST
 from whisper_ft.optim.loss import TokenLoss
 
-ORDER, PRODUCTS = {"cuda": 8192, "cpu": 512}, 20  # of the matrices that are multiplied, how often
+ORDER = {"cuda": 8192, "cpu": 512}  # rows and columns of the multiplied matrices
+PRODUCTS = 20  # timed multiplications
 
 
-def rate_of_products(device: str, precision: str) -> float:
-    """Operations a second of large matrix products, two to a multiplication and its addition."""
+def product_rate(device: str, precision: str) -> float:
+    """Operations per second of large matrix products; a multiplication with its addition counts as two."""
     n = ORDER[device]
     left, right = (torch.randn(n, n, device=device, dtype=AUTOCAST[precision]) for _ in range(2))
 
-    def seconds_of(products: int) -> float:
+    def seconds(products: int) -> float:
         begin = time.perf_counter()
         for _ in range(products):
             left @ right
@@ -36,33 +37,34 @@ def rate_of_products(device: str, precision: str) -> float:
             torch.cuda.synchronize()
         return time.perf_counter() - begin
 
-    seconds_of(3)  # unmeasured
-    return 2 * n**3 * PRODUCTS / seconds_of(PRODUCTS)
+    seconds(3)  # warm-up
+    return 2 * n**3 * PRODUCTS / seconds(PRODUCTS)
 
 
-def operations_of_step(task: CardTask, step: int) -> int:
-    """Of the forward and backward pass over the batch of a step: those of one of its rows, times their number."""
+def step_operations(task: CardTask, step: int) -> int:
+    """Operations of forward and backward over the batch of a step: those of one row times the number of rows."""
     with safe_open(task.batches, "pt", device=task.device) as batches:
         tensors = [batches.get_tensor(f"{step}.{name}") for name in BATCH_TENSORS]
     features, decoder_input_ids, labels, predicted = tensors
     rows = len(features)
-    here = torch.arange(len(predicted) // rows, device=predicted.device)  # which labels they are changes no count
+    # The number of predicted labels matters for the count; their positions do not.
+    positions = torch.arange(len(predicted) // rows, device=predicted.device)
     model = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(task.model)).to(task.device)
     with FlopCounterMode(display=False) as counter:
-        TokenLoss(model)(features[:1], decoder_input_ids[:1], labels[:1], here).backward()
+        TokenLoss(model)(features[:1], decoder_input_ids[:1], labels[:1], positions).backward()
     return int(counter.get_total_flops()) * rows
 
 
 def main() -> None:
-    """Train in a process of its own, and report."""
+    """Train in a child process, and report."""
     task = from_argument(CardTask)
     run_dir = Path(task.scratch, "run")
     argv = command(task, run_dir, device=task.device, precision=task.precision)
-    moments, _ = watched(argv, task.steps)
+    moments, _ = run_watched(argv, task.steps)
     seconds = [end - begin for begin, end in pairwise(moments.step_ends[task.unmeasured_steps - 1 :])]
     rows = logged_steps(run_dir)[task.unmeasured_steps :]
-    rate = rate_of_products(task.device, task.precision)
-    operations = operations_of_step(task, task.unmeasured_steps)
+    rate = product_rate(task.device, task.precision)
+    operations = step_operations(task, task.unmeasured_steps)
     answer(
         {
             "device": torch.cuda.get_device_name() if task.device == "cuda" else "cpu",

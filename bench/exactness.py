@@ -1,9 +1,9 @@
-"""How exact training is, beside the Trainer: `python -m bench.exactness --out runs/exactness.json`.
+"""Exactness of training beside the Trainer: `python -m bench.exactness --out runs/exactness.json`.
 
-The micro Whisper trains a few updates on the same global batches of utterances of different lengths, without dropout,
-in train.py and in Seq2SeqTrainer: in one forward pass per update, and sliced into accumulations and processes. Loss,
-gradient norm and weights of each are compared with the program's own run of one big batch. Then both are interrupted in
-the middle and resumed, with the same settings and with others. docs/exactness.md tells what came out.
+The micro Whisper trains a few updates without dropout, in train.py and in Seq2SeqTrainer, on the same global batches.
+Each batch is computed in one forward pass, and sliced into accumulations and processes. Loss, gradient norm and weights
+are compared with the same program's run in one pass. Then both programs are interrupted in the middle and resumed, with
+the same settings and with others. docs/exactness.md shows the results.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 from safetensors.torch import load_file
 
 from bench import prepare
@@ -36,31 +35,22 @@ from bench.trainer_slices import VARIANTS
 
 BATCH = 16
 LEARNING_RATE = 1e-3
-THREADS = 1  # per process: two processes on two cores compute as one does alone
+THREADS = 1  # per process, so that two processes on two cores compute as one process does alone
 WORLDS = (1, 2)
 WIDTH = 160  # characters of the tables
 ACCUMULATIONS = (1, 2, 4, 8)
 SYSTEMS = {"ours": "train.py", **VARIANTS}
-WAYS = {
-    "same": "the same arguments",
-    "higher_rate": "10 times the learning rate",
-    "more_steps": "twice the steps",
-    "no_optimizer": "the optimizer's file is gone",
-}
+SLICE_FIGURES = ("loss_first", "grad_norm_first", "loss_furthest", "grad_norm_furthest")
 Steps = Sequence[Mapping[str, float]]
+Weights = Mapping[str, torch.Tensor]
 
 
 def launched(processes: int, program: Sequence[str]) -> list[str]:
-    """The command line of a program in so many processes; `program` begins with sys.executable."""
+    """Command line of a program in that many processes; `program` begins with sys.executable."""
     if processes == 1:
         return list(program)
-    launcher = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(ROOT / "accelerate_config.yaml"),
-    ]
+    config = str(ROOT / "accelerate_config.yaml")
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", config]
     module = ["--module"] if program[1] == "-m" else []
     return [*launcher, "--multi_gpu", "--num_processes", str(processes), *module, *program[1 + len(module) :]]
 
@@ -76,7 +66,7 @@ def run(program: Sequence[str], processes: int = 1, codes: tuple[int, ...] = (0,
 
 
 def contender(module: str, task: ExactnessTask, processes: int = 1) -> dict[str, Any]:
-    """What a module answers: the last line of its stdout."""
+    """Answer of a module: the last line of its stdout."""
     _, out, _ = run([sys.executable, "-m", module, to_argument(task)], processes)
     return dict(json.loads(out.splitlines()[-1]))
 
@@ -89,88 +79,89 @@ class Ours:
 
     def run(
         self, name: str, processes: int = 1, codes: tuple[int, ...] = (0,), **settings: Any
-    ) -> tuple[Path, int, str, str]:
-        """Run directory, exit code, stdout and stderr."""
+    ) -> tuple[Path, int, str]:
+        """Run directory, exit code and stderr."""
         run_dir = self._scratch / name
-        return run_dir, *run(command(self._task, run_dir, **settings), processes, codes)
+        code, _, message = run(command(self._task, run_dir, **settings), processes, codes)
+        return run_dir, code, message
 
 
 def slices(task: ExactnessTask, ours: Ours) -> list[dict[str, Any]]:
-    """Every system, world and number of accumulations, compared with the same system's one big batch."""
+    """Comparison of every system, world and number of accumulations with the same system's one big batch."""
     logged: dict[tuple[str, int, int], tuple[Steps, Path]] = {}
     for world in WORLDS:
         for accumulate in task.accumulations:
-            run_dir, *_ = ours.run(
-                f"ours-{world}-{accumulate}", world, batch__per_device=task.batch // (world * accumulate)
-            )
+            per_device = task.batch // (world * accumulate)
+            run_dir, *_ = ours.run(f"ours-{world}-{accumulate}", world, batch__per_device=per_device)
             logged["ours", world, accumulate] = logged_steps(run_dir), run_dir / "final"
         own = ExactnessTask(**{**vars(task), "scratch": str(Path(task.scratch, f"trainer-{world}"))})
-        answered = contender("bench.trainer_slices", own, world)
-        if answered["world"] != world:
-            raise RuntimeError(f"the Trainer ran in {answered['world']} processes in place of {world}")
-        for name, steps in answered["steps"].items():
+        result = contender("bench.trainer_slices", own, world)
+        if result["world"] != world:
+            raise RuntimeError(f"the Trainer ran in {result['world']} processes in place of {world}")
+        for name, steps in result["steps"].items():
             variant, _, accumulate = name.rpartition("-")
             logged[variant, world, int(accumulate)] = steps, Path(own.scratch, name)
-    begun = weights(Path(task.model))
+    initial = weights_of(Path(task.model))
     return [
         {
             "system": system,
             "world": world,
             "accumulate": accumulate,
             "steps": [{name: step[name] for name in ("loss", "grad_norm")} for step in steps],
-            **compared(steps, logged[system, 1, 1][0]),
-            "weights_off": off(begun, weights(logged[system, 1, 1][1]), weights(folder)),
-            "weights_off_ours": off(begun, weights(logged["ours", 1, 1][1]), weights(folder)),
+            **multiples(steps, logged[system, 1, 1][0]),
+            "weights_off": distance_share(initial, weights_of(logged[system, 1, 1][1]), weights_of(folder)),
+            "weights_off_ours": distance_share(initial, weights_of(logged["ours", 1, 1][1]), weights_of(folder)),
         }
         for (system, world, accumulate), (steps, folder) in logged.items()
     ]
 
 
-def compared(steps: Steps, whole: Steps) -> dict[str, float]:
-    """Loss and gradient norm as multiples of the one big batch's: at the first step, and where furthest from 1."""
-    found: dict[str, float] = {}
+def multiples(steps: Steps, reference: Steps) -> dict[str, float]:
+    """Loss and gradient norm divided by the reference's, at the first step and at the step furthest from 1."""
+    result: dict[str, float] = {}
     for name in ("loss", "grad_norm"):
-        multiples = [now[name] / then[name] for now, then in zip(steps, whole, strict=True)]
-        found |= {f"{name}_first": multiples[0], f"{name}_furthest": max(multiples, key=lambda value: abs(value - 1))}
-    return found
+        values = [step[name] / expected[name] for step, expected in zip(steps, reference, strict=True)]
+        result |= {f"{name}_first": values[0], f"{name}_furthest": max(values, key=lambda value: abs(value - 1))}
+    return result
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All weights of a model's folder, by name."""
+def weights_of(folder: Path) -> Weights:
+    """All weights of a model folder, by name."""
     return dict(load_file(folder / "model.safetensors"))
 
 
-def off(begun: Mapping[str, torch.Tensor], whole: Mapping[str, torch.Tensor], now: Mapping[str, torch.Tensor]) -> float:
-    """How far weights are from those of another run, as a share of how far that one has come."""
+def distance_share(initial: Weights, reference: Weights, weights: Weights) -> float:
+    """Distance of weights from a reference, as a share of the reference's distance from the initial weights."""
 
-    def distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> float:
+    def distance(a: Weights, b: Weights) -> float:
         if a.keys() != b.keys():
             raise RuntimeError(f"not the same weights: {sorted(a.keys() ^ b.keys())}")
         return math.sqrt(sum(float((a[name].double() - b[name].double()).square().sum()) for name in a))
 
-    return distance(whole, now) / distance(whole, begun)
+    return distance(reference, weights) / distance(reference, initial)
 
 
 def resumes(task: ExactnessTask, ours: Ours) -> dict[str, Any]:
-    """Learning rates of the second half, and whether data and weights are those of the run that was not interrupted."""
+    """Learning rates after a resume, and equality of data and weights with the run that was not interrupted."""
     half = task.steps // 2
     settings: dict[str, Any] = {"schedule__kind": "linear", "schedule__warmup": WARMUP, "save__every": half}
     whole, *_ = ours.run("whole", **settings)
 
     def resumed(way: str, checkpoint: Path, **changes: Any) -> dict[str, Any]:
-        """Refused, or the rates and whether it ended alike."""
+        """Exit code and message of a refusal, or learning rates and equality of the weights."""
         resume: dict[str, Any] = {"resume": checkpoint, "save__every": 0}
-        run_dir, code, _, told = ours.run(f"resumed-{way}", codes=(0, 2, 3), **(settings | resume | changes))
+        run_dir, code, message = ours.run(f"resumed-{way}", codes=(0, 2, 3), **(settings | resume | changes))
         if code:
-            return {"exit_code": code, "told": told.strip().replace(str(checkpoint), checkpoint.name)}
+            return {"exit_code": code, "message": message.strip().replace(str(checkpoint), checkpoint.name)}
+        one, other = (folder / "final/model.safetensors" for folder in (whole, run_dir))
         return {
             "learning_rates": [row["lr"] for row in logged_steps(run_dir)],
-            "same_weights": digests_equal(whole / "final", run_dir / "final"),
+            "same_weights": one.read_bytes() == other.read_bytes(),
         }
 
     middle = whole / f"checkpoints/step-{half:08d}"
     rate, more = {"optim__lr": 10 * task.learning_rate}, {"steps": 2 * task.steps}
-    found = {
+    result = {
         "whole": {"learning_rates": [row["lr"] for row in logged_steps(whole)][half:]},
         "same": resumed("same", middle),
         "higher_rate": resumed("higher_rate", middle, **rate),
@@ -179,22 +170,19 @@ def resumes(task: ExactnessTask, ours: Ours) -> dict[str, Any]:
         "more_steps_allowed": resumed("more_steps_allowed", middle, **more, allow_change="[steps]"),
     }
     (middle / "optimizer.safetensors").unlink()
-    found["no_optimizer"] = resumed("no_optimizer", middle)
-    return {"ours": found, "trainer": contender("bench.trainer_resume", task)}
+    result["no_optimizer"] = resumed("no_optimizer", middle)
+    return {"ours": result, "trainer": contender("bench.trainer_resume", task)}
 
 
-def digests_equal(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same weights to the bit."""
-    return (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+PARTS = {"slices": slices, "resumes": resumes}
 
 
 def measure(scratch: Path, steps: int, accumulations: Sequence[int], parts: Sequence[str]) -> dict[str, Any]:
-    """Everything, for the file."""
+    """Results of the parts, for the file."""
     from whisper_ft.cli.demo.model import write_micro_whisper
 
-    data, model = prepare.corpus(scratch, QUICK), scratch / "model"
+    data, model, batches = prepare.corpus(scratch, QUICK), scratch / "model", scratch / "batches.safetensors"
     write_micro_whisper(model)
-    batches = scratch / "batches.safetensors"
     training = TrainingTask(
         model=str(model),
         data=str(data / "train"),
@@ -208,71 +196,46 @@ def measure(scratch: Path, steps: int, accumulations: Sequence[int], parts: Sequ
         learning_rate=LEARNING_RATE,
     )
     prepare.write_batches(training)
+    tensors = load_file(batches)
+    counts = torch.cat([(tensors[name] != -100).sum(1) for name in tensors if name.endswith(".labels")])
     task = ExactnessTask(
         str(model), str(batches), str(scratch), prepare.LANGUAGE, BATCH, steps, LEARNING_RATE, list(accumulations)
     )
     ours = Ours(training, scratch / "ours")
-    found = {
+    return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": describe(THREADS),
         "batch": BATCH,
         "steps": steps,
         "learning_rate": LEARNING_RATE,
-        "label_tokens": tokens_per_utterance(batches),
+        "label_tokens": {"least": int(counts.min()), "most": int(counts.max())},  # of an utterance
+        **{part: PARTS[part](task, ours) for part in parts},
     }
-    return found | {part: PARTS[part](task, ours) for part in parts}
 
 
-def tokens_per_utterance(batches: Path) -> dict[str, int]:
-    """Least and most label tokens of an utterance: how different the lengths are."""
-    tensors = load_file(batches)
-    counts = torch.cat([(tensors[name] != -100).sum(1) for name in tensors if name.endswith(".labels")])
-    return {"least": int(counts.min()), "most": int(counts.max())}
-
-
-def multiple(value: float) -> str:
-    """A multiple of what it should be: how far off where that is little, else the multiple."""
-    if value == 1:
-        return "1"
-    return f"1 {value - 1:+.0e}" if abs(value - 1) < 1e-3 else f"{value:.3f}"
-
-
-def slices_table(found: Iterable[Mapping[str, Any]]) -> Table:
-    """Loss, gradient norm and weights of every slicing."""
-    table = Table(title="Compared with the same program's one big batch", title_justify="left", box=SIMPLE)
-    for name in ("", "processes x accumulations"):
-        table.add_column(name, no_wrap=True)
-    for name in ("loss, step 1", "grad norm, step 1", "loss, furthest", "grad norm, furthest", "weights off"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in sorted(found, key=lambda row: list(SYSTEMS).index(row["system"])):
-        names = ("loss_first", "grad_norm_first", "loss_furthest", "grad_norm_furthest")
-        slicing = f"{row['world']} x {row['accumulate']}"
-        table.add_row(
-            SYSTEMS[row["system"]], slicing, *(multiple(row[name]) for name in names), f"{row['weights_off']:.1e}"
-        )
-    return table
-
-
-def resumes_table(found: Mapping[str, Any]) -> Table:
-    """What resuming does to the learning rate, the data and the weights."""
-    table = Table(title="Resumed in the middle", title_justify="left", box=SIMPLE)
-    for name in ("", "way", "learning rates after it", "data", "weights"):
+def table_of(part: str, rows: Any) -> Table:
+    """Table of one part."""
+    table = Table(title=part, title_justify="left", box=SIMPLE)
+    if part == "slices":
+        for name in ("", "processes x accumulations", *SLICE_FIGURES, "weights off"):
+            table.add_column(name.replace("_", " "))
+        for row in sorted(rows, key=lambda row: list(SYSTEMS).index(row["system"])):
+            figures = (f"{row[name]:.4g}" for name in SLICE_FIGURES)
+            slicing = f"{row['world']} x {row['accumulate']}"
+            table.add_row(SYSTEMS[row["system"]], slicing, *figures, f"{row['weights_off']:.1e}")
+        return table
+    for name in ("", "resumed with", "learning rates or refusal", "same data", "same weights"):
         table.add_column(name)
-    for system, ways in found.items():
-        for way, result in ways.items():
-            rates = " ".join(f"{rate:.3g}" for rate in result.get("learning_rates", [])) or result["told"]
-            same = {True: "the same", False: "others", None: ""}
-            told = [same[result.get(name)] for name in ("same_data", "same_weights")]
-            table.add_row(SYSTEMS[system], WAYS.get(way, way.replace("_", " ")), Text(rates), *told)
+    for system, ways in rows.items():
+        for way, row in ways.items():
+            rates = " ".join(f"{rate:.3g}" for rate in row.get("learning_rates", [])) or row["message"]
+            same = [str(row.get(name, "")) for name in ("same_data", "same_weights")]
+            table.add_row(SYSTEMS[system], way.replace("_", " "), rates, *same)
     return table
-
-
-PARTS: dict[str, Callable[[ExactnessTask, Ours], Any]] = {"slices": slices, "resumes": resumes}
-TABLES: dict[str, Callable[[Any], Table]] = {"slices": slices_table, "resumes": resumes_table}
 
 
 def main() -> int:
-    """Measure, show and save."""
+    """Measure, print and save."""
     parser = argparse.ArgumentParser(
         prog="python -m bench.exactness",
         description=__doc__,
@@ -282,16 +245,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file for all figures")
     parser.add_argument("--part", choices=list(PARTS), help="this part alone")
     parser.add_argument("--quick", action="store_true", help="2 updates, and 1 or 4 accumulations")
-    given = parser.parse_args()
-    steps, accumulations = (2, (1, 4)) if given.quick else (8, ACCUMULATIONS)
-    parts = [given.part] if given.part else list(PARTS)
+    args = parser.parse_args()
+    steps, accumulations = (2, (1, 4)) if args.quick else (8, ACCUMULATIONS)
+    parts = [args.part] if args.part else list(PARTS)
     with tempfile.TemporaryDirectory(prefix="whisper-ft-exactness-") as scratch:
         results = measure(Path(scratch), steps, accumulations, parts)
-    save(results, given.out)
+    save(results, args.out)
     console = Console(highlight=False, markup=False, width=WIDTH)
     for part in parts:
-        console.print(TABLES[part](results[part]))
-    print(f"all figures are in {given.out}")
+        console.print(table_of(part, results[part]))
+    print(f"all figures are in {args.out}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The machine in words, without names or paths, and what else it is busy with."""
+"""Description of the machine, without names or paths, and its load by other processes."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tokenizers", "soundfile", "soxr", "numpy", "pyarrow")
-QUIET_SHARE = 0.1  # of all cores
+QUIET_SHARE = 0.1  # share of all cores that others may use beside a measurement
 
 
 def describe(threads: int) -> dict[str, Any]:
@@ -27,35 +27,28 @@ def describe(threads: int) -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """As the kernel calls it; elsewhere what Python knows."""
+    """Name of the processor from the kernel, or from Python on other systems."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def gpus() -> int:
-    """CUDA GPUs that torch sees."""
-    import torch
-
-    return torch.cuda.device_count()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def wait_for_quiet(patience_seconds: float) -> None:
-    """Return when nothing else runs, or when patience is at its end."""
+    """Wait until the machine is quiet, at most for the given time."""
     deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline and psutil.cpu_percent(interval=1.0) > 100 * QUIET_SHARE:
         pass
 
 
-class Others:
-    """How much of all cores others take, the hypervisor included, from now on."""
+class OtherLoad:
+    """Share of all cores that other processes and the hypervisor use, from its creation on."""
 
     def __init__(self) -> None:
         self._begin, self._busy = time.monotonic(), _busy_seconds()
 
     def share(self, our_cpu_seconds: float) -> float:
-        """Of the time since then, less what was ours."""
+        """Share of the processor time that was busy with neither us nor idling."""
         available = (time.monotonic() - self._begin) * (os.cpu_count() or 1)
         return round(max(_busy_seconds() - self._busy - our_cpu_seconds, 0.0) / available, 3)
 
@@ -63,5 +56,5 @@ class Others:
 def _busy_seconds() -> float:
     """Processor time of the whole machine that was not idle."""
     times = psutil.cpu_times()._asdict()
-    idle = ("idle", "iowait", "guest", "guest_nice")  # guest time is in user time already
+    idle = ("idle", "iowait", "guest", "guest_nice")  # guest time is part of user time already
     return float(sum(seconds for name, seconds in times.items() if name not in idle))

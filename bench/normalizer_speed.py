@@ -1,6 +1,6 @@
-"""How long `golden` takes beside transformers' BasicTextNormalizer: `python -m bench.normalizer_speed`.
+"""Time of `golden` relative to transformers' BasicTextNormalizer: `python -m bench.normalizer_speed`.
 
-The promise is at most three times as long on 10,000 Belarusian sentences; the ratio is printed as one JSON line.
+The limit is three times as long, on 10,000 Belarusian sentences. The ratio is printed as one JSON line.
 """
 
 import json
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # also as a script: the folder of a script hides the root
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for a start as a script, which sees its own folder only
 
 from normalizers import get_normalizer
 
@@ -26,7 +26,7 @@ WORDS = TEXT.split()
 
 
 def belarusian_sentences(count: int, seed: int = 6) -> list[str]:
-    """Sentences of 4 to 14 words with the punctuation of read speech: the same ones for the same seed."""
+    """Sentences of 4 to 14 words with the punctuation of read speech; equal seeds give equal sentences."""
     rng = random.Random(seed)
     sentences = []
     for _ in range(count):
@@ -43,7 +43,7 @@ def belarusian_sentences(count: int, seed: int = 6) -> list[str]:
 
 
 def seconds(normalize: Callable[[str], str], sentences: list[str]) -> float:
-    """Time for all sentences, once."""
+    """Seconds for all sentences, once."""
     start = time.perf_counter()
     for sentence in sentences:
         normalize(sentence)
@@ -51,10 +51,12 @@ def seconds(normalize: Callable[[str], str], sentences: list[str]) -> float:
 
 
 def main() -> int:
-    """Print the ratio of the best rounds; the exit code is 1 when it is over the promise."""
+    """Print the ratio of the fastest rounds; the exit code is 1 if it is over the limit."""
     sentences = belarusian_sentences(SENTENCES)
     golden, basic = get_normalizer("golden", language="be"), get_normalizer("whisper-basic", language="be")
-    rounds = [(seconds(golden, sentences), seconds(basic, sentences)) for _ in range(ROUNDS)]  # in turn: same weather
+    rounds = [
+        (seconds(golden, sentences), seconds(basic, sentences)) for _ in range(ROUNDS)
+    ]  # in turn, under equal load
     ours, theirs = (min(times) for times in zip(*rounds, strict=True))
     result = {
         "bench": "normalizer_speed",

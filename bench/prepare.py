@@ -1,10 +1,9 @@
-"""What the contenders share: corpus, untrained model, train.py's batches in one file, and a model that has learnt."""
+"""Shared inputs of the contenders: corpus, untrained model, train.py's batches in one file, and a trained model."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.sizes import Effort, Size
 from bench.tasks import BATCH_TENSORS, TrainingTask
@@ -17,7 +16,7 @@ LANGUAGE = "be"
 
 
 def corpus(scratch: Path, effort: Effort) -> Path:
-    """The demo's corpus where `make demo` has left it, else the same sentences written anew."""
+    """Folder of the demo's corpus; the same sentences are synthesised if `make demo` has not run."""
     from whisper_ft.cli.demo.corpus import DESCRIPTION, write_corpus
 
     made = ROOT / "demo-data" / LANGUAGE
@@ -31,7 +30,7 @@ def corpus(scratch: Path, effort: Effort) -> Path:
 
 
 def write_model(size: Size, folder: Path) -> None:
-    """The untrained model of a size."""
+    """Write the untrained model of a size."""
     from whisper_ft.cli.demo.model import write_micro_whisper
 
     if not write_micro_whisper(folder, size.shape) or size.vocabulary is None:
@@ -43,8 +42,8 @@ def write_model(size: Size, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def run_of(task: TrainingTask, folder: Path, **settings: Any) -> "Run":
-    """What train.py holds in a run of the task in that folder."""
+def run_of(task: TrainingTask, folder: Path) -> "Run":
+    """Run of the task in that folder, as train.py builds it."""
     import accelerate
 
     from collator import SpeechCollator
@@ -59,21 +58,23 @@ def run_of(task: TrainingTask, folder: Path, **settings: Any) -> "Run":
     from whisper_ft.training.run import Run
 
     quiet_libraries()
-    given: dict[str, Any] = {"steps": task.steps, "device": "cpu", "eval": EvalConfig(every=0)}
-    given |= {"optim": OptimConfig(lr=task.learning_rate), "schedule": ScheduleConfig("constant", 0)} | settings
     config = TrainingConfig(
         run_dir=folder,
+        steps=task.steps,
+        device="cpu",
         model=ModelConfig(task.model),
         data=DataConfig(path=task.data, language=task.language),
         batch=BatchConfig(task.batch, task.batch),
-        **given,
+        optim=OptimConfig(lr=task.learning_rate),
+        schedule=ScheduleConfig("constant", 0),
+        eval=EvalConfig(every=0),
     )
     accelerator = accelerate.Accelerator(cpu=True)
     return Run(config, accelerator, Collectives(), RunDir(folder), StopRequest(), SpeechCollator, get_normalizer)
 
 
 def write_batches(task: TrainingTask) -> None:
-    """Save the batches that train.py trains on in the task's steps, drawn from its own stream."""
+    """Save the batches of the task's steps, drawn from train.py's own stream."""
     from safetensors.torch import save_file
 
     stream = run_of(task, Path(task.scratch)).stream(0)
@@ -85,17 +86,8 @@ def write_batches(task: TrainingTask) -> None:
     save_file(tensors, task.batches)
 
 
-def repeated(data: Path, folder: Path, copies: int) -> Path:
-    """The parquet files of a folder so many times, under other names."""
-    folder.mkdir(exist_ok=True)
-    for copy in range(copies):
-        for path in data.glob("*.parquet"):
-            (folder / f"{copy:04d}-{path.name}").symlink_to(path.resolve())
-    return folder
-
-
-def beginning(data: Path, folder: Path, utterances: int) -> Path:
-    """The first utterances of a folder of parquet files, in one of its own."""
+def first_utterances(data: Path, folder: Path, utterances: int) -> Path:
+    """Folder with the first utterances of a folder of parquet files."""
     import pyarrow.parquet as pq
 
     if not folder.exists():
@@ -105,27 +97,8 @@ def beginning(data: Path, folder: Path, utterances: int) -> Path:
     return folder
 
 
-def reluctant(model: Path, folder: Path, by: float) -> Path:
-    """A copy of a model that finds its end token less likely, by about so much of a logit.
-
-    It would find timestamps more likely, which end a segment for `generate`: its generation config forbids them.
-    """
-    import torch
-    from transformers import WhisperForConditionalGeneration
-
-    shutil.copytree(model, folder)
-    whisper = WhisperForConditionalGeneration.from_pretrained(model)
-    end = whisper.proj_out.weight[whisper.config.eos_token_id].detach()
-    with torch.no_grad():
-        whisper.model.decoder.layer_norm.bias -= by * end / end.dot(end)
-    generation = whisper.generation_config
-    generation.suppress_tokens = list(range(generation.no_timestamps_token_id + 1, whisper.config.vocab_size))
-    whisper.save_pretrained(folder)
-    return folder
-
-
-def teach(size: Size, model: Path, data: Path, run_dir: Path, steps: int) -> Path:
-    """Train the model that is evaluated, unless that was done, and give its folder."""
+def train_model(size: Size, model: Path, data: Path, run_dir: Path, steps: int) -> Path:
+    """Folder of a model to evaluate; it is trained on the first call."""
     from bench.ours import command
 
     if (run_dir / "final").exists():

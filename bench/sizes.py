@@ -1,4 +1,4 @@
-"""What is measured, and how thoroughly: data, so that another size is another line."""
+"""Models and effort of the benchmark, as data: another size is another line."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,20 +14,20 @@ class Size:
     shape: Shape
     batch: int = 16
     learning_rate: float = 2e-3
-    """High: the model of the evaluation starts from nothing and has to write sentences soon."""
+    """High, because the evaluated model starts from random weights and must soon write sentences."""
     vocabulary: int | None = None
-    """Rows of the token embedding; None has as many as the tokenizer has tokens."""
-    # A larger model takes longer for each: of an effort it gets a share.
+    """Rows of the token embedding; None: as many as the tokenizer has tokens."""
+    # Shares of an effort, because a step of a larger model takes longer.
     measured_share: float = 1.0
     unmeasured_share: float = 1.0
     test_share: float = 1.0
     taught_share: float = 1.0
-    """Of the steps that teach the model that is evaluated: until its sentences end."""
+    """Share of the steps that train the evaluated model until its sentences end."""
     taught_utterances: int | None = None
-    """It learns only these: of few a model soon writes whole sentences, though not what was said. None: all."""
+    """Utterances that it learns; None: all. A model soon writes whole sentences if there are few."""
 
 
-OF_A_REAL_ONE: dict[str, Any] = {"window_seconds": 30, "max_label_tokens": 448, "init_std": 0.02}
+REAL_SHAPE: dict[str, Any] = {"window_seconds": 30, "max_label_tokens": 448, "init_std": 0.02}
 SIZES = (
     Size("micro-5s", Shape()),
     Size(
@@ -41,7 +41,7 @@ SIZES = (
     # The dimensions of openai/whisper-tiny, with random weights.
     Size(
         "tiny-30s",
-        Shape(d_model=384, layers=4, heads=6, **OF_A_REAL_ONE),
+        Shape(d_model=384, layers=4, heads=6, **REAL_SHAPE),
         batch=4,
         learning_rate=1e-3,
         vocabulary=51_865,
@@ -52,41 +52,42 @@ SIZES = (
         taught_utterances=24,
     ),
 )
-# So little to compute that a step takes as long as all that is neither model nor data.
-BARE = Size("bare", Shape(d_model=16, layers=1, heads=1), batch=1, measured_share=10)
 # For a GPU: the dimensions of openai/whisper-small and -large-v3.
 CARD_SIZES = (
-    Size("small-30s", Shape(d_model=768, layers=12, heads=12, **OF_A_REAL_ONE), 32, 1e-5, vocabulary=51_865),
-    Size("large-v3-30s", Shape(d_model=1280, layers=32, heads=20, mel_bins=128, **OF_A_REAL_ONE), 16, 1e-5, 51_866),
+    Size("small-30s", Shape(d_model=768, layers=12, heads=12, **REAL_SHAPE), 32, 1e-5, vocabulary=51_865),
+    Size("large-v3-30s", Shape(d_model=1280, layers=32, heads=20, mel_bins=128, **REAL_SHAPE), 16, 1e-5, 51_866),
 )
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long everything runs."""
+    """Number of steps, rounds and utterances."""
 
     measured_steps: int
-    """Of each training contender."""
+    """Steps of each training contender."""
     unmeasured_steps: int
-    """Before them: memory is allocated, workers fill their queues."""
+    """Steps before them, which allocate memory and fill the workers' queues."""
     repeats: int
-    """Of all contenders in turn."""
+    """Rounds of all contenders."""
     taught_steps: int
-    """Training of the model that is evaluated: enough that its sentences end. 0 takes what a contender has trained."""
+    """Steps that train the evaluated model; 0 takes the model of a contender."""
     train_utterances: int
     test_utterances: int
     loader_utterances: int
-    """Of the data alone: whole rounds of the Trainer's buffer, or it hands out what was made before the clock."""
+    """Utterances of the data alone, whole rounds of the Trainer's buffer.
+
+    In less than a round it would hand out what it made before the clock ran.
+    """
     patience_seconds: float
-    """To wait before each run for a machine on which nothing else runs."""
+    """Longest wait for a quiet machine before each run."""
     attempts: int = 1
-    """At each run, for one beside which nothing else ran."""
+    """Most attempts of a run beside which other processes were busy."""
     at_once: int = 1
     """Contenders that run at the same time."""
     card_sizes: tuple[Size, ...] = CARD_SIZES
 
     def for_size(self, size: Size) -> "Effort":
-        """What of it is spent on a size, and never so little that nothing is left to measure."""
+        """Effort for a size by its shares; at least one step and one utterance remain."""
         return replace(
             self,
             measured_steps=max(round(self.measured_steps * size.measured_share), 2),
@@ -95,8 +96,8 @@ class Effort:
             test_utterances=max(round(self.test_utterances * size.test_share), 1),
         )
 
-    def of(self, steps: int | None, repeats: int | None) -> "Effort":
-        """The same with what the user asked for; ValueError if that leaves nothing to measure."""
+    def with_counts(self, steps: int | None, repeats: int | None) -> "Effort":
+        """Effort with the numbers that the user gave; ValueError if a number is below 1."""
         steps = self.measured_steps if steps is None else steps
         repeats = self.repeats if repeats is None else repeats
         for flag, value in (("--steps", steps), ("--repeats", repeats)):
@@ -105,8 +106,8 @@ class Effort:
         return replace(self, measured_steps=steps, repeats=repeats)
 
 
-# 32 steps of 16, about 500: the Trainer's buffer of 500 hands out 250 at once, then as many are made, and two workers
-# have two of them. In fewer steps it would train on what was made before the clock.
+# 32 steps of 16 utterances, about 500. The Trainer's buffer of 500 hands out 250 at once before it is filled again, and
+# two workers have two buffers. In fewer steps it would train on what was made before the clock ran.
 FULL = Effort(
     measured_steps=32,
     unmeasured_steps=10,
@@ -118,7 +119,7 @@ FULL = Effort(
     patience_seconds=20,
     attempts=3,
 )
-# Shows that everything runs; its figures mean nothing.
+# Shows that everything runs; the figures mean nothing.
 QUICK = Effort(
     measured_steps=5,
     unmeasured_steps=1,

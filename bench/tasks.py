@@ -1,4 +1,4 @@
-"""What a contender is told and what it answers: one JSON argument, one JSON line."""
+"""Tasks and answers of contenders: one JSON argument, one JSON line."""
 
 import json
 import sys
@@ -8,18 +8,18 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Result = dict[str, Any]
-BATCH_TENSORS = ("input_features", "decoder_input_ids", "labels", "predicted")  # of a collator.Batch
+BATCH_TENSORS = ("input_features", "decoder_input_ids", "labels", "predicted")  # fields of collator.Batch
 
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """So many updates of a model on a corpus; the settings that all contenders share."""
+    """Updates of a model on a corpus, with the settings that all contenders share."""
 
     model: str
     data: str
     """Folder of parquet files."""
     batches: str
-    """The batches of train.py for these very steps, collated."""
+    """File of train.py's collated batches for these steps."""
     scratch: str
     """Folder of this run alone."""
     language: str
@@ -32,46 +32,34 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class CardTask(TrainingTask):
-    """The same on a device, in a precision."""
+    """A training on a device, in a precision."""
 
     device: str
     precision: str
 
 
 @dataclass(frozen=True)
-class WaysTask(TrainingTask):
-    """The same, and a transcription of a few utterances by a model that has learned."""
-
-    taught: str
-    test: str
-    """Folder of parquet files."""
-    utterances: int
-    times: int
-
-
-@dataclass(frozen=True)
 class TranscriptionTask:
-    """Every utterance of a set, once."""
+    """Transcription of the first utterances of a set, each once."""
 
     model: str
     data: str
     texts: str
-    """JSON file for what was written; of evaluate.py itself its folder."""
+    """JSON file for the transcripts."""
     language: str
     batch: int
     utterances: int
-    """Of the set, the first so many."""
 
 
 @dataclass(frozen=True)
 class ExactnessTask:
-    """The same updates on the same global batches, sliced in several ways; or interrupted in the middle."""
+    """Updates on the same global batches, sliced in several ways or interrupted in the middle."""
 
     model: str
     batches: str
     """The global batches, as `prepare.write_batches` saves them."""
     scratch: str
-    """Folder for the weights that come out."""
+    """Folder for the trained weights."""
     language: str
     batch: int
     """Utterances per update, over all processes."""
@@ -81,33 +69,30 @@ class ExactnessTask:
     """Forward passes per update and process."""
 
 
-Task = TrainingTask | TranscriptionTask | ExactnessTask
-
-
-def to_argument(task: Task) -> str:
-    """The task as a contender's only argument."""
+def to_argument(task: TrainingTask | TranscriptionTask | ExactnessTask) -> str:
+    """Task as the argument of a contender."""
     return json.dumps(asdict(task))
 
 
 def from_argument(kind: type[T]) -> T:
-    """The task this process was given."""
+    """Task of this process, from its first argument."""
     return kind(**json.loads(sys.argv[1]))
 
 
 def answer(result: Mapping[str, Any]) -> None:
-    """The line that `python -m bench` reads: the last on stdout."""
+    """Print the result; `python -m bench` reads the last line of stdout."""
     print(json.dumps(result), flush=True)
 
 
 def training_result(
-    task: TrainingTask, began: float, ready: float, step_ends: Sequence[float], loss: float
+    task: TrainingTask, start: float, ready: float, step_ends: Sequence[float], loss: float
 ) -> dict[str, Any]:
-    """Figures of a training, from its moments in seconds: process begun, model loaded, end of each step."""
+    """Figures of a training, from its times in seconds: start of the process, model loaded, end of each step."""
     measured = step_ends[task.unmeasured_steps - 1 :]
     utterances = (len(measured) - 1) * task.batch
     return {
         "utterances_per_second": round(utterances / (measured[-1] - measured[0]), 2),
         "first_step_seconds": round(step_ends[0] - ready, 3),
-        "start_to_first_step_seconds": round(step_ends[0] - began, 3),
+        "start_to_first_step_seconds": round(step_ends[0] - start, 3),
         "loss": round(loss, 5),
     }

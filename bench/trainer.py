@@ -1,9 +1,9 @@
 """Contender: Seq2SeqTrainer with streamed data, arranged as in the scripts that people copy.
 
-The arrangement: parquet streamed, `map` to log-mels and token ids, torch format, a shuffle buffer of 500 finished
-examples, a filter by length, a collator that pads and cuts the start token. Made to run on today's libraries (audio
-decoded by soundfile and soxr inside `map`, `processing_class`), on the CPU in float32. One thing is in the Trainer's
-favour: the corpus repeats without end, as a large one would, so that the buffer is filled once and not in each epoch.
+Streamed parquet goes through `map` to log-mels and token ids in torch format. A shuffle buffer of 500 finished examples
+and a filter by length follow. The collator pads, and cuts the start token. Adapted to today's libraries: soundfile and
+soxr decode inside `map`, and `processing_class` is used. It runs on the CPU in float32. The corpus repeats without end,
+so the buffer is filled once and not in each epoch. This is in the Trainer's favour.
 """
 
 import io
@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from bench.tasks import TrainingTask, answer, from_argument, training_result
-from bench.watch import Watch, process_began
+from bench.watch import Watch, process_start
 
 SHUFFLE_BUFFER = 500  # examples
 MAX_SECONDS = 20.0
@@ -38,11 +38,11 @@ ALONE: dict[str, Any] = {
     "disable_tqdm": True,
     "use_cpu": True,
 }
-"""Arguments that leave nothing but the training, on the CPU."""
+"""Arguments that switch off everything but the training, on the CPU."""
 
 
-def streamed(task: TrainingTask, processor: Any) -> Any:
-    """The training examples as an endless stream of log-mels and labels."""
+def streamed_examples(task: TrainingTask, processor: Any) -> Any:
+    """Endless stream of log-mels and labels."""
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
 
     def prepare(row: dict[str, Any]) -> dict[str, Any]:
@@ -69,13 +69,13 @@ def streamed(task: TrainingTask, processor: Any) -> Any:
 
 
 class Collator:
-    """Pads features and labels; cuts the start token, which the model puts in front again."""
+    """Pads features and labels, and cuts the start token, because the model adds it again."""
 
     def __init__(self, processor: Any, start_token: int) -> None:
         self._processor, self._start_token = processor, start_token
 
     def __call__(self, examples: list[dict[str, Any]]) -> Any:
-        """The batch of some examples."""
+        """Batch of some examples."""
         features = [{"input_features": example["input_features"]} for example in examples]
         batch = self._processor.feature_extractor.pad(features, return_tensors="pt")
         padded = self._processor.tokenizer.pad(
@@ -89,24 +89,24 @@ class Collator:
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Notes when the model is there, and when each step ends."""
+    """Times at which the model is loaded and each step ends."""
 
     def __init__(self) -> None:
         self.ready = 0.0
         self.step_ends: list[float] = []
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """After the update."""
+        """Record the time after an update."""
         self.step_ends.append(time.time())
 
 
 def trainer_of(task: TrainingTask, clock: Clock, **arguments: Any) -> Any:
-    """The recipe's Trainer, with its model loaded."""
+    """Trainer of the recipe, with its model loaded."""
     transformers.set_seed(1)
     processor = WhisperProcessor.from_pretrained(task.model, language=task.language, task="transcribe")
     model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32)
     clock.ready = time.time()
-    given: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "output_dir": task.scratch,
         "per_device_train_batch_size": task.batch,
         "learning_rate": task.learning_rate,
@@ -118,8 +118,8 @@ def trainer_of(task: TrainingTask, clock: Clock, **arguments: Any) -> Any:
     }
     return Seq2SeqTrainer(
         model=model,
-        args=Seq2SeqTrainingArguments(**(given | arguments)),
-        train_dataset=streamed(task, processor),
+        args=Seq2SeqTrainingArguments(**(settings | arguments)),
+        train_dataset=streamed_examples(task, processor),
         data_collator=Collator(processor, model.config.decoder_start_token_id),
         processing_class=processor.feature_extractor,
         callbacks=[clock],
@@ -135,7 +135,7 @@ def main() -> None:
         trainer = trainer_of(task, clock)
         trainer.train()
     loss = [row["loss"] for row in trainer.state.log_history if "loss" in row][-1]
-    answer(training_result(task, process_began(), clock.ready, clock.step_ends, float(loss)) | watch.result())
+    answer(training_result(task, process_start(), clock.ready, clock.step_ends, float(loss)) | watch.result())
 
 
 if __name__ == "__main__":

@@ -14,21 +14,21 @@ WARMUP = 2  # updates
 
 
 def main() -> None:
-    """Train whole, then from the checkpoint in the middle in several ways, and report rates, order and weights."""
+    """Train without interruption, then resume from the middle in several ways; report rates, order and weights."""
     task = from_argument(ExactnessTask)
     transformers.logging.set_verbosity_error()
     half, start = task.steps // 2, start_token(task)
 
     def train(name: str, checkpoint: Path | None = None, **settings: Any) -> tuple[Path, dict[str, Any]]:
         utterances, folder = Utterances(task, start), Path(task.scratch, f"trainer-{name}")
-        given = {"lr_scheduler_type": "linear", "warmup_steps": WARMUP, "save_strategy": "steps", "save_steps": half}
-        trainer = trainer_of(task, utterances, "trainer", output_dir=str(folder), **(given | settings))
+        own = {"lr_scheduler_type": "linear", "warmup_steps": WARMUP, "save_strategy": "steps", "save_steps": half}
+        trainer = trainer_of(task, utterances, "trainer", output_dir=str(folder), **(own | settings))
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
         trainer.save_model(str(folder))
         rates = [row["learning_rate"] for row in rows(trainer)][-(trainer.args.max_steps - half) :]
         return folder, {"learning_rates": rates, "taken": utterances.taken}
 
-    whole, found = train("whole")
+    whole, reference = train("whole")
     middle = whole / f"checkpoint-{half}"
     bare = shutil.copytree(middle, Path(task.scratch, f"bare/checkpoint-{half}"))
     for name in ("optimizer.pt", "scheduler.pt"):
@@ -39,9 +39,9 @@ def main() -> None:
         "more_steps": (middle, {"max_steps": 2 * task.steps}),
         "no_optimizer": (bare, {}),
     }
-    answers = {"whole": {"learning_rates": found["learning_rates"]}}
+    answers = {"whole": {"learning_rates": reference["learning_rates"]}}
     weights = load_file(whole / "model.safetensors")
-    rest = found["taken"][half * task.batch : task.steps * task.batch]
+    rest = reference["taken"][half * task.batch : task.steps * task.batch]
     for way, (checkpoint, settings) in ways.items():
         folder, result = train(way, checkpoint, **settings)
         now = load_file(folder / "model.safetensors")

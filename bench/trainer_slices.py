@@ -1,8 +1,8 @@
-"""Contender: Seq2SeqTrainer on train.py's global batches, sliced in every way asked for, in each variant people use.
+"""Contender: Seq2SeqTrainer on train.py's global batches, in several slicings and variants.
 
-All slicings of one number of processes run in one process group, one after the other. The inputs are those of train.py:
-log-mels and labels as they come from its stream, with the start token in front, which the recipe's collator cuts. The
-optimizer's settings are train.py's, so that two programs that compute the same thing end with the same weights.
+All slicings of one number of processes run in one process group, one after the other. Log-mels and labels come from
+train.py's stream. The labels get the start token, which the recipe's collator cuts. The optimizer's settings are
+train.py's, so two programs that compute the same end with the same weights.
 """
 
 import os
@@ -29,7 +29,7 @@ VARIANTS = {
 
 
 class Utterances(Dataset[dict[str, Any]]):
-    """The utterances of the global batches in their order; `taken` is which ones were asked for, in turn."""
+    """Utterances of the global batches in their order; `taken` records the indices that were read."""
 
     def __init__(self, task: ExactnessTask, start_token: int) -> None:
         self._tensors, self._batch, self._start = load_file(task.batches), task.batch, start_token
@@ -48,14 +48,14 @@ class Utterances(Dataset[dict[str, Any]]):
 
 
 class CollatorWithDecoderInput(Collator):
-    """The recipe's collator; and the decoder's input, which the model makes from labels only where it is given them."""
+    """Collator of the recipe that adds the decoder's input, which the model makes only if it gets the labels itself."""
 
     def __init__(self, processor: Any, config: Any) -> None:
         super().__init__(processor, config.decoder_start_token_id)
         self._config = config
 
     def __call__(self, examples: list[dict[str, Any]]) -> Any:
-        """The batch of some examples."""
+        """Batch of some examples."""
         batch = super().__call__(examples)
         start = self._config.decoder_start_token_id
         batch["decoder_input_ids"] = shift_tokens_right(batch["labels"], self._config.pad_token_id, start)
@@ -63,13 +63,13 @@ class CollatorWithDecoderInput(Collator):
 
 
 def mean_over_tokens(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-    """What `compute_loss_func` is for: this micro-batch's share of the mean over the label tokens of the update."""
+    """Value for `compute_loss_func`: the micro-batch's share of the mean over the update's label tokens."""
     logits = outputs["logits"].flatten(0, 1).float()
     return F.cross_entropy(logits, labels.flatten(), reduction="sum") / num_items_in_batch
 
 
 def trainer_of(task: ExactnessTask, utterances: Utterances, variant: str, **settings: Any) -> Any:
-    """A Trainer with train.py's optimizer settings, ready to train."""
+    """Trainer with train.py's optimizer settings, ready to train."""
     processor = WhisperProcessor.from_pretrained(task.model, language=task.language, task="transcribe")
     model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32)
     model.model.encoder.embed_positions.requires_grad_(False)  # as train.py: transformers 5 would train the sinusoids
@@ -80,7 +80,7 @@ def trainer_of(task: ExactnessTask, utterances: Utterances, variant: str, **sett
         settings["average_tokens_across_devices"] = False
     elif variant == "trainer_loss_func":
         collate, loss = CollatorWithDecoderInput(processor, model.config), mean_over_tokens
-    given = {
+    defaults = {
         "per_device_train_batch_size": task.batch,
         "learning_rate": task.learning_rate,
         "lr_scheduler_type": "constant",
@@ -95,7 +95,7 @@ def trainer_of(task: ExactnessTask, utterances: Utterances, variant: str, **sett
     }
     return Seq2SeqTrainer(
         model=model,
-        args=Seq2SeqTrainingArguments(**(given | settings)),
+        args=Seq2SeqTrainingArguments(**(defaults | settings)),
         train_dataset=utterances,
         data_collator=collate,
         processing_class=processor.feature_extractor,
@@ -104,22 +104,22 @@ def trainer_of(task: ExactnessTask, utterances: Utterances, variant: str, **sett
 
 
 def start_token(task: ExactnessTask) -> int:
-    """The token that the decoder starts from."""
+    """First token of the decoder's input."""
     return int(WhisperForConditionalGeneration.from_pretrained(task.model).config.decoder_start_token_id)
 
 
 def rows(trainer: Any) -> list[dict[str, float]]:
-    """What was logged of each step."""
+    """Logged loss, gradient norm and learning rate of each step."""
     names = ("loss", "grad_norm", "learning_rate")
     return [{name: row[name] for name in names} for row in trainer.state.log_history if "loss" in row]
 
 
 def main() -> None:
-    """Train in each variant with each number of accumulations, and report what was logged."""
+    """Train each variant with each number of accumulations, and report the logged steps."""
     task = from_argument(ExactnessTask)
     transformers.logging.set_verbosity_error()
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    utterances, found = Utterances(task, start_token(task)), {}
+    utterances, steps = Utterances(task, start_token(task)), {}
     for variant in VARIANTS:
         for accumulate in task.accumulations:
             folder = Path(task.scratch, f"{variant}-{accumulate}")
@@ -137,9 +137,9 @@ def main() -> None:
                 raise RuntimeError(f"the Trainer takes {taken} utterances per update in place of {task.batch}")
             trainer.train()
             trainer.save_model(str(folder))
-            found[f"{variant}-{accumulate}"] = rows(trainer)
+            steps[f"{variant}-{accumulate}"] = rows(trainer)
     if trainer.args.process_index == 0:
-        answer({"world": trainer.args.world_size, "steps": found})
+        answer({"world": trainer.args.world_size, "steps": steps})
 
 
 if __name__ == "__main__":

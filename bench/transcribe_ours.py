@@ -1,11 +1,9 @@
-"""Contender: what evaluate.py does between loading the model and scoring."""
+"""Contender: transcription as in evaluate.py, between loading the model and scoring."""
 
 import json
 import time
-from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from bench.tasks import TranscriptionTask, answer, from_argument
 from bench.watch import Watch
@@ -23,36 +21,6 @@ from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.processes import start_processes
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Stopwatch:
-    """Seconds spent in something that is called again and again."""
-
-    def __init__(self) -> None:
-        self.seconds = self._began = 0.0
-
-    def begin(self) -> None:
-        """It is called."""
-        self._began = time.perf_counter()
-
-    def end(self) -> None:
-        """It returns."""
-        self.seconds += time.perf_counter() - self._began
-
-    def around(self, function: Callable[P, R]) -> Callable[P, R]:
-        """The function, with its time counted."""
-
-        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            self.begin()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.end()
-
-        return timed
-
 
 def main() -> None:
     """Transcribe the set, and report."""
@@ -65,17 +33,10 @@ def main() -> None:
         model.eval()
         encode = LabelEncoder.of(model, processor.tokenizer, task.language, "transcribe")
         transcriber = Transcriber(model, processor.tokenizer, encode, DecodingConfig(batch_size=task.batch), "fp32")
-        source, log_mel = (
-            open_source(SourceConfig(path=task.data, language=task.language)),
-            LogMel(processor.feature_extractor),
-        )
-        total = task.utterances
+        source = open_source(SourceConfig(path=task.data, language=task.language))
+        log_mel, total = LogMel(processor.feature_extractor), task.utterances
         warm_up = list(islice(audio_windows(source, log_mel, 0, 1), task.batch))
-        transcribe(transcriber, warm_up, task.batch, len(warm_up), Collectives())  # unmeasured
-        encoding, writing = Stopwatch(), Stopwatch()
-        model.model.encoder.register_forward_pre_hook(lambda *_: encoding.begin())
-        model.model.encoder.register_forward_hook(lambda *_: encoding.end())
-        transcriber.write = writing.around(transcriber.write)  # type: ignore[method-assign]
+        transcribe(transcriber, warm_up, task.batch, len(warm_up), Collectives())
         parts = ResumeLog(Path(task.texts).parent, 0, ResumeLog.open(Path(task.texts).parent, {}))
         utterances = audio_windows(source, log_mel, 0, 1, total)
         begin = time.perf_counter()
@@ -89,10 +50,6 @@ def main() -> None:
         {
             "utterances_per_second": round(total / seconds, 2),
             "tokens_per_utterance": round(tokens / total, 2),
-            "runaway_share": round(sum(prediction.hit_token_limit for prediction in predictions) / total, 4),
-            "encoder_share": round(encoding.seconds / seconds, 3),
-            "decoder_share": round((writing.seconds - encoding.seconds) / seconds, 3),
-            "rest_share": round(1 - writing.seconds / seconds, 3),  # waiting for audio that is not ready, and texts
             **watch.result(),
         }
     )

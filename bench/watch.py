@@ -1,4 +1,4 @@
-"""What a process and the workers it starts take: peak resident memory and processor time, by sampling."""
+"""Peak resident memory and processor time of a process and its workers, by sampling."""
 
 import os
 import threading
@@ -9,25 +9,25 @@ from types import TracebackType
 import psutil  # type: ignore[import-untyped]
 
 INTERVAL_SECONDS = 0.5
-# Of one core. To tell a worker's own pages from shared ones takes 5 ms: twice a second, two workers and the server they
-# are forked from took 4 % of a core, and a training with two threads was that much slower.
+# Share of one core for sampling the workers. Separating a worker's own pages from shared ones takes 5 ms. Two samples a
+# second of two workers and their fork server took 4 % of a core, and slowed a training with two threads as much.
 WORKERS_SHARE = 0.005
 ENDED = (psutil.NoSuchProcess, psutil.ZombieProcess)
 
 
-def process_began() -> float:
-    """When this process was started, in seconds of `time.time`."""
+def process_start() -> float:
+    """Start of this process, in seconds of `time.time`."""
     return float(psutil.Process().create_time())
 
 
 def keep_to_one_core() -> None:
-    """Leave this process one core, where the system can: one thread for torch does not keep others from more."""
+    """Bind this process to one core if the system can: one torch thread does not stop other libraries' threads."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 class Watch:
-    """Watches a process, this one by default, inside a `with`."""
+    """Sampler of a process, by default this one, inside a `with`."""
 
     def __init__(self, pid: int | None = None) -> None:
         self._main_bytes = self._workers_bytes = self._all_bytes = 0
@@ -48,7 +48,7 @@ class Watch:
         self._thread.join()
 
     def result(self, minus_bytes: int = 0) -> dict[str, float]:
-        """Memory of the main process, and of it with all below it; processor time of all, from their start."""
+        """Memory of the main process, memory with all its children, and processor time of all since their start."""
         return {
             "peak_rss_mb": round((self._main_bytes - minus_bytes) / 1e6, 1),
             "peak_rss_with_workers_mb": round((self._all_bytes - minus_bytes) / 1e6, 1),
@@ -60,15 +60,15 @@ class Watch:
         while True:
             is_over = self._done.wait(INTERVAL_SECONDS)
             if is_over or time.monotonic() >= workers_due:
-                before = time.thread_time()  # not of the clock: a look that had to wait is no dearer
-                self._look_at_workers()
+                before = time.thread_time()  # processor time: waiting costs nothing
+                self._sample_workers()
                 workers_due = time.monotonic() + (time.thread_time() - before) / WORKERS_SHARE
-            self._look()
+            self._sample()
             if is_over:
                 return
 
-    def _look(self) -> None:
-        """One sample: memory of the process, and the processor time of all that are known."""
+    def _sample(self) -> None:
+        """Sample the memory of the process, and the processor time of it and the known workers."""
         with suppress(*ENDED):
             main = self._process.memory_info().rss
             self._main_bytes = max(self._main_bytes, main)
@@ -78,8 +78,8 @@ class Watch:
                 times = process.cpu_times()
                 self._cpu_seconds[process.pid] = times.user + times.system
 
-    def _look_at_workers(self) -> None:
-        """Which there are, and what they take: only their own pages, for a forked one shares others with its parent."""
+    def _sample_workers(self) -> None:
+        """Find the workers and sample their own pages; a forked one shares the other pages with its parent."""
         own = 0
         with suppress(*ENDED):
             self._workers = self._process.children(recursive=True)

@@ -1,4 +1,4 @@
-"""`make bench` on a corpus of 64 sentences: that all of it runs and is written down, not how fast anything is."""
+"""`make bench` on a corpus of 64 sentences: everything runs and is recorded; no test is about speed."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from bench.parts import Bench
-from bench.results import LINES, TRAINING_RATIOS, medians, summary
+from bench.results import LINES, TRAINING_RATIOS, summary
 from bench.sizes import FULL, SIZES
 from bench.watch import Watch
 
@@ -22,7 +22,7 @@ HANGS_SECONDS = 1500
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m bench` to its end."""
+    """Finished process of `python -m bench`."""
     return subprocess.run(
         [sys.executable, "-m", "bench", *arguments],
         cwd=ROOT,
@@ -34,7 +34,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def quick(folder: Path, *only: str) -> dict[str, Any]:
-    """results.json of a quick run of some parts, with what it printed."""
+    """Content of results.json after a quick run of some parts, with its output."""
     done = bench("--quick", "--only", *only, "--out", str(folder / "results.json"))
     assert done.returncode == 0, done.stdout + done.stderr
     return {**json.loads((folder / "results.json").read_text(encoding="utf-8")), "printed": done.stdout}
@@ -53,54 +53,28 @@ def test_the_memory_of_workers_stands_beside_that_of_the_process_not_in_it():
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         with Watch(process.pid) as watch:
-            while not (found := watch.result())["peak_rss_with_workers_mb"]:
-                time.sleep(0.1)  # while the worker is there: it has ended at the last look
+            while not (figures := watch.result())["peak_rss_with_workers_mb"]:
+                time.sleep(0.1)  # sampled while the worker lives: it has ended at the last sample
             process.communicate("\n")
-    assert 0 < found["peak_rss_mb"] < 64 < found["peak_rss_with_workers_mb"] - found["peak_rss_mb"]
+    assert 0 < figures["peak_rss_mb"] < 64 < figures["peak_rss_with_workers_mb"] - figures["peak_rss_mb"]
 
 
 @pytest.mark.long
-def test_the_other_parts_report_what_they_are_there_for(tmp_path: Path):
-    parts = ("runaway", "ways", "memory", "fixed", "loader", "resume", "saving", "scale", "card")
-    results = quick(tmp_path, "micro-30s", *parts)
+def test_the_other_parts_report_their_figures(tmp_path: Path):
+    results = quick(tmp_path, "micro-30s", "loader", "card")
     evaluation = results["sizes"]["micro-30s"]["evaluation"]
     assert evaluation["utterances"] > 0
     assert evaluation["differing_texts"] == 0
-    assert results["runaway"]["differing_texts"] == 0
-    assert results["runaway"]["contenders"]["ours"]["runaway_share"]["median"] > 0
-    for kinds in results["ways"].values():
-        assert len(kinds["a step of the training"]) == 6
-        assert len(kinds["a transcription"]) == 5
-        assert min(ratio for ratios in kinds.values() for ratio in ratios.values()) > 0
-    assert {count: figures["peak_rss_mb"] > 100 for count, figures in results["memory"].items()} == {
-        "64": True,
-        "640": True,
-    }
-    assert results["fixed"]["limit_ms"] > 0
-    assert results["fixed"]["limit_drawn_ms"] > 0
-    assert {name: set(found["contenders"]) for name, found in results["loader"].items()} == {
+    assert {name: set(loader["contenders"]) for name, loader in results["loader"].items()} == {
         "micro-5s": {"ours", "trainer"},
         "micro-30s": {"ours", "trainer"},
     }
-    assert set(results["resume"]["ours"]) == {"0", "10", "1000", "1000000"}
-    assert set(results["resume"]["trainer"]) == {"0", "10", "100"}
-    assert results["saving"]["saves"] > 0
-    assert set(results["scale"]["utterances_per_second_by_shards"]) == {"1", "10", "100"}
     assert set(results["card"]) == {"micro-5s, bf16", "micro-5s, fp16"}
     for figures in results["card"].values():
         assert figures["mfu"] > 0
         assert figures["operations_per_step"] > 1e9
-    for told in (
-        "from the start to the first update",
-        "a lookup in the order",
-        "saving",
-        "Data alone",
-        "beside model",
-        "memory by",
-        "times as long",
-        "MFU",
-    ):
-        assert told in results["printed"]
+    for title in ("Data alone", "Training, micro-30s", "Evaluation, micro-30s", "MFU"):
+        assert title in results["printed"]
 
 
 @pytest.mark.long
@@ -120,12 +94,12 @@ def test_every_contender_reports_every_figure(results: dict[str, Any]):
         training, evaluation = size["training"]["contenders"], size["evaluation"]["contenders"]
         assert set(training) == {"limit", "ours_w0", "ours_w2", "trainer_w0", "trainer_w2"}
         assert set(evaluation) == {"plain", "ours", "pipeline"}
-        for found in training.values():
-            assert trained <= set(found)
-        for found in [*training.values(), *evaluation.values()]:
-            assert found["utterances_per_second"]["median"] > 0
-            assert found["peak_rss_mb"]["median"] > 100
-            assert len(found["runs"]) == 1
+        for figures in training.values():
+            assert trained <= set(figures)
+        for figures in [*training.values(), *evaluation.values()]:
+            assert figures["utterances_per_second"]["median"] > 0
+            assert figures["peak_rss_mb"]["median"] > 100
+            assert len(figures["runs"]) == 1
         assert set(size["training"]["ratios"]) == {f"{a}/{b}" for a, b in TRAINING_RATIOS}
     assert results["normalizer"]["ratio"] > 0
     assert "Training, micro-5s" in results["printed"]
@@ -165,11 +139,6 @@ def test_ratios_are_of_medians_and_their_range_is_of_rounds():
     assert summary(runs, [("a", "b")])["ratios"] == {"a/b": {"ratio": 0.9, "min": 0.5, "max": 1.0}}
 
 
-def test_of_repeated_figures_the_median_counts_however_deep_it_lies():
-    found = [{"ours": {"0": seconds}, "every": 2, "device": "cpu"} for seconds in (5.0, 9.0, 4.0)]
-    assert medians(found) == {"ours": {"0": 5.0}, "every": 2, "device": "cpu"}
-
-
 @pytest.mark.parametrize(("flag", "value"), [("--steps", 0), ("--repeats", 0)])
 def test_what_leaves_nothing_to_measure_is_refused_in_one_line(flag: str, value: int):
     done = bench("--out", "unused.json", flag, str(value))
@@ -181,5 +150,5 @@ def test_what_leaves_nothing_to_measure_is_refused_in_one_line(flag: str, value:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: it would be measured for minutes")
 def test_what_needs_a_gpu_is_left_out_with_the_reason(tmp_path: Path):
     left_out = Bench(FULL, 1, tmp_path, tmp_path).card()
-    assert left_out == {"left_out": "it needs a CUDA GPU, and torch sees none here"}
-    assert [*LINES["card"](left_out)] == ["card: left out, it needs a CUDA GPU, and torch sees none here"]
+    assert "CUDA" in left_out["left_out"]
+    assert left_out["left_out"] in "".join(LINES["card"](left_out))

@@ -1,4 +1,4 @@
-"""What docs/exactness.md says: train.py beside the Trainer, in the script's quick form, and the tests that it names."""
+"""Claims of docs/exactness.md: train.py beside the Trainer in the script's quick form, and the tests it names."""
 
 import ast
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench.exactness import compared, off
+from bench.exactness import distance_share, multiples
 from tests.conftest import ROOT, environment
 
 PAGE = ROOT / "docs/exactness.md"
@@ -20,7 +20,7 @@ SLICED = [(1, 4), (2, 1), (2, 4)]  # processes, accumulations
 
 
 def measured(folder: Path, part: str) -> Any:
-    """One part of what the script writes."""
+    """One part of the script's results."""
     out = folder / "exactness.json"
     subprocess.run(
         [sys.executable, "-m", "bench.exactness", "--quick", "--part", part, "--out", str(out)],
@@ -42,15 +42,19 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> Slices:
     return {(row["system"], row["world"], row["accumulate"]): row for row in rows}
 
 
+def assert_mentions(message: str, *facts: str) -> None:
+    assert not [fact for fact in facts if fact not in message], message
+
+
 def is_exact(row: dict[str, Any]) -> bool:
-    """Whether nothing but float32 sums in another order tells a run from that of one big batch."""
+    """True if a run differs from one big batch only by the order of float32 sums."""
     figures = [row[f"{name}_{at}"] for name in ("loss", "grad_norm") for at in ("first", "furthest")]
     return figures == pytest.approx([1.0] * 4, rel=2e-6) and row["weights_off"] < 1e-5
 
 
 @pytest.mark.long
 def test_both_programs_do_the_same_where_nothing_is_sliced(slices: Slices):
-    """So what differs below is the slicing, and neither inputs nor optimizer."""
+    """So the differences below come from the slicing, not from inputs or optimizer."""
     ours, theirs = slices["ours", 1, 1], slices["trainer", 1, 1]
     for a, b in zip(ours["steps"], theirs["steps"], strict=True):
         assert a == pytest.approx(b, rel=1e-6)
@@ -68,7 +72,7 @@ def test_a_step_of_train_py_is_that_of_one_big_batch(slices: Slices, world: int,
 def test_the_trainer_multiplies_loss_and_gradient_and_weighs_tokens_unequally(
     slices: Slices, world: int, accumulate: int
 ):
-    """If this fails for another version of transformers, that one has mended it: measure anew and correct the page."""
+    """If this fails, that version of transformers has fixed the loss: measure again and correct the page."""
     as_it_comes, apart = (slices[name, world, accumulate] for name in ("trainer", "trainer_tokens_apart"))
     for row, factor in ((as_it_comes, world * accumulate), (apart, accumulate)):
         assert [row["loss_first"], row["grad_norm_first"]] == pytest.approx([factor] * 2, rel=0.02)
@@ -91,24 +95,24 @@ def test_with_a_loss_that_counts_tokens_the_trainer_is_exact_too(slices: Slices,
 
 @pytest.mark.long
 def test_a_resumed_trainer_passes_over_what_train_py_refuses_or_does(tmp_path: Path):
-    found = measured(tmp_path, "resumes")
-    ours, theirs = found["ours"], found["trainer"]
+    results = measured(tmp_path, "resumes")
+    ours, theirs = results["ours"], results["trainer"]
     for system in (ours, theirs):
         assert system["same"]["same_weights"]
         assert system["same"]["learning_rates"] == system["whole"]["learning_rates"]
     assert theirs["higher_rate"]["learning_rates"] == theirs["whole"]["learning_rates"], "the new rate is ignored"
-    assert "optim.lr was 0.001 and is 0.01" in ours["higher_rate"]["told"]
+    assert_mentions(ours["higher_rate"]["message"], "optim.lr", "0.001", "0.01")
     rates = zip(ours["higher_rate_allowed"]["learning_rates"], ours["whole"]["learning_rates"], strict=True)
     assert all(now == pytest.approx(10 * then) for now, then in rates)
     assert theirs["no_optimizer"]["learning_rates"][0] == 0, "the warm-up begins again"
-    assert "optimizer.safetensors is missing" in ours["no_optimizer"]["told"]
+    assert_mentions(ours["no_optimizer"]["message"], "optimizer.safetensors", "missing")
     assert {ours[way]["exit_code"] for way in ("higher_rate", "more_steps", "no_optimizer")} <= {2, 3}
 
 
 def test_figures_are_multiples_of_one_big_batch_and_the_furthest_counts():
     whole = [{"loss": 2.0, "grad_norm": 4.0}, {"loss": 1.0, "grad_norm": 2.0}]
     steps = [{"loss": 4.0, "grad_norm": 4.0}, {"loss": 3.0, "grad_norm": 1.0}]
-    assert compared(steps, whole) == {
+    assert multiples(steps, whole) == {
         "loss_first": 2.0,
         "loss_furthest": 3.0,
         "grad_norm_first": 1.0,
@@ -118,9 +122,9 @@ def test_figures_are_multiples_of_one_big_batch_and_the_furthest_counts():
 
 def test_weights_are_off_by_a_share_of_the_way_they_went():
     begun, whole = {"w": torch.zeros(2)}, {"w": torch.tensor([3.0, 4.0])}
-    assert off(begun, whole, {"w": torch.tensor([3.0, 4.5])}) == pytest.approx(0.1)
+    assert distance_share(begun, whole, {"w": torch.tensor([3.0, 4.5])}) == pytest.approx(0.1)
     with pytest.raises(RuntimeError, match="not the same weights"):
-        off(begun, whole, {"v": torch.zeros(2)})
+        distance_share(begun, whole, {"v": torch.zeros(2)})
 
 
 def test_the_page_names_tests_that_exist():
