@@ -21,7 +21,7 @@ from bench.tasks import ExactnessTask, answer, from_argument
 from bench.trainer import ALONE, Collator
 
 VARIANTS = {
-    "trainer": "Trainer as it comes",
+    "trainer": "Trainer with its defaults",
     "trainer_tokens_apart": "average_tokens_across_devices=False",
     "trainer_means": "model.accepts_loss_kwargs = False",
     "trainer_loss_func": "compute_loss_func given",
