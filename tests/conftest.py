@@ -1,4 +1,7 @@
-"""What the tests share: a small spoken corpus, a tiny real Whisper, and runs of the real programs in real processes."""
+"""Fixtures of all tests: a small spoken corpus, a tiny real Whisper, and runs of the real programs.
+
+All pytest processes of a session share the corpus, the model, the reference runs and the parent of the programs.
+"""
 
 import hashlib
 import json
@@ -19,55 +22,106 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine, threads that wait for each other crawl
 
-from tests.starts import Ended, Forked, Parent
+from tests.starts import Ended, Forked, Parent, Ranks, locked
 from whisper_ft.cli.demo.corpus import write_corpus
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 from whisper_ft.runtime.signals import STOP_SIGNALS
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # As a shell does for what it starts in the background: programs of the tests would not hear a Ctrl-C either.
+    # A shell ignores it in programs that it starts in the background, and programs of the tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parents[1]
-SET_MEANWHILE = ("PYTEST_CURRENT_TEST", "TOKENIZERS_PARALLELISM")  # by pytest and by libraries, in this process
+DURATIONS = Path(__file__).parent / "data/durations.json"  # seconds by group of tests
+SHORT_SECONDS = 2.0  # shorter groups are not recorded, and start last
+SET_MEANWHILE = ("TOKENIZERS_PARALLELISM", "PYTEST_")  # variables set in this process by libraries and by pytest
 START_SECONDS = 120  # a program that has not got somewhere by then hangs
-# Files that take 40 s or more, the longest first: begun last, one would keep a single process busy at the end.
-SLOWEST = """
-    test_launch test_evaluate test_train_invariants test_readme test_bench test_resume test_exit_codes test_mix
-    test_real_checkpoints test_normalizers test_best test_bytes_read test_installed test_processes test_commandline
-    test_fp16 test_multinode test_slurm test_doctor
-"""
 
 # Same examples every time, and no deadline: a shared machine is slow now and then.
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("steady")
 
 
+def group_of(item: pytest.Item) -> str:
+    """The smallest group of tests that one process has to run whole: a test, or all tests with fixtures of a module."""
+    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+    is_bound = any(definitions[-1].scope in ("module", "class") for definitions in fixtures)
+    return item.path.stem if is_bound else f"{item.path.stem}::{item.name}"
+
+
+@cache
+def durations() -> dict[str, float]:
+    """Seconds of each group that took long, as RECORD_DURATIONS=1 wrote them."""
+    return dict(json.loads(DURATIONS.read_text())) if DURATIONS.exists() else {}
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files in the order in which processes should take them."""
-    place = {name: number for number, name in enumerate(SLOWEST.split())}
-    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+    """Group the tests, the longest group first: begun last, it would keep a single process busy at the end."""
+    groups = {}
+    for item in items:
+        smallest = group_of(item)
+        groups[item] = smallest if smallest in durations() else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+        item.user_properties.append(("group", smallest))
+    items.sort(key=lambda item: -durations().get(groups[item], 0.0))
+
+
+RECORDED: dict[str, float] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up the seconds of each group."""
+    group = str(dict(report.user_properties).get("group"))
+    RECORDED[group] = RECORDED.get(group, 0.0) + report.duration
+
+
+def pytest_sessionfinish() -> None:
+    """Write durations.json where RECORD_DURATIONS is set: a short test counts for its file."""
+    if "PYTEST_XDIST_WORKER" in os.environ or not os.environ.get("RECORD_DURATIONS"):
+        return
+    seconds = dict(durations())
+    seconds |= {group: 0.0 for group in RECORDED if "::" not in group or group in seconds}
+    for group, value in RECORDED.items():
+        kept = group if value >= SHORT_SECONDS else group.partition("::")[0]
+        seconds[kept] = seconds.get(kept, 0.0) + value
+    seconds = {group: round(value, 1) for group, value in sorted(seconds.items()) if value >= SHORT_SECONDS}
+    DURATIONS.write_text(json.dumps(seconds, indent=1) + "\n")
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all pytest processes of this session share."""
+    top = tmp_path_factory.getbasetemp()
+    folder = (top.parent if "PYTEST_XDIST_WORKER" in os.environ else top) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """A folder that the first process to need it makes, while others wait."""
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not (folder.with_name(f"{folder.name}.made")).exists():
+            make(folder)
+            folder.with_name(f"{folder.name}.made").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(shared: Path) -> Path:
     """100 spoken Belarusian training sentences, 12 for validation and 12 for test: FLAC and MP3 in parquet."""
-    folder = tmp_path_factory.mktemp("data") / "be"
-    write_corpus(folder, train=100, validation=12, test=12, processes=2)
-    return folder
+    return made_once(shared / "be", lambda folder: write_corpus(folder, train=100, validation=12, test=12, processes=2))
 
 
 @pytest.fixture(scope="session")
-def micro_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def micro_whisper(shared: Path) -> Path:
     """A real Whisper of 32 dimensions, 2 + 2 layers and a 5-second window, untrained."""
-    folder = tmp_path_factory.mktemp("model") / "micro-whisper"
-    write_micro_whisper(folder, Shape(d_model=32))
-    return folder
+    return made_once(shared / "micro-whisper", lambda folder: write_micro_whisper(folder, Shape(d_model=32)))
 
 
 def environment(processes: int) -> dict[str, str]:
-    """Few threads, no network, and on a CPU box what makes several processes one gloo group."""
-    inherited = {name: value for name, value in os.environ.items() if name not in SET_MEANWHILE}
+    """Few threads, no network, and on a CPU box the variable that makes several processes one gloo group."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(SET_MEANWHILE)}
     return inherited | {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
@@ -86,9 +140,9 @@ def command(program: str, processes: int, *arguments: str) -> list[str]:
 
 @contextmanager
 def all_signals_heard() -> Iterator[None]:
-    """What is started meanwhile also hears what pytest ignores, and programs with it: SIGHUP under nohup.
+    """Default actions for the signals that pytest ignores, in programs started meanwhile: SIGHUP under nohup.
 
-    subprocess's preexec_fn would set it after the fork, in a copy of a process with threads, which may hang there.
+    subprocess's preexec_fn would set them after the fork, in a copy of a process with threads, which may hang there.
     """
     ignored = [number for number in STOP_SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
     for number in ignored:
@@ -100,24 +154,31 @@ def all_signals_heard() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
 
 
-def starts_quickly(processes: int) -> bool:
-    """True where a program is forked from one that has imported everything; several processes need a launcher.
+def starts_quickly() -> bool:
+    """True where programs are forked from a parent that has imported everything, each process of a group too.
 
-    In the environment that this one began with: libraries read theirs when they are imported.
+    Only in the environment that the parent began with, because libraries read theirs when they are imported.
     """
-    return processes == 1 and not os.environ.get("FRESH_STARTS") and environment(1) == parent().environment
+    return not os.environ.get("FRESH_STARTS") and environment(1) == parent().environment
 
 
 @cache
 def parent() -> Parent:
-    """What one process is forked from."""
-    return Parent(environment(1))
+    """The process that programs are forked from, one for all pytest processes of a session."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return Parent(environment(1), os.environ["PYTEST_XDIST_TESTRUNUID"], os.getppid())
+    return Parent(environment(1), str(os.getpid()), os.getpid())
 
 
 def run(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> Ended:
     """Run a root program to its end."""
-    if starts_quickly(processes):
-        return parent().run(program, list(arguments), cwd, START_SECONDS * 3)
+    if starts_quickly():
+        return parent().run(program, list(arguments), cwd, START_SECONDS * 3, processes)
+    return run_fresh(program, *arguments, processes=processes, cwd=cwd)
+
+
+def run_fresh(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> Ended:
+    """Run a root program to its end as a user starts it: a new interpreter, and `accelerate launch` for several."""
     done = subprocess.run(
         command(program, processes, *arguments),
         cwd=cwd,
@@ -132,12 +193,12 @@ def run(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> 
 class Trainer:
     """Runs of train.py on the small corpus, each in its own run directory."""
 
-    def __init__(self, folder: Path, corpus: Path, model: Path) -> None:
-        self.folder, self.corpus, self.model = folder, corpus, model
+    def __init__(self, folder: Path, corpus: Path, model: Path, shared: Path | None = None) -> None:
+        self.folder, self.corpus, self.model, self.shared = folder, corpus, model, shared
 
     def arguments(self, name: str, **settings: Any) -> list[str]:
-        """A short run with dropout, evaluations and checkpoints on; `optim__lr=1` means --optim.lr 1."""
-        given: dict[str, Any] = {
+        """Arguments of a short run with dropout, evaluations and checkpoints; `optim__lr=1` means --optim.lr 1."""
+        values: dict[str, Any] = {
             "run_dir": self.folder / name,
             "steps": 8,
             "model.name": self.model,
@@ -155,8 +216,8 @@ class Trainer:
             "eval.max_new_tokens": 12,
             "save.every": 2,
         }
-        given |= {key.replace("__", "."): value for key, value in settings.items()}
-        return [text for key, value in given.items() for text in (f"--{key}", str(value))]
+        values |= {key.replace("__", "."): value for key, value in settings.items()}
+        return [text for key, value in values.items() for text in (f"--{key}", str(value))]
 
     def __call__(self, name: str, processes: int = 1, **settings: Any) -> Path:
         """The run directory of a run that must end well."""
@@ -164,8 +225,20 @@ class Trainer:
         assert ended.code == 0, ended.out + ended.err
         return self.folder / name
 
+    def reference(self, processes: int = 1, **settings: Any) -> Path:
+        """The run directory of an uninterrupted run, trained once in a session for all tests that need it.
+
+        It is not to be changed: `copy_of_reference` gives a copy.
+        """
+        assert self.shared is not None
+        facts = {name: str(value) for name, value in settings.items()} | {"processes": processes}
+        name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        shared = Trainer(self.shared / "runs", self.corpus, self.model)
+        shared.folder.mkdir(exist_ok=True)
+        return made_once(shared.folder / name, lambda folder: shared(folder.name, processes, **settings))
+
     def end(self, name: str, processes: int = 1, **settings: Any) -> Ended:
-        """How a run ended."""
+        """Exit code and output of a run."""
         return run("train.py", *self.arguments(name, **settings), processes=processes)
 
     def interrupt(
@@ -177,7 +250,7 @@ class Trainer:
         only_children: bool = False,
         **settings: Any,
     ) -> int:
-        """Start a run, send all its processes a signal as soon as something is so, and give the exit code."""
+        """Start a run, send all its processes a signal as soon as a condition holds, and return the exit code."""
         started = self.start(self.arguments(name, **settings), processes)
         deadline = time.monotonic() + START_SECONDS
         while not when(self.folder / name) and started.poll() is None:
@@ -185,26 +258,33 @@ class Trainer:
             time.sleep(0.005)
         assert started.poll() is None, "the run ended before it was interrupted"
         # torchrun starts each worker in a session of its own: a signal to the launcher's group would miss them.
-        trainer = psutil.Process(started.pid)
-        for process in [*trainer.children(recursive=True), *([] if only_children else [trainer])]:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(with_signal)
+        for trainer in [psutil.Process(pid) for pid in pids_of(started)]:
+            for process in [*trainer.children(recursive=True), *([] if only_children else [trainer])]:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(with_signal)
         return started.wait(START_SECONDS)
 
     @staticmethod
-    def start(arguments: list[str], processes: int) -> subprocess.Popen[bytes] | Forked:
-        """Start train.py without a word."""
+    def start(arguments: list[str], processes: int) -> "subprocess.Popen[bytes] | Forked | Ranks":
+        """Start train.py without any output."""
         with open(os.devnull, "w") as nowhere:
-            if starts_quickly(processes):
+            if not starts_quickly():
+                argv = command("train.py", processes, *arguments)
+                return subprocess.Popen(argv, cwd=ROOT, env=environment(processes), stdout=nowhere, stderr=nowhere)
+            if processes == 1:
                 return parent().start("train.py", arguments, ROOT, nowhere, nowhere)
-            argv = command("train.py", processes, *arguments)
-            return subprocess.Popen(argv, cwd=ROOT, env=environment(processes), stdout=nowhere, stderr=nowhere)
+            return parent().start_ranks("train.py", arguments, ROOT, nowhere, nowhere, processes)
+
+
+def pids_of(started: "subprocess.Popen[bytes] | Forked | Ranks") -> list[int]:
+    """Process ids of a started program: of its launcher, or of all its ranks."""
+    return [process.pid for process in started.processes] if isinstance(started, Ranks) else [started.pid]
 
 
 @pytest.fixture
-def train(tmp_path: Path, corpus: Path, micro_whisper: Path) -> Trainer:
+def train(tmp_path: Path, corpus: Path, micro_whisper: Path, shared: Path) -> Trainer:
     """Runs of train.py in this test's folder."""
-    return Trainer(tmp_path, corpus, micro_whisper)
+    return Trainer(tmp_path, corpus, micro_whisper, shared)
 
 
 def metrics(run_dir: Path, *, having: str = "loss") -> dict[int, dict[str, Any]]:

@@ -123,7 +123,7 @@ def plain_words(command: str) -> list[str] | None:
 
 def run_all(commands: list[list[str]], clone: Path) -> Ended | None:
     """Run programs in turn, until one fails, from the tests' quick start; None where each start is to be fresh."""
-    if not starts_quickly(1):
+    if not starts_quickly():
         return None
     code, out, err = 0, "", ""
     for words in commands:

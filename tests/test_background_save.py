@@ -51,7 +51,7 @@ def test_every_save_is_in_the_log_with_its_step_seconds_and_bytes(whole: Path):
 
 
 @pytest.mark.parametrize("copied", [True, False])
-def test_a_checkpoint_that_is_copied_is_of_its_moment_whatever_is_learned_meanwhile(tmp_path: Path, copied: bool):
+def test_a_copied_checkpoint_keeps_the_weights_of_its_step(tmp_path: Path, copied: bool):
     """Without the copy it would not be: the proof that this can fail."""
     model, moments = torch.nn.Linear(3, 3), {"weight/exp_avg": torch.ones(3)}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -140,7 +140,7 @@ def test_ratios_are_of_medians_and_their_range_is_of_rounds():
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--steps", 0), ("--repeats", 0)])
-def test_what_leaves_nothing_to_measure_is_refused_in_one_line(flag: str, value: int):
+def test_a_bench_without_steps_or_repeats_is_refused(flag: str, value: int):
     done = bench("--out", "unused.json", flag, str(value))
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {flag} must be")
@@ -148,7 +148,7 @@ def test_what_leaves_nothing_to_measure_is_refused_in_one_line(flag: str, value:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here: it would be measured for minutes")
-def test_what_needs_a_gpu_is_left_out_with_the_reason(tmp_path: Path):
+def test_a_part_that_needs_a_gpu_is_left_out_with_the_reason(tmp_path: Path):
     left_out = Bench(FULL, 1, tmp_path, tmp_path).card()
     assert "CUDA" in left_out["left_out"]
     assert left_out["left_out"] in "".join(LINES["card"](left_out))

@@ -81,7 +81,7 @@ def test_best_and_its_checkpoint_stay_while_later_steps_are_saved(train: Trainer
         assert digest(run_dir, part) == digest(learned.folder / "run", part)
 
 
-def test_when_the_newest_checkpoint_is_damaged_best_is_that_of_the_one_before(train: Trainer, learned: Trainer):
+def test_best_follows_the_checkpoint_before_a_damaged_one(train: Trainer, learned: Trainer):
     run_dir = copied(learned, train)
     assert best(run_dir)["step"] == 48
     (run_dir / "checkpoints/step-00000048/model.safetensors").write_bytes(b"")
@@ -106,7 +106,7 @@ def test_a_changed_evaluation_judges_best_anew_and_keeps_it_until_then(train: Tr
     assert best(run_dir)["value"] != before["value"]
 
 
-def test_a_change_made_while_nothing_is_evaluated_is_noticed_when_something_is(train: Trainer, learned: Trainer):
+def test_a_change_made_without_evaluations_is_noticed_at_the_next_one(train: Trainer, learned: Trainer):
     run_dir = copied(learned, train)
     fewer = LEARNS | {"eval__max_utterances": 3}
     changes = {"allow_change": "[steps, eval.max_utterances]"}
@@ -158,7 +158,7 @@ def test_a_best_that_is_nowhere_is_judged_anew(train: Trainer, learned: Trainer,
     assert (best(train.folder / "fork")["step"], is_the_model_of(train.folder / "fork", 48)) == (48, True)
 
 
-def test_a_stop_signal_ends_an_evaluation_and_the_resumed_run_begins_with_it(train: Trainer, corpus: Path):
+def test_a_stopped_evaluation_is_the_first_thing_a_resumed_run_does(train: Trainer, corpus: Path):
     """An evaluation of seconds: 100 utterances one by one, of 100 tokens each."""
     run_dir = train.folder / "run"
     slow = LEARNS | {"eval__path": corpus / "train", "eval__max_utterances": 100, "eval__max_new_tokens": 100}

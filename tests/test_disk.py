@@ -55,7 +55,7 @@ def cut(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
     return dict(outcome("power_cut+power_cut_unsynced", folder, prefix=mounting))
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written_and_one_that_fills_up_when_it_does(limited: Told):
+def test_a_full_disk_is_reported_before_a_save_or_when_it_fills_up(limited: Told):
     told = limited["full"]
     assert told["before"].startswith("6 not enough room to write ")
     assert "step-00000003: 2.4 MB are needed and 2.0 MB are free; make room" in told["before"]
@@ -121,7 +121,7 @@ def test_ranks_that_do_not_see_the_same_checkpoints_refuse_to_go_on(train: Train
 
 
 @pytest.mark.long
-def test_shared_memory_without_room_ends_a_run_in_one_line_and_does_not_hang_it(train: Trainer, mounting: list[str]):
+def test_full_shared_memory_ends_a_run_in_one_line(train: Trainer, mounting: list[str]):
     """As in a container with less than its workers hand over; the error came in a thread, where it was lost."""
     arguments = train.arguments("run", steps=4, data__workers=2, eval__every=0)
     small = [*mounting, "sh", "-c", 'mount -t tmpfs -o size=256k tmpfs /dev/shm && exec "$@"', "sh"]

@@ -144,7 +144,7 @@ def test_the_commands_of_a_page_run_and_print_what_it_quotes(page: str, furnishe
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_each_block_of_a_page_is_of_a_kind_that_is_checked_or_says_why_it_is_not_run(page: str):
+def test_each_block_of_a_page_is_checked_or_says_why_it_is_not_run(page: str):
     for block in blocks_in(page):
         known = (SHELL, PYTHON, QUOTED, SETTINGS, *SHOWN)
         assert block.language in known or block.says("not run"), (
@@ -241,7 +241,7 @@ def test_a_comment_belongs_to_the_block_below_it_alone():
     assert (over_lines.is_run, over_lines.says("not run")) == (False, "needs a GPU")
 
 
-def test_a_command_that_fails_a_claim_that_is_wrong_and_a_quotation_that_is_not_printed_are_found(tmp_path: Path):
+def test_a_wrong_command_claim_or_quotation_of_a_page_is_found(tmp_path: Path):
     failing, right, wrong = page_of(
         *("```bash", "false", "echo went on", "```", "```python", "1 + 1  # 2", "```", "```python", "1 + 1  # 3", "```")
     )

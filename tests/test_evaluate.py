@@ -145,9 +145,7 @@ def test_a_rate_above_what_is_allowed_is_an_exit_code_for_ci(evaluated: tuple[di
     assert f"wer of {out / 'predictions.jsonl'} is" in ended.err
 
 
-def test_a_killed_evaluation_goes_on_and_writes_what_an_uninterrupted_one_writes(
-    trained: Path, corpus: Path, tmp_path: Path
-):
+def test_a_killed_evaluation_continues_and_writes_the_same_predictions(trained: Path, corpus: Path, tmp_path: Path):
     arguments = ["--model", str(trained), "--data.path", str(corpus / "train"), "--decoding.batch_size", "4"]
     whole = run("evaluate.py", *arguments, "--out", str(tmp_path / "whole"))
     assert whole.code == 0, whole.err
@@ -176,9 +174,7 @@ def test_a_killed_evaluation_goes_on_and_writes_what_an_uninterrupted_one_writes
     assert not (out / ".parts").exists()
 
 
-def test_a_long_recording_is_heard_whole_and_a_prompt_and_detection_change_what_is_written(
-    trained: Path, corpus: Path, tmp_path: Path
-):
+def test_a_long_recording_is_transcribed_whole_prompt_and_detection_work(trained: Path, corpus: Path, tmp_path: Path):
     rows = pq.read_table(corpus / "validation").slice(0, 7).to_pylist()
     clips = [decode(row["audio"]["bytes"], 16_000, 30.0) for row in rows]
     pause = np.zeros(8_000, dtype=np.float32)

@@ -69,9 +69,7 @@ def test_a_step_of_train_py_is_that_of_one_big_batch(slices: Slices, world: int,
 
 @pytest.mark.long
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
-def test_the_trainer_multiplies_loss_and_gradient_and_weighs_tokens_unequally(
-    slices: Slices, world: int, accumulate: int
-):
+def test_the_trainer_multiplies_the_gradient_and_weighs_tokens_unequally(slices: Slices, world: int, accumulate: int):
     """If this fails, that version of transformers has fixed the loss: measure again and correct the page."""
     as_it_comes, apart = (slices[name, world, accumulate] for name in ("trainer", "trainer_tokens_apart"))
     for row, factor in ((as_it_comes, world * accumulate), (apart, accumulate)):

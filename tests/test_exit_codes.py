@@ -33,9 +33,7 @@ def with_bad_rows(corpus: Path, out: Path, bad: int, copies: int = 1) -> Path:
     return out
 
 
-def test_rows_that_cannot_be_used_are_listed_once_and_end_the_run_when_they_are_many(
-    train: Trainer, corpus: Path, tmp_path: Path
-):
+def test_unusable_rows_are_listed_once_and_too_many_end_the_run(train: Trainer, corpus: Path, tmp_path: Path):
     data = with_bad_rows(corpus, tmp_path / "data.parquet", bad=30)
     ended = train.end("run", data__path=data, steps=20, eval__every=0, save__every=2)
     assert ended.code == 4
@@ -144,7 +142,7 @@ def ranks(*programs: list[str]) -> list[subprocess.CompletedProcess[str]]:
     ]
 
 
-def test_what_only_one_rank_meets_while_it_starts_ends_both_with_its_message(
+def test_an_error_of_one_rank_at_the_start_ends_both_with_its_message(
     train: Trainer, micro_whisper: Path, tmp_path: Path
 ):
     broken = tmp_path / "broken"
@@ -184,7 +182,7 @@ train.main()
 """
 
 
-def test_what_one_rank_meets_while_it_computes_is_the_reason_of_both(train: Trainer, tmp_path: Path):
+def test_an_error_of_one_rank_in_a_step_is_the_reason_of_both(train: Trainer, tmp_path: Path):
     """There the others are already waiting for its gradients, and only see that it is gone."""
     arguments = train.arguments("run", steps=4, eval__every=0)
     main, other = ranks([sys.executable, "train.py", *arguments], [sys.executable, "-c", FAILS_IN_A_STEP, *arguments])
@@ -197,7 +195,7 @@ def test_what_one_rank_meets_while_it_computes_is_the_reason_of_both(train: Trai
     assert not list((tmp_path / "run").glob(".last-words-*"))
 
 
-def test_an_error_that_speaks_of_a_connection_is_not_taken_for_a_lost_process(train: Trainer):
+def test_an_error_about_a_connection_is_not_reported_as_a_lost_process(train: Trainer):
     fails = FAILS_IN_A_STEP.replace("MemoryError", "RuntimeError").replace("no memory for 3 GB", "Connection timed out")
     arguments = train.arguments("run", steps=4, eval__every=0)
     done = subprocess.run(
@@ -208,7 +206,7 @@ def test_an_error_that_speaks_of_a_connection_is_not_taken_for_a_lost_process(tr
     assert "another process" not in done.stderr
 
 
-def test_a_source_that_names_no_language_is_not_taken_for_that_of_another_source(train: Trainer, corpus: Path):
+def test_a_source_does_not_inherit_the_language_of_another_source(train: Trainer, corpus: Path):
     sources = f"[{{path: {corpus / 'train'}, language: be}}, {{path: {corpus / 'validation'}}}]"
     ended = train.end("run", data__path="", data__sources=sources, data__language="null")
     assert ended.code == 2

@@ -33,7 +33,7 @@ def start(train: Trainer, hub: Elsewhere, home: Path, program: str, *arguments: 
 
 @pytest.mark.long
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_resumed_run_reads_the_commit_it_began_with_and_another_revision_is_refused(
+def test_a_resumed_run_reads_the_commit_that_it_began_with(
     train: Trainer, corpus: Path, tmp_path: Path, processes: int
 ):
     top = tmp_path / "hub"

@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(60, marks=pytest.mark.long)])
-def test_a_save_killed_at_any_moment_leaves_the_newest_one_that_was_acknowledged(folder: Path, kills: int):
+def test_a_kill_in_a_save_keeps_the_newest_acknowledged_checkpoint(folder: Path, kills: int):
     told = outcome("killed", folder, kills)
     assert told["problems"] == []
     assert told["kills"] == kills
@@ -35,7 +35,7 @@ def test_a_save_killed_at_any_moment_leaves_the_newest_one_that_was_acknowledged
     assert told["steps"] > kills
 
 
-def test_a_save_that_ends_before_any_of_its_calls_leaves_the_old_or_the_new_and_never_a_mixture(folder: Path):
+def test_a_save_cut_before_any_disk_call_leaves_old_or_new_never_a_mix(folder: Path):
     told = outcome("exits+replacing", folder)
     assert told["exits"]["problems"] == told["replacing"]["problems"] == []
     assert told["exits"]["points"] > 40

@@ -63,7 +63,7 @@ def test_another_mix_is_another_run(train: Trainer, corpus: Path, change: dict[s
     assert told in ended.err
 
 
-def test_weights_that_the_lanes_cannot_give_are_refused_with_the_lanes_that_can(train: Trainer, corpus: Path):
+def test_weights_that_the_lanes_cannot_give_are_refused(train: Trainer, corpus: Path):
     ended = train.end("run", **mixed(corpus, weights=(20, 1)))
     assert ended.code == 2
     assert "lanes would do" in ended.err

@@ -407,7 +407,7 @@ def test_whisper_basic_is_transformers_basic():
     ]
 
 
-def test_whisper_english_is_transformers_english_with_and_without_its_spelling_map():
+def test_whisper_english_is_that_of_transformers_with_any_spelling_map():
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
     for spelling in ({}, {"colour": "color"}):
@@ -442,7 +442,7 @@ def test_the_command_shows_changed_lines_and_what_became_of_each_character():
     assert "1 × letters in lower case" in out
 
 
-def test_the_command_on_a_terminal_prints_a_table_with_square_brackets_as_typed(monkeypatch, capsys):
+def test_the_command_prints_square_brackets_as_typed(monkeypatch, capsys):
     class Keyboard:
         buffer = (b"[bold]Hej[/bold] (ja)\r\n",)
 

@@ -21,7 +21,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(train: Trainer, 
     assert digest(train("run", **settings)) == digest(whole)
 
 
-def test_another_optimizer_begins_with_empty_moments_says_so_and_keeps_those_it_makes(train: Trainer):
+def test_another_optimizer_starts_with_empty_moments_and_keeps_its_own(train: Trainer):
     run_dir = train("run", **SETTINGS, steps=2)
     whole = shutil.copytree(run_dir, train.folder / "whole")
     other = SETTINGS | {"optim__name": "sgd", "steps": 8, "allow_change": "[optim.name, steps]"}

@@ -91,7 +91,7 @@ def test_a_best_that_a_kill_left_half_published_is_made_anew(run: RunDir, whispe
     assert repair_best(run, state, source, *whisper) == (state, None)
 
 
-def test_a_list_shows_steps_in_the_order_of_saves_and_what_they_are_kept_as(
+def test_the_list_shows_steps_in_the_order_of_saves_with_their_role(
     run: RunDir, whisper: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
 ):
     publish_best(run, BEST, checkpoint.path_of(run.checkpoints, 2), config_files(*whisper))

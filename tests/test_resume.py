@@ -139,7 +139,7 @@ def test_a_stop_while_the_model_is_loaded_is_heard(train: Trainer):
     assert (status["state"], status["exit_code"]) == ("preempted", 75)
 
 
-def test_a_checkpoint_of_another_configuration_is_named_when_a_run_begins_there(
+def test_a_start_from_a_checkpoint_of_another_configuration_is_refused(
     halfway: Trainer, train: Trainer, tmp_path: Path
 ):
     source = copy(halfway, train).rename(tmp_path / "source") / "checkpoints/step-00000004"
@@ -180,7 +180,7 @@ def test_other_data_is_refused(train: Trainer, corpus: Path, tmp_path: Path):
     assert "the data is not what" in ended.err
 
 
-def test_more_steps_and_another_rate_go_on_when_allowed_and_the_rate_is_told(halfway: Trainer, train: Trainer):
+def test_an_allowed_change_of_steps_and_rate_continues_the_run(halfway: Trainer, train: Trainer):
     run_dir = copy(halfway, train)
     ended = train.end("run", steps=6, optim__lr=5e-4, allow_change="[steps, optim.lr]")
     assert ended.code == 0, ended.err
@@ -261,7 +261,7 @@ def test_best_of_the_earlier_run_is_what_a_resumed_one_has_to_beat(halfway: Trai
         assert best == best_before
 
 
-def test_two_runs_in_one_directory_the_second_is_told_who_holds_it(train: Trainer, tmp_path: Path):
+def test_a_second_run_in_one_directory_names_the_first(train: Trainer, tmp_path: Path):
     import fcntl
     import os
 

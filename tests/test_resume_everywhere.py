@@ -63,7 +63,7 @@ def whole_in(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisp
 @pytest.mark.parametrize(
     ("before", "after"), [(1, 2), *(pytest.param(*worlds, marks=pytest.mark.long) for worlds in ((2, 1), (1, 3)))]
 )
-def test_a_run_goes_on_in_another_number_of_processes_with_the_same_data_and_the_same_learning(
+def test_a_run_continues_on_another_number_of_processes(
     train: Trainer, whole_in: dict[int, Path], before: int, after: int
 ):
     cut(whole_in[before], 3, train.folder / "moved")

@@ -24,7 +24,7 @@ def saved_with(name: str, value: object) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_another_value_is_refused_allowed_by_name_or_free_by_the_rule_of_its_setting(name: str):
+def test_a_changed_setting_is_treated_by_its_resume_rule(name: str):
     saved, kind = saved_with(name, "another"), rules()[name]
     if kind == "free":
         assert refuse_changes(saved, TrainingConfig()) == []

@@ -196,7 +196,7 @@ train.main()
 """
 
 
-def test_of_a_step_nothing_is_left_when_the_next_is_drawn_and_computed(train: Trainer):
+def test_no_batch_or_graph_of_a_step_is_left_in_the_next(train: Trainer):
     """What is left costs memory, and its pieces keep blocks of the next step from where they were before."""
     arguments = train.arguments("run", steps=3, batch__size=8, batch__per_device=4, eval__every=0)
     ended = subprocess.run(

@@ -126,7 +126,7 @@ QUICK = ("parquet", "webdataset")  # in `make test`; all of them in `make test-l
 @pytest.mark.parametrize(
     "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
 )
-def test_the_same_utterances_give_the_same_weights_from_every_kind_of_source_with_workers_and_without(
+def test_every_kind_of_source_gives_the_same_weights_with_any_workers(
     train: Trainer, clips: list[Clip], of_parquet: Path, kind: str
 ):
     data = KINDS[kind](train.folder / "data", clips)
@@ -149,7 +149,7 @@ def test_a_mix_of_two_kinds_gives_the_weights_of_that_mix_in_one_kind(train: Tra
 
 
 @pytest.mark.long
-def test_a_run_on_tar_shards_that_was_killed_with_its_workers_ends_in_the_same_weights(
+def test_a_killed_run_on_tar_shards_with_workers_ends_in_the_same_weights(
     train: Trainer, clips: list[Clip], of_parquet: Path
 ):
     settings = SHORT | {"data__path": as_tar(train.folder / "data", clips), "data__workers": 2}

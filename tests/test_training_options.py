@@ -28,7 +28,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper:
         ),
     ],
 )
-def test_what_is_frozen_stays_as_it_was_and_all_else_learns(
+def test_frozen_parts_stay_and_all_others_learn(
     train: Trainer, micro_whisper: Path, frozen: str, still: tuple[str, ...]
 ):
     run_dir = train("run", **SHORT, model__freeze=frozen)
