@@ -27,7 +27,7 @@ $(INSTALLED): requirements.txt Makefile
 # A Whisper that learns, in minutes, on two cores: corpus, model, training, evaluation on sentences it has never seen.
 # DEMO_CORPUS and DEMO_TRAIN add arguments: make demo DEMO_TRAIN="--steps 200"
 demo: $(INSTALLED)
-	$(BIN)/python -m whisper_ft.demo --out $(DEMO_DATA) $(DEMO_CORPUS)
+	$(BIN)/python -m whisper_ft demo --out $(DEMO_DATA) $(DEMO_CORPUS)
 	./launch.sh --config configs/demo.yaml --run_dir $(DEMO_RUN) $(DEMO_TRAIN)
 	./launch.sh evaluate.py --model $(DEMO_RUN)/best --data.path $(DEMO_DATA)/be/test --out $(DEMO_RUN)/test
 

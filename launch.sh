@@ -236,7 +236,7 @@ if [ -n "$dry_run" ]; then
   exit
 fi
 # Once, before any process starts: a command line that cannot work ends here with one line and exit code 2, --help is
-# told, and what the demo's configurations train on is made (by `python -m whisper_ft.demo --out demo-data`).
+# told, and what the demo's configurations train on is made (by `python -m whisper_ft demo --out demo-data`).
 checked=0
 python -P -m whisper_ft.cli.check "$program" "$@" || checked=$?
 case "$checked" in

@@ -36,6 +36,7 @@ from tests.test_train_sources import (
     as_saved_dataset,
     as_tar,
 )
+from whisper_ft import COMMANDS
 from whisper_ft.config import yaml12
 from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import load_config
@@ -190,7 +191,11 @@ def wanting(text: str) -> list[str]:
     missing += [f"make {name}" for name in re.findall(r"^make ([\w-]+)", text, re.MULTILINE) if name not in targets]
     for module in re.findall(r"-m ((?:whisper_ft|bench)[\w.]*)", text):
         place = ROOT / module.replace(".", "/")
-        missing += [] if (place / "__main__.py").exists() or place.with_suffix(".py").exists() else [module]
+        is_old_name = module in {f"whisper_ft.{name}" for name in COMMANDS}
+        missing += (
+            [] if is_old_name or (place / "__main__.py").exists() or place.with_suffix(".py").exists() else [module]
+        )
+    missing += [name for name in re.findall(r"-m whisper_ft ([\w.-]+)", text) if name not in {*COMMANDS, "COMMAND"}]
     return missing + [name for name in re.findall(r"\bconfigs/[\w/-]+\.yaml", text) if not is_there(name)]
 
 
@@ -253,6 +258,9 @@ def test_a_wrong_command_claim_or_quotation_of_a_page_is_found(tmp_path: Path):
     assert list(not_printed("utterances 100.0%", "┃ utteranc… ┃\n│ 3.1% │")) == []
 
 
-@pytest.mark.parametrize("text", ["--data.pathh", "make tests", "python -m whisper_ft.doktor", "configs/small.yaml"])
+@pytest.mark.parametrize(
+    "text",
+    ["--data.pathh", "make tests", "python -m whisper_ft doktor", "python -m whisper_ft.doktor", "configs/small.yaml"],
+)
 def test_a_name_that_is_nowhere_is_found(text: str):
     assert wanting(text)

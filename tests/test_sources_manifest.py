@@ -306,7 +306,7 @@ def test_names_below_a_web_address_stay_below_it_however_they_are_written():
 @pytest.mark.parametrize(
     ("name", "content", "kind", "said"),
     [
-        ("a.json", '[{"path": "a.wav", "text": "так"}]', UsageError, "python -m whisper_ft.prepare"),
+        ("a.json", '[{"path": "a.wav", "text": "так"}]', UsageError, "python -m whisper_ft prepare"),
         ("a.json", '{\n "rows": [\n]}', UsageError, "one JSON value, not a JSON object on each line"),
         ("a.json", '{"rows": []}', UsageError, "has none of the columns audio, path"),
         ("a.jsonl", "нешта\nіншае", UsageError, "none of its lines can be read; line 1: not JSON"),

@@ -1,4 +1,4 @@
-"""Fine-tuning of Whisper: the plumbing of train.py and evaluate.py, one wing a folder (docs/house.md)."""
+"""Fine-tuning of Whisper: the package behind train.py and evaluate.py, one wing per folder (docs/house.md)."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,16 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-COMMANDS = ("checkpoint", "demo", "doctor", "plot", "prepare", "publish", "replay")
+COMMANDS = {
+    "checkpoint": "list, verify or export the checkpoints of a run",
+    "demo": "make a spoken corpus and a micro Whisper to try everything on",
+    "doctor": "check the data of a run before any GPU time",
+    "plot": "draw the curves of one or several runs, also while they train",
+    "prepare": "convert any data source to parquet shards, resumable",
+    "publish": "upload a model of a run to the Hugging Face Hub, with a card",
+    "replay": "print the utterances of any step of a run, without a model",
+}
+"""Name and help line of each command. The module of a command is `whisper_ft.cli.NAME`."""
 
 
 class OldCommandNames:

@@ -4,7 +4,7 @@ A checkpoint is a folder `step-00001000` of safetensors and JSON with a manifest
 filled under another name, made durable and renamed; the rename is the commit. They are ordered by a save counter in
 the manifest, never by a clock. Protocol and evidence: docs/decisions/0004-checkpoints.md.
 
-`python -m whisper_ft.checkpoint list|verify|export DIR` is for people.
+`python -m whisper_ft checkpoint list|verify|export DIR` is for people.
 """
 
 from whisper_ft.checkpoint.format import (

@@ -1,5 +1,6 @@
-"""For people: `python -m whisper_ft.checkpoint list|verify|export DIR`, DIR being a run or one of its checkpoints."""
+"""Checkpoints of a run, for people: `python -m whisper_ft checkpoint list|verify|export DIR`."""
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,46 +15,56 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do one of the three. Exit code 2 for what is not there, 3 where a checkpoint is damaged, 6 for a full disk."""
-    parser = Parser(prog="python -m whisper_ft.checkpoint", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    for name, told in (
-        ("list", "a table of the checkpoints, newest first; only sizes are looked at"),
-        ("verify", "hash every file, and say which checkpoint is not what was written"),
-        ("export", "the weights of a checkpoint as a folder that from_pretrained loads; of a run the newest whole one"),
-    ):
-        command = commands.add_parser(name, help=told, description=told, allow_abbrev=False)
-        command.add_argument("dir", type=Path, metavar="DIR", help="a run, its checkpoints/, or one checkpoint")
-    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="a folder that is not there yet")
-    command.add_argument("--model", metavar="NAME", help="whose configs and tokenizer to take; else what was trained")
+    """List, verify or export checkpoints.
+
+    Exit code 2 for a folder without checkpoints, 3 for a damaged checkpoint, 6 for a full disk.
+    """
 
     def program() -> None:
-        given = parser.parse_args(argv)
-        found = _checkpoints(given.dir)
-        if given.command == "list":
-            _list(found)
-        elif given.command == "verify":
-            _verify(found)
+        args = _parser().parse_args(argv)
+        checkpoints = _checkpoints(args.dir)
+        if args.command == "list":
+            _list(checkpoints)
+        elif args.command == "verify":
+            _verify(checkpoints)
         else:
-            _export(found, given.out, given.model)
+            _export(checkpoints, args)
 
     return exit_code_of(program)
 
 
+def _parser() -> Parser:
+    parser = Parser(prog="python -m whisper_ft checkpoint", description="Checkpoints of a run: list, verify, export.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    for name, help in (
+        ("list", "print a table of the checkpoints, newest first; checks file sizes only"),
+        ("verify", "hash every file and name the checkpoints that are damaged"),
+        ("export", "write the weights of a checkpoint, or of the newest whole one, as a from_pretrained folder"),
+    ):
+        command = commands.add_parser(name, help=help, description=help)
+        command.add_argument("dir", type=Path, metavar="DIR", help="a run, its checkpoints/, or one checkpoint")
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to create")
+    command.add_argument(
+        "--model", metavar="NAME", help="model whose configuration and tokenizer to use (default: the trained one)"
+    )
+    return parser
+
+
 def _checkpoints(folder: Path) -> "list[ListedCheckpoint]":
-    """The checkpoint that a folder is, or those in it, newest first. UsageError where there are none."""
+    """The checkpoints in a folder, newest first, or the one that the folder is; UsageError if there are none."""
     from whisper_ft.checkpoint.format import list_checkpoints
 
     for place in (folder, folder / "checkpoints"):
-        if found := list_checkpoints(place):
-            return found
-    if found := [one for one in list_checkpoints(folder.absolute().parent) if one.path.name == folder.absolute().name]:
-        return found
-    raise UsageError(f"{folder}: neither a run with checkpoints nor a checkpoint (a folder step-00001000)")
+        if checkpoints := list_checkpoints(place):
+            return checkpoints
+    own_name = folder.absolute().name
+    if checkpoints := [item for item in list_checkpoints(folder.absolute().parent) if item.path.name == own_name]:
+        return checkpoints
+    raise UsageError(f"{folder}: expected a run with checkpoints, or a checkpoint (a folder such as step-00001000)")
 
 
-def _list(found: "list[ListedCheckpoint]") -> None:
-    """A table of what the manifests say, and of why a checkpoint stays."""
+def _list(checkpoints: "list[ListedCheckpoint]") -> None:
+    """Print a table of the manifests, with the reason why a checkpoint is kept."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -62,70 +73,70 @@ def _list(found: "list[ListedCheckpoint]") -> None:
     from whisper_ft.checkpoint.retention import PINNED
 
     table = Table("checkpoint", "save", "after", "MB", "written (UTC)", "sizes", "kept as")
-    for one in found:
-        problem = one.problem or verify(one.path, deep=False)
-        manifest = {} if one.problem else read_manifest(one.path)
+    for item in checkpoints:
+        problem = item.problem or verify(item.path, deep=False)
+        manifest = {} if item.problem else read_manifest(item.path)
         size = sum(file["bytes"] for file in manifest.get("files", {}).values()) / 1e6 if not problem else None
-        kept = [PINNED] if (one.path / PINNED).exists() else []
-        kept += ["best"] if one.step == _best_step(one.path) else []
+        kept = [PINNED] if (item.path / PINNED).exists() else []
+        kept += ["best"] if item.step == _best_step(item.path) else []
         table.add_row(
-            one.path.name,
-            "" if one.problem else str(one.save),
+            item.path.name,
+            "" if item.problem else str(item.save),
             escape(str(manifest.get("parent") or "")),
             "" if size is None else f"{size:.1f}",
             escape(str(manifest.get("time", ""))),
             escape(problem or "right"),
             ", ".join(kept),
         )
-    # A pipe has no width, and a table that is cut there is of no use.
+    # A pipe has no width, and a table cut at 80 columns is useless.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _best_step(path: Path) -> int | None:
-    """What best.json of the run around a checkpoint says; None where there is none."""
+    """The step in best.json of the run around a checkpoint; None without a readable best.json."""
     try:
         return int(json.loads((path.parents[1] / "best.json").read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _verify(found: "list[ListedCheckpoint]") -> None:
-    """A line for each checkpoint. ResumeError where one is damaged."""
+def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
+    """Print a line for each checkpoint; ResumeError if any is damaged."""
     from whisper_ft.checkpoint.format import verify
 
     damaged = 0
-    for one in found:
-        problem = one.problem or verify(one.path)
+    for item in checkpoints:
+        problem = item.problem or verify(item.path)
         damaged += problem is not None
-        print(f"{one.path.name}: {problem or 'whole'}", flush=True)
+        print(f"{item.path.name}: {problem or 'whole'}", flush=True)
     if damaged:
-        raise ResumeError(f"{damaged} of {len(found)} checkpoints cannot be used; a run passes them over")
+        raise ResumeError(f"{damaged} of {len(checkpoints)} checkpoints are damaged; a resumed run skips them")
 
 
-def _export(found: "list[ListedCheckpoint]", out: Path, model: str | None) -> None:
-    """The newest whole one of these as a folder for `from_pretrained`."""
+def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> None:
+    """Export the newest whole checkpoint as a folder for `from_pretrained`."""
     from whisper_ft import checkpoint
     from whisper_ft.models.export.hf import config_files, export
     from whisper_ft.models.whisper import load_whisper, quiet_libraries
 
-    if out.exists():
-        raise UsageError(f"--out {out}: is there already")
+    if args.out.exists():
+        raise UsageError(f"--out {args.out}: is there already; name a new folder")
     quiet_libraries()
-    for one in found:
-        if problem := one.problem or checkpoint.verify(one.path):
-            print(f"{one.path.name} is not usable: {problem}", file=sys.stderr)
+    for item in checkpoints:
+        if problem := item.problem or checkpoint.verify(item.path):
+            print(f"{item.path.name} is not usable: {problem}", file=sys.stderr)
             continue
-        trained = str(checkpoint.read_record(one.path)["config"]["model"]["name"])
+        trained = str(checkpoint.read_record(item.path)["config"]["model"]["name"])
         try:
-            loaded, processor = load_whisper(model or trained)
+            model, processor = load_whisper(args.model or trained)
         except UsageError as error:
-            raise UsageError(f"{error}; name the model it was trained from, or best/ of its run: --model") from error
-        checkpoint.load_weights(one.path, loaded)  # which is to see that they fit
-        readme = f"# Model at step {one.step}\n\nMade from {one.path.name} of a run that began at {trained}.\n"
-        export(one.path / checkpoint.MODEL, config_files(loaded, processor), out, readme)
-        print(f"{one.path.name} is in {out}")
+            raise UsageError(f"{error}; name the model the run started from, or best/ of the run: --model") from error
+        checkpoint.load_weights(item.path, model)  # only to check that the weights fit the configuration
+        readme = f"# Model at step {item.step}\n\nMade from {item.path.name} of a run that began at {trained}.\n"
+        export(item.path / checkpoint.MODEL, config_files(model, processor), args.out, readme)
+        print(f"{item.path.name} is in {args.out}")
         return
-    raise ResumeError(f"{found[0].path.parent}: none of {len(found)} checkpoints is whole")
+    raise ResumeError(f"{checkpoints[0].path.parent}: none of {len(checkpoints)} checkpoints is whole")
 
 
 if __name__ == "__main__":

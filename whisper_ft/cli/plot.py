@@ -1,4 +1,4 @@
-"""Draw the curves of runs, also while they train: `python -m whisper_ft.plot RUN [RUN ...] [--out DIR]`."""
+"""Draw the curves of runs, also while they train: `python -m whisper_ft plot RUN [RUN ...] [--out DIR]`."""
 
 import argparse
 import sys
@@ -40,7 +40,7 @@ SMOOTHING = 0.015
 def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
     """What is asked for. UsageError for what cannot be."""
     parser = Parser(
-        prog="python -m whisper_ft.plot",
+        prog="python -m whisper_ft plot",
         description="Draw loss, error rates, learning rate, gradient norm, loss scale and throughput of runs, also "
         "while they train.",
         allow_abbrev=False,

@@ -9,17 +9,19 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from whisper_ft.config import yaml12
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.resume_policy import rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import flatten, leaves
 from whisper_ft.runtime.errors import FINISHED, UsageError
 from whisper_ft.runtime.exit import exit_process, report_error
 
-C = TypeVar("C", TrainingConfig, EvaluationConfig)
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+C = TypeVar("C", bound="DataclassInstance")
 
 
 def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | None = None) -> C:

@@ -23,7 +23,7 @@ def summary_lines(
     if heldout is not None and (shared := shared_by_index(source, heldout)):
         yield (
             f"warning: the held-out set may be trained on: {shared}; "
-            "`python -m whisper_ft.doctor` compares words and sound"
+            "`python -m whisper_ft doctor` compares words and sound"
         )
 
 
@@ -38,5 +38,5 @@ def cache_warning(source: MixedSource, chunks: int, cached_bytes: float) -> str:
     return (
         f"warning: {needed / 1e9:.2g} GB are needed to hold the {chunks} chunks that a reader is in, and its share of "
         f"data.cache_gb is {cached_bytes / 1e9:.2g}: chunks will be read again and again. Raise data.cache_gb, lower "
-        "data.window_chunks, or write smaller row groups with `python -m whisper_ft.prepare`"
+        "data.window_chunks, or write smaller row groups with `python -m whisper_ft prepare`"
     )

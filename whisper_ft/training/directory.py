@@ -28,7 +28,7 @@ best.json         step, metric and value of the best evaluation
 best/             the model of that step: a folder for from_pretrained, and for evaluate.py --model
 final/            the model after the last update, best or not
 average/          with average.of: the mean of the weights of several checkpoints, which its README names
-plots/            curves.png and curves.html, by python -m whisper_ft.plot
+plots/            curves.png and curves.html, by python -m whisper_ft plot
 tensorboard/      with track.to; likewise wandb/. trackio has a folder of its own. tracker-id says which run this is for
                   them: remove it from a copy
 index/            what was read of remote data and of tars to find the rows in them; may be removed
@@ -37,7 +37,7 @@ predictions/      what the model wrote at each evaluation
 .lock             held while a run is using this directory
 
 Run the same command again and it goes on from the newest whole checkpoint. The directory may be moved or copied.
-`python -m whisper_ft.checkpoint list|verify|export` looks at the checkpoints. Names that begin with .tmp-, .trash- or
+`python -m whisper_ft checkpoint list|verify|export` looks at the checkpoints. Names that begin with .tmp-, .trash- or
 .replaced- are of a save that was cut short, and are dealt with at the next start.
 """
 

@@ -153,7 +153,7 @@ class Run:
         )
 
     def ids(self, step: int) -> list[str]:
-        """Ids of the utterances of a step's global batch, as `python -m whisper_ft.replay` gives them."""
+        """Ids of the utterances of a step's global batch, as `python -m whisper_ft replay` gives them."""
         size, end = self.config.batch.size, self.config.end_of(self.rows)
         positions = range(step * size, min((step + 1) * size, end or (step + 1) * size))
         return [self.source.row_id(place.chunk, place.row) for place in map(self.order.locate, positions)]

@@ -1,25 +1,37 @@
-"""Make the demo's corpus and model: `python -m whisper_ft.demo --out demo-data`."""
+"""Make the demo's corpus and model: `python -m whisper_ft demo --out demo-data`."""
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from whisper_ft.cli.demo.corpus import write_corpus
-from whisper_ft.cli.demo.model import Shape, write_micro_whisper
+from whisper_ft.cli.demo.demo_arguments import add_out, add_splits, announce, exit_code_of_demo
 from whisper_ft.cli.demo.sentences import LANGUAGES
-from whisper_ft.runtime.command import DemoParser, announce, run
+from whisper_ft.runtime.command import Parser
 
 
-def main() -> None:
-    """Write what is not there yet, and say where it is."""
-    parser = DemoParser("whisper_ft.demo", "Make a spoken corpus and an untrained micro Whisper to learn it.")
-    parser.add_out("folder to write (default demo-data)", default=Path("demo-data"))
-    parser.add_argument("--language", choices=LANGUAGES, default="be", help="what is spoken (default be)")
-    parser.add_splits()
-    args = parser.parse_args()
-    corpus = args.out / args.language
-    model = args.out / ("micro-whisper" if args.language == "be" else f"micro-whisper-{args.language}")
-    announce("corpus", corpus, write_corpus(corpus, args.language, args.train, args.validation, args.test))
-    announce("model", model, write_micro_whisper(model, Shape(args.language)))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the corpus and the model unless they are there, and print their folders. Exit code 2 for a usage error."""
+
+    def program() -> None:
+        parser = Parser(
+            prog="python -m whisper_ft demo",
+            description="Make a spoken corpus and an untrained micro Whisper to train on it.",
+        )
+        add_out(parser, "folder to write (default demo-data)", default=Path("demo-data"))
+        parser.add_argument("--language", choices=LANGUAGES, default="be", help="language of the speech (default be)")
+        add_splits(parser)
+        args = parser.parse_args(argv)
+
+        from whisper_ft.cli.demo.corpus import write_corpus
+        from whisper_ft.cli.demo.model import Shape, write_micro_whisper
+
+        corpus = args.out / args.language
+        model = args.out / ("micro-whisper" if args.language == "be" else f"micro-whisper-{args.language}")
+        announce("corpus", corpus, write_corpus(corpus, args.language, args.train, args.validation, args.test))
+        announce("model", model, write_micro_whisper(model, Shape(args.language)))
+
+    return exit_code_of_demo(program)
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

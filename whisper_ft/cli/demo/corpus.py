@@ -6,7 +6,8 @@ split share voices but no sentence; two clips of three are 16 kHz FLAC, one is 4
 
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -18,9 +19,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from whisper_ft.cli.demo.clips import DemoClip, encode, plan
+from whisper_ft.cli.demo.demo_arguments import add_count, add_out, add_splits, announce, exit_code_of_demo
 from whisper_ft.cli.demo.folder import write_once
 from whisper_ft.cli.demo.sentences import LANGUAGES, sentences
-from whisper_ft.runtime.command import DemoParser, announce, run
+from whisper_ft.runtime.command import Parser
 
 VERSION = 1  # raise it when a change here makes other bytes of the same arguments
 DESCRIPTION = "corpus.json"
@@ -118,17 +120,24 @@ def _write_shard(path: Path, clips: list[DemoClip], audio: Iterator[bytes]) -> N
     )
 
 
-def main() -> None:
-    """Write a corpus as the command line says."""
-    parser = DemoParser("whisper_ft.demo.corpus", "Write a spoken corpus made with espeak-ng, as parquet shards.")
-    parser.add_out("folder to write: DIR/train, DIR/validation, DIR/test")
-    parser.add_argument("--language", choices=LANGUAGES, default="be", help="what is spoken (default be)")
-    parser.add_splits()
-    parser.add_count("--seed", 0, "of sentences and voices", least=0)
-    args = parser.parse_args()
-    written = write_corpus(args.out, args.language, args.train, args.validation, args.test, args.seed)
-    announce("corpus", args.out, written)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a corpus as the command line says; returns the exit code."""
+
+    def program() -> None:
+        parser = Parser(
+            prog="python -m whisper_ft.cli.demo.corpus",
+            description="Write a spoken corpus made with espeak-ng, as parquet shards.",
+        )
+        add_out(parser, "folder to write: DIR/train, DIR/validation, DIR/test")
+        parser.add_argument("--language", choices=LANGUAGES, default="be", help="language of the speech (default be)")
+        add_splits(parser)
+        add_count(parser, "--seed", 0, "seed of sentences and voices", least=0)
+        args = parser.parse_args(argv)
+        written = write_corpus(args.out, args.language, args.train, args.validation, args.test, args.seed)
+        announce("corpus", args.out, written)
+
+    return exit_code_of_demo(program)
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

@@ -4,16 +4,18 @@
 and `WhisperForConditionalGeneration.from_pretrained` load it. The same arguments give the same weights.
 """
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from whisper_ft.cli.demo.demo_arguments import add_count, add_out, announce, exit_code_of_demo
 from whisper_ft.cli.demo.folder import write_once
 from whisper_ft.cli.demo.sentences import LANGUAGES
 from whisper_ft.cli.demo.tokens import STEPS_PER_SECOND, micro_tokenizer, special_tokens
-from whisper_ft.runtime.command import DemoParser, announce, run
+from whisper_ft.runtime.command import Parser
 
 VERSION = 1  # raise it when a change here makes another model of the same shape
 DESCRIPTION = "micro_whisper.json"
@@ -146,24 +148,30 @@ def _never_first(tokenizer: Any) -> list[int]:
     return [tokenizer.convert_tokens_to_ids("Ġ"), tokenizer.convert_tokens_to_ids("<|endoftext|>")]
 
 
-def main() -> None:
-    """Write a model as the command line says."""
-    parser = DemoParser("whisper_ft.demo.model", "Write an untrained micro Whisper with its processor.")
-    parser.add_out("folder to write")
-    parser.add_argument("--language", choices=LANGUAGES, default="be", help="what it will hear (default be)")
-    parser.add_count("--d-model", Shape.d_model, "width")
-    parser.add_count("--layers", Shape.layers, "layers of the encoder, and of the decoder")
-    parser.add_count("--heads", Shape.heads, "attention heads")
-    parser.add_count("--window-seconds", Shape.window_seconds, "seconds of audio it hears at once")
-    parser.add_count("--mel-bins", Shape.mel_bins, "mel bins")
-    parser.add_count("--max-label-tokens", Shape.max_label_tokens, "decoder positions")
-    parser.add_count("--merges", Shape.merges, "byte pairs in the vocabulary", least=0)
-    parser.add_count("--seed", Shape.seed, "of the weights", least=0)
-    options = vars(parser.parse_args())
-    out = options.pop("out")
-    written = write_micro_whisper(out, Shape(**options))
-    announce("model", out, written)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a model as the command line says; returns the exit code."""
+
+    def program() -> None:
+        parser = Parser(
+            prog="python -m whisper_ft.cli.demo.model",
+            description="Write an untrained micro Whisper with its processor.",
+        )
+        add_out(parser, "folder to write")
+        parser.add_argument("--language", choices=LANGUAGES, default="be", help="language of the speech (default be)")
+        add_count(parser, "--d-model", Shape.d_model, "width")
+        add_count(parser, "--layers", Shape.layers, "layers of the encoder, and of the decoder")
+        add_count(parser, "--heads", Shape.heads, "attention heads")
+        add_count(parser, "--window-seconds", Shape.window_seconds, "length of a window in seconds")
+        add_count(parser, "--mel-bins", Shape.mel_bins, "mel bins")
+        add_count(parser, "--max-label-tokens", Shape.max_label_tokens, "decoder positions")
+        add_count(parser, "--merges", Shape.merges, "byte pairs in the vocabulary", least=0)
+        add_count(parser, "--seed", Shape.seed, "seed of the weights", least=0)
+        options = vars(parser.parse_args(argv))
+        out = options.pop("out")
+        announce("model", out, write_micro_whisper(out, Shape(**options)))
+
+    return exit_code_of_demo(program)
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

@@ -1,24 +1,28 @@
-"""`python -m whisper_ft.prepare`: any source as parquet shards.
+"""Convert any source to parquet shards: `python -m whisper_ft prepare --data.path FILE_OR_DIR --out DIR`.
 
-The result is a source like any other: the same rows in the same order. The same command goes on after a stop, and what
-it then leaves is, byte for byte, what it would have left without one.
+The result is a source with the same rows in the same order. The same command resumes after a stop; the finished files
+are then byte for byte those of an uninterrupted conversion.
 """
 
 import sys
+from collections.abc import Sequence
 
+from whisper_ft.cli.prepare.prepare_config import PrepareConfig
+from whisper_ft.config.parse import load_config
 from whisper_ft.runtime.command import exit_code_of
 from whisper_ft.runtime.errors import PREEMPTED
 
-STOPPED = "stopped; the same command goes on after the last whole shard"
+STOPPED = "stopped; the same command resumes after the last complete shard"
 
 
-def main() -> int:
-    """Prepare as the command line says; one line and the exit code of failure.py for what cannot be, 75 for Ctrl-C."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert as the command line says. Returns the exit code of `runtime.errors`; 75 after Ctrl-C."""
 
     def program() -> None:
-        from whisper_ft.cli.prepare.command import convert
+        settings = load_config(PrepareConfig, argv, "python -m whisper_ft prepare")
+        from whisper_ft.cli.prepare.conversion import prepare
 
-        convert()
+        print(prepare(settings))
 
     return exit_code_of(program, STOPPED, PREEMPTED)
 

@@ -2,9 +2,8 @@
 
 import fcntl
 import json
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from whisper_ft.cli.prepare.ahead import ReadAhead
+from whisper_ft.cli.prepare.prepare_config import PrepareConfig
 from whisper_ft.cli.prepare.record import SCHEMA, record_of
-from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.fingerprint import changed
 from whisper_ft.data.types import RejectedError, Row, Source
 from whisper_ft.runtime.atomic import ASIDE, clean, disk_errors, sync_file, sync_folder, write_json
@@ -24,29 +23,6 @@ MEGABYTE = 1_000_000
 DESCRIPTION = "prepared.json"
 LEFT_OUT = "left-out.jsonl"
 SPLITS = ("train", "validation", "dev", "test")  # parts that `datasets` knows by the beginning of a file's name
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Write any source as parquet shards, which are read fastest: --data.path FILE_OR_DIR --out DIR.
-
-    Start it again after a stop: it goes on after the last whole shard. What only a Python generator yields, with audio
-    as {"bytes": ..., "path": ...}, is such a source after datasets.Dataset.from_generator(it).save_to_disk(DIR).
-    """
-
-    data: SourceConfig = field(default_factory=SourceConfig)
-    out: Path | None = None
-    """Folder for the shards, and for left-out.jsonl: the rows that cannot be used, and why."""
-    shard_mb: float = 500.0
-    """Most megabytes of a shard, unless one row group has more."""
-    group_mb: float = 16.0
-    """Most megabytes of a row group, unless one row has more: what is read, and shuffled, together."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.group_mb <= 1_000:  # arrow counts the bytes of a column in 31 bits
-            raise ValueError(f"--group_mb must be above 0 and at most 1000, got {self.group_mb}")
-        if not 0 < self.shard_mb < math.inf:
-            raise ValueError(f"--shard_mb must be above 0, got {self.shard_mb}")
 
 
 @dataclass(frozen=True)

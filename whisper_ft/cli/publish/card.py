@@ -11,6 +11,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from whisper_ft.cli.publish.chosen import ModelToPublish
 from whisper_ft.cli.publish.figures import Figures
+from whisper_ft.cli.publish.publish_arguments import HUB_NAME
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.training import DEFAULT_STEPS, TrainingConfig
 from whisper_ft.data.labels.languages import whisper_language
@@ -18,7 +19,6 @@ from whisper_ft.runtime.errors import UsageError
 
 CURVES = "curves.png"
 ISO = {"jw": "jv"}  # Whisper's codes are those of ISO 639, but for Javanese
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 HUB_ADDRESS = re.compile(r"hf://datasets/([\w-][\w.-]*/[\w.-]+?)(?:@.*|/.*)?")
 
 

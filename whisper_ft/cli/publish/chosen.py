@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from whisper_ft.cli.publish.publish_arguments import WHAT, What
 from whisper_ft.runtime.errors import DiskError, UsageError
 from whisper_ft.training.directory import RunDir
 
-What = Literal["best", "final", "average"]
-WHAT: tuple[What, ...] = ("best", "final", "average")
 NEEDED = ("config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json")
 POSITIONS_PER_SECOND = 50  # of the encoder: one for two frames of 10 ms
 TOKEN = re.compile(rb"hf_[A-Za-z0-9]{20,}")

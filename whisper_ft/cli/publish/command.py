@@ -1,16 +1,14 @@
 """What is asked of publishing, and what is shown before anything is uploaded."""
 
 import argparse
-import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCard
 
 from whisper_ft.checkpoint.format import newest_record
-from whisper_ft.cli.publish.card import CURVES, HUB_NAME, Publication, card_of, hub_datasets, hub_model
-from whisper_ft.cli.publish.chosen import WHAT, bundled, choose, files_of
+from whisper_ft.cli.publish.card import CURVES, Publication, card_of, hub_datasets, hub_model
+from whisper_ft.cli.publish.chosen import bundled, choose, files_of
 from whisper_ft.cli.publish.figures import is_older, of_an_evaluation, of_the_run
 from whisper_ft.cli.publish.upload import token_of_environment, upload
 from whisper_ft.config.parse import load_config
@@ -19,62 +17,14 @@ from whisper_ft.reports.curves.history import read_history
 from whisper_ft.reports.curves.panel import panels_of
 from whisper_ft.reports.curves.plot import png_of
 from whisper_ft.runtime import atomic
-from whisper_ft.runtime.command import Parser
 from whisper_ft.runtime.errors import UsageError, one_line
 
 SMOOTHING = 0.015
 README = "README.md"
 
 
-def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
-    """What is asked for. UsageError for what cannot be."""
-    parser = Parser(
-        prog="python -m whisper_ft.publish",
-        description="Put a model of a run on the Hugging Face Hub, with a card made of what the run wrote. Shows what "
-        "would be uploaded first. The token is HF_TOKEN of the environment.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
-    parser.add_argument("--repo", required=True, metavar="NAME", help="repository on the Hub: owner/name")
-    parser.add_argument("--what", choices=WHAT, default="best", help="which model of the run (%(default)s)")
-    parser.add_argument("--public", action="store_true", help="make a new repository public; else it is private")
-    parser.add_argument("--yes", action="store_true", help="upload without asking")
-    parser.add_argument(
-        "--evaluation", action="append", default=[], type=Path, metavar="DIR",
-        help="what evaluate.py wrote for this model: figures for the card, under the folder's name; repeatable",
-    )  # fmt: skip
-    parser.add_argument("--license", metavar="ID", help="as the Hub writes it: apache-2.0, mit, cc-by-4.0, ...")
-    parser.add_argument(
-        "--dataset", action="append", default=[], metavar="NAME",
-        help="what to call the training data on the card: a name on the Hub, or words; repeatable",
-    )  # fmt: skip
-    parser.add_argument("--base_model", metavar="NAME", help="name on the Hub of the model that the run started from")
-    parser.add_argument("--card", type=Path, metavar="FILE", help="upload this card in place of the one that is made")
-    parser.add_argument(
-        "--write_card", type=Path, metavar="FILE", help="write the card that is made, and upload nothing"
-    )
-    asked = parser.parse_args(argv)
-    _refuse_impossible(asked)
-    return asked
-
-
-def _refuse_impossible(asked: argparse.Namespace) -> None:
-    if not re.fullmatch(r"([\w-][\w.-]*/)?[\w-][\w.-]*", asked.repo, re.ASCII):
-        raise UsageError(f"--repo {one_line(asked.repo)}: is no name of a repository, such as owner/name")
-    if asked.license and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", asked.license):
-        raise UsageError(f"--license {one_line(asked.license)}: write it as the Hub does, such as apache-2.0")
-    if asked.base_model and not HUB_NAME.fullmatch(asked.base_model):
-        raise UsageError(
-            f"--base_model {one_line(asked.base_model)}: is no name on the Hub, such as openai/whisper-small"
-        )
-    if not (asked.run / "config.yaml").is_file():
-        missing = "holds no config.yaml, so it is no run directory" if asked.run.exists() else "there is no such folder"
-        raise UsageError(f"{asked.run}: {missing}")
-
-
-def publish(argv: Sequence[str]) -> None:
+def publish(asked: argparse.Namespace) -> None:
     """Show what would be uploaded; upload it once that is confirmed. UsageError, HubError."""
-    asked = arguments_of(argv)
     publication, curves = gather(asked)
     card = card_of(publication) if asked.card is None else _card_in(asked.card)
     if asked.write_card:

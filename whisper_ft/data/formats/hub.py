@@ -28,7 +28,7 @@ from whisper_ft.runtime.errors import DataError, RunError, UsageError, one_line
 CONVERTED = "refs/convert/parquet"  # branch on which the Hub keeps its own conversion of a data set
 CONVERTED_FILE = re.compile(r"(?P<config>[^/]+)/(partial-)?(?P<split>[^/]+)/\d{4,}\.parquet")
 LOGIN = "log in (`hf auth login`) or set HF_TOKEN"
-PREPARE = "download it and convert it with `python -m whisper_ft.prepare`"
+PREPARE = "download it and convert it with `python -m whisper_ft prepare`"
 OTHER_FORMS = f"try --data.revision {CONVERTED} (the Hub's own conversion), or {PREPARE}"
 
 

@@ -31,7 +31,7 @@ OFFSET_COLUMNS = ("offset", "start", "start_time")  # seconds
 END_COLUMNS = ("end", "end_time")  # seconds; `duration` wins
 
 SAMPLE = 1000  # lines from which the columns are chosen
-NO_LINES = "; `python -m whisper_ft.prepare` writes it as parquet"
+NO_LINES = "; `python -m whisper_ft prepare` writes it as parquet"
 
 ManifestLine = tuple[int, Mapping[str, Any] | RejectedError]  # number from 1 on; columns, or why there are none
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from whisper_ft.cli.prepare.json_list import open_any
-from whisper_ft.cli.prepare.shards import LEFT_OUT, Preparation, PrepareConfig, State
-from whisper_ft.config.parse import load_config
+from whisper_ft.cli.prepare.prepare_config import PrepareConfig
+from whisper_ft.cli.prepare.shards import LEFT_OUT, Preparation, State
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.training.preflight import refuse_missing
 
@@ -48,10 +48,3 @@ def prepare(settings: PrepareConfig) -> str:
         bar = progress.add_task("preparing", total=sum(source.rows), completed=state.rows + state.left_out)
         state = preparation.run(lambda rows: progress.advance(bar, rows))
     return told(state, settings.out)
-
-
-def convert() -> None:
-    """Prepare as the command line says, and print what was made."""
-    # Typed for the settings of the two programs; it reads any dataclass of settings.
-    settings: PrepareConfig = load_config(PrepareConfig, program="python -m whisper_ft.prepare")  # type: ignore[type-var]
-    print(prepare(settings))

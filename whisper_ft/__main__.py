@@ -1,0 +1,49 @@
+"""Entry point of every command: `python -m whisper_ft COMMAND`, or `whisper-ft COMMAND` once it is installed."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from whisper_ft import COMMANDS
+from whisper_ft.runtime.command import Parser, exit_code_of
+from whisper_ft.runtime.errors import UsageError, one_line
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code; 2 for an unknown command.
+
+    Only the module of the chosen command is imported, so that a command costs no other command's libraries.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0] in COMMANDS:
+        module = import_module(f"whisper_ft.cli.{argv[0]}")
+        if hasattr(module, "__path__"):
+            module = import_module(f"{module.__name__}.__main__")
+        return int(module.main(argv[1:]))
+    return exit_code_of(lambda: _answer(argv))
+
+
+def _answer(argv: list[str]) -> None:
+    """Print the help; UsageError for a command that is missing or unknown."""
+    names = ", ".join(COMMANDS)
+    if not argv:
+        raise UsageError(f"a command is missing; give one of {names}, or --help")
+    if not argv[0].startswith("-"):
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"the commands are {names}"
+        raise UsageError(f"unknown command {one_line(repr(argv[0]))}; {hint}")
+    width = max(map(len, COMMANDS))
+    lines = "\n".join(f"  {name:<{width}}  {line}" for name, line in COMMANDS.items())
+    parser = Parser(
+        prog="python -m whisper_ft",
+        usage="%(prog)s COMMAND [ARGUMENTS]",
+        description=f"Commands:\n{lines}\n\n`%(prog)s COMMAND --help` describes the arguments of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
