@@ -105,7 +105,7 @@ class Evaluation:
         parts = ResumeLog(config.out / name, agreement.rank, known)
         normalize, errors = get_normalizer(config.normalizer, language=self.language), ErrorCount()
         mine = -(-(heldout.total - len(known)) // agreement.world)
-        with self.tracker.live(0), self.tracker.counting(f"transcribing {name}".strip(), mine) as advance:
+        with self.tracker.live(0), self.tracker.progress_bar(f"transcribing {name}".strip(), mine) as advance:
 
             def progress(done: Prediction) -> None:
                 nonlocal errors

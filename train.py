@@ -49,8 +49,7 @@ from whisper_ft.runtime.processes import end_with_parent, start_processes
 from whisper_ft.runtime.rng import reseed
 from whisper_ft.runtime.signals import StopRequest
 from whisper_ft.scoring.scores import Prediction, Scores, score
-from whisper_ft.tracking.console.memory import memory_gb
-from whisper_ft.tracking.console.throughput import Throughput
+from whisper_ft.tracking.performance import Throughput, memory_gb
 from whisper_ft.training.artifacts import publish_average, publish_final
 from whisper_ft.training.averaging import load_average, steps_to_average
 from whisper_ft.training.directory import RunDir
@@ -112,7 +111,7 @@ def train(run: Run) -> int:
                 del step, batch  # before the next are drawn
             state = run.state = state.after_step(applied=applied, **totals._asdict())
             pace.count(totals.utterances)
-            tracker.stepped(state.step)
+            tracker.move_bar(state.step)
             stopping = agreement.all_reduce_sum(run.stop.signal is not None)[0] > 0
             if due(state.step, config.log.every, stopping or state.step >= run.steps):
                 log(run, state, loss_here, totals.label_tokens, lr, grad_norm, loss_scale, pace)
@@ -188,7 +187,7 @@ def log(
     row |= {"label_tokens": label_tokens, "skipped": state.skipped, "unusable": state.unusable, **pace.read()}
     hours = state.audio_samples and round(state.audio_samples / run.log_mel.sample_rate / 3600, 6)
     row |= {"audio_hours": hours, "memory_gb": round(memory_gb(run.device), 3)}
-    run.tracker.step(row)
+    run.tracker.log_step(row)
 
 
 def finite_or_none(value: float) -> float | None:
@@ -237,14 +236,14 @@ def evaluate(run: Run, state: TrainState) -> TrainState:
     state = state.after_evaluation(
         *scores.figure(settings.metric), greater_is_better=settings.greater_is_better, min_delta=settings.min_delta
     )
-    run.tracker.evaluated(state, scores)
+    run.tracker.log_evaluation(state, scores)
     return state
 
 
 def scores_of_all(run: Run) -> Scores:
     """What the model as it is scores on the held-out set; the same on every rank. PreemptedError at a stop signal."""
     assert run.heldout is not None
-    with run.tracker.counting("evaluating", -(-run.heldout.total // run.agreement.world)) as advance:
+    with run.tracker.progress_bar("evaluating", -(-run.heldout.total // run.agreement.world)) as advance:
 
         def progress(_: Prediction) -> None:
             advance(1)

@@ -23,9 +23,9 @@ from normalizers import get_normalizer
 from tests.conftest import ROOT, Trainer, command, environment
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.tracking.console.eta import Eta, clock
 from whisper_ft.tracking.console.eval_table import sparkline
-from whisper_ft.tracking.console.step_line import figures_of, fitted
-from whisper_ft.tracking.console.throughput import Eta, clock
+from whisper_ft.tracking.console.step_line import fitted, step_figures
 from whisper_ft.tracking.tracker import Tracker
 
 ROW = {
@@ -97,7 +97,7 @@ def scores(*texts: tuple[str, str], language: str = "be", first_id: str = "clip-
 
 def evaluate(tracker: Tracker, state: TrainState, found: Scores) -> TrainState:
     state = state.after_evaluation(*found.figure("auto"))
-    tracker.evaluated(state, found)
+    tracker.log_evaluation(state, found)
     return state
 
 
@@ -106,7 +106,7 @@ HALF = ("брат не хоча", "брат хоча")
 
 @pytest.mark.parametrize("width", [20, 40, 60, 100, 300])
 def test_figures_fill_lines_that_fit_and_none_is_broken(width: int):
-    figures = figures_of(ROW, 3600.0)
+    figures = step_figures(ROW, 3600.0)
     lines = [line.plain for line in fitted(figures, width)]
     assert all(cell_len(line) <= width for line in lines)
     shown = re.split(r"  +", "  ".join(lines))
@@ -115,13 +115,13 @@ def test_figures_fill_lines_that_fit_and_none_is_broken(width: int):
 
 
 def test_each_figure_of_a_logged_step_is_shown():
-    shown = "  ".join(label + value for label, value in figures_of(ROW, 4000))
+    shown = "  ".join(label + value for label, value in step_figures(ROW, 4000))
     assert shown == (
         "loss 2.6591  lr 2.75e-03  grad 1.23  scale 65536  124 utt/s  12.40 h audio  wait 4 %  mem 23.4 GB  "
         "skipped 3  unusable 2  ETA 1:06:40"
     )
     lost = ROW | {"loss": None, "grad_norm": None, "audio_hours": None}
-    assert "loss not finite" in "  ".join(label + value for label, value in figures_of(lost, None))
+    assert "loss not finite" in "  ".join(label + value for label, value in step_figures(lost, None))
 
 
 def test_a_real_run_in_a_narrow_terminal_moves_a_bar_and_draws_nothing_wider(train: Trainer):
@@ -147,13 +147,13 @@ def test_what_is_counted_has_a_bar_of_its_own_and_leaves_the_figures_as_they_wer
     screen = terminal(60)
     tracker = Tracker(tmp_path, 1200, enabled=True)
     with tracker.live(299):
-        tracker.stepped(300)
-        tracker.step(ROW)
-        with tracker.counting("evaluating the validation set of a long name", 12) as advance:
+        tracker.move_bar(300)
+        tracker.log_step(ROW)
+        with tracker.progress_bar("evaluating the validation set of a long name", 12) as advance:
             advance(5, "WER so far 31.4 %")
             screen.wait_for("so far")  # drawn five times a second
         counted = len(screen.lines)
-        tracker.stepped(301)
+        tracker.move_bar(301)
         screen.wait_for("301/1200")
     assert any(re.match(r"evaluating the .*…? .* 5/12 ", line) for line in screen.lines[:counted])
     assert not [line for line in screen.lines[counted:] if "so far" in line or "5/12" in line]
@@ -173,8 +173,8 @@ def test_a_terminal_gets_a_bar_and_ci_and_pipes_get_plain_lines(
     piped = Tracker(tmp_path, 1200, enabled=True, screen="live")
     with piped.live(299):
         assert not piped.is_live
-        piped.stepped(300)
-        piped.step(ROW)
+        piped.move_bar(300)
+        piped.log_step(ROW)
     told = capsys.readouterr().out
     assert "warning: --log.screen live: there is no terminal" in told
     assert re.search(r"^step 300/1200  loss 2\.6591  .*  ETA \d+:\d\d$", told, re.MULTILINE)

@@ -14,7 +14,7 @@ from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.sources import open_source
 from whisper_ft.data.types import Rejected
-from whisper_ft.tracking.console.memory import memory_gb
+from whisper_ft.tracking.performance import memory_gb
 from whisper_ft.tracking.tracker import Tracker
 
 

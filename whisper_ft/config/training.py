@@ -14,7 +14,7 @@ from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.evaluation import Device, EvalConfig, Precision
 from whisper_ft.config.setting import ScheduleKind, require, require_bounds, setting
 
-Screen = Literal["auto", "live", "plain", "quiet"]
+ScreenMode = Literal["auto", "live", "plain", "quiet"]
 DEFAULT_STEPS = 4000
 
 
@@ -164,7 +164,7 @@ class LogConfig:
 
     every: int = setting("free", 25, least=0)
     """Steps between two logged ones; 0 logs none."""
-    screen: Screen = setting("free", "auto")
+    screen: ScreenMode = setting("free", "auto")
     """live: a bar and figures that move; plain: a line for each logged step; quiet: warnings, errors and the last line.
     auto: live on a terminal, plain elsewhere and where CI is set."""
 

@@ -10,9 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import WhisperForConditionalGeneration
 
 IGNORE = -100  # label of a position that is not predicted; torch and transformers use this value, too
-TOKENS_AT_ONCE = (
-    2048  # tokens with logits in memory at a time: 0.4 GB with Whisper's vocabulary; a batch may need 10 GB
-)
+TOKENS_AT_ONCE = 2048
+"""Tokens in a block of logits. With Whisper's vocabulary a block takes 0.4 GB; the logits of a batch may take 10 GB."""
 
 
 # B windows, M mel bins, T frames, L label positions, D width, V vocabulary

@@ -1,5 +1,5 @@
-"""What a person sees of a run, and what is written down of it: the screen, the files, the trackers of other makers.
+"""Tracking of a run: console output, log files in the run directory, and backends such as TensorBoard.
 
-All of it is best effort: a full log disk, a closed terminal or a service that is down is counted and said once, and
-never stops a training.
+All of it is best effort. A full disk, a closed terminal or a service that is down is counted, reported once, and never
+stops a training.
 """

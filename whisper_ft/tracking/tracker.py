@@ -1,105 +1,113 @@
-"""Everything that is told of a run goes through here, on the main rank."""
+"""Tracker of a run: every message, figure and evaluation goes through it, on the main rank."""
 
 import math
+import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+from rich.console import RenderableType
+
 from whisper_ft.checkpoint.state import TrainState
-from whisper_ft.config.training import Screen as Mode
-from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.training import ScreenMode, TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.types import Rejected
+from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import FINISHED
 from whisper_ft.scoring.scores import Scores
-from whisper_ft.tracking.backends.process import Ready, TrackerProcess, identity_of, refuse_missing
+from whisper_ft.tracking.backends.packages import RunInfo, refuse_missing_packages
+from whisper_ft.tracking.backends.process import TrackerProcess
 from whisper_ft.tracking.console import eval_table
-from whisper_ft.tracking.console.screen import Screen
-from whisper_ft.tracking.console.stdout import Output
-from whisper_ft.tracking.console.step_line import figures_of
-from whisper_ft.tracking.console.transcripts import transcript_lines, transcripts
+from whisper_ft.tracking.console.screen import Advance, Screen
+from whisper_ft.tracking.console.stdout import Stdout
+from whisper_ft.tracking.console.step_line import step_figures
+from whisper_ft.tracking.console.transcripts import transcript_lines, transcript_table
 from whisper_ft.tracking.metrics_log import MetricsLog
+from whisper_ft.tracking.quarantine import Quarantine
 
-LAST_SECONDS = 30.0  # for the trackers of a run that is finished
-LAST_SECONDS_IN_HASTE = 5.0  # of one that was stopped: a machine that is taken away gives little time
+FINISHED_SECONDS = 30.0  # seconds that backends have to store the rest after a run that finished
+STOPPED_SECONDS = (
+    5.0  # the same after a stop signal or an error, because a machine that is taken away gives little time
+)
+IDENTITY = "tracker-id"  # file of the run directory with the run's identity for the backends
 
 
 class Tracker:
-    """Screen, files and outside trackers of one run; on every rank but the main one all of it does nothing."""
+    """Console, log files and backends of one run. On every rank but the main one it does nothing."""
 
     def __init__(
         self,
         folder: Path,
         steps: int,
         enabled: bool,
-        screen: Mode = "auto",
-        outside: Sequence[str] = (),
-        ready: Ready | None = None,
+        screen: ScreenMode = "auto",
+        backends: Sequence[str] = (),
+        run: RunInfo | None = None,
     ) -> None:
+        """`run` is what the backends show; it is needed if there are any."""
         self.enabled = enabled
         self._folder, self._steps = folder, steps
         self._failures = 0
-        self._files = MetricsLog(folder, self._best_effort)
-        self._screen = Screen(Output(self._best_effort), steps, enabled=enabled, mode=screen)
-        self._outside, self._ready = outside if enabled else (), ready or {}
-        self._links: list[TrackerProcess] = []
+        self._metrics = MetricsLog(folder, self._best_effort)
+        self._quarantine = Quarantine(folder, self._best_effort)
+        self._screen = Screen(Stdout(self._best_effort), steps, enabled=enabled, mode=screen)
+        self._backends, self._run = backends if enabled else (), run
+        self._processes: list[TrackerProcess] = []
 
     @classmethod
     def of_run(cls, config: TrainingConfig, steps: int, *, enabled: bool) -> Self:
-        """The tracker that a run's configuration asks for. UsageError where a package of it is missing."""
-        outside = list(dict.fromkeys(config.track.to))
+        """Build the tracker that a run's configuration asks for. UsageError if the package of a backend is missing."""
+        backends = list(dict.fromkeys(config.track.to))
         if enabled:
-            refuse_missing(outside)
-        ready = {
-            "folder": str(config.run_dir.resolve()),
-            "name": config.track.name or config.run_dir.resolve().name,
-            "project": config.track.project,
-            "config": to_plain(config),
-        }
-        return cls(config.run_dir, steps, enabled, config.log.screen, outside, ready)
+            refuse_missing_packages(backends)
+        folder = config.run_dir.resolve()
+        run = RunInfo(str(folder), config.track.name or folder.name, config.track.project, to_plain(config))
+        return cls(config.run_dir, steps, enabled, config.log.screen, backends, run)
 
     @contextmanager
     def live(self, step: int) -> Iterator[None]:
-        """Around all that is done from `step` on: a bar, where there is a terminal, and the outside trackers."""
-        with self._best_effort():
-            ready = {**self._ready, "identity": identity_of(self._folder)} if self._outside else {}
-            for name in self._outside:
-                self._links.append(TrackerProcess(name, ready, step))
+        """Run the backends, and on a terminal a progress bar, from `step` on until the block ends."""
+        if self._backends and self._run is not None:
+            with self._best_effort():
+                run = replace(self._run, identity=identity_of(self._folder))
+                for name in self._backends:
+                    self._processes.append(TrackerProcess(name, run, step))
         with self._screen.live(step):
             yield
 
     def say(self, text: str, always: bool = False) -> None:
-        """One line for the user; where the screen is quiet, only a `warning: ...` and what is said `always`."""
+        """Print one line. If `log.screen` is quiet, it is printed only if it is a `warning: ...` or `always` is set."""
         self._screen.say(text, always)
 
-    def show(self, renderable: Any) -> None:
-        """Something of rich's, such as a table."""
+    def show(self, renderable: RenderableType) -> None:
+        """Print an object of rich, such as a table."""
         self._screen.show(renderable)
 
-    def stepped(self, step: int) -> None:
-        """Move the bar."""
-        self._screen.stepped(step)
+    def move_bar(self, step: int) -> None:
+        """Move the progress bar to a step."""
+        self._screen.move_bar(step)
 
-    def step(self, row: Mapping[str, Any]) -> None:
-        """A logged step: a line in metrics.jsonl, on the screen, and to the outside trackers."""
+    def log_step(self, row: Mapping[str, Any]) -> None:
+        """Log a step: a line in metrics.jsonl and on the console, and a row for each backend."""
         self.record(row)
-        self._screen.step(row["step"], figures_of(row, self._screen.seconds_left()))
+        self._screen.step(row["step"], step_figures(row, self._screen.seconds_left()))
         self._send("train", row)
 
-    def evaluated(self, state: TrainState, scores: Scores) -> None:
-        """An evaluation: a line in metrics.jsonl, the texts in predictions/, rates and samples on the screen."""
+    def log_evaluation(self, state: TrainState, scores: Scores) -> None:
+        """Log an evaluation: a line in metrics.jsonl, transcripts in predictions/, rates and samples on the console."""
         if not self.enabled:
             return
         best, summary = state.best, scores.summary()
-        earlier = self._files.recorded([step for step, _ in state.evaluated if step < state.step], having="wer")
+        earlier = self._metrics.rows([step for step, _ in state.evaluated if step < state.step], having="wer")
         self.record({"step": state.step, **summary, "best": best and best.value})
-        self._files.predictions(state.step, [row.record() for row in scores.rows])
+        self._metrics.write_predictions(state.step, [row.record() for row in scores.rows])
         if self._screen.console.is_terminal:
             self.show(eval_table.table(state, self._steps, scores, earlier))
-            self.show(transcripts(scores, self._screen.console.width))
+            self.show(transcript_table(scores, self._screen.console.width))
         else:
             self.say(eval_table.line(state, self._steps, scores, earlier))
             for line in transcript_lines(scores):
@@ -107,59 +115,68 @@ class Tracker:
         self._send("eval", {"step": state.step, **summary})
 
     def record(self, row: Mapping[str, Any]) -> None:
-        """A line in metrics.jsonl."""
+        """Append a line to metrics.jsonl."""
         if self.enabled:
-            self._files.record(row)
+            self._metrics.record(row)
 
-    def counting(self, what: str, total: int) -> AbstractContextManager[Callable[..., None]]:
-        """A second bar for something that takes a while; gives the function that advances it: (done, told="")."""
-        return self._screen.counting(what, total)
+    def progress_bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
+        """Show a second bar for a task that takes a while; the block gets the function that advances it."""
+        return self._screen.progress_bar(label, total)
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a bar that somebody could look at."""
+        """True while a progress bar is on a terminal."""
         return self._screen.is_live
 
     def quarantine(self, rows: Sequence[Rejected]) -> None:
-        """Rows that could not be used: each once in quarantine.jsonl, also over several starts of a run."""
+        """List rejected rows in quarantine.jsonl and on the console, each once, also over several starts of a run."""
         if self.enabled:
-            for row in self._files.quarantine(rows):
+            for row in self._quarantine.add(rows):
                 self.say(f"unusable: {row.id}: {row.reason} ({row.detail})")
 
     def unusable_by_reason(self) -> str:
-        """For people: how many rows of the run's data could not be used so far, and why; "" if all could."""
-        reasons = ", ".join(f"{rows} {reason}" for reason, rows in self._files.unusable_by_reason())
+        """A line with the number of rejected rows so far by reason; "" if there are none."""
+        reasons = ", ".join(f"{rows} {reason}" for reason, rows in self._quarantine.by_reason())
         return reasons and f"rows that could not be used: {reasons}; quarantine.jsonl names them"
 
     def close(self, exit_code: int) -> None:
-        """Let the outside trackers store what is left, up to a deadline."""
-        deadline = time.monotonic() + (LAST_SECONDS if exit_code == FINISHED else LAST_SECONDS_IN_HASTE)
-        for link in self._links:
-            link.finish(exit_code)
-        for link in self._links:
-            for trouble in link.close(deadline):
-                self.say(f"warning: {link.name}: {trouble}")
-        self._links = []
+        """End the backends, and give them until a deadline to store what is left."""
+        deadline = time.monotonic() + (FINISHED_SECONDS if exit_code == FINISHED else STOPPED_SECONDS)
+        for process in self._processes:
+            process.finish(exit_code)
+        for process in self._processes:
+            for problem in process.close(deadline):
+                self.say(f"warning: {process.name}: {problem}")
+        self._processes = []
 
     def _send(self, part: str, row: Mapping[str, Any]) -> None:
-        """The numbers of a row to the outside trackers, and what those have to complain about to the user."""
+        """Send the finite numbers of a row to the backends, and print the problems that they report."""
         figures = {
             f"{part}/{name}": float(value)
             for name, value in row.items()
             if name != "step" and isinstance(value, int | float) and math.isfinite(value)
         }
-        for link in self._links:
-            link.send(row["step"], figures)
-            for trouble in link.complaints():
-                self.say(f"warning: {link.name}: {trouble}; training goes on")
+        for process in self._processes:
+            process.send(row["step"], figures)
+            for problem in process.problems():
+                self.say(f"warning: {process.name}: {problem}; training goes on")
 
     @contextmanager
     def _best_effort(self) -> Iterator[None]:
+        """Count an OSError of the block, and report the first one."""
         try:
             yield
         except OSError as error:
             self._failures += 1
             if self._failures == 1:
-                # Not sys.stderr, behind which a live screen stands that may be in the middle of this very write.
-                with suppress(OSError):  # it may be the same closed pipe
+                # Not sys.stderr: rich replaces it while a bar is shown, and may be inside this very write.
+                with suppress(OSError):  # stderr may be the same closed pipe
                     print(f"warning: a log could not be written ({error}); training goes on", file=sys.__stderr__)
+
+
+def identity_of(folder: Path) -> str:
+    """Identity of the run for its backends: made at the first start, and kept in the run directory."""
+    path = folder / IDENTITY
+    if not path.exists():
+        atomic.write_text(path, f"{secrets.token_hex(4)}\n")
+    return path.read_text(encoding="ascii").strip()

@@ -12,7 +12,7 @@ from whisper_ft.config.resume_policy import refuse_changes
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.formats.shard_names import expanded
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.tracking import backends
+from whisper_ft.tracking.backends.packages import refuse_missing_packages
 
 
 def refuse_impossible(config: TrainingConfig) -> None:
@@ -25,7 +25,7 @@ def refuse_impossible(config: TrainingConfig) -> None:
         refuse_missing("eval.path", config.eval.path)
     refuse_missing_model("model.name", config.model.name)
     refuse_missing_gpu(config.device)
-    backends.refuse_missing(config.track.to)
+    refuse_missing_packages(config.track.to)
     elsewhere = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if elsewhere not in ("no", config.precision):
         raise UsageError(

@@ -1,9 +1,5 @@
-"""Trackers of other makers: TensorBoard, Weights & Biases, trackio. Each runs in a process of its own.
+"""Tracker backends: TensorBoard, Weights & Biases, trackio. Each package runs in a process of its own.
 
-Training hands rows to a pipe and never waits for one: whatever such a package does (hang, raise, patch signals, fill
-a disk, crash), the loop does not notice, and a process can be ended at a deadline where a thread cannot.
+Training writes rows to a pipe and never waits for it. So a package that hangs, raises, patches signals, fills a disk or
+crashes does not disturb the loop, and it can be killed at a deadline. Evidence: docs/decisions/0010-trackers.md.
 """
-
-from whisper_ft.tracking.backends.process import Ready, TrackerProcess, identity_of, refuse_missing
-
-__all__ = ["Ready", "TrackerProcess", "identity_of", "refuse_missing"]

@@ -1,27 +1,64 @@
-"""The packages themselves, each behind the same two methods. A tracker's own process imports one of them."""
+"""The tracker packages, each behind the same two methods. Only a backend's own process imports one of them."""
 
+import importlib.util
 import json
 import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from whisper_ft.runtime.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """Facts about a run that its backends show."""
+
+    folder: str  # absolute path of the run directory
+    name: str
+    project: str
+    config: dict[str, Any]
+    identity: str = ""  # distinguishes the run from others of the same name, also over resumes
+
+
+class Backend(Protocol):
+    """A tracker package with an open run."""
+
+    def __init__(self, run: RunInfo, step: int) -> None:
+        """Open the run at the step where this start begins."""
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Store the figures of a step."""
+
+    def close(self, exit_code: int) -> None:
+        """Store what is left, and record the exit code of the run."""
+
+
+def refuse_missing_packages(names: Iterable[str]) -> None:
+    """UsageError for a backend whose package is not installed."""
+    for name in names:
+        package = importlib.util.find_spec(name)
+        if package is None or package.origin is None:  # no origin: a folder of that name, which wandb leaves behind
+            raise UsageError(f"--track.to {name}: its package is not installed; pip install {name}")
 
 
 class TensorBoard:
     """Event files in RUN_DIR/tensorboard, without torch and TensorFlow."""
 
-    def __init__(self, folder: str, step: int, config: dict[str, Any], **_: Any) -> None:
+    def __init__(self, run: RunInfo, step: int) -> None:
         self._proto = import_module("tensorboard.compat.proto.event_pb2")
         self._summary = import_module("tensorboard.compat.proto.summary_pb2")
         writer = import_module("tensorboard.summary.writer.event_file_writer")
-        self._writer = writer.EventFileWriter(str(Path(folder, "tensorboard")), flush_secs=10)
-        # TensorBoard drops what it has from this step on: of a run that was cut off, later steps come again.
+        self._writer = writer.EventFileWriter(str(Path(run.folder, "tensorboard")), flush_secs=10)
+        # TensorBoard then drops earlier events from this step on, because an interrupted run logs these steps again.
         begin = self._proto.SessionLog(status=self._proto.SessionLog.START)
         self._add(step + 1, session_log=begin)
-        self._add(step, summary=self._text("config", json.dumps(config, indent=2, ensure_ascii=False)))
+        self._add(step, summary=self._text("config", json.dumps(run.config, indent=2, ensure_ascii=False)))
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        """One event with all figures of a step."""
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Write one event with all figures of a step."""
         values = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
         self._add(step, summary=self._summary.Summary(value=values))
 
@@ -29,11 +66,11 @@ class TensorBoard:
         """Flush and close the file."""
         self._writer.close()
 
-    def _add(self, step: int, **what: Any) -> None:
-        self._writer.add_event(self._proto.Event(wall_time=time.time(), step=step, **what))
+    def _add(self, step: int, **fields: Any) -> None:
+        self._writer.add_event(self._proto.Event(wall_time=time.time(), step=step, **fields))
 
     def _text(self, tag: str, text: str) -> Any:
-        """A text for TensorBoard's text page; it reads Markdown, where four spaces make a block of code."""
+        """Text for TensorBoard's text page, which reads Markdown: an indent of four spaces makes a block of code."""
         tensor = import_module("tensorboard.compat.proto.tensor_pb2")
         types = import_module("tensorboard.compat.proto.types_pb2")
         metadata = import_module("tensorboard.plugins.text.metadata")
@@ -47,25 +84,25 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of W&B under the identity in the run directory; what it stores here is in RUN_DIR/wandb."""
+    """A run of W&B under the identity in the run directory; its local files are in RUN_DIR/wandb."""
 
-    def __init__(self, folder: str, name: str, project: str, identity: str, config: dict[str, Any], **_: Any) -> None:
+    def __init__(self, run: RunInfo, step: int) -> None:
         wandb = import_module("wandb")
         self._run = wandb.init(
-            project=project,
-            name=name,
-            id=identity,
+            project=run.project,
+            name=run.name,
+            id=run.identity,
             resume="allow",
-            dir=folder,
-            config=config,
+            dir=run.folder,
+            config=run.config,
             settings=wandb.Settings(console="off", disable_git=True, save_code=False),
         )
-        # Its own count of steps only grows, and drops the rows of a run that went back to a checkpoint.
+        # W&B's own step counter only grows, so it would drop the rows of a run that went back to a checkpoint.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        """The figures, with the step beside them."""
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log the figures, and the step as one of them."""
         self._run.log({"step": step, **figures})
 
     def close(self, exit_code: int) -> None:
@@ -76,13 +113,14 @@ class WeightsAndBiases:
 class Trackio:
     """A run in trackio's own folder (TRACKIO_DIR), where `trackio show` finds it."""
 
-    def __init__(self, name: str, project: str, identity: str, config: dict[str, Any], **_: Any) -> None:
+    def __init__(self, run: RunInfo, step: int) -> None:
         trackio = import_module("trackio")
-        # It knows runs by their names alone: two run directories called `demo` must not become one run.
-        self._run = trackio.init(project=project, name=f"{name}-{identity}", config=config, resume="allow", embed=False)
+        # trackio knows runs by name alone, and two run directories called `demo` must not become one run.
+        name = f"{run.name}-{run.identity}"
+        self._run = trackio.init(project=run.project, name=name, config=run.config, resume="allow", embed=False)
 
-    def log(self, step: int, figures: dict[str, float]) -> None:
-        """The figures at their step."""
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """Log the figures at their step."""
         self._run.log(figures, step=step)
 
     def close(self, exit_code: int) -> None:
@@ -90,4 +128,4 @@ class Trackio:
         self._run.finish()
 
 
-OPEN = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}
+BACKENDS: Mapping[str, type[Backend]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio}

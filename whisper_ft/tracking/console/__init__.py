@@ -1,1 +1,1 @@
-"""Output for a person at a terminal."""
+"""Console output for a person."""

@@ -1,45 +1,52 @@
-"""The terminal: lines, and where somebody may be looking a bar with the newest figures below it."""
+"""Screen of a run: plain lines, or on a terminal a progress bar with the newest figures below it."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Protocol
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from whisper_ft.config.training import Screen as Mode
-from whisper_ft.tracking.console.stdout import Output
+from whisper_ft.config.training import ScreenMode
+from whisper_ft.tracking.console.eta import Eta, clock
+from whisper_ft.tracking.console.stdout import Stdout
 from whisper_ft.tracking.console.step_line import Figure, fitted, one_line
-from whisper_ft.tracking.console.throughput import Eta, clock
 
-WARNING = "warning:"  # a line that begins with it is shown in every mode
+WARNING = "warning:"  # a line that begins with it is printed in every mode
+
+
+class Advance(Protocol):
+    """Function that moves a progress bar on by `done`, and may show a text below the bar."""
+
+    def __call__(self, done: int, text: str = "") -> None:
+        """Move the bar."""
 
 
 class Screen:
-    """What a person sees; on every rank but the main one nothing."""
+    """Console output of a run. On every rank but the main one it prints nothing."""
 
-    def __init__(self, output: Output, steps: int, *, enabled: bool, mode: Mode = "auto") -> None:
-        self.console = Console(file=output, quiet=not enabled, emoji=False)  # type: ignore[arg-type]  # all of a file that rich uses
+    def __init__(self, output: Stdout, steps: int, *, enabled: bool, mode: ScreenMode = "auto") -> None:
+        self.console = Console(file=output, quiet=not enabled, emoji=False)  # type: ignore[arg-type]  # has all methods that rich calls
         self._steps = steps
         self.is_quiet = mode == "quiet"
         is_watched = self.console.is_terminal and output.isatty() and not self.console.is_dumb_terminal
         self._may_move = enabled and is_watched and (mode == "live" or (mode == "auto" and not os.environ.get("CI")))
         if mode == "live" and enabled and not is_watched:
-            self.say("warning: --log.screen live: there is no terminal; plain lines instead")
+            self.say("warning: --log.screen live: there is no terminal; printing plain lines instead")
         self._progress: Progress | None = None
-        self._ahead: Eta | None = None
+        self._eta: Eta | None = None
         self._figures: list[Figure] = []
         self._step = 0
 
     @contextmanager
     def live(self, step: int) -> Iterator[None]:
-        """A bar of the steps from `step` on, where it can move and there are steps."""
-        self._step, self._ahead = step, Eta(step, self._steps)
+        """Show a bar of the steps from `step` on, if the terminal can move one."""
+        self._step, self._eta = step, Eta(step, self._steps)
         if not self._may_move:
             yield
             return
@@ -53,7 +60,7 @@ class Screen:
             console=self.console,
             expand=True,
         )
-        with Live(Group(progress, _Below(self)), console=self.console, refresh_per_second=5):
+        with Live(Group(progress, _FiguresBelow(self)), console=self.console, refresh_per_second=5):
             if self._steps:
                 self._task = progress.add_task("training", total=self._steps, completed=step, left=self.seconds_left)
             self._progress = progress
@@ -64,33 +71,33 @@ class Screen:
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a bar that somebody could look at."""
+        """True while a progress bar is on a terminal."""
         return self._progress is not None
 
     def seconds_left(self) -> float | None:
-        """Until the last step; None before there is a pace."""
-        return self._ahead.seconds(self._step) if self._ahead else None
+        """Seconds until the last step; None before the first step of this start is done."""
+        return self._eta.seconds(self._step) if self._eta else None
 
     def say(self, text: str, always: bool = False) -> None:
-        """One line; in quiet mode only a warning, or what is said `always`."""
+        """Print one line. In quiet mode it is printed only if it is a warning or `always` is set."""
         if always or not self.is_quiet or text.startswith(WARNING):
             self.console.print(escape(text), highlight=False, soft_wrap=True)
 
-    def show(self, renderable: Any) -> None:
-        """Something of rich's, such as a table."""
+    def show(self, renderable: RenderableType) -> None:
+        """Print an object of rich, such as a table; nothing in quiet mode."""
         if not self.is_quiet:
             self.console.print(renderable)
 
-    def stepped(self, step: int) -> None:
-        """Move the bar."""
+    def move_bar(self, step: int) -> None:
+        """Move the progress bar to a step."""
         self._step = step
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
 
     def step(self, step: int, figures: Sequence[Figure]) -> None:
-        """The figures of a logged step."""
+        """Show the figures of a logged step: below the bar, or as lines."""
         if self._progress is not None:
-            self._figures = [figure for figure in figures if figure[0] != "ETA "]  # the bar has it
+            self._figures = [figure for figure in figures if figure[0] != "ETA "]  # the bar shows it
         elif self.console.is_terminal and not self.is_quiet:
             for line in fitted([("step ", f"{step}/{self._steps}"), *figures], self.console.width, indent=2):
                 self.console.print(line)
@@ -98,19 +105,19 @@ class Screen:
             self.say(one_line([("step ", f"{step}/{self._steps}"), *figures]))
 
     @contextmanager
-    def counting(self, what: str, total: int) -> Iterator[Callable[..., None]]:
-        """A second bar for something that takes a while; gives the function that advances it: (done, told="")."""
+    def progress_bar(self, label: str, total: int) -> Iterator[Advance]:
+        """Show a second bar for a task that takes a while; the block gets the function that advances it."""
         progress = self._progress
         if progress is None:
-            yield lambda done, told="": None
+            yield lambda done, text="": None
             return
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(label, total=total)
         before = self._figures
 
-        def advance(done: int, told: str = "") -> None:
+        def advance(done: int, text: str = "") -> None:
             progress.update(task, advance=done)
-            if told:
-                self._figures = [*before, ("", told)]
+            if text:
+                self._figures = [*before, ("", text)]
 
         try:
             yield advance
@@ -119,12 +126,12 @@ class Screen:
             self._figures = before
 
     def figures(self) -> list[Figure]:
-        """Those below the bar."""
+        """The figures below the bar."""
         return self._figures
 
 
-class _Below:
-    """The newest figures, in as many lines as the terminal is narrow."""
+class _FiguresBelow:
+    """The newest figures, in as many lines as the width of the terminal needs."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -135,14 +142,14 @@ class _Below:
 
 
 class _Elapsed(ProgressColumn):
-    """Time since this start began the task."""
+    """Time since this start of the run began the task."""
 
     def render(self, task: Task) -> Text:
         return Text(clock(task.finished_time if task.finished else task.elapsed), style="dim")
 
 
 class _TimeLeft(ProgressColumn):
-    """`ETA 1:23:45`, by the run's own pace where a task has one."""
+    """`ETA 1:23:45`, from the task's own estimate if it has one."""
 
     def render(self, task: Task) -> Text:
         left = task.fields["left"]() if "left" in task.fields else task.time_remaining

@@ -1,4 +1,4 @@
-"""The figures of a logged step, and how many of them fit on a line."""
+"""Figures of a logged step, and their layout in lines that fit."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,15 +7,16 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from whisper_ft.tracking.console.throughput import clock
+from whisper_ft.tracking.console.eta import clock
 
-Figure = tuple[str, str]  # name before and unit after a value are in one of them: ("loss ", "0.1234"), ("", "12 utt/s")
+Figure = tuple[str, str]
+"""Label and value; a unit belongs to the value: ("loss ", "0.1234"), ("", "12 utt/s")."""
 GAP = 2  # blanks between two figures
 
 
-def figures_of(row: Mapping[str, Any], seconds_left: float | None) -> list[Figure]:
-    """What is shown of a logged step: label, value."""
-    shown = [
+def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Figure]:
+    """Figures that the console shows for a row of metrics.jsonl."""
+    figures = [
         ("loss ", _number(row["loss"], ".4f")),
         ("lr ", f"{row['lr']:.2e}"),
         ("grad ", _number(row["grad_norm"], ".2f")),
@@ -23,17 +24,17 @@ def figures_of(row: Mapping[str, Any], seconds_left: float | None) -> list[Figur
         ("", f"{row['utterances_per_second']:.0f} utt/s"),
     ]
     if row.get("audio_hours") is not None:
-        shown.append(("", f"{row['audio_hours']:.2f} h audio"))
-    shown.append(("wait ", f"{100 * row['data_wait']:.0f} %"))
+        figures.append(("", f"{row['audio_hours']:.2f} h audio"))
+    figures.append(("wait ", f"{100 * row['data_wait']:.0f} %"))
     if row.get("memory_gb") is not None:
-        shown.append(("mem ", f"{row['memory_gb']:.1f} GB"))
-    shown += [("skipped ", str(row["skipped"]))] if row.get("skipped") else []
-    shown += [("unusable ", str(row["unusable"]))] if row.get("unusable") else []
-    return [*shown, ("ETA ", clock(seconds_left))]
+        figures.append(("mem ", f"{row['memory_gb']:.1f} GB"))
+    figures += [("skipped ", str(row["skipped"]))] if row.get("skipped") else []
+    figures += [("unusable ", str(row["unusable"]))] if row.get("unusable") else []
+    return [*figures, ("ETA ", clock(seconds_left))]
 
 
 def fitted(figures: Sequence[Figure], width: float, indent: int = 0) -> Iterator[Text]:
-    """Lines of figures, none broken within; those after the first are indented by so many blanks."""
+    """Lay out figures in lines of at most `width` cells without breaking any; `indent` is that of later lines."""
     line = Text(no_wrap=True, overflow="ellipsis")
     for label, value in figures:
         needed = cell_len(label + value)
@@ -47,7 +48,7 @@ def fitted(figures: Sequence[Figure], width: float, indent: int = 0) -> Iterator
 
 
 def one_line(figures: Sequence[Figure]) -> str:
-    """All of them in one line, for a file."""
+    """All figures in one line, for a file."""
     return next(fitted(figures, math.inf)).plain
 
 

@@ -1,4 +1,4 @@
-"""A few transcripts of an evaluation, the same ones each time, with what is wrong in them marked."""
+"""A few transcripts of an evaluation, always of the same utterances, with their errors marked."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -11,21 +11,21 @@ from whisper_ft.scoring.edit_distance import align
 from whisper_ft.scoring.scores import CHARACTERS, ScoredRow, Scores
 
 SAMPLES = 3
-SHOWN_LINES = 2.5  # of each text; 30 s of speech fill about 8 of 60 columns
-LEFT, RIGHT = "bold cyan", "bold magenta"  # told apart by those who see no red or no green
+SHOWN_LINES = 2.5  # lines of each text; 30 s of speech fill about 8 lines of 60 columns
+LEFT, RIGHT = "bold cyan", "bold magenta"  # distinct also for people who see no red or no green
 JOINERS = "\u200c\u200d"
 
 
 def samples_of(scores: Scores, count: int = SAMPLES) -> list[ScoredRow]:
-    """Rows spread evenly over the set, so that each evaluation shows the same ones."""
+    """Rows spread evenly over the set, the same ones at each evaluation."""
     rows = [row for row in scores.rows if row.is_scored]
     return [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)] if len(rows) > count else rows
 
 
-def transcripts(scores: Scores, width: int) -> Table:
-    """The samples one below the other: reference and hypothesis, the words that differ coloured and in brackets.
+def transcript_table(scores: Scores, width: int) -> Table:
+    """The samples below each other: reference and hypothesis, with differing words coloured and in brackets.
 
-    Nothing stands to the right of a text: a terminal that turns right-to-left text around has nothing to move.
+    Nothing is printed to the right of a text, because a terminal that reorders right-to-left text would move it.
     """
     grid = Table.grid(padding=(0, 0, 0, 1))
     grid.add_column(style="dim", no_wrap=True, min_width=5, justify="right")
@@ -37,14 +37,14 @@ def transcripts(scores: Scores, width: int) -> Table:
 
 
 def transcript_lines(scores: Scores, cells: float = 400) -> Iterator[str]:
-    """The same as lines for a file."""
+    """The same samples as lines for a file."""
     for row in samples_of(scores):
         for label, text in _lines(row, scores, cells):
             yield f"  {label} {text.plain}"
 
 
 def _lines(row: ScoredRow, scores: Scores, cells: float) -> Iterator[tuple[str, Text]]:
-    """Label and text of each line about one utterance."""
+    """Label and text of each line for one utterance."""
     rate = scores.errors_of(row).rate
     name = "CER" if scores.unit == CHARACTERS else "WER"
     yield "", Text(f"{name} {100 * (rate or 0):.0f} %  {_visible(row.prediction.id)}", style="dim", no_wrap=True)
@@ -55,12 +55,12 @@ def _lines(row: ScoredRow, scores: Scores, cells: float) -> Iterator[tuple[str, 
 
 
 def _units(text: str, unit: str | None) -> list[str]:
-    """Words, or letters with their marks: one cut from its letter could not be drawn."""
+    """Words, or graphemes: letters together with their marks, which cannot be drawn alone."""
     return [text[a:b] for a, b, _ in split_graphemes(text)[0]] if unit == CHARACTERS else text.split()
 
 
 def _marked(tokens: Sequence[tuple[str, bool]], between: str, style: str, cells: float) -> Text:
-    """Tokens as a text of at most about so many cells, each run of wrong ones in brackets."""
+    """Join tokens to a text of about `cells` cells at most, with brackets around each run of wrong tokens."""
     text = Text()
     if not tokens:
         return text.append("(nothing)", style="dim italic")
@@ -76,13 +76,14 @@ def _marked(tokens: Sequence[tuple[str, bool]], between: str, style: str, cells:
 
 
 def _cut(text: str, cells: int) -> str:
-    """The beginning of a text, at most so many cells, up to the end of a word if it has several."""
-    kept = text
-    while kept and cell_len(kept) > cells:
-        kept = kept.rpartition(" ")[0] if " " in kept else kept[: max(cells // 2, 1) if len(kept) > 1 else 0]
-    return kept
+    """The beginning of a text, at most `cells` cells, cut at the end of a word if it has several."""
+    beginning = text
+    while beginning and cell_len(beginning) > cells:
+        has_words, half = " " in beginning, max(cells // 2, 1) if len(beginning) > 1 else 0
+        beginning = beginning.rpartition(" ")[0] if has_words else beginning[:half]
+    return beginning
 
 
 def _visible(text: str) -> str:
-    """The text without what a terminal obeys: control characters and overrides of direction; joiners stay."""
+    """The text without control characters and direction overrides, which a terminal obeys; joiners stay."""
     return "".join(sign if sign.isprintable() or sign in JOINERS else "\ufffd" for sign in text)

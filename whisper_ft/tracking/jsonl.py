@@ -1,0 +1,47 @@
+"""Files of JSON lines that a kill or a full disk may have cut short."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+
+def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append one line for each row. A cut last line gets its line feed first, so that it spoils no other line.
+
+    Raises OSError if the file cannot be written, ValueError for NaN, which JSON lacks.
+    """
+    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    if not lines:
+        return
+    with path.open("ab+") as file:
+        if file.tell() and not _ends_with_line_feed(file):
+            file.write(b"\n")
+        file.write(lines.encode())
+
+
+def rows_with(path: Path, field: str) -> list[dict[str, Any]]:
+    """Return the objects that have this field. A line cut short, even within a character, is skipped.
+
+    A missing file has no rows. Raises OSError if the file cannot be read.
+    """
+    if not path.is_file():  # a device such as /dev/full is no file either, and never ends
+        return []
+    rows, name = [], f'"{field}"'.encode()
+    with path.open("rb") as file:
+        for line in file:
+            if name not in line:  # true of most lines of a long run; parsing them would take the time
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and field in row:
+                rows.append(row)
+    return rows
+
+
+def _ends_with_line_feed(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"

@@ -1,0 +1,40 @@
+"""Quarantine: the list of rows that could not be used (quarantine.jsonl), with reasons."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from whisper_ft.data.types import Rejected
+from whisper_ft.tracking.jsonl import append_rows, rows_with
+
+QUARANTINE = "quarantine.jsonl"
+
+
+class Quarantine:
+    """Each rejected row once, over all starts of a run. `best_effort` handles the OSErrors of each access."""
+
+    def __init__(self, folder: Path, best_effort: Callable[[], AbstractContextManager[None]]) -> None:
+        self._path, self._best_effort = folder / QUARANTINE, best_effort
+        self._reasons: dict[str, str] | None = None  # reason code by row id; None before the file is read
+
+    def add(self, rows: Sequence[Rejected]) -> list[Rejected]:
+        """Write the rows that are not listed yet, and return them."""
+        listed = self._listed()
+        new = {row.id: row for row in rows if row.id not in listed}
+        listed.update((row.id, row.reason) for row in new.values())
+        with self._best_effort():
+            append_rows(self._path, [{"id": r.id, "reason": r.reason, "detail": r.detail} for r in new.values()])
+        return list(new.values())
+
+    def by_reason(self) -> list[tuple[str, int]]:
+        """Reason codes with their number of rows, the most frequent first."""
+        return Counter(self._listed().values()).most_common()
+
+    def _listed(self) -> dict[str, str]:
+        if self._reasons is None:
+            self._reasons = {}
+            with self._best_effort():
+                rows = rows_with(self._path, "id")
+                self._reasons = {str(row["id"]): str(row["reason"]) for row in rows if "reason" in row}
+        return self._reasons
