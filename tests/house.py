@@ -134,16 +134,26 @@ def wings_on(floor: int) -> list[str]:
     return [wing for wing in FLOORS[floor] if (ROOT / PACKAGE / wing).is_dir()]
 
 
+def wings_imported_by(owner: str) -> str:
+    """Other wings that a wing or a file at the root imports from, from the highest floor, as a cell of a table."""
+    targets = {
+        wing_of(target) for name, names in imports().items() if owner in (wing_of(name), name) for target in names
+    }
+    return ", ".join(sorted(targets - {owner, ""}, key=lambda wing: (-floor_of(wing), wing)))
+
+
 def page() -> str:
     """Text of docs/house.md."""
-    lines = ["| floor | | subject |", "|---|---|---|"]
-    lines += [f"| {len(FLOORS) - 1} | `{name}.py` | {summary_of(ROOT / f'{name}.py')} |" for name in PROGRAMS]
+    lines = ["| floor | | subject | imports from |", "|---|---|---|---|"]
+    lines += [
+        f"| {len(FLOORS) - 1} | `{name}.py` | {summary_of(ROOT / f'{name}.py')} | {wings_imported_by(name)} |"
+        for name in PROGRAMS
+    ]
     for floor in reversed(range(len(FLOORS))):
-        lines += [
-            f"| {floor} | [`{wing}/`](#{wing}) | {summary_of(ROOT / PACKAGE / wing / '__init__.py')} |"
-            for wing in wings_on(floor)
-        ]
-    lines += [f"| leaf | `{name}.py` | {summary_of(ROOT / f'{name}.py')} |" for name in LEAVES]
+        for wing in wings_on(floor):
+            subject = summary_of(ROOT / PACKAGE / wing / "__init__.py")
+            lines.append(f"| {floor} | [`{wing}/`](#{wing}) | {subject} | {wings_imported_by(wing)} |")
+    lines += [f"| leaf | `{name}.py` | {summary_of(ROOT / f'{name}.py')} | |" for name in LEAVES]
     for floor in reversed(range(len(FLOORS))):
         for wing in wings_on(floor):
             lines += ["", f"## {wing}", "", "| module | subject |", "|---|---|"]
@@ -152,12 +162,12 @@ def page() -> str:
 
 
 def modules_of(wing: str) -> Iterator[tuple[str, str]]:
-    """Path below its wing and subject of every module; a package stands for its `__init__` and `__main__`."""
+    """Path and subject of every module of a wing; a folder stands for its `__init__` and `__main__`."""
     folder = ROOT / PACKAGE / wing
     for path in sorted(folder.rglob("*.py"), key=lambda path: path.relative_to(folder).parts):
         if (path.parent == folder and path.name == "__init__.py") or path.name == "__main__.py":
             continue
-        place = path.relative_to(folder)
+        place = path.relative_to(ROOT / PACKAGE)
         yield f"{place.parent}/" if path.name == "__init__.py" else str(place), summary_of(path)
 
 
