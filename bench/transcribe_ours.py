@@ -37,10 +37,10 @@ def main() -> None:
         log_mel, total = LogMel(processor.feature_extractor), task.utterances
         warm_up = list(islice(audio_windows(source, log_mel, 0, 1), task.batch))
         transcribe(transcriber, warm_up, task.batch, len(warm_up), Collectives())
-        parts = ResumeLog(Path(task.texts).parent, 0, ResumeLog.open(Path(task.texts).parent, {}))
+        log = ResumeLog(Path(task.texts).parent, 0, ResumeLog.open(Path(task.texts).parent, {}))
         utterances = audio_windows(source, log_mel, 0, 1, total)
         begin = time.perf_counter()
-        predictions = transcribe(transcriber, utterances, task.batch, total, Collectives(), parts=parts)
+        predictions = transcribe(transcriber, utterances, task.batch, total, Collectives(), resume_log=log)
         seconds = time.perf_counter() - begin
         ResumeLog.close(Path(task.texts).parent)
     texts = [prediction.hyp for prediction in predictions]

@@ -1,4 +1,4 @@
-"""Greedy decoding writes what transformers' greedy search writes, whatever else is in the batch."""
+"""Greedy decoding gives the tokens of transformers' greedy search, independent of the rest of the batch."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from transformers import GenerationMixin, WhisperConfig, WhisperForConditionalGe
 
 from whisper_ft.decoding.greedy import GreedyDecoder
 
-PROMPT, MOST = [3, 5, 8], 24
+PROMPT, MAX_TOKENS = [3, 5, 8], 24
 SUPPRESSED, SUPPRESSED_AT_BEGIN = [11, 12], [20, 21, 22]
 
 
 @pytest.fixture(scope="module", params=[(2, 64), (4, 96)], ids=["2 layers", "4 layers"])
 def model(request: pytest.FixtureRequest) -> Any:
-    """Weights wild enough to write something else at each position."""
+    """A model with weights so large that it writes a different token at each position."""
     layers, width = request.param
     config = WhisperConfig(
         vocab_size=300, d_model=width, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=4,
@@ -39,7 +39,7 @@ def features() -> torch.Tensor:
 
 def generated(model: Any, features: torch.Tensor, end: int) -> list[list[int]]:
     settings = model.generation_config
-    settings.update(eos_token_id=end, pad_token_id=end, max_length=len(PROMPT) + MOST, num_beams=1)
+    settings.update(eos_token_id=end, pad_token_id=end, max_length=len(PROMPT) + MAX_TOKENS, num_beams=1)
     settings.suppress_tokens, settings.begin_suppress_tokens = SUPPRESSED, SUPPRESSED_AT_BEGIN
     rows = GenerationMixin.generate(
         model,
@@ -54,51 +54,51 @@ def generated(model: Any, features: torch.Tensor, end: int) -> list[list[int]]:
 @torch.inference_mode()
 def ours(model: Any, features: torch.Tensor, end: int) -> list[list[int]]:
     decoder = GreedyDecoder(model, [*SUPPRESSED, 10**6], SUPPRESSED_AT_BEGIN)
-    return decoder(decoder.encode(features), PROMPT, MOST, end)
+    return decoder(decoder.encode(features), PROMPT, MAX_TOKENS, end)
 
 
 def ends(model: Any, features: torch.Tensor) -> list[int]:
-    """Tokens that some rows write and others do not, at different positions: as an end token, they end rows there."""
+    """Tokens that some rows write, at different positions. As an end token, each ends rows at those positions."""
     rows = ours(model, features, end=-1)
     assert len({tuple(row) for row in rows}) == len(rows), "each row writes something of its own"
     return sorted({token for row in rows for token in row})[::5]
 
 
-def test_it_writes_what_transformers_writes_and_rows_leave_when_they_have_ended(model: Any, features: torch.Tensor):
+def test_the_tokens_are_those_of_transformers_and_rows_leave_when_they_end(model: Any, features: torch.Tensor):
     lengths = set()
     for end in ends(model, features):
         rows = ours(model, features, end)
         assert rows == generated(model, features, end)
         lengths |= {len(row) for row in rows}
     assert len(lengths) > 5
-    assert MOST in lengths
+    assert MAX_TOKENS in lengths
     written = {token for row in ours(model, features, -1) for token in row}
     assert not written & {*SUPPRESSED}
 
 
-def test_a_row_is_the_same_whatever_is_in_the_batch_with_it(model: Any, features: torch.Tensor):
+def test_a_row_does_not_depend_on_the_rest_of_the_batch(model: Any, features: torch.Tensor):
     end = ends(model, features)[0]
     together = ours(model, features, end)
-    assert [row for one in features for row in ours(model, one[None], end)] == together
+    assert [row for clip in features for row in ours(model, clip[None], end)] == together
     assert ours(model, features.flip(0), end) == together[::-1]
 
 
-def test_bf16_writes_too(model: Any, features: torch.Tensor):
+def test_bf16_starts_with_the_tokens_of_float32(model: Any, features: torch.Tensor):
     with torch.autocast("cpu", torch.bfloat16):
         rows = ours(model, features, 2)
     same = sum(a == b for a, b in zip(rows[0], ours(model, features, 2)[0], strict=False))
     assert same, "the first tokens, at least, are those of float32"
 
 
-def test_nothing_is_written_where_the_first_token_is_the_end(model: Any, features: torch.Tensor):
+def test_a_row_that_ends_at_once_is_empty(model: Any, features: torch.Tensor):
     first = ours(model, features[:1], -1)[0][0]
     assert ours(model, features[:1], first) == [[]]
 
 
-def test_the_language_is_the_likeliest_of_those_allowed(model: Any, features: torch.Tensor):
+def test_the_detected_language_is_the_likeliest_of_the_allowed_ones(model: Any, features: torch.Tensor):
     with torch.inference_mode():
         logits = model(features, decoder_input_ids=torch.full((len(features), 1), 3)).logits[:, -1]
         decoder = GreedyDecoder(model, [], [])
         for first in range(25, 280, 12):
             expected = [int(row[first : first + 12].argmax()) + first for row in logits]
-            assert decoder.language(decoder.encode(features), 3, range(first, first + 12)) == expected
+            assert decoder.detect_language(decoder.encode(features), 3, range(first, first + 12)) == expected

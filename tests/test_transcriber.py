@@ -1,4 +1,4 @@
-"""Transcription by generation: with any model from the Hub, and of every row, whatever it says of itself."""
+"""Transcription with any model from the Hub, and of any row, including rows with unusable language or task."""
 
 import json
 import logging
@@ -28,11 +28,11 @@ from whisper_ft.scoring.scores import Prediction
 NEW_TOKENS = 6
 
 
-def spoken(model: Any, index: int, problem: str | None = None, **said: Any) -> AudioWindow:
-    """An utterance whose features are noise."""
+def noise(model: Any, index: int, problem: str | None = None, **fields: Any) -> AudioWindow:
+    """A window of noise."""
     frames = 2 * model.config.max_source_positions
     features = torch.rand(model.config.num_mel_bins, frames, generator=torch.Generator().manual_seed(index))
-    row = Row(**{"id": f"row-{index}", "audio": b"", "text": "тэкст"} | said)
+    row = Row(**{"id": f"row-{index}", "audio": b"", "text": "тэкст"} | fields)
     return AudioWindow(index, row, features, 1.0, problem)
 
 
@@ -46,12 +46,12 @@ def transcriber(model: Any, processor: Any, language: str | None = "be", beams: 
     )
 
 
-def written(transcriber: Transcriber, *heard: AudioWindow) -> list[Prediction]:
-    return transcribe(transcriber, heard, 16, len(heard), Collectives())
+def transcribed(transcriber: Transcriber, *windows: AudioWindow) -> list[Prediction]:
+    return transcribe(transcriber, windows, 16, len(windows), Collectives())
 
 
 def write_always(model: Any, token: int) -> None:
-    """Make the model write one token for ever."""
+    """Change the weights so that the model writes one token forever."""
     with torch.no_grad():
         norm, embeddings = model.model.decoder.layer_norm, model.proj_out.weight
         norm.weight.zero_()
@@ -60,7 +60,7 @@ def write_always(model: Any, token: int) -> None:
 
 
 def with_generation_config(micro_whisper: Path, folder: Path, **fields: Any) -> Path:
-    """The micro model with other fields in its generation config; None leaves one out."""
+    """Copy of the micro model with other fields in its generation config; None removes a field."""
     shutil.copytree(micro_whisper, folder, dirs_exist_ok=True)
     content = json.loads((folder / "generation_config.json").read_text()) | fields
     content = {key: value for key, value in content.items() if value is not None}
@@ -70,17 +70,17 @@ def with_generation_config(micro_whisper: Path, folder: Path, **fields: Any) -> 
 
 @pytest.fixture
 def complaints() -> Iterator[list[str]]:
-    """What transformers logs as a warning or worse meanwhile; Python's warnings are errors."""
-    heard: list[str] = []
+    """Warnings and errors that transformers logs during the test; Python's warnings are raised."""
+    messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
     logger, level = logging.getLogger("transformers"), transformers.logging.get_verbosity()
     logger.addHandler(handler)
     transformers.logging.set_verbosity_warning()
     logging.Logger.warning_once.cache_clear()  # type: ignore[attr-defined]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        yield heard
+        yield messages
     transformers.logging.set_verbosity(level)
     logger.removeHandler(handler)
 
@@ -117,7 +117,7 @@ def test_a_model_with_an_awkward_generation_config_decodes_and_is_exported(
 ):
     assert json.loads((micro_whisper / "generation_config.json").read_text())["eos_token_id"] == 512
     model, processor = load_whisper(str(with_generation_config(micro_whisper, tmp_path / "old", **fields)))
-    before = written(transcriber(model, processor), spoken(model, 0))
+    before = transcribed(transcriber(model, processor), noise(model, 0))
     export(model, config_files(model, processor), tmp_path / "new", "")
     again, _ = load_whisper(str(tmp_path / "new"))
     assert again.generation_config.to_dict() == model.generation_config.to_dict()
@@ -125,12 +125,12 @@ def test_a_model_with_an_awkward_generation_config_decodes_and_is_exported(
     assert raw.generation_config.to_dict() | {"transformers_version": None} == (
         model.generation_config.to_dict() | {"transformers_version": None}
     )
-    assert written(transcriber(again, processor), spoken(model, 0)) == before
+    assert transcribed(transcriber(again, processor), noise(model, 0)) == before
     assert complaints == []
 
 
 def test_an_english_only_model_is_prompted_without_language_and_task(tmp_path: Path, micro_whisper: Path):
-    """The tokenizers of such models hold language tokens all the same."""
+    """The tokenizers of such models contain language tokens, too."""
     folder = with_generation_config(micro_whisper, tmp_path / "old", **ENGLISH_ONLY)
     for name in (folder, tmp_path / "new"):
         model, processor = load_whisper(str(name))
@@ -140,89 +140,89 @@ def test_an_english_only_model_is_prompted_without_language_and_task(tmp_path: P
         assert encode.prompt() == [config.decoder_start_token_id, config.no_timestamps_token_id]
         assert config.is_multilingual is False
         assert not {"lang_to_id", "task_to_id", "language", "task"} & config.to_dict().keys()
-        heard = [spoken(model, 0), spoken(model, 1, language="xx", task="sing")]
-        predictions = transcribe(transcriber(model, processor, None), heard, 2, 2, Collectives())
+        windows = [noise(model, 0), noise(model, 1, language="xx", task="sing")]
+        predictions = transcribe(transcriber(model, processor, None), windows, 2, 2, Collectives())
         assert [prediction.problem for prediction in predictions] == [None, None]
-        model.generate(heard[0].features[None], max_new_tokens=2)  # as a user would, with nothing given
+        model.generate(windows[0].features[None], max_new_tokens=2)  # as a user would, with nothing given
         export(model, config_files(model, processor), tmp_path / "new", "")
 
 
 def test_an_evaluation_that_ends_early_reads_no_further(micro_whisper: Path):
-    """What ended it is kept, to be told to all ranks, and what it holds with it: the thread that reads ahead is not."""
+    """The exception is kept for all ranks, with the frames that it refers to, but the reading thread has ended."""
     model, processor = load_whisper(str(micro_whisper))
     read, threads = [], set(threading.enumerate())
 
-    def heard() -> Iterator[AudioWindow]:
+    def windows() -> Iterator[AudioWindow]:
         for index in range(1_000):
             read.append(index)
-            yield spoken(model, index)
+            yield noise(model, index)
 
     def stop(prediction: Prediction) -> None:
         raise InterruptedError(prediction.id)
 
     with pytest.raises(InterruptedError, match="row-0") as kept:
-        transcribe(transcriber(model, processor), heard(), 1, 1_000, Collectives(), stop)
+        transcribe(transcriber(model, processor), windows(), 1, 1_000, Collectives(), stop)
     assert kept.tb is not None
     assert not set(threading.enumerate()) - threads
     assert len(read) <= 1 + AHEAD + 1
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_it_writes_what_whispers_own_generate_writes(micro_whisper: Path, beams: int):
+def test_transcripts_are_those_of_whispers_own_generate(micro_whisper: Path, beams: int):
     model, processor = load_whisper(str(micro_whisper))
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(1)
-        for name, weight in model.named_parameters():  # wild enough to write something else at each position
+        for name, weight in model.named_parameters():  # large enough for a different token at each position
             if weight.dim() > 1:
                 weight.mul_(8 if "layers" in name else 3)
-    heard = [spoken(model, index) for index in range(4)]
+    windows = [noise(model, index) for index in range(4)]
     suppressed = range(model.generation_config.no_timestamps_token_id + 1, model.config.vocab_size)
     model.generation_config.suppress_tokens = list(suppressed)
     own = model.generate(
-        torch.stack([utterance.features for utterance in heard]),
+        torch.stack([window.features for window in windows]),
         language="be",
         task="transcribe",
         max_new_tokens=NEW_TOKENS,
         num_beams=beams,
     )
     model.generation_config.suppress_tokens = None
-    ours = written(transcriber(model, processor, beams=beams), *heard)
+    ours = transcribed(transcriber(model, processor, beams=beams), *windows)
     assert [prediction.hyp for prediction in ours] == [
         text.strip() for text in processor.batch_decode(own, skip_special_tokens=True)
     ]
     assert any(prediction.hyp for prediction in ours)
 
 
-def test_a_model_that_ends_at_once_wrote_nothing_and_met_no_limit(micro_whisper: Path):
+def test_a_model_that_ends_at_once_gives_an_empty_transcript_below_the_limit(micro_whisper: Path):
     model, processor = load_whisper(str(micro_whisper))
     model.generation_config.begin_suppress_tokens = None
     write_always(model, processor.tokenizer.eos_token_id)
-    [prediction] = written(transcriber(model, processor), spoken(model, 0))
+    [prediction] = transcribed(transcriber(model, processor), noise(model, 0))
     assert (prediction.hyp, prediction.hyp_tokens, prediction.hit_token_limit) == ("", 0, False)
 
 
-def test_tokens_that_users_added_are_written_as_often_as_the_model_says(micro_whisper: Path):
-    """They come after the timestamps, and Whisper's own `generate` takes two in a row for the end of a segment."""
+def test_tokens_added_by_users_are_written_as_often_as_the_model_chooses_them(micro_whisper: Path):
+    """They follow the timestamps, and Whisper's own `generate` takes two in a row for the end of a segment."""
     model, processor = load_whisper(str(micro_whisper))
     processor.tokenizer.add_tokens(["ўў"])
     model.resize_token_embeddings(len(processor.tokenizer))
     write_always(model, processor.tokenizer.convert_tokens_to_ids("ўў"))
-    [prediction] = written(transcriber(model, processor), spoken(model, 0))
+    [prediction] = transcribed(transcriber(model, processor), noise(model, 0))
     assert prediction.hyp == "ўў" * NEW_TOKENS
     assert prediction.hit_token_limit
 
 
 @pytest.mark.parametrize("time", ["<|0.00|>", "<|1.00|>", "<|5.00|>"])
-def test_timestamps_are_never_written(micro_whisper: Path, time: str):
+def test_timestamps_are_never_transcribed(micro_whisper: Path, time: str):
     model, processor = load_whisper(str(micro_whisper))
     write_always(model, processor.tokenizer.convert_tokens_to_ids(time))
-    [prediction] = written(transcriber(model, processor), spoken(model, 0))
-    assert prediction.hyp, "of timestamps alone, nothing would be left to read"
+    [prediction] = transcribed(transcriber(model, processor), noise(model, 0))
+    assert prediction.hyp, "a transcript of timestamps only would be empty"
 
 
-def test_rows_that_say_nonsense_are_transcribed_with_the_defaults_and_say_so(micro_whisper: Path):
+def test_rows_with_unusable_fields_are_transcribed_with_defaults_and_a_reason_code(micro_whisper: Path):
     model, processor = load_whisper(str(micro_whisper))
-    said: list[dict[str, Any]] = [
+    fields: list[dict[str, Any]] = [
         {},
         {"language": "xx"},
         {"language": ["be"]},
@@ -232,12 +232,12 @@ def test_rows_that_say_nonsense_are_transcribed_with_the_defaults_and_say_so(mic
         {"language": "sv"},
         {"language": "be-BY"},
     ]
-    heard = [spoken(model, index, **row) for index, row in enumerate(said)]
-    same_sound = [AudioWindow(h.index, h.row, heard[0].features, 1.0, h.problem) for h in heard]
-    rows = transcribe(transcriber(model, processor), same_sound, 3, len(said), Collectives())
+    windows = [noise(model, index, **row) for index, row in enumerate(fields)]
+    same_sound = [AudioWindow(w.index, w.row, windows[0].features, 1.0, w.problem) for w in windows]
+    rows = transcribe(transcriber(model, processor), same_sound, 3, len(fields), Collectives())
     assert [prediction.problem for prediction in rows[:4]] == [None, *["unknown_language"] * 2, "unknown_task"]
     assert [prediction.problem for prediction in rows[4:]] == ["bad_label", "too_long", None, None]
-    assert [prediction.id for prediction in rows] == [f"row-{index}" for index in range(len(said))]
+    assert [prediction.id for prediction in rows] == [f"row-{index}" for index in range(len(fields))]
     assert len({prediction.hyp for prediction in rows[:6]}) == 1
     assert [prediction.language for prediction in rows] == ["be", "xx", "be", "be", "be", "xx", "sv", "be-BY"]
     assert all(isinstance(value, Prediction) and isinstance(value.ref, str) for value in rows)

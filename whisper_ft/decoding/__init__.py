@@ -1,1 +1,1 @@
-"""Audio to text."""
+"""Audio to text: greedy and beam decoding, long recordings, timestamps, and evaluation of a set."""

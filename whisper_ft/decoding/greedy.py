@@ -1,77 +1,102 @@
-"""Greedy decoding of Whisper with no more work than it takes: the tokens of transformers' greedy `generate`, sooner.
+"""Greedy decoding of Whisper: the tokens of transformers' greedy `generate` with less work.
 
-The encoder runs once and its keys and values are projected once; each further step is one token a row; a row that has
-ended leaves the batch. What `generate` does besides costs most of its time where the model is small (measured:
-docs/performance.md), and a batch there runs until its longest row ends, which a row that loops never does.
+The encoder and the projections of its keys and values run once. Each further step is one token per row, and a row that
+has ended leaves the batch. In `generate`, the work around the model takes most of the time of a small model (measured
+in docs/performance.md), and a batch runs until its longest row ends.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
+from transformers import WhisperForConditionalGeneration
+from transformers.models.whisper.modeling_whisper import WhisperAttention
 
-Cache = list[tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values of each layer, [B, heads, positions, d_head]."""
-Rules = Callable[[Sequence[Sequence[int]], torch.Tensor], torch.Tensor]
-"""From the tokens that each row has written since its prompt, and logits [B, V], to the logits that may be chosen."""
+KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each decoder layer, each [B, heads, positions, d_head]."""
+LogitsRule = Callable[[Sequence[Sequence[int]], torch.Tensor], torch.Tensor]
+"""Function from the tokens of each row after its prompt, and logits [B, V], to logits with -inf for refused tokens."""
 
 
 class GreedyDecoder:
-    """The decoder of a WhisperForConditionalGeneration, a step at a time. `suppressed` ids are never written."""
+    """Step-by-step decoder of a Whisper model.
 
-    def __init__(self, model: Any, suppressed: Sequence[int], suppressed_at_begin: Sequence[int]) -> None:
+    Args:
+        model: the model; its weights are read, not copied.
+        suppressed: token ids that are never chosen.
+        suppressed_at_begin: token ids that are not chosen as the first token, either.
+    """
+
+    def __init__(
+        self, model: WhisperForConditionalGeneration, suppressed: Sequence[int], suppressed_at_begin: Sequence[int]
+    ) -> None:
         self._model, self._decoder = model, model.model.decoder
         attention = self._decoder.layers[0].self_attn
         self._heads, self._head_size = attention.num_heads, attention.head_dim
-        ids = torch.arange(model.config.vocab_size)  # a generation config may name others, too
-        never = torch.zeros(len(ids)).masked_fill(torch.isin(ids, torch.tensor(suppressed)), float("-inf"))
-        first = never.masked_fill(torch.isin(ids, torch.tensor(suppressed_at_begin)), float("-inf"))
-        self._never, self._never_first = never.to(model.device), first.to(model.device)
+        ids = torch.arange(model.config.vocab_size)  # a generation config may name ids beyond the vocabulary
+        mask = torch.zeros(len(ids)).masked_fill(torch.isin(ids, torch.tensor(suppressed)), float("-inf"))
+        first_mask = mask.masked_fill(torch.isin(ids, torch.tensor(suppressed_at_begin)), float("-inf"))
+        self._mask, self._first_mask = mask.to(model.device), first_mask.to(model.device)
 
-    def encode(self, features: torch.Tensor) -> torch.Tensor:  # [B, M, T] -> [B, positions, D]
-        """What the decoder hears."""
+    def encode(self, features: torch.Tensor) -> torch.Tensor:
+        """Encoder output [B, positions, D] of log-mel features [B, M, T]."""
         states: torch.Tensor = self._model.model.encoder(features).last_hidden_state
         return states
 
-    def language(self, states: torch.Tensor, start: int, languages: Sequence[int]) -> list[int]:
-        """For each row the most likely of some language tokens after the start token."""
+    def detect_language(self, states: torch.Tensor, start: int, languages: Sequence[int]) -> list[int]:
+        """Most likely of the language tokens after the start token, for each row of encoder output."""
         tokens = torch.full((len(states), 1), start, device=states.device)
-        logits = self._step(tokens, 0, self._empty(states, 1), self._heard(states))
+        logits = self._step(tokens, 0, self._empty_cache(states, 1), self._cross_attention_cache(states))
         allowed = torch.tensor(languages, device=states.device)
         return [int(language) for language in allowed[logits[:, allowed].argmax(-1)]]
 
     def __call__(
-        self, states: torch.Tensor, prompt: Sequence[int], most: int, end: int, rules: Rules | None = None
+        self,
+        states: torch.Tensor,
+        prompt: Sequence[int],
+        max_tokens: int,
+        end: int,
+        rule: LogitsRule | None = None,
     ) -> list[list[int]]:
-        """Tokens of each row after the prompt, without `end`; a row that never ended has `most` of them."""
-        written: list[list[int]] = [[] for _ in range(len(states))]
-        rows = torch.arange(len(states), device=states.device)  # which row of the batch each one left is
-        heard, spoken = self._heard(states), self._empty(states, len(prompt) + most)
+        """Decode each row until its end token.
+
+        Args:
+            states: encoder output [B, positions, D].
+            prompt: tokens before the text, the same for every row.
+            max_tokens: most tokens of a row after the prompt.
+            end: id of the end token.
+            rule: refuses tokens at each step, in addition to the suppressed ones.
+
+        Returns the tokens of each row without prompt and `end`; a row that did not end has `max_tokens` of them.
+        """
+        output: list[list[int]] = [[] for _ in range(len(states))]
+        rows = torch.arange(len(states), device=states.device)  # original index of each row still in the batch
+        cross, cache = self._cross_attention_cache(states), self._empty_cache(states, len(prompt) + max_tokens)
         tokens = torch.tensor([list(prompt)], device=states.device).expand(len(states), -1)
-        for position in range(most):
+        for position in range(max_tokens):
             at = 0 if position == 0 else len(prompt) + position - 1
-            logits = self._step(tokens, at, spoken, heard) + (self._never if position else self._never_first)
-            if rules is not None:
-                logits = rules([written[row] for row in rows.tolist()], logits)
+            logits = self._step(tokens, at, cache, cross) + (self._mask if position else self._first_mask)
+            if rule is not None:
+                logits = rule([output[row] for row in rows.tolist()], logits)
             tokens = logits.argmax(-1, keepdim=True)
             for row, token in zip(rows.tolist(), tokens[:, 0].tolist(), strict=True):
                 if token != end:
-                    written[row].append(token)
-            going_on = (tokens[:, 0] != end).nonzero()[:, 0]
-            if not len(going_on):
+                    output[row].append(token)
+            active = (tokens[:, 0] != end).nonzero()[:, 0]
+            if not len(active):
                 break
-            if len(going_on) < len(rows):
-                rows, tokens = rows[going_on], tokens[going_on]
-                for cache in (heard, spoken):  # layer by layer, or all of them would be there twice for a moment
-                    for layer, (keys, values) in enumerate(cache):
-                        cache[layer] = keys[going_on], values[going_on]
-        return written
+            if len(active) < len(rows):
+                rows, tokens = rows[active], tokens[active]
+                for layers in (cross, cache):  # layer by layer, so that only one layer exists twice at a time
+                    for layer, (keys, values) in enumerate(layers):
+                        layers[layer] = keys[active], values[active]
+        return output
 
-    def _heard(self, states: torch.Tensor) -> Cache:
+    def _cross_attention_cache(self, states: torch.Tensor) -> KeyValues:
         """Keys and values of cross-attention, which are the same at every step.
 
-        Contiguous, because each step reads all of them: with 1,500 positions the whole decoder takes 2/3 of the time.
+        They are contiguous because each step reads all of them. With 1,500 positions this takes the time of the whole
+        decoder down to 2/3.
         """
         layers = [layer.encoder_attn for layer in self._decoder.layers]
         return [
@@ -79,33 +104,34 @@ class GreedyDecoder:
             for layer in layers
         ]
 
-    def _empty(self, states: torch.Tensor, positions: int) -> Cache:
+    def _empty_cache(self, states: torch.Tensor, positions: int) -> KeyValues:
+        """Uninitialised keys and values of self-attention for the given number of positions."""
         shape = (len(states), self._heads, positions, self._head_size)
-        kind = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
+        dtype = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
         return [
-            (states.new_empty(shape, dtype=kind), states.new_empty(shape, dtype=kind)) for _ in self._decoder.layers
+            (states.new_empty(shape, dtype=dtype), states.new_empty(shape, dtype=dtype)) for _ in self._decoder.layers
         ]
 
-    def _step(self, tokens: torch.Tensor, at: int, spoken: Cache, heard: Cache) -> torch.Tensor:  # -> [B, V] float32
-        """Logits after tokens [B, n] that stand at position `at`; their keys and values are put into `spoken`."""
+    def _step(self, tokens: torch.Tensor, at: int, cache: KeyValues, cross: KeyValues) -> torch.Tensor:
+        """Float32 logits [B, V] after tokens [B, n] at position `at`; their keys and values are stored in `cache`."""
         until = at + tokens.shape[1]
         x = self._decoder.embed_tokens(tokens) + self._decoder.embed_positions.weight[at:until]
-        for layer, (keys, values), (heard_keys, heard_values) in zip(self._decoder.layers, spoken, heard, strict=True):
+        for layer, (keys, values), (cross_keys, cross_values) in zip(self._decoder.layers, cache, cross, strict=True):
             attention, y = layer.self_attn, layer.self_attn_layer_norm(x)
             keys[:, :, at:until] = self._split(attention.k_proj(y))
             values[:, :, at:until] = self._split(attention.v_proj(y))
-            # Only a prompt has several tokens at once, and it stands at position 0, as `is_causal` takes it.
+            # Only a prompt has several tokens at a time, and it begins at position 0, which `is_causal` assumes.
             x = x + self._attend(attention, y, keys[:, :, :until], values[:, :, :until], is_causal=tokens.shape[1] > 1)
             y = layer.encoder_attn_layer_norm(x)
-            x = x + self._attend(layer.encoder_attn, y, heard_keys, heard_values, is_causal=False)
+            x = x + self._attend(layer.encoder_attn, y, cross_keys, cross_values, is_causal=False)
             x = x + layer.fc2(layer.activation_fn(layer.fc1(layer.final_layer_norm(x))))
         last: torch.Tensor = self._model.proj_out(self._decoder.layer_norm(x[:, -1]))
         return last.float()
 
     def _attend(
-        self, attention: Any, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, is_causal: bool
+        self, attention: WhisperAttention, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, is_causal: bool
     ) -> torch.Tensor:
-        query = self._split(attention.q_proj(x)) * attention.scaling  # before the product, as transformers does
+        query = self._split(attention.q_proj(x)) * attention.scaling  # before the product, as in transformers
         mixed = F.scaled_dot_product_attention(query, keys, values, is_causal=is_causal, scale=1.0)
         projected: torch.Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
         return projected

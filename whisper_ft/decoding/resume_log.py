@@ -1,4 +1,4 @@
-"""What was transcribed before an evaluation was interrupted: a file for each process, to go on with."""
+"""Predictions of an interrupted evaluation, kept in one file per process so that the next start continues."""
 
 import json
 from contextlib import suppress
@@ -13,10 +13,10 @@ FOLDER, JOB = ".parts", "job.json"
 
 
 class ResumeLog:
-    """Predictions of one evaluation, by the utterance's index. `job` says which: those of another one are removed.
+    """Predictions of one evaluation by the index of the utterance.
 
-    Each process appends to a file of its own, whatever its number and theirs are at the next start. Made by the main
-    process with `open`, and by the others with what it found.
+    The main process calls `open` and broadcasts the result; every process then makes its own log from it. Each process
+    appends to its own file, and the next start may have another number of processes.
     """
 
     def __init__(self, folder: Path, rank: int, known: dict[int, Prediction]) -> None:
@@ -25,46 +25,49 @@ class ResumeLog:
 
     @staticmethod
     def open(folder: Path, job: dict[str, Any]) -> dict[int, Prediction]:
-        """What is known already of this job; makes its folder. Main process only, which holds it. DiskError."""
-        parts = folder / FOLDER
-        with atomic.disk_errors(parts):
-            if not _is_of(parts / JOB, job):
-                atomic.remove(parts)
-                parts.mkdir(parents=True)
-                atomic.write_json(parts / JOB, job)
-            rows = [row for path in sorted(parts.glob("rank-*.jsonl")) for row in _read(path)]
+        """Read the predictions of this job and remove those of any other. Only for the main process, under its lock.
+
+        `job` identifies weights, data and decoding as JSON values. Raises DiskError.
+        """
+        logs = folder / FOLDER
+        with atomic.disk_errors(logs):
+            if not _is_job(logs / JOB, job):
+                atomic.remove(logs)
+                logs.mkdir(parents=True)
+                atomic.write_json(logs / JOB, job)
+            rows = [row for path in sorted(logs.glob("rank-*.jsonl")) for row in _read_rows(path)]
         known = {}
         for row in rows:
-            with suppress(TypeError):  # of another version of this program: transcribed again
+            with suppress(TypeError):  # a row of another version of this program is transcribed again
                 known[row["index"]] = Prediction(**row["prediction"])
         return known
 
-    def keep(self, index: int, prediction: Prediction) -> None:
-        """Append one prediction; a line that a kill cuts is passed over by `open`."""
+    def append(self, index: int, prediction: Prediction) -> None:
+        """Append one prediction. If a kill cuts the line short, `open` skips it."""
         row = json.dumps({"index": index, "prediction": asdict(prediction)})
-        # Between line ends: what a kill cut short must not spoil this one too.
+        # The leading line end separates this row from one that a kill cut short.
         with atomic.disk_errors(self._path), self._path.open("a", encoding="ascii") as file:
             file.write(f"\n{row}\n")
 
     @staticmethod
     def close(folder: Path) -> None:
-        """Remove what the finished evaluation no longer needs. Main process only."""
+        """Remove the logs of a finished evaluation. Only for the main process."""
         atomic.remove(folder / FOLDER)
 
 
-def _is_of(path: Path, job: dict[str, Any]) -> bool:
+def _is_job(path: Path, job: dict[str, Any]) -> bool:
     try:
         return bool(json.loads(path.read_text(encoding="utf-8")) == job)
     except (OSError, ValueError):
         return False
 
 
-def _read(path: Path) -> list[Any]:
-    """The JSON lines of a file, without what is none."""
-    found = []
+def _read_rows(path: Path) -> list[Any]:
+    """Rows of a JSON Lines file; damaged lines are skipped."""
+    rows = []
     for line in path.read_bytes().split(b"\n"):
         try:
-            found.append(json.loads(line))
+            rows.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return rows

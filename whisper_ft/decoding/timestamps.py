@@ -1,67 +1,98 @@
-"""Timestamps that Whisper writes between phrases: the rules they are written by, and the segments they make.
+"""Timestamp tokens of Whisper: the rules for writing them, and the phrases between them.
 
-The rules are OpenAI's (`ApplyTimestampRules` in whisper/decoding.py; Radford et al. 2022, arXiv 2212.04356, §4.5):
-timestamps come in pairs, never go back, stand at the beginning, and are written wherever one is likelier than any text.
+The rules are OpenAI's (`ApplyTimestampRules` in whisper/decoding.py; Radford et al. 2022, arXiv 2212.04356, §4.5).
+Timestamps come in pairs, never go back, and stand at the beginning. One is written wherever the timestamps together are
+likelier than any single token of text.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple, Self
 
 import torch
+from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneration
+
+from whisper_ft.data.labels.tokens import TIMESTAMP
+from whisper_ft.runtime.errors import UsageError
 
 SECONDS_PER_TIMESTAMP = 0.02
-NEVER = float("-inf")
+REFUSED = float("-inf")
+
+
+class Phrase(NamedTuple):
+    """Tokens between two timestamps, with times in seconds from the start of the window."""
+
+    start: float
+    end: float | None  # None if the closing timestamp is missing
+    tokens: list[int]
 
 
 class TimestampRules:
-    """What a decoder may write next. `first` is the id of <|0.00|>, `last` that of the end of the window.
+    """Tokens that a decoder may choose next when it writes timestamps.
 
-    `most_at_begin` is how many of SECONDS_PER_TIMESTAMP may be before the first phrase, None for any number.
+    Args:
+        first: id of <|0.00|>.
+        last: id of the timestamp at the end of the window.
+        end: id of the end token.
+        no_timestamps: id of <|notimestamps|>.
+        max_at_begin: most steps of SECONDS_PER_TIMESTAMP before the first phrase; None for no limit.
     """
 
-    def __init__(self, first: int, last: int, end: int, no_timestamps: int, most_at_begin: int | None) -> None:
+    def __init__(self, first: int, last: int, end: int, no_timestamps: int, max_at_begin: int | None) -> None:
         self.first, self.last = first, last
         self._end, self._no_timestamps = end, no_timestamps
-        self._latest_begin = last if most_at_begin is None else min(first + most_at_begin, last)
+        self._last_at_begin = last if max_at_begin is None else min(first + max_at_begin, last)
 
-    def __call__(self, written: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:  # [B, V] -> [B, V]
-        """Logits without what may not come after the tokens that each row has `written` since its prompt."""
+    @classmethod
+    def of(cls, model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """Rules for a model and its tokenizer; UsageError if the model has no timestamps."""
+        no_timestamps = model.generation_config.no_timestamps_token_id
+        first, known = no_timestamps + 1, set(timestamp_ids(model, tokenizer))
+        last = first - 1
+        while last + 1 in known and last - first < model.config.max_source_positions:
+            last += 1
+        if last <= first:
+            raise UsageError("--decoding.timestamps: this model has no timestamp tokens; set it to false")
+        max_at_begin = getattr(model.generation_config, "max_initial_timestamp_index", None)
+        return cls(first, last, tokenizer.eos_token_id, no_timestamps, max_at_begin)
+
+    def __call__(self, output: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
+        """Logits [B, V] with -inf for refused tokens, given the tokens of each row after its prompt."""
         logits, times = logits.clone(), slice(self.first, self.last + 1)
-        logits[:, self._no_timestamps] = NEVER
-        for row, tokens in zip(logits, written, strict=True):
+        logits[:, self._no_timestamps] = REFUSED
+        for row, tokens in zip(logits, output, strict=True):
             if not tokens:
-                row[: self.first] = NEVER
-                row[self._latest_begin + 1 :] = NEVER
+                row[: self.first] = REFUSED
+                row[self._last_at_begin + 1 :] = REFUSED
                 continue
-            *_, before, last = [self.first, *tokens]  # the beginning counts as one
+            *_, before, last = [self.first, *tokens]  # the beginning counts as a timestamp
             opens = self.is_timestamp(last) and self.is_timestamp(before)
             closes = self.is_timestamp(last) and not opens
             if opens:
-                row[times] = NEVER
-            elif closes:  # another one opens the next phrase, or the text ends
-                row[: self._end] = NEVER
-                row[self.last + 1 :] = NEVER
+                row[times] = REFUSED
+            elif closes:  # another timestamp opens the next phrase, or the text ends
+                row[: self._end] = REFUSED
+                row[self.last + 1 :] = REFUSED
             latest = max(filter(self.is_timestamp, tokens), default=self.first - 1)
-            row[self.first : latest + (0 if closes else 1)] = NEVER  # no phrase is empty
-        # Where a timestamp, whichever, is likelier than any one token of text, it is one.
+            row[self.first : latest + (0 if closes else 1)] = REFUSED  # a phrase has some duration
+        # A row becomes a timestamp if all timestamps together are likelier than the likeliest token of text.
         text = logits.clone()
-        text[:, times] = NEVER
+        text[:, times] = REFUSED
         is_time = logits[:, times].logsumexp(-1) > text.amax(-1)
-        text[:] = NEVER
+        text[:] = REFUSED
         text[:, times] = logits[:, times]
         return torch.where(is_time[:, None], text, logits)
 
     def is_timestamp(self, token: int) -> bool:
-        """True for those of the window."""
+        """True for the id of a timestamp within the window."""
         return self.first <= token <= self.last
 
     def text(self, tokens: Sequence[int]) -> list[int]:
         """Tokens without the timestamps."""
         return [token for token in tokens if not self.is_timestamp(token)]
 
-    def phrases(self, tokens: Sequence[int]) -> list[tuple[float, float | None, list[int]]]:
-        """(start, end, tokens) of each phrase, in seconds of the window; the end is None where it was not written."""
-        found: list[tuple[float, float | None, list[int]]] = []
+    def phrases(self, tokens: Sequence[int]) -> list[Phrase]:
+        """Phrases between the timestamps; empty ones are left out."""
+        phrases: list[Phrase] = []
         start, phrase = 0.0, []
         for token in tokens:
             if not self.is_timestamp(token):
@@ -69,17 +100,27 @@ class TimestampRules:
                 continue
             time = round((token - self.first) * SECONDS_PER_TIMESTAMP, 2)
             if phrase:
-                found.append((start, time, phrase))
+                phrases.append(Phrase(start, time, phrase))
             start, phrase = time, []
-        return [*found, (start, None, phrase)] if phrase else found
+        return [*phrases, Phrase(start, None, phrase)] if phrase else phrases
 
 
 class TimestampLogitsProcessor:
-    """The rules as a logits processor of transformers, for prompts of `prompt_tokens`."""
+    """Timestamp rules as a logits processor of transformers, for prompts of `prompt_tokens` tokens."""
 
     def __init__(self, rules: TimestampRules, prompt_tokens: int) -> None:
         self._rules, self._prompt_tokens = rules, prompt_tokens
 
-    def __call__(self, input_ids: Any, scores: torch.Tensor) -> torch.Tensor:
-        """[B, n] tokens and [B, V] scores."""
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores [B, V] with -inf for refused tokens, given the tokens [B, n] so far."""
         return self._rules(input_ids[:, self._prompt_tokens :].tolist(), scores)
+
+
+def timestamp_ids(model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of the timestamps: those named like one, and those that a tokenizer without timestamps does not name.
+
+    Not every id after <|notimestamps|> is a timestamp, because tokens that users add to the vocabulary follow, too.
+    """
+    other = {number for token, number in tokenizer.get_vocab().items() if not TIMESTAMP.fullmatch(token)}
+    candidates = range(model.generation_config.no_timestamps_token_id + 1, model.config.vocab_size)
+    return [number for number in candidates if number not in other]

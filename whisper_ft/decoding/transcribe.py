@@ -1,4 +1,4 @@
-"""Transcription of a whole set on all ranks, each utterance exactly once."""
+"""Transcription of a set over all ranks, each utterance exactly once."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -9,12 +9,13 @@ from itertools import islice
 from whisper_ft.data.types import NO_FEATURES
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.resume_log import ResumeLog
-from whisper_ft.decoding.transcriber import Generated, Transcriber
+from whisper_ft.decoding.transcriber import Transcriber, WindowTranscript
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.prefetch import prefetch
 from whisper_ft.scoring.scores import Prediction
 
-AHEAD = 8  # batches whose windows are sorted by length, and as many are read ahead: a second of sound takes 32 kB
+# Batches that are read ahead and sorted by length together. A second of audio takes 32 kB.
+AHEAD = 8
 
 
 def transcribe(
@@ -22,62 +23,69 @@ def transcribe(
     utterances: Iterable[AudioWindow],
     batch_size: int,
     total: int,
-    agreement: Collectives,
-    progress: Callable[[Prediction], None] = lambda done: None,
-    parts: ResumeLog | None = None,
+    collectives: Collectives,
+    progress: Callable[[Prediction], None] = lambda prediction: None,
+    resume_log: ResumeLog | None = None,
 ) -> list[Prediction]:
-    """Predictions of a whole set in its order, the same list on every rank: each utterance exactly once.
+    """Transcribe a set. A collective: every rank gets the same list, in the order of the set.
 
-    A collective. `utterances` is this rank's part and `total` the size of the set, those in `parts` included, which
-    were transcribed before and are kept there; RuntimeError if any is missing or doubled, on all ranks.
+    Args:
+        transcriber: the model and its decoding.
+        utterances: windows of this rank's share of the set.
+        batch_size: windows per batch.
+        total: number of utterances of the set over all ranks, including the ones in `resume_log`.
+        collectives: the group of all ranks.
+        progress: called with each prediction of this rank when it is complete.
+        resume_log: predictions of an interrupted evaluation; new predictions are appended to it.
+
+    Raises RuntimeError on all ranks if an utterance is missing or doubled.
     """
     mine: list[tuple[int, Prediction]] = []
     failure: Exception | None = None
     try:
         with closing(prefetch(utterances, AHEAD * batch_size)) as windows:
-            for done in _transcribed(transcriber, _batches(windows, batch_size, transcriber.prompt)):
-                mine.append(done)
-                if parts is not None:
-                    parts.keep(*done)
-                progress(done[1])
-    except Exception as error:  # noqa: BLE001 - told to all ranks below and raised there
+            for index, prediction in _predictions(transcriber, _batches(windows, batch_size, transcriber.prompt)):
+                mine.append((index, prediction))
+                if resume_log is not None:
+                    resume_log.append(index, prediction)
+                progress(prediction)
+    except Exception as error:  # noqa: BLE001 - raised on all ranks below
         failure = error
-    agreement.raise_on_all(failure)
-    gathered = [pair for part in agreement.gather(mine) for pair in part]
-    gathered += parts.known.items() if parts is not None else ()
+    collectives.raise_on_all(failure)
+    gathered = [pair for share in collectives.gather(mine) for pair in share]
+    gathered += resume_log.known.items() if resume_log is not None else ()
     if sorted(index for index, _ in gathered) != list(range(total)):
-        raise RuntimeError(f"{len(gathered)} transcripts of {total} utterances: each must be there exactly once")
+        raise RuntimeError(f"{len(gathered)} transcripts for {total} utterances; each must be there exactly once")
     return [prediction for _, prediction in sorted(gathered, key=lambda pair: pair[0])]
 
 
-def _transcribed(transcriber: Transcriber, batches: Iterable[list[AudioWindow]]) -> Iterator[tuple[int, Prediction]]:
-    """(index, prediction) of each utterance once all its windows are written, in any order."""
-    written: dict[int, dict[int, tuple[AudioWindow, Generated]]] = defaultdict(
-        dict
-    )  # by index, by number of the window
+def _predictions(transcriber: Transcriber, batches: Iterable[list[AudioWindow]]) -> Iterator[tuple[int, Prediction]]:
+    """(index, prediction) of each utterance, in any order, as soon as all its windows are transcribed."""
+    pending: dict[int, dict[int, tuple[AudioWindow, WindowTranscript]]] = defaultdict(dict)  # by index, window number
     for batch in batches:
-        rows = transcriber.write([window.features for window in batch], transcriber.prompt(batch[0]))
-        for window, row in zip(batch, rows, strict=True):
-            # Without the log-mel: a long recording has many, and none is needed again.
-            written[window.index][window.number] = replace(window, features=NO_FEATURES), row
-            if len(written[window.index]) == window.windows:
-                of_utterance = written.pop(window.index)
-                windows, parts = zip(*(of_utterance[number] for number in range(window.windows)), strict=True)
-                yield window.index, transcriber.prediction(windows, parts)
+        transcripts = transcriber.generate([window.features for window in batch], transcriber.prompt(batch[0]))
+        for window, transcript in zip(batch, transcripts, strict=True):
+            # A long recording has many windows, and their log-mel is not needed again.
+            pending[window.index][window.number] = replace(window, features=NO_FEATURES), transcript
+            if len(pending[window.index]) == window.windows:
+                by_number = pending.pop(window.index)
+                windows, parts = zip(*(by_number[number] for number in range(window.windows)), strict=True)
+                yield window.index, transcriber.to_prediction(windows, parts)
 
 
 def _batches(
     windows: Iterable[AudioWindow], size: int, prompt: Callable[[AudioWindow], list[int]]
 ) -> Iterator[list[AudioWindow]]:
-    """Windows in batches of one prompt and, of AHEAD batches, of like length: short ones do not wait for long ones.
+    """Batches of windows with one prompt, sorted by length within groups of AHEAD batches.
 
-    Of fewer at the beginning, where the model would wait until all of them are decoded.
+    Windows of similar length share a batch, so that short ones do not wait for long ones. The first groups are
+    smaller, so that decoding starts before AHEAD batches are read.
     """
-    coming, batches = iter(windows), 1
-    while ahead := list(islice(coming, batches * size)):
+    remaining, batches = iter(windows), 1
+    while group := list(islice(remaining, batches * size)):
         batches = min(2 * batches, AHEAD)
         by_prompt: dict[tuple[int, ...], list[AudioWindow]] = defaultdict(list)
-        for window in sorted(ahead, key=lambda one: -one.seconds):
+        for window in sorted(group, key=lambda window: -window.seconds):
             by_prompt[tuple(prompt(window))].append(window)
-        for alike in by_prompt.values():
-            yield from (alike[begin : begin + size] for begin in range(0, len(alike), size))
+        for same_prompt in by_prompt.values():
+            yield from (same_prompt[begin : begin + size] for begin in range(0, len(same_prompt), size))

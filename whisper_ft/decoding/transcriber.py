@@ -1,111 +1,134 @@
-"""Transcription by generation: what the model writes for each utterance of a set, gathered from all ranks."""
+"""Transcription of log-mel windows by one model, and of an utterance from its windows."""
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from transformers import GenerationMixin, LogitsProcessorList
+from transformers import (
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedTokenizerBase,
+    WhisperForConditionalGeneration,
+)
 
 from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.data.audio.log_mel import pad_windows
-from whisper_ft.data.labels.tokens import TIMESTAMP, LabelEncoder
+from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.transcript import text_problem
 from whisper_ft.data.types import Row
 from whisper_ft.decoding.greedy import GreedyDecoder
 from whisper_ft.decoding.long_form import AudioWindow
-from whisper_ft.decoding.timestamps import TimestampLogitsProcessor, TimestampRules
-from whisper_ft.models.whisper import AUTOCAST
+from whisper_ft.decoding.timestamps import TimestampLogitsProcessor, TimestampRules, timestamp_ids
+from whisper_ft.models.whisper import AUTOCAST, FRAMES_PER_POSITION
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.scores import Prediction
 
+START_OF_PREVIOUS = "<|startofprev|>"
 
-class Generated(NamedTuple):
-    """What the model wrote of one window."""
+
+class WindowTranscript(NamedTuple):
+    """Transcript of one window."""
 
     text: str
     tokens: int
     hit_limit: bool
-    language: str | None  # where it was detected
-    phrases: list[tuple[float, float | None, str]]  # with their times in the window, where they were asked for
+    language: str | None  # code, if it was detected
+    phrases: list[tuple[float, float | None, str]]  # (start, end, text) in seconds of the window, with timestamps only
 
 
 class Transcriber:
-    """Greedy or beam search with language and task given, all parts of one model's decoding in one place."""
+    """Decoding by one model: prompt, search, timestamps, and tokens to text.
+
+    Args:
+        model: the model, in evaluation mode.
+        tokenizer: its tokenizer.
+        encode: makes the prompt of a row from its language and task.
+        settings: search, limits, prompt text and timestamps.
+        precision: number format of the computation.
+
+    Raises UsageError if the model lacks tokens for one of the settings.
+    """
 
     def __init__(
-        self, model: Any, tokenizer: Any, encode: LabelEncoder, settings: DecodingConfig, precision: Precision
+        self,
+        model: WhisperForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        encode: LabelEncoder,
+        settings: DecodingConfig,
+        precision: Precision,
     ) -> None:
         self._model, self._tokenizer, self._encode, self._settings = model, tokenizer, encode, settings
         self._precision = precision
-        self._frames = 2 * model.config.max_source_positions  # the encoder's second convolution halves them
-        self._context = _context(tokenizer, settings.prompt, model.config.max_target_positions // 2)
+        self._frames = FRAMES_PER_POSITION * model.config.max_source_positions
+        self._context = _context_tokens(tokenizer, settings.prompt, model.config.max_target_positions // 2)
         if settings.detect_language and not encode.is_multilingual:
-            raise UsageError("--decoding.detect_language: this model has one language")
+            raise UsageError("--decoding.detect_language: this model has a single language; set it to false")
         self._generation_config = copy.deepcopy(model.generation_config)
         self._generation_config.num_beams = settings.num_beams
-        silenced = list(model.generation_config.suppress_tokens or ())
-        self._rules = _timestamp_rules(model, tokenizer) if settings.timestamps else None
+        suppressed = list(model.generation_config.suppress_tokens or ())
+        self._rules = TimestampRules.of(model, tokenizer) if settings.timestamps else None
         if self._rules is None:
-            # Prompted with <|notimestamps|>, a model may still write timestamps while it knows little.
-            silenced += _timestamps(model, tokenizer)
-        self._generation_config.suppress_tokens = silenced
-        self._greedy = GreedyDecoder(model, silenced, model.generation_config.begin_suppress_tokens or ())
+            # A model that has learned little may write timestamps even when prompted with <|notimestamps|>.
+            suppressed += timestamp_ids(model, tokenizer)
+        self._generation_config.suppress_tokens = suppressed
+        self._greedy = GreedyDecoder(model, suppressed, model.generation_config.begin_suppress_tokens or ())
 
-    def prompt(self, utterance: AudioWindow) -> list[int]:
-        """Tokens before the text of one utterance; utterances with the same can be transcribed together."""
-        prompt = self._encode.prompt_or_default(utterance.row.language, utterance.row.task)[0]
-        return [*self._context, *(prompt[:-1] if self._rules else prompt)]  # the last one is <|notimestamps|>
+    def prompt(self, window: AudioWindow) -> list[int]:
+        """Tokens before the text of a window. Windows with equal prompts can be transcribed together."""
+        prompt = self._encode.prompt_or_default(window.row.language, window.row.task)[0]
+        return [*self._context, *(prompt[:-1] if self._rules else prompt)]  # the last token is <|notimestamps|>
 
     @torch.inference_mode()
-    def write(self, windows: Sequence[torch.Tensor], prompt: list[int]) -> list[Generated]:
-        """What the model writes of windows [M, t] that share a prompt."""
+    def generate(self, windows: Sequence[torch.Tensor], prompt: list[int]) -> list[WindowTranscript]:
+        """Transcribe log-mel windows, each [M, t], that share a prompt."""
         device = self._model.device
         features = pad_windows(windows, self._frames).to(device)  # [B, M, T]
         with torch.autocast(device.type, AUTOCAST[self._precision], enabled=self._precision != "fp32"):
-            if not self._settings.detect_language:
-                return self._write(features, prompt, None)
-            states = self._greedy.encode(features)
-            found = self._greedy.language(states, self._encode.start, [*self._encode.languages])
-            written: dict[int, Generated] = {}
-            for token in dict.fromkeys(found):
-                rows = [row for row, language in enumerate(found) if language == token]
-                code = self._encode.languages[token]
-                spoken = [token if at == len(self._context) + 1 else other for at, other in enumerate(prompt)]
-                written |= zip(rows, self._write(features[rows], spoken, code, states[rows]), strict=True)
-            return [written[row] for row in range(len(found))]
+            if self._settings.detect_language:
+                return self._generate_by_language(features, prompt)
+            return self._generate_rows(features, prompt, None)
 
-    def _write(
+    def _generate_by_language(self, features: torch.Tensor, prompt: list[int]) -> list[WindowTranscript]:
+        """Detect the language of each row, then transcribe the rows of each language together."""
+        states = self._greedy.encode(features)
+        detected = self._greedy.detect_language(states, self._encode.start, [*self._encode.languages])
+        transcripts: dict[int, WindowTranscript] = {}
+        language_at = len(self._context) + 1
+        for token in dict.fromkeys(detected):
+            rows = [row for row, language in enumerate(detected) if language == token]
+            of_language = [*prompt[:language_at], token, *prompt[language_at + 1 :]]
+            code = self._encode.languages[token]
+            generated = self._generate_rows(features[rows], of_language, code, states[rows])
+            transcripts |= zip(rows, generated, strict=True)
+        return [transcripts[row] for row in range(len(detected))]
+
+    def _generate_rows(
         self, features: torch.Tensor, prompt: list[int], language: str | None, states: torch.Tensor | None = None
-    ) -> list[Generated]:
+    ) -> list[WindowTranscript]:
+        """Transcribe features [B, M, T] with one prompt; `states` is their encoder output, if it is known."""
         room = self._model.config.max_target_positions - len(prompt)
         limit = min(self._settings.max_new_tokens or room, room)
         if self._settings.num_beams == 1:
             states = self._greedy.encode(features) if states is None else states
             rows = self._greedy(states, prompt, limit, self._tokenizer.eos_token_id, self._rules)
         else:
-            rows = self._beams(features, prompt, limit)
-        return [self._written(row, len(row) >= limit, language) for row in rows]
+            rows = self._beam_search(features, prompt, limit)
+        return [self._to_transcript(tokens, len(tokens) >= limit, language) for tokens in rows]
 
-    def _written(self, tokens: list[int], hit_limit: bool, language: str | None) -> Generated:
-        if self._rules is None:
-            return Generated(self._text(tokens), len(tokens), hit_limit, language, [])
-        phrases = [(start, end, self._text(phrase)) for start, end, phrase in self._rules.phrases(tokens)]
-        return Generated(self._text(self._rules.text(tokens)), len(tokens), hit_limit, language, phrases)
-
-    def _beams(self, features: torch.Tensor, prompt: list[int], limit: int) -> list[list[int]]:
+    def _beam_search(self, features: torch.Tensor, prompt: list[int], limit: int) -> list[list[int]]:
         """Tokens of each row by beam search, without the end token.
 
-        Not by Whisper's own `generate`. That one is for hours of audio: it takes every token after <|notimestamps|>,
-        also one that a user added to the vocabulary, for the end of a segment, drops what follows and decodes the
-        window again. Beneath it is this one, which begins with the very prompt that training used.
+        `GenerationMixin.generate` is called, because Whisper's own `generate` is made for hours of audio. It takes any
+        token after <|notimestamps|>, even one that a user added, for the end of a segment, drops the rest and decodes
+        the window again. `GenerationMixin` begins with exactly the prompt of training.
         """
-        # As max_length, which counts the prompt: beside the max_length of the model's own config, max_new_tokens warns.
+        # max_length counts the prompt. With max_new_tokens, transformers warns about the max_length of the config.
         self._generation_config.max_length = len(prompt) + limit
         generated = GenerationMixin.generate(
             self._model,
             features,
-            # Every frame counts, the padding too, as in training; without a mask transformers warns.
+            # All frames count, including padding, as in training; transformers warns if there is no mask.
             attention_mask=torch.ones(features.shape[0], features.shape[2], device=features.device),
             decoder_input_ids=torch.tensor([prompt], device=features.device).expand(len(features), -1),
             generation_config=self._generation_config,
@@ -117,79 +140,66 @@ class Transcriber:
         rows = generated[:, len(prompt) :].tolist()  # padded with the end token
         return [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in rows]
 
-    def _text(self, tokens: list[int]) -> str:
+    def _to_transcript(self, tokens: list[int], hit_limit: bool, language: str | None) -> WindowTranscript:
+        if self._rules is None:
+            return WindowTranscript(self._decode_text(tokens), len(tokens), hit_limit, language, [])
+        phrases = [(start, end, self._decode_text(phrase)) for start, end, phrase in self._rules.phrases(tokens)]
+        text = self._decode_text(self._rules.text(tokens))
+        return WindowTranscript(text, len(tokens), hit_limit, language, phrases)
+
+    def _decode_text(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
-    def prediction(self, windows: Sequence[AudioWindow], written: Sequence[Generated]) -> Prediction:
-        """What was written of the windows of an utterance, as its transcript."""
+    def to_prediction(self, windows: Sequence[AudioWindow], transcripts: Sequence[WindowTranscript]) -> Prediction:
+        """Join the transcripts of all windows of an utterance, in their order, into its prediction."""
         utterance, row = windows[0], windows[0].row
         language = row.language if row.language and isinstance(row.language, str) else self._encode.language
         return Prediction(
             id=row.id,
             ref=row.text if text_problem(row.text) is None else "",
-            hyp=" ".join(filter(None, (part.text for part in written))),
+            hyp=" ".join(filter(None, (transcript.text for transcript in transcripts))),
             audio_seconds=utterance.seconds,
-            hyp_tokens=sum(part.tokens for part in written),
-            hit_token_limit=any(part.hit_limit for part in written),
+            hyp_tokens=sum(transcript.tokens for transcript in transcripts),
+            hit_token_limit=any(transcript.hit_limit for transcript in transcripts),
             language=language,
-            detected_language=next((part.language for part in written if part.language), None),
+            detected_language=next((transcript.language for transcript in transcripts if transcript.language), None),
             speaker=row.speaker,
-            windows=len(written),
-            segments=_segments(windows, written) if self._rules else None,
-            problem=utterance.problem or self._problem(row),
+            windows=len(transcripts),
+            segments=_segments(windows, transcripts) if self._rules else None,
+            problem=utterance.problem or self._label_problem(row),
             columns=row.columns,
         )
 
-    def _problem(self, row: Row) -> str | None:
-        """Reason code of what a row says besides its audio, where that cannot be used."""
+    def _label_problem(self, row: Row) -> str | None:
+        """Reason code for an unusable language, task or text of a row; None if all can be used."""
         _, unknown = self._encode.prompt_or_default(row.language, row.task)
         return unknown or ("bad_label" if text_problem(row.text) else None)
 
 
-def _context(tokenizer: Any, prompt: str, most: int) -> list[int]:
-    """Tokens of a text that stands before the transcript, as OpenAI's `prompt`; none of an empty one.
+def _context_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, max_tokens: int) -> list[int]:
+    """Tokens of `decoding.prompt`, which stand before the transcript like OpenAI's `prompt`; none for an empty one.
 
-    UsageError for one of over `most` tokens, half of what the decoder has room for.
+    UsageError for `max_tokens` or more. OpenAI's limit is half of the decoder's positions.
     """
     if not prompt.strip():
         return []
-    before = tokenizer.convert_tokens_to_ids("<|startofprev|>")
-    if before is None or (before == tokenizer.unk_token_id and tokenizer.unk_token != "<|startofprev|>"):
-        raise UsageError("--decoding.prompt: this model's tokenizer has no <|startofprev|>")
+    start = tokenizer.convert_tokens_to_ids(START_OF_PREVIOUS)
+    if start is None or (start == tokenizer.unk_token_id and tokenizer.unk_token != START_OF_PREVIOUS):
+        raise UsageError(f"--decoding.prompt: this model's tokenizer has no {START_OF_PREVIOUS}; leave the prompt out")
     tokens = tokenizer.encode(f" {prompt.strip()}", add_special_tokens=False, split_special_tokens=True)
-    if len(tokens) >= most:
-        raise UsageError(f"--decoding.prompt: has {len(tokens)} tokens, this model takes fewer than {most}")
-    return [before, *tokens]
+    if len(tokens) >= max_tokens:
+        raise UsageError(f"--decoding.prompt: has {len(tokens)} tokens; this model takes fewer than {max_tokens}")
+    return [start, *tokens]
 
 
-def _segments(windows: Sequence[AudioWindow], written: Sequence[Generated]) -> list[tuple[float, float, str]]:
-    """Phrases of an utterance with their times in it; one that has no end lasts as long as its window."""
-    ends = [*(window.begin_seconds for window in windows[1:]), windows[0].seconds]
-    found = []
-    for window, part, window_end in zip(windows, written, ends, strict=True):
-        for start, end, text in part.phrases:
+def _segments(
+    windows: Sequence[AudioWindow], transcripts: Sequence[WindowTranscript]
+) -> list[tuple[float, float, str]]:
+    """Phrases (start, end, text) in seconds of the recording; a phrase without an end lasts until its window ends."""
+    window_ends = [*(window.begin_seconds for window in windows[1:]), windows[0].seconds]
+    segments = []
+    for window, transcript, window_end in zip(windows, transcripts, window_ends, strict=True):
+        for start, end, text in transcript.phrases:
             until = window_end if end is None else min(window.begin_seconds + end, window_end)
-            found.append((round(min(window.begin_seconds + start, until), 2), round(until, 2), text))
-    return found
-
-
-def _timestamp_rules(model: Any, tokenizer: Any) -> TimestampRules:
-    """UsageError for a model without timestamps."""
-    first, known = model.generation_config.no_timestamps_token_id + 1, set(_timestamps(model, tokenizer))
-    last = first - 1
-    while last + 1 in known and last - first < model.config.max_source_positions:
-        last += 1
-    if last <= first:
-        raise UsageError("--decoding.timestamps: this model has no tokens for them")
-    latest = getattr(model.generation_config, "max_initial_timestamp_index", None)
-    return TimestampRules(first, last, tokenizer.eos_token_id, first - 1, latest)
-
-
-def _timestamps(model: Any, tokenizer: Any) -> list[int]:
-    """Ids of the timestamps, named so or, in a tokenizer without them, not named at all.
-
-    Not simply all ids after <|notimestamps|>: tokens that users add to the vocabulary come there, too.
-    """
-    named = {number for token, number in tokenizer.get_vocab().items() if not TIMESTAMP.fullmatch(token)}
-    after = range(model.generation_config.no_timestamps_token_id + 1, model.config.vocab_size)
-    return [number for number in after if number not in named]
+            segments.append((round(min(window.begin_seconds + start, until), 2), round(until, 2), text))
+    return segments
