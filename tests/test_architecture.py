@@ -87,10 +87,12 @@ def test_no_public_class_name_stands_twice():
 
 
 def test_no_two_files_of_the_package_have_one_name():
-    """A file may have the name of a wing: `config/data.py` holds the settings of `data/`."""
+    """Settings and commands have the name of their subject: `config/data.py` configures `data/`."""
     homes: dict[str, list[str]] = defaultdict(list)
     for name in IN_PACKAGE:
-        if (path := modules()[name]).name not in ("__init__.py", "__main__.py"):
+        path = modules()[name]
+        has_subject_elsewhere = path.parent in (ROOT / PACKAGE / "config", ROOT / PACKAGE / "cli")
+        if path.name not in ("__init__.py", "__main__.py") and not has_subject_elsewhere:
             homes[path.name].append(name)
     assert not {file: names for file, names in homes.items() if len(names) > 1}
 
