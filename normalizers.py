@@ -1,9 +1,10 @@
-"""Text as it is scored: `get_normalizer("golden", language="be")("Раз’яднаць!") == "раз'яднаць"`.
+"""Normalisers of texts for scoring: `get_normalizer("golden", language="be")("Раз’яднаць!") == "раз'яднаць"`.
 
-The golden rule: never remove or merge what could turn one word into another; remove what no one speaks.
-What a language needs is data (`Preset`); what happens is a fixed list of small pure steps (`STEPS`). The rules for a
-linguist, with their reasons, stand in docs/normalisation.md; `python normalizers.py --help` tries them on your text.
-It imports nothing of this project and keeps its data with it, so that this one file can be copied anywhere.
+The golden rule: never remove or merge anything that could turn one word into another; remove everything that nobody
+speaks. The needs of a language are data (`Preset`), applied by a fixed list of small pure functions (`STEPS`).
+
+docs/normalisation.md explains the rules to linguists. `python normalizers.py --help` tries them on your text.
+This file imports nothing of the project and contains its data, so it can be copied anywhere.
 """
 
 import argparse
@@ -22,69 +23,69 @@ from functools import cached_property, partial
 from itertools import groupby, zip_longest
 from typing import Any, Literal, NoReturn
 
-VERSION = "1"  # goes up whenever a rule changes an output: scores of two versions are not comparable
+VERSION = "1"  # raised whenever a rule changes an output, because scores of two versions are not comparable
 
 Unit = Literal["words", "characters"]
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What one language needs; the defaults are `und`, which loses no letter and no mark."""
+    """Needs of one language. The defaults are those of `und`, which loses no letter and no mark."""
 
     unit: Unit = "words"
-    """What is counted: `characters` for languages written without spaces."""
+    """Unit of the error rate: `characters` for languages written without spaces."""
     grouping: str = ""
-    """Signs that group thousands (`1,000`), besides no-break spaces and apostrophes, which do so everywhere."""
+    """Signs that group thousands (`1,000`). No-break spaces and apostrophes do so in every language."""
     final_apostrophe: bool = True
-    """A word may end in an apostrophe (po', dogs')."""
+    """True if a word may end in an apostrophe (po', dogs')."""
     initial_apostrophe: str = ""
-    """What may follow an apostrophe at the beginning of a word, as a regular expression ('tis, 'ōlelo)."""
+    """Regular expression for the text after an apostrophe that begins a word ('tis, 'ōlelo)."""
     apostrophe_after: str = ""
-    """Letters with which an apostrophe forms one letter, so that it never closes a quotation (Uzbek oʻ gʻ)."""
+    """Letters that form one letter with an apostrophe, so that it never closes a quotation (Uzbek oʻ gʻ)."""
     apostrophe_letters: bool = True
-    """U+02BC and its kin are letters, kept wherever they stand; false where they only spell the apostrophe."""
+    """True if U+02BC and similar signs are letters, kept everywhere; false if they only spell the apostrophe."""
     optional: str = ""
-    """Marks that writers leave out, as the inside of a regular expression's `[]` (niqqud, tashkeel)."""
+    """Marks that writers leave out (niqqud, tashkeel), as the inside of `[]` in a regular expression."""
     spellings: tuple[tuple[str, str], ...] = ()
-    """(regular expression, replacement): encodings of one spelling, applied until nothing changes."""
+    """Pairs (regular expression, replacement) that unify the encodings of a spelling, applied until nothing changes."""
     zwnj: Literal["keep", "drop", "space"] = "keep"
-    """Between letters of scripts that join: `drop` where it only changes the rendering."""
+    """Zero-width non-joiner between letters of joining scripts: `drop` if it only changes the rendering."""
     zwj: Literal["keep", "drop"] = "keep"
-    """The same for the joiner, once `spellings` has seen it."""
+    """Zero-width joiner, in the same way, after `spellings` has used it."""
     turkic_i: bool = False
-    """I is the capital of ı, and İ of i."""
+    """True if I is the capital of ı, and İ the capital of i."""
     inner_colon: bool = False
-    """A colon inside a word is spelling (EU:s)."""
+    """True if a colon inside a word is spelling (EU:s)."""
     inner_dot: bool = False
-    """A raised dot inside a word is spelling (col·legi)."""
+    """True if a raised dot inside a word is spelling (col·legi)."""
     geresh: bool = False
-    """Apostrophes and double quotes after Hebrew letters are geresh and gershayim."""
+    """True if apostrophes and double quotes after Hebrew letters are geresh and gershayim."""
     spoken: str = ""
-    """Signs that are words here, besides SPOKEN and the currencies (Sindhi ۽)."""
+    """Signs that are words in this language (Sindhi ۽), in addition to SPOKEN and the currencies."""
     hyphen: Literal["space", "keep", "delete"] = "space"
-    """Between letters. `delete` makes re-sign resign: only for comparison with figures that did so."""
+    """Hyphen between letters. `delete` makes re-sign resign, so it is only for comparison with such figures."""
 
     def __reduce__(self) -> tuple[Callable[..., "Preset"], tuple[Any, ...]]:
-        return Preset, astuple(self)  # pickled without what is cached below
+        return Preset, astuple(self)  # pickled without the cached properties below
 
     @cached_property
     def table(self) -> "CharacterTable":
-        """`plain` for every character, for str.translate."""
+        """Table of `plain` for str.translate."""
         return CharacterTable(self)
 
     @cached_property
     def same_spellings(self) -> list[tuple[re.Pattern[str], str]]:
-        """`spellings`, compiled."""
+        """Compiled `spellings`."""
         return [(re.compile(pattern), replacement) for pattern, replacement in self.spellings]
 
     @cached_property
     def initial(self) -> re.Pattern[str]:
-        """`initial_apostrophe`, compiled; empty matches nothing."""
+        """Compiled `initial_apostrophe`; an empty one matches nothing."""
         return re.compile(self.initial_apostrophe or "(?!)", re.IGNORECASE)
 
     @cached_property
     def grouped(self) -> re.Pattern[str]:
-        """A number with grouped thousands: one separator all through, no digit before or after."""
+        """Pattern of a number with grouped thousands: a single separator, and no digit before or after."""
         start, end = r"(?<![0-9])(?<![0-9][.,])(?<![0-9]{0})[1-9]", r"(?!{0}?[0-9])"
         by_three = start + r"[0-9]{{0,2}}(?:{0}[0-9]{{3}})+" + end
         by_two = start + r"[0-9]?(?:{0}[0-9]{{2}})+{0}[0-9]{{3}}" + end  # 1,00,000: a lakh
@@ -93,12 +94,12 @@ class Preset:
 
     @cached_property
     def loose(self) -> re.Pattern[str]:
-        """The punctuation that, between its neighbours, no one speaks."""
-        signs = [r"[.,](?:(?<![0-9].)|(?![0-9]))"]  # all but the decimal point and comma
+        """Pattern of punctuation that nobody speaks, given its neighbours."""
+        signs = [r"[.,](?:(?<![0-9].)|(?![0-9]))"]  # all except the decimal point and comma
         if self.unit == "characters":
-            signs.append(r"-(?![0-9])")  # no space can tell minus 5 (气温-5度) from 3 to 5 (3-5天): both stay
+            signs.append(r"-(?![0-9])")  # minus 5 (气温-5度) and 3 to 5 (3-5天) look alike: both stay
         else:
-            hyphen = r'-(?:(?<=[^ .,:"·]-)|(?![0-9]))'  # all but a minus
+            hyphen = r'-(?:(?<=[^ .,:"·]-)|(?![0-9]))'  # all except a minus
             signs.append(hyphen if self.hyphen == "space" else f"(?!{BETWEEN_LETTERS}){hyphen}")
         signs.append(f":(?!(?<={INSIDE}:){LETTER})" if self.inner_colon else ":")
         if self.inner_dot:
@@ -110,26 +111,26 @@ class Preset:
 
 # --- The steps ------------------------------------------------------------------------------------------------------
 
-NO_BREAK = "\xa0"  # stands for every space that may group digits, until `numbers` has seen it
-SPOKEN = "%‰&@+=#§°№×÷±"  # read aloud, as all currency signs are: C++ is not C, 50 % is not 50
+NO_BREAK = "\xa0"  # represents every space that may group digits, until `numbers` removes it
+SPOKEN = "%‰&@+=#§°№×÷±"  # read aloud, like all currency signs: C++ is not C, 50 % is not 50
 APOSTROPHES = "'’‘‛`´′\u055a\u1fbd"  # U+2019 2018 201B 0060 00B4 2032, Armenian, Greek koronis
-APOSTROPHE_LETTERS = "\u02bc\u02bb\ua78b\ua78c"  # ʼ ʻ Ꞌ ꞌ: letters to Unicode, one sign with the others to a typist
+APOSTROPHE_LETTERS = "\u02bc\u02bb\ua78b\ua78c"  # ʼ ʻ Ꞌ ꞌ: letters in Unicode, but typed as apostrophes
 SAME_SIGN = {
     **dict.fromkeys(APOSTROPHES, "'"),
-    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"),  # hyphens, figure and en dash, minus; an em dash is none
+    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-"),  # hyphens, figure and en dash, minus; not the em dash
     **dict.fromkeys("\u202f\u2007\u2009\u066c", NO_BREAK),  # narrow, figure and thin space; Arabic thousands sign
-    "‚": " '",  # U+201A only ever opens
+    "‚": " '",  # U+201A always opens a quotation
     "\u066a": "%",  # Arabic percent, per mille and decimal signs
     "\u0609": "‰",
     "\u066b": ".",
 }
-# Invisible, or drawn over their base: soft hyphen, grapheme joiner, tatweel, bidi, word joiner, variation selectors,
-# BOM, tags, enclosing marks, and the Armenian marks of intonation that stand inside a word.
+# Characters that are invisible or drawn over their base. They are: soft hyphen, grapheme joiner, tatweel, bidi, word
+# joiner, variation selectors, BOM, tags, enclosing marks, and the Armenian marks of intonation inside a word.
 DELETED = re.compile(
     "[\xad\u034f\u0640\u061c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
     "\u0488\u0489\u1abe\u20dd-\u20e0\u20e2-\u20e4\ua670-\ua672\u055b\u055c\u055e\u055f]"
 )
-# Where compatibility characters are only other code points for the same text. Never plain NFKC: it makes x² x2.
+# Blocks in which compatibility characters are other code points for the same text. Plain NFKC would make x² x2.
 FOLDED = re.compile(
     "[ĲĳĿŀŉ\u2103\u2109\u2160-\u217f"  # ĳ ŀ ŉ, degrees Celsius and Fahrenheit, Roman numerals
     "\u2e80-\u2fdf\u309b\u309c\u3200-\u33ff"  # CJK radicals, ゛ ゜ after their kana, enclosed CJK, squared units
@@ -140,11 +141,12 @@ JOINING = "\u0600-\u08ff\u0900-\u109f\u1780-\u180d\u180f-\u18af\u1900-\u1c7f\u1c
 JOINERS = "\u200c\u200d\u180e"
 LOOSE_JOINERS = re.compile(f"(?<![{JOINING}{JOINERS}])[{JOINERS}]++|[{JOINERS}]++(?![{JOINING}])")
 SPECIAL_TOKEN = re.compile(r"<\|[^<>]*\|>")
-# A tag hugs its text, and one of several words stands alone: neither a < b > c nor x<y and y>z is a tag.
+# A tag has no inner space at its edges, and a tag of several words is not attached to a word. So neither
+# a < b > c nor x<y and y>z is a tag.
 ANNOTATION = re.compile(r"[\[［][^\[\]［］]*[\]］]|[<＜](?!\s)(?:[^<>＜＞\s]*|(?<!\w.)[^<>＜＞]*)(?<!\s)[>＞]")
 NEGATIVE_MONEY = re.compile(r"[-\u2212]([$£¥\u20a0-\u20cf])(?=[0-9])")
 LEADING_POINT = re.compile(rf"\.(?=[0-9])(?<![^ {NO_BREAK}-]\.)")
-# After `characters`, only these and spaces are left of what is neither letter nor digit nor a spoken sign.
+# After `characters`, these signs and spaces remain, beside letters, digits and spoken signs.
 EDGE = " '\".,:·׳״-" + APOSTROPHE_LETTERS
 INSIDE, LETTER = f"[^{re.escape(EDGE)}]", f"[^{re.escape(EDGE)}0-9]"
 BETWEEN_LETTERS = f"(?<={LETTER})-(?={LETTER})"
@@ -153,29 +155,29 @@ APOSTROPHE = re.compile(f"['{APOSTROPHE_LETTERS}]")
 APOSTROPHE_RUN = re.compile(f"['{APOSTROPHE_LETTERS}]{{2,}}")
 DIGITS = "0123456789"
 NOT_BETWEEN_LATIN = re.compile(r"'(?!(?<=[A-Za-zÀ-ɏ]')[A-Za-zÀ-ɏ])")
-SPACE_OF_NO_WORD = re.compile(r" (?![0-9])|(?<![0-9]) ")  # the one between two digits keeps two numbers apart
+SPACE_OF_NO_WORD = re.compile(r" (?![0-9])|(?<![0-9]) ")  # a space between two digits separates two numbers
 
 nfc = partial(unicodedata.normalize, "NFC")
 
 
 def tokens_and_annotations(text: str, preset: Preset) -> str:
-    """Text without Whisper's <|..|>, [annotations] and <tags>. What stands in () and {} may have been spoken."""
+    """Remove Whisper's <|..|>, [annotations] and <tags>. Words in () and {} stay, because they may have been spoken."""
     if "<|" in text:
         text = SPECIAL_TOKEN.sub(" ", text)
-    if "[" in text or "<" in text or "［" in text or "＜" in text:  # four times faster than any()
-        while (rest := ANNOTATION.sub(" ", text)) != text:  # [from the [inner] to the outer]
+    if "[" in text or "<" in text or "［" in text or "＜" in text:  # four times as fast as any()
+        while (rest := ANNOTATION.sub(" ", text)) != text:  # nested annotations, the inner one first
             text = rest
     return text
 
 
 def plain(char: str, preset: Preset) -> str:
-    """What becomes of a character wherever it stands; the few whose neighbours decide (EDGE) stay for later steps."""
+    """Replacement of a character. Signs whose meaning depends on their neighbours (EDGE) are left to later steps."""
     kind = unicodedata.category(char)
     if DELETED.match(char) or (preset.optional and re.match(f"[{preset.optional}]", char)):
         return ""
     if FOLDED.match(char) and kind != "No" and (parts := unicodedata.decomposition(char).split()):
         folded = "".join(plain(chr(int(code, 16)), preset) for code in parts[1:])
-        return folded.lstrip() if kind == "Lo" else folded  # Arabic marks alone decompose into space and mark
+        return folded.lstrip() if kind == "Lo" else folded  # a single Arabic mark decomposes into space and mark
     if kind == "Nd":
         return str(unicodedata.decimal(char))
     if char in APOSTROPHE_LETTERS and not preset.apostrophe_letters:
@@ -195,13 +197,13 @@ def plain(char: str, preset: Preset) -> str:
 
 
 def is_silent(char: str, kind: str) -> bool:
-    """Whether no one speaks it: punctuation, symbols, spaces, controls, and emoji newer than this Python."""
+    """True for punctuation, symbols, spaces, controls, and emoji newer than this Python."""
     newer_emoji = kind == "Cn" and "\U0001f000" <= char < "\U0001fc00"
     return kind[0] in "PSZ" or kind in ("Cc", "Cf", "Cs") or newer_emoji
 
 
 class CharacterTable(dict[int, str]):
-    """`plain` of each character met so far: str.translate asks once per character, then it is a look-up."""
+    """Cache of `plain` by code point: str.translate computes a character once and then looks it up."""
 
     def __init__(self, preset: Preset):
         super().__init__()
@@ -213,14 +215,14 @@ class CharacterTable(dict[int, str]):
 
 
 def characters(text: str, preset: Preset) -> str:
-    """Format characters deleted, compatibility forms folded, digits ASCII, signs that are always silent now spaces."""
+    """Delete format characters, fold compatibility forms, make digits ASCII, and replace silent signs by spaces."""
     if "$" in text or "-" in text or "\u2212" in text:
-        text = NEGATIVE_MONEY.sub(r"\1-", text)  # -$5 is $ -5: the minus belongs to the number
+        text = NEGATIVE_MONEY.sub(r"\1-", text)  # -$5 becomes $ -5, because the minus belongs to the number
     return nfc(text.translate(preset.table))
 
 
 def numbers(text: str, preset: Preset) -> str:
-    """Numbers without grouping (1,000 is 1000), none beginning with a point; other no-break spaces are spaces."""
+    """Remove grouping from numbers (1,000 is 1000), put 0 before a leading point, and make no-break spaces spaces."""
     if "." in text:
         text = LEADING_POINT.sub("0.", text)
     if NO_BREAK in text or "'" in text or any(sign in text for sign in preset.grouping):
@@ -229,7 +231,7 @@ def numbers(text: str, preset: Preset) -> str:
 
 
 def spellings(text: str, preset: Preset) -> str:
-    """The encodings of one spelling made one."""
+    """Replace the encodings of a spelling by one of them."""
     before = None
     while preset.same_spellings and text != before:
         before = text
@@ -240,28 +242,30 @@ def spellings(text: str, preset: Preset) -> str:
 
 
 def joiners(text: str, preset: Preset) -> str:
-    """Joiners only between letters of scripts that join."""
+    """Keep joiners only between letters of joining scripts."""
     if "\u200c" not in text and "\u200d" not in text and "\u180e" not in text:
         return text
     if preset.zwj == "drop":
         text = text.replace("\u200d", "")
-    while (kept := spellings(nfc(LOOSE_JOINERS.sub("", text)), preset)) != text:  # letters meet, marks change places
+    while (
+        kept := spellings(nfc(LOOSE_JOINERS.sub("", text)), preset)
+    ) != text:  # letters become neighbours, and marks change their order
         text = kept
     return text
 
 
 def apostrophes(text: str, preset: Preset) -> str:
-    """Apostrophes that are spelling, all as U+0027; those that quote become spaces, pairs first."""
+    """Make apostrophes that are spelling U+0027, and apostrophes that quote spaces; pairs are matched first."""
     if not APOSTROPHE.search(text):
         return text
     if preset.unit == "characters":
         return NOT_BETWEEN_LATIN.sub(" ", text)
-    text = APOSTROPHE_RUN.sub(lambda run: run[0].replace("'", " "), text)  # two make a double quote
+    text = APOSTROPHE_RUN.sub(lambda run: run[0].replace("'", " "), text)  # two are a double quote
     marks, open_quotes, kept_until = list(text), 0, 0
     for at in [match.start() for match in APOSTROPHE.finditer(text)]:
         before, after = text[at - 1 : at] or " ", text[at + 1 : at + 2] or " "
         if at < kept_until or before in APOSTROPHE_LETTERS or after in APOSTROPHE_LETTERS:
-            continue  # the second of 'n'; a run of letters
+            continue  # the second apostrophe of 'n', or a run of apostrophe letters
         left, right = before not in EDGE, after not in EDGE
         final = left and not right and preset.final_apostrophe and before not in DIGITS
         initial = preset.initial.match(text, at + 1) if right and not left else None
@@ -273,26 +277,26 @@ def apostrophes(text: str, preset: Preset) -> str:
             marks[at] = "'" if final else text[at]
         elif left and before in preset.apostrophe_after:  # tog'
             marks[at] = "'"
-        elif right and not left:  # opens a quotation, unless it stands for the century: '90s
+        elif right and not left:  # opens a quotation, unless it replaces the century: '90s
             open_quotes, marks[at] = open_quotes + (after not in DIGITS), " "
-        elif open_quotes and not right:  # closes it
+        elif open_quotes and not right:  # closes the quotation
             open_quotes, marks[at] = open_quotes - 1, " "
-        elif final:  # po', and the Hebrew geresh of סנדוויץ'
+        elif final:  # po', and the Hebrew geresh in סנדוויץ'
             marks[at] = "׳" if preset.geresh and re.match(HEBREW, before) else "'"
-        else:  # 5'10, or alone
+        else:  # 5'10, or an apostrophe alone
             marks[at] = " "
     return "".join(marks)
 
 
 def punctuation(text: str, preset: Preset) -> str:
-    """Only the punctuation that is spoken or spelling: decimals, minus, and what the preset names."""
+    """Replace punctuation by spaces, except decimal signs, minus, and the signs that the preset names."""
     if preset.hyphen == "delete":
         text = re.sub(BETWEEN_LETTERS, "", text)
     return preset.loose.sub(" ", text)
 
 
 def case(text: str, preset: Preset) -> str:
-    """Lower case; not casefold, which makes Maße Masse. İ never leaves a dot behind."""
+    """Make lower case, without casefold, which would make Maße Masse. İ leaves no combining dot behind."""
     if preset.turkic_i:
         text = text.replace("I", "ı")
     text = text.replace("İ", "i").lower()
@@ -300,7 +304,7 @@ def case(text: str, preset: Preset) -> str:
 
 
 def spaces(text: str, preset: Preset) -> str:
-    """One space between words, none at the ends; in languages without spaces only between two numbers; NFC."""
+    """Put one space between words and none at the ends; without word spaces, keep those between two numbers. NFC."""
     text = " ".join(text.split())
     return nfc(text if preset.unit == "words" else SPACE_OF_NO_WORD.sub("", text))
 
@@ -309,29 +313,29 @@ STEPS = (tokens_and_annotations, characters, numbers, spellings, joiners, apostr
 
 
 def golden(text: str, preset: Preset, steps: Sequence[Callable[[str, Preset], str]] = STEPS) -> str:
-    """Text after every step. All deletions come first: a deletion after a decision could change its neighbours."""
+    """Apply all steps. Deletions come first, because a deletion after a decision could change its neighbours."""
     text, before = nfc(text), None
     while text != before:
         before = text
         for step in steps:
             text = step(text, preset)
         if preset.unit == "words":
-            break  # once is enough, unless letters meet where spaces went
+            break  # one pass is enough, unless removed spaces make letters neighbours
     return text
 
 
 def unpunctuated(text: str, preset: Preset) -> str:
-    """As `golden`, in the case that was written."""
+    """Apply all steps except `case`."""
     return golden(text, preset, [step for step in STEPS if step is not case])
 
 
 def orthographic(text: str) -> str:
-    """Text as written: NFC and single spaces, nothing else."""
+    """Make NFC with single spaces, and change nothing else."""
     return " ".join(nfc(text).split())
 
 
 def lower(text: str, preset: Preset) -> str:
-    """As `orthographic`, in lower case."""
+    """Make lower case, in NFC with single spaces."""
     return nfc(case(orthographic(text), preset))
 
 
@@ -339,25 +343,25 @@ def lower(text: str, preset: Preset) -> str:
 
 
 def _words(listed: str) -> str:
-    """A regular expression for any of the words."""
+    """Return a regular expression for any of the words."""
     return f"(?:{'|'.join(sorted(listed.split(), key=len, reverse=True))})(?!{INSIDE})"
 
 
 def _visarga(block: str) -> tuple[str, str]:
-    """An ASCII colon inside a word of the script (given by its first letter's row, e.g. ऀ) is its visarga."""
+    """Spelling rule: an ASCII colon inside a word is the visarga of the script whose first code point is `block`."""
     letters = f"[{block}-{chr(ord(block) + 0x7F)}]"
     return f"(?<={letters}):(?={letters})", chr(ord(block) + 3)
 
 
 _VOWEL = "[аеёиоуыэюяіїєАЕЁИОУЫЭЮЯІЇЄ]"
-_STRESS = ((f"\u0301(?:(?<={_VOWEL}.)|(?<={_VOWEL}[\u0300-\u036f].))", ""),)  # за́мак: only dictionaries write it
-_EYELASH_RA = ("र्\u200d", "ऱ्")  # two encodings of one letter; without it दर्‍या (valleys) would be दर्या (sea)
+_STRESS = ((f"\u0301(?:(?<={_VOWEL}.)|(?<={_VOWEL}[\u0300-\u036f].))", ""),)  # за́мак: written in dictionaries only
+_EYELASH_RA = ("र्\u200d", "ऱ्")  # two encodings of one letter; दर्‍या (valleys) must not become दर्या (sea)
 _KHANDA_TA = ("ত্\u200d", "ৎ")
 _CHILLU = tuple((f"{letter}്\u200d", chillu) for letter, chillu in zip("ണനരലളകമയഴ", "ൺൻർൽൾൿൔൕൖ", strict=True))
 _HARAKAT = "\u064b-\u0652"
 _KAF_YEH = (("ك", "ک"), ("[يى]", "ی"))
 _GERESH = ((f"(?<={HEBREW})(?:\"|''|׳׳)(?={HEBREW})", "״"), (f"(?<={HEBREW})'(?={HEBREW})", "׳"))
-_THAI_LAO = (  # one look, several codings: sara am and Lao am, tone marks before their vowel or after, two e for ae
+_THAI_LAO = (  # several encodings look alike: sara am and Lao am, tone marks before or after their vowel, two e for ae
     ("\u0e4d([\u0e48-\u0e4b]*)\u0e32", "\\1\u0e33"),
     ("([\u0e48-\u0e4b])([\u0e31\u0e34-\u0e37\u0e47])", r"\2\1"),
     ("\u0e33([\u0e48-\u0e4b])", "\\1\u0e33"),
@@ -377,7 +381,7 @@ _SPACELESS = Preset(unit="characters")
 _DUTCH = Preset(initial_apostrophe=_words("s t n k m r d ie em er"))
 _OKINA = Preset(initial_apostrophe="[aeiouāēīōū](?![\u0300-\u036f])", final_apostrophe=False)
 
-_PRESETS = {  # a row: the languages, what they need beyond the row's base
+_PRESETS = {  # languages of a row: their common preset
     "be bg mk ru uk": replace(_CYRILLIC, spellings=_STRESS),
     "ba cv kk ky mn sah sr tg tt": _CYRILLIC,
     "mk": replace(_CYRILLIC, spellings=_STRESS, initial_apostrophe="р"),
@@ -404,7 +408,9 @@ _PRESETS = {  # a row: the languages, what they need beyond the row's base
     "az crh gag tr": Preset(turkic_i=True),
     "fi sv": Preset(inner_colon=True),
     "ca oc": Preset(inner_dot=True),
-    "ro": Preset(spellings=(("ş", "ș"), ("Ş", "Ș"), ("ţ", "ț"), ("Ţ", "Ț"))),  # cedilla: the comma of old code pages
+    "ro": Preset(
+        spellings=(("ş", "ș"), ("Ş", "Ș"), ("ţ", "ț"), ("Ţ", "Ț"))
+    ),  # old code pages have a cedilla instead of the comma
     "bs hr": Preset(spellings=_DIGRAPHS),
     "sr": replace(_CYRILLIC, spellings=_DIGRAPHS),
     "he": replace(_HEBREW, optional="\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"),
@@ -437,7 +443,7 @@ _GROUPING = {
     ".": "az bs ca da de el es eu fo gl hr id is it jw lb mk nl pt ro sl sq sr su tr vi",
 }
 
-# Code, ISO 639-3 and other codes, names. The first 100 are Whisper's.
+# Each entry: code, ISO 639-3 and other codes, names. The first 100 are Whisper's.
 _LANGUAGES = """
 af afr afrikaans; am amh amharic; ar ara arb arabic; as asm assamese; az aze azj azerbaijani; ba bak bashkir;
 be bel belarusian; bg bul bulgarian; bn ben bengali; bo bod tibetan; br bre breton; bs bos bosnian;
@@ -475,7 +481,7 @@ PRESETS = _presets()
 
 
 def language_code(language: str | None) -> str:
-    """The code of a language given by code, locale (sv-SE, cmn_hans_cn) or name; `und` for None and the unknown."""
+    """Code of a language given by code, locale (sv-SE, cmn_hans_cn) or name; `und` if it is None or unknown."""
     key = re.sub("[_ ]", "-", (language or "").strip("<|> ").lower())
     return CODES.get(key) or CODES.get(key.split("-")[0], "und")
 
@@ -483,56 +489,61 @@ def language_code(language: str | None) -> str:
 # --- Normalisers by name --------------------------------------------------------------------------------------------
 
 NAMES = ("none", "lower", "unpunctuated", "golden", "whisper-basic", "whisper-english")
-OURS = {"lower": lower, "unpunctuated": unpunctuated, "golden": golden}
+RULES = {"lower": lower, "unpunctuated": unpunctuated, "golden": golden}
 
 
 @dataclass(frozen=True)
-class Normalizer:
-    """A function from text to text that can say what it is; record these fields with every score."""
+class TextNormalizer:
+    """A normaliser with its identity. Record the fields with every score."""
 
     name: str
     language: str
     unit: Unit
-    """What the error rate should count."""
+    """Unit that the headline error rate should count."""
     version: str
     fingerprint: str
-    """Equal fingerprints mean equal rules and data."""
+    """Hash of rules and data. Scores with different fingerprints are not comparable."""
     rule: Callable[[str], str] = field(repr=False, compare=False)
 
     def __call__(self, text: str) -> str:
-        """The text as it is scored."""
+        """Return the normalised text."""
         return self.rule(text)
 
 
 def get_normalizer(
     name: str = "golden", language: str | None = None, spelling: Mapping[str, str] | None = None
-) -> Normalizer:
-    """The normaliser of that name for a language.
+) -> TextNormalizer:
+    """Return the normaliser of a name for a language.
 
-    `spelling` is for whisper-english alone: the British-to-American map of Whisper's `normalizer.json`, which
-    published English figures used (a tokenizer has it as `english_spelling_normalizer`); none without it.
+    Args:
+        name: One of NAMES.
+        language: Code, locale or name of the language; an unknown one gets the rules of `und`.
+        spelling: British-to-American map, for whisper-english only. Published English figures used the one of
+            Whisper's `normalizer.json`, which a tokenizer has as `english_spelling_normalizer`.
+
+    Raises ValueError for an unknown name, and if another normaliser gets a `spelling`.
     """
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"no normaliser is called {name!r}{hint} (allowed: {', '.join(NAMES)})")
+        raise ValueError(f"unknown normaliser {name!r}{hint} (allowed: {', '.join(NAMES)})")
     if spelling is not None and name != "whisper-english":
-        raise ValueError(f"spelling belongs to the normaliser 'whisper-english', not to {name!r}")
+        raise ValueError(f"normaliser {name!r} takes no spelling; only 'whisper-english' does")
     code = language_code(language)
     preset = PRESETS[code]
     rule, data = _rule(name, preset, dict(spelling or {}))
     identity = json.dumps([VERSION, name, preset.unit, data], sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return Normalizer(name, code, preset.unit, VERSION, fingerprint, rule)
+    return TextNormalizer(name, code, preset.unit, VERSION, fingerprint, rule)
 
 
 def _rule(name: str, preset: Preset, spelling: dict[str, str]) -> tuple[Callable[[str], str], object]:
-    """The function behind a name, and the data that decide what it does."""
-    if name in OURS:
-        return partial(OURS[name], preset=preset), asdict(preset)
+    """Function of a name, and the data that determine its output, for the fingerprint."""
+    if name in RULES:
+        return partial(RULES[name], preset=preset), asdict(preset)
     if name == "none":
         return orthographic, None
-    import transformers  # heavy, and only these two need it
+    import transformers  # here, because it is slow to import and only two normalisers need it
     from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
     whisper = BasicTextNormalizer() if name == "whisper-basic" else EnglishTextNormalizer(spelling)
@@ -542,26 +553,26 @@ def _rule(name: str, preset: Preset, spelling: dict[str, str]) -> tuple[Callable
 # --- python normalizers.py --language be < text ---------------------------------------------------------------------
 
 
-class UsageError(Exception):
-    """What the user has to change, in one line."""
+class _CommandError(Exception):
+    """A mistake in the use of the command, reported in one line."""
 
 
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see --help)")
+        raise _CommandError(f"{message} (see --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show what a normaliser does to the lines on standard input; the exit code."""
+    """Show the changes that a normaliser makes to the lines of standard input. Returns the exit code."""
     try:
         if sys.stdin is None or sys.stdout is None:
-            raise UsageError("standard input and output must be open: python normalizers.py --language be < text")
+            raise _CommandError("standard input and output must be open: python normalizers.py --language be < text")
         _preview(argv)
         sys.stdout.flush()
-    except (UsageError, OSError) as error:
-        if isinstance(error, OSError):  # what is left to print must not fail again at exit
+    except (_CommandError, OSError) as error:
+        if isinstance(error, OSError):  # so that flushing the rest does not fail again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # `| head` has seen enough
+        if isinstance(error, BrokenPipeError):  # the reader, such as `head`, has closed the pipe
             return 0
         print(f"normalizers.py: {error}", file=sys.stderr)
         return 2
@@ -573,22 +584,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _preview(argv: Sequence[str] | None) -> None:
     parser = _OneLineParser(
         prog="python normalizers.py",
-        description="Shows what a normaliser does to the lines on standard input: before, after, and what changed.",
+        description="Shows the changes that a normaliser makes to the lines of standard input, and a summary.",
         epilog="example: python normalizers.py --language be < text",
         allow_abbrev=False,
     )
     parser.add_argument("--language", metavar="CODE", help="code, locale or name: be, sv-SE, belarusian")
     parser.add_argument("--name", default="golden", help=f"{', '.join(NAMES)} (default: golden)")
-    parser.add_argument("--plain", action="store_true", help="no table, also on a terminal")
+    parser.add_argument("--plain", action="store_true", help="print lines, even on a terminal, instead of a table")
     options = parser.parse_args(argv)
     try:
         normalizer = get_normalizer(options.name, options.language)
     except ValueError as refusal:
-        raise UsageError(f"--name: {refusal}") from None
+        raise _CommandError(f"--name: {refusal}") from None
     if options.language and normalizer.language == "und":
-        print(f"no preset for {options.language!r}: und is used, which loses no letter and no mark", file=sys.stderr)
+        print(f"no preset for {options.language!r}: using und, which loses no letter and no mark", file=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # an ASCII terminal shows escapes, not a traceback
+        sys.stdout.reconfigure(errors="backslashreplace")  # on an ASCII terminal, escapes instead of a traceback
     as_table = sys.stdout.isatty() and not options.plain
     rows: list[tuple[int, str, str]] = []
     counts: Counter[tuple[str, str]] = Counter()
@@ -615,7 +626,9 @@ def _input_lines() -> Iterator[str]:
         try:
             yield line.decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise UsageError(f"line {number} is not UTF-8 (byte {error.start + 1}): convert the text first") from None
+            raise _CommandError(
+                f"line {number} is not UTF-8 (byte {error.start + 1}): convert the text first"
+            ) from None
 
 
 def _print_table(rows: list[tuple[int, str, str]]) -> None:
@@ -625,7 +638,7 @@ def _print_table(rows: list[tuple[int, str, str]]) -> None:
 
     table = Table("line", "before", "after", show_lines=True)
     for number, before, after in rows:
-        table.add_row(str(number), Text(before), Text(after))  # Text: square brackets are no markup
+        table.add_row(str(number), Text(before), Text(after))  # Text, so that square brackets are no markup
     Console().print(table)
 
 
@@ -633,7 +646,7 @@ LOWER_CASE, COMPOSED = ("A", "a"), ("NFD", "NFC")
 
 
 def changes(before: str, after: str) -> Iterator[tuple[str, str]]:
-    """(what stood there, what stands there now) for each place; lines that were not NFC and capitals as one kind."""
+    """Pairs (old text, new text) of each change. All capitals count as one kind, and all lines that were not NFC."""
     from rapidfuzz.distance import Levenshtein
 
     if before != nfc(before):
@@ -642,29 +655,29 @@ def changes(before: str, after: str) -> Iterator[tuple[str, str]]:
     for differs, run in groupby(Levenshtein.opcodes(before, after), key=lambda code: code.tag != "equal"):
         if not differs:
             continue
-        codes = list(run)  # together, so that ﬁ and fi stand against each other
+        codes = list(run)  # joined, so that ﬁ is paired with fi
         old, new = before[codes[0].src_start : codes[-1].src_end], after[codes[0].dest_start : codes[-1].dest_end]
         if len(old) == len(new) or not (new or any(char.isalnum() for char in old)):
             pairs = zip_longest(old, new, fillvalue="")
-            yield from (LOWER_CASE if then and then == was.lower() else (was, then) for was, then in pairs)
+            yield from (LOWER_CASE if right and right == left.lower() else (left, right) for left, right in pairs)
         else:
             yield old, new
 
 
 def visible(text: str) -> str:
-    """Text with an escape for what would not show: controls, no-break spaces, byte order marks."""
+    """Text with escapes for invisible characters: controls, no-break spaces, byte order marks."""
     return "".join(char if char.isprintable() or char in JOINERS else f"\\u{ord(char):04x}" for char in text)
 
 
 def described(old: str, new: str) -> str:
-    """One line of the summary, with the names of single characters."""
+    """Description of a change for the summary, with the Unicode name of a single character."""
     if (old, new) == LOWER_CASE:
         return "letters in lower case"
     if (old, new) == COMPOSED:
         return "lines that were not composed (NFC)"
     name = f"  U+{ord(old):04X} {unicodedata.name(old, 'unnamed')}" if len(old) == 1 else ""
-    became = {"": "removed", " ": "→ space"}.get(new, f"→ {visible(new)}")
-    return f"{visible(old)}{name}  {became}" if old else f"{'space' if new == ' ' else visible(new)}  added"
+    result = {"": "removed", " ": "→ space"}.get(new, f"→ {visible(new)}")
+    return f"{visible(old)}{name}  {result}" if old else f"{'space' if new == ' ' else visible(new)}  added"
 
 
 if __name__ == "__main__":

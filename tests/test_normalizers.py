@@ -1,4 +1,4 @@
-"""The claims of docs/normalisation.md, as tables and as properties."""
+"""The claims of docs/normalisation.md, as tables of texts and as properties of any text."""
 
 import csv
 import hashlib
@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import normalizers
-from normalizers import CODES, PRESETS, VERSION, Normalizer, Preset, get_normalizer
+from normalizers import CODES, PRESETS, VERSION, Preset, TextNormalizer, get_normalizer
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
@@ -316,10 +316,10 @@ def test_the_unit_is_characters_where_no_spaces_are_written():
 
 
 def test_an_unknown_normaliser_is_refused_with_the_nearest_name():
-    with pytest.raises(ValueError, match="'whisperbasic'; did you mean 'whisper-basic'") as refusal:
+    with pytest.raises(ValueError, match=r"'whisperbasic'.*'whisper-basic'") as refusal:
         get_normalizer("whisperbasic")
     assert all(name in str(refusal.value) for name in ("none", "golden", "whisper-basic", "whisper-english"))
-    with pytest.raises(ValueError, match="spelling belongs to"):
+    with pytest.raises(ValueError, match=r"'golden'.*spelling.*'whisper-english'"):
         get_normalizer("golden", "en", spelling={"colour": "color"})
 
 
@@ -344,9 +344,9 @@ def test_golden_is_unpunctuated_in_lower_case(row: dict[str, str]):
 @pytest.mark.parametrize("name", normalizers.NAMES)
 def test_a_normaliser_survives_pickling(name: str):
     normalize = get_normalizer(name, language="be")
-    normalize("Раз’яднаць!")  # fills what is cached
+    normalize("Раз’яднаць!")  # fills the caches
     copy = pickle.loads(pickle.dumps(normalize))
-    assert isinstance(copy, Normalizer)
+    assert isinstance(copy, TextNormalizer)
     assert copy == normalize
     assert copy("Раз’яднаць, 5%!") == normalize("Раз’яднаць, 5%!")
     assert len(pickle.dumps(normalize)) < 10_000, "caches do not travel"
@@ -364,14 +364,14 @@ def test_the_fingerprint_tells_rules_apart_and_nothing_else():
     assert printed.strip() == fingerprint["be"], "another process, another hash seed"
 
 
-def test_whoever_changes_an_output_raises_the_version():
+def test_a_changed_output_needs_a_new_version():
     codes = sorted({row["language"] for row in CASES + PAIRS})
     outputs = [[get_normalizer(language=code)(row["input"]) for code in codes] for row in CASES]
     digest = hashlib.sha256(json.dumps(outputs).encode()).hexdigest()[:12]
     assert {VERSION: digest} == {"1": "2b9497a97308"}
 
 
-def test_a_language_of_ones_own_is_one_preset():
+def test_a_new_language_is_one_preset():
     rusyn = Preset(final_apostrophe=False, spellings=(("ѵ", "и"),))
     assert normalizers.golden("Ѵдет’ об’ѣкт", rusyn) == "ѵдет об'ѣкт"
     kept = normalizers.replace(PRESETS["ro"], hyphen="keep")
@@ -454,23 +454,26 @@ def test_the_command_prints_square_brackets_as_typed(monkeypatch, capsys):
     assert "│ hej ja" in out
 
 
-def test_the_command_names_what_it_was_given_and_what_it_would_take():
-    assert command("--name", "goldn") == (
-        2,
-        "",
-        "normalizers.py: --name: no normaliser is called 'goldn'; did you mean 'golden'? "
-        "(allowed: none, lower, unpunctuated, golden, whisper-basic, whisper-english)\n",
-    )
-    assert command("--lang", "be")[::2] == (2, "normalizers.py: unrecognized arguments: --lang be (see --help)\n")
+def test_the_command_refuses_with_the_given_and_the_allowed_values():
+    code, out, errors = command("--name", "goldn")
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert all(fact in errors for fact in ("--name", "'goldn'", "'golden'?", ", ".join(normalizers.NAMES)))
+    code, _, errors = command("--lang", "be")
+    assert code == 2
+    assert "--lang be" in errors
     assert command("--language")[0] == 2
     assert command("--help")[0] == 0
     code, _, errors = command("--language", "klingon", text="a\n")
-    assert (code, errors) == (0, "no preset for 'klingon': und is used, which loses no letter and no mark\n")
+    assert code == 0
+    assert "'klingon'" in errors
+    assert "und" in errors
 
 
 def test_the_command_refuses_text_that_is_not_utf8_with_the_line():
     code, _, errors = command(text=b"ja\n\xe5sa\n")
-    assert (code, errors) == (2, "normalizers.py: line 2 is not UTF-8 (byte 1): convert the text first\n")
+    assert code == 2
+    assert "line 2 " in errors
+    assert "UTF-8 (byte 1)" in errors
 
 
 def test_the_command_survives_ascii_terminals_closed_pipes_and_a_full_disk():
