@@ -44,7 +44,8 @@ from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
 from whisper_ft.runtime.exit import exit_process, report_error
 from whisper_ft.runtime.malloc import keep_freed_memory
-from whisper_ft.runtime.processes import end_with_parent, start_processes
+from whisper_ft.runtime.parent import end_with_parent
+from whisper_ft.runtime.processes import start_processes
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.predictions import data_columns, read_predictions

@@ -45,7 +45,8 @@ from whisper_ft.runtime.errors import (
 )
 from whisper_ft.runtime.exit import exit_process, report_error
 from whisper_ft.runtime.malloc import keep_freed_memory
-from whisper_ft.runtime.processes import end_with_parent, start_processes
+from whisper_ft.runtime.parent import end_with_parent
+from whisper_ft.runtime.processes import start_processes
 from whisper_ft.runtime.rng import reseed
 from whisper_ft.runtime.signals import StopRequest
 from whisper_ft.scoring.scores import Prediction, Scores, score

@@ -51,22 +51,24 @@ while True:
 EVALUATES = """
 import sys, time
 from pathlib import Path
-from whisper_ft.agreement import Agreement, leave, start_processes, tell
-from whisper_ft.failure import LostRankError
-from whisper_ft.launcher import end_with_parent
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.runtime.errors import LostRankError
+from whisper_ft.runtime.exit import exit_process, report_error
+from whisper_ft.runtime.parent import end_with_parent
+from whisper_ft.runtime.processes import start_processes
 
 end_with_parent()
 start_processes("cpu")
-agreement = Agreement(timeout=5)
-agreement.gather("all are there")
-Path(sys.argv[1], str(agreement.rank)).touch()
+ranks = Collectives(timeout=5)
+ranks.gather("all are there")
+Path(sys.argv[1], str(ranks.rank)).touch()
 try:
-    if agreement.rank == 0:
+    if ranks.rank == 0:
         time.sleep(10)  # it evaluates
-    agreement.gather("and have evaluated")
+    ranks.gather("and have evaluated")
 except LostRankError as error:
-    tell(error, agreement)
-    leave(1)
+    report_error(error, ranks)
+    exit_process(1)
 """
 
 

@@ -1,0 +1,108 @@
+"""launch.sh in Python: plan the launch, check the command line once, then run `accelerate launch` in this process.
+
+The check comes before any process starts, so a command line that cannot work is one line and exit code 2, --help is
+printed once, and the demo's data is made if it is missing.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, RunError, UsageError
+from whisper_ft.runtime.launch_plan import LaunchPlan, plan_launch, this_machine
+
+if TYPE_CHECKING:
+    from whisper_ft.config.training import TrainingConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = ("accelerate", "jsonargparse")  # the packages that this program imports first
+DEMO_DATA = "demo-data"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Launch, and return the exit code of the program."""
+    try:
+        _refuse_bare_python()
+        plan = plan_launch(
+            sys.argv[1:] if argv is None else argv,
+            os.environ,
+            this_machine(),
+            ROOT,
+            lambda text: print(f"note: {text}", file=sys.stderr),
+        )
+        if plan.dry_run:
+            print(plan)
+            return FINISHED
+        _enter(plan)
+        from whisper_ft.runtime.accelerate_launch import launch_and_wait, quiet_torch
+
+        with quiet_torch():  # the check of a run that is resumed may import torch
+            code = check(plan.program, plan.arguments)
+        return launch_and_wait(plan.command) if code is None else code
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:  # during the check: no program was started yet
+        print("stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _refuse_bare_python() -> None:
+    """UsageError if this Python lacks the packages of the project."""
+    if missing := [name for name in NEEDED if find_spec(name) is None]:
+        raise UsageError(
+            f"python here has no {missing[0]}; run `make setup` in {ROOT}, or activate an environment that has it"
+        )
+
+
+def _enter(plan: LaunchPlan) -> None:
+    """Take on the environment and the folder of a plan. Before torch is imported: it reads some variables only once."""
+    for name in set(os.environ) - set(plan.environment):
+        del os.environ[name]
+    os.environ.update(plan.environment)
+    if plan.folder is not None:
+        os.chdir(plan.folder)
+
+
+def check(program: str, arguments: Sequence[str]) -> int | None:
+    """Check the command line of train.py or evaluate.py, and make the demo's data if it is missing.
+
+    Returns None to start the program, or the exit code to end with. Raises UsageError for a command line that cannot
+    work. Other programs check themselves.
+    """
+    path = Path(program).resolve()
+    if path.parent != ROOT or path.name not in ("train.py", "evaluate.py"):
+        return None
+    from whisper_ft.config.evaluation import EvaluationConfig
+    from whisper_ft.config.parse import load_config
+    from whisper_ft.config.training import TrainingConfig
+    from whisper_ft.training.preflight import refuse_impossible, refuse_impossible_evaluation
+
+    try:
+        if path.name == "train.py":
+            config = load_config(TrainingConfig, arguments, path.name)
+            if code := _make_demo_data(config):
+                return code
+            refuse_impossible(config)
+        else:
+            refuse_impossible_evaluation(load_config(EvaluationConfig, arguments, path.name))
+    except SystemExit:  # after --help
+        return FINISHED
+    return None
+
+
+def _make_demo_data(config: "TrainingConfig") -> int:
+    """Make the demo's corpus and model if the configuration names them and they are missing; returns the exit code."""
+    paths = (config.model.name, config.data.path, config.eval.path, *(source.path for source in config.data.sources))
+    named = [Path(path).parts[:2] for path in paths]
+    if all(parts[:1] != (DEMO_DATA,) or Path(*parts).exists() for parts in named):
+        return FINISHED
+    return subprocess.call([sys.executable, "-P", "-m", "whisper_ft", "demo", "--out", DEMO_DATA])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
