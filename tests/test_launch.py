@@ -319,8 +319,10 @@ def test_what_other_launchers_left_is_not_believed(program: Path, tmp_path: Path
     ended = launch(str(program), "0", str(tmp_path), TMPDIR="/nowhere", HF_HOME=str(tmp_path), **left)
     assert ended.code == 0, ended.err
     ranks, temporary = ended.err.splitlines()
-    assert ranks.startswith("note: ") and "RANK=1 WORLD_SIZE=2" in ranks
-    assert temporary.startswith("note: ") and "TMPDIR=/nowhere" in temporary
+    assert ranks.startswith("note: ")
+    assert "RANK=1 WORLD_SIZE=2" in ranks
+    assert temporary.startswith("note: ")
+    assert "TMPDIR=/nowhere" in temporary
     assert [path.name for path in tmp_path.iterdir() if path.name in "01"] == ["0"]
 
 
