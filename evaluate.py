@@ -37,8 +37,8 @@ from whisper_ft.data.sources import open_source, pin
 from whisper_ft.decoding.evaluator import Evaluator
 from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.models.whisper import load_whisper, quiet_libraries
-from whisper_ft.reports.evaluation.console import tables, wer_line
-from whisper_ft.reports.evaluation.page import write_report
+from whisper_ft.reports.evaluation.report import write_report
+from whisper_ft.reports.evaluation.tables import tables, wer_line
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
@@ -198,7 +198,7 @@ def write(evaluation: Evaluation, name: str, where: SourceConfig, outcome: Outco
     }
     sound = clips_of(where) if config.sound and config.predictions is None else None
     title = evaluation.title(name or where.path)
-    write_report(out / "report.html", scores, title=title, facts=facts, findings=findings, audio=sound)
+    write_report(out / "report.html", scores, title=title, facts=facts, analysis=findings, audio=sound)
     summary = {
         "schema": SCHEMA,
         **scores.summary(),

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from normalizers import get_normalizer
-from whisper_ft.reports.evaluation.console import comparison_table
+from whisper_ft.reports.evaluation.tables import comparison_table
 from whisper_ft.scoring.comparison import SystemComparison, compare
 from whisper_ft.scoring.normalizer import Normalizer
 from whisper_ft.scoring.scores import Prediction, Scores, score

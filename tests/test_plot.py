@@ -1,4 +1,4 @@
-"""The curves show what counts of a run: joined over its starts, what was given up apart, nothing that a kill cut."""
+"""The curves show what counts of a run: joined over its starts, abandoned branches apart, nothing that a kill cut."""
 
 import base64
 import json
@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from tests.conftest import ROOT
-from whisper_ft.cli.plot import PAGE, PICTURE, main, names_of, told_of
+from whisper_ft.cli.plot import PAGE, PICTURE, main, run_names, summary_line
+from whisper_ft.reports.curves.figure import LIGHT, curves_png, panel_svg
 from whisper_ft.reports.curves.history import read_history
 from whisper_ft.reports.curves.panel import PANELS, panels_of
-from whisper_ft.reports.curves.plot import LIGHT, png_of, svg_of
-from whisper_ft.reports.curves.smoothing import MOST_POINTS, smoothed, thinned
+from whisper_ft.reports.curves.smoothing import MAX_POINTS, smoothed, thinned
 
 
 def step(number: int, **fields: Any) -> dict[str, Any]:
@@ -56,16 +56,16 @@ def test_what_a_resume_went_back_behind_does_not_count(resumed_run: Path):
     run = read_history(resumed_run)
     assert [row["step"] for row in run.logged.rows] == [10, 20, 30, 40, 50]
     assert run.logged.values("loss")[2] == pytest.approx(5 / 30)
-    assert [[row["step"] for row in branch] for branch in run.logged.given_up] == [[20, 30]]
-    assert [[row["wer"] for row in branch] for branch in run.evaluated.given_up] == [[0.5, 0.1]]
-    assert (run.lowest or {})["wer"] == 0.3, "0.1 was given up"
+    assert [[row["step"] for row in branch] for branch in run.logged.abandoned] == [[20, 30]]
+    assert [[row["wer"] for row in branch] for branch in run.evaluated.abandoned] == [[0.5, 0.1]]
+    assert (run.lowest or {})["wer"] == 0.3, "0.1 is on an abandoned branch"
     assert (run.resumed, run.cut_lines, run.step) == ([20, 40], 1, 50)
 
 
 def test_a_resume_whose_line_was_lost_is_seen_by_its_steps(tmp_path: Path):
     run = read_history(run_of(tmp_path / "run", step(10), step(20), step(30), step(20), step(30)))
     assert [row["step"] for row in run.logged.rows] == [10, 20, 30]
-    assert len(run.logged.given_up) == 1
+    assert len(run.logged.abandoned) == 1
 
 
 def test_a_line_that_is_being_written_is_no_cut_one(tmp_path: Path):
@@ -94,10 +94,10 @@ def test_a_million_steps_are_thinned_and_no_peak_gets_lost():
     values = np.zeros(1_000_000)
     values[123_456] = 7
     steps, drawn = thinned(np.arange(1e6), values)
-    assert len(drawn) <= MOST_POINTS
+    assert len(drawn) <= MAX_POINTS
     assert drawn.max() == 7
-    assert len(smoothed(np.arange(1e6), values, np.ones(len(values)), 0.01)[1]) <= MOST_POINTS
-    assert steps[drawn.argmax()] == pytest.approx(123_456, abs=1e6 / MOST_POINTS * 2)
+    assert len(smoothed(np.arange(1e6), values, np.ones(len(values)), 0.01)[1]) <= MAX_POINTS
+    assert steps[drawn.argmax()] == pytest.approx(123_456, abs=1e6 / MAX_POINTS * 2)
 
 
 def test_the_loss_scale_is_drawn_only_where_there_is_one(tmp_path: Path):
@@ -109,8 +109,8 @@ def test_the_loss_scale_is_drawn_only_where_there_is_one(tmp_path: Path):
     assert "Error rates" not in titles[1], "nothing was evaluated"
 
 
-def test_what_was_given_up_is_drawn_faint(resumed_run: Path):
-    loss = svg_of(PANELS[0], {"run": read_history(resumed_run)}, LIGHT, 0.0).decode()
+def test_an_abandoned_branch_is_drawn_faint(resumed_run: Path):
+    loss = panel_svg(PANELS[0], {"run": read_history(resumed_run)}, LIGHT, 0.0).decode()
     faint = [style for style in re.findall(r'style="([^"]*)"', loss) if "stroke-opacity: 0.55" in style]
     assert len(faint) == 1
     assert "stroke-dasharray" in faint[0]
@@ -118,8 +118,8 @@ def test_what_was_given_up_is_drawn_faint(resumed_run: Path):
 
 def test_the_same_run_gives_the_same_bytes(resumed_run: Path):
     runs = {"run": read_history(resumed_run)}
-    assert png_of(runs, 0.01) == png_of(runs, 0.01)
-    assert svg_of(PANELS[1], runs, LIGHT, 0.01) == svg_of(PANELS[1], runs, LIGHT, 0.01)
+    assert curves_png(runs, 0.01) == curves_png(runs, 0.01)
+    assert panel_svg(PANELS[1], runs, LIGHT, 0.01) == panel_svg(PANELS[1], runs, LIGHT, 0.01)
 
 
 def test_the_program_writes_a_picture_and_a_page_that_needs_nothing_else(resumed_run: Path, tmp_path: Path):
@@ -180,19 +180,19 @@ def test_a_run_of_one_step_is_drawn_beside_its_files(tmp_path: Path, capsys: pyt
 def test_rows_without_label_tokens_are_drawn_all_the_same(tmp_path: Path):
     rows = [{"step": number, "loss": 1 / number, "label_tokens": tokens} for number, tokens in ((1, None), (2, 0))]
     for kept in (rows, rows[:1], rows[1:]):
-        assert png_of({"run": read_history(run_of(tmp_path / "run", *kept))}, 0.01)
+        assert curves_png({"run": read_history(run_of(tmp_path / "run", *kept))}, 0.01)
 
 
-def test_an_empty_run_is_told_of_in_one_line(tmp_path: Path):
-    assert told_of(read_history(run_of(tmp_path / "empty"))) == "running, nothing logged yet"
+def test_an_empty_run_is_described_in_one_line(tmp_path: Path):
+    assert summary_line(read_history(run_of(tmp_path / "empty"))) == "running, nothing logged yet"
 
 
-def test_a_language_without_spaces_is_told_of_by_its_cer(tmp_path: Path):
+def test_a_language_without_spaces_is_described_by_its_cer(tmp_path: Path):
     run = run_of(
         tmp_path / "ja", evaluation(10, 0.9, unit="characters"), evaluation(20, 0.96, cer=0.2, unit="characters")
     )
-    assert "CER 20.00 % at step 20" in told_of(read_history(run))
+    assert "CER 20.00% at step 20" in summary_line(read_history(run))
 
 
 def test_runs_of_the_same_name_are_told_apart():
-    assert names_of([Path("/a/b/run"), Path("/a/c/run"), Path("/a/d")]) == ["b/run", "c/run", "d"]
+    assert run_names([Path("/a/b/run"), Path("/a/c/run"), Path("/a/d")]) == ["b/run", "c/run", "d"]

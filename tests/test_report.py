@@ -8,10 +8,13 @@ import pytest
 from rich.console import Console
 
 from normalizers import get_normalizer
-from whisper_ft.reports.evaluation.alignment import worst
-from whisper_ft.reports.evaluation.console import table, wer_line
-from whisper_ft.reports.evaluation.page import write_report
-from whisper_ft.reports.evaluation.utterances import SHOWN_ROWS
+from whisper_ft.reports.evaluation.alignment import worst_rows
+from whisper_ft.reports.evaluation.cards import MAX_FLAGGED, MAX_ROWS
+from whisper_ft.reports.evaluation.report import write_report
+from whisper_ft.reports.evaluation.tables import score_table, wer_line
+from whisper_ft.scoring.analysis import Analysis
+from whisper_ft.scoring.bootstrap import confidence
+from whisper_ft.scoring.normalizer_table import side_by_side
 from whisper_ft.scoring.scores import Prediction, Scores, score
 
 LOWER = get_normalizer("lower")
@@ -30,8 +33,13 @@ def scored(*pairs: tuple[str, str], normalize=LOWER) -> Scores:
     return score([Prediction(f"u{i}", ref, hyp, 2.0, 5) for i, (ref, hyp) in enumerate(pairs)], normalize)
 
 
+def rates_only(scores: Scores) -> Analysis:
+    """Without slices and checks, which take seconds for texts of 100,000 characters."""
+    return Analysis(confidence(scores), side_by_side(scores, []), (), ())
+
+
 def page(folder: Path, scores: Scores, title: str = "test", facts: dict[str, str] | None = None) -> str:
-    write_report(folder / "report.html", scores, title, facts or {})
+    write_report(folder / "report.html", scores, title, facts or {}, rates_only(scores))
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -112,13 +120,18 @@ def test_the_difference_of_every_word_is_marked(tmp_path: Path):
 def test_the_worst_utterances_come_first_and_the_page_says_where_it_stops(tmp_path: Path):
     pairs = [("a b", "a b"), ("a b", "x b"), ("a b", "x y"), ("a", "x y z"), ("", "noise"), ("c d e", "x y z")]
     scores = scored(*pairs)
-    assert [row.prediction.id for row in worst(scores, 4)] == ["u3", "u5", "u2", "u1"]
+    assert [row.prediction.id for row in worst_rows(scores, 4)] == ["u3", "u5", "u2", "u1"]
     assert "worst of" not in page(tmp_path, scores)
 
-    many = page(tmp_path, scored(*pairs * 200))
-    assert f"The {SHOWN_ROWS:,} worst of 1,000" in many
-    assert many.count("<article") == SHOWN_ROWS + 50  # 50 of those without a reference, in their own section
-    assert "50 of 200" in many
+    scores = scored(*pairs * 200)
+    write_report(tmp_path / "report.html", scores, "test", {}, Analysis.of(scores))
+    many = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"The {MAX_ROWS:,} worst of 1,000" in many
+    sections = {section.findtext("h2"): section for section in ET.fromstring(many).iter("section")}
+    assert len(sections["Utterances, worst first"].findall("article")) == MAX_ROWS
+    flagged = [len(check.findall("details/article")) for check in sections["Signs of hallucination"].findall(".//div")]
+    assert MAX_FLAGGED in flagged, "some of the 200 with words on an empty reference"
+    assert f"and {200 - MAX_FLAGGED} more" in many
 
 
 def test_every_scored_utterance_is_in_the_histogram_once(tmp_path: Path):
@@ -138,7 +151,7 @@ def test_what_distorts_the_rates_is_said_on_the_page_and_in_the_console(tmp_path
         Prediction("c", "x", "", 1.0, 0, problem="undecodable"),
     ]
     scores = score(rows, LOWER)
-    Console(width=200).print(table(scores, "test", 1.5))
+    Console(width=200).print(score_table(scores, "test", 1.5, rates_only(scores)))
     for text in (text_of(page(tmp_path, scores)), " ".join(capsys.readouterr().out.split())):
         for said in ("Empty references: 1", "model wrote on them: 2", "token limit: 1", "Empty hypotheses: 1"):
             assert said in text
@@ -170,7 +183,8 @@ def test_the_line_to_grep_is_that_of_kaldi():
 
 
 def test_the_console_table_shows_markup_and_control_characters_as_text(capsys):
-    Console(width=120).print(table(scored(("a b", "a c")), "[red]be[/] \x1b[2J[/oops]", 12.34))
+    scores = scored(("a b", "a c"))
+    Console(width=120).print(score_table(scores, "[red]be[/] \x1b[2J[/oops]", 12.34, rates_only(scores)))
     shown = capsys.readouterr().out
     assert "[red]be[/] ␛[2J[/oops]" in shown
     assert "50.00%" in shown

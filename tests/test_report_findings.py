@@ -12,14 +12,15 @@ from rich.console import Console
 from normalizers import get_normalizer
 from tests.test_report import HOSTILE, text_of
 from whisper_ft.reports.evaluation.alignment import whole_letters
-from whisper_ft.reports.evaluation.bars import rates
-from whisper_ft.reports.evaluation.console import tables
-from whisper_ft.reports.evaluation.page import write_report
-from whisper_ft.reports.evaluation.sound import CLIP_BYTES, PAGE_BYTES, Audio, kind_of
+from whisper_ft.reports.evaluation.audio_clips import CLIP_BYTES, PAGE_BYTES, Audio, media_type
+from whisper_ft.reports.evaluation.charts import rates_in_order
+from whisper_ft.reports.evaluation.report import write_report
+from whisper_ft.reports.evaluation.tables import tables
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.bootstrap import Interval
-from whisper_ft.scoring.edit_distance import align
+from whisper_ft.scoring.edit_distance import ErrorCount, align
 from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.scoring.slices import Slice, Slicing
 
 LOWER = get_normalizer("lower")
 
@@ -53,7 +54,7 @@ def findings(scores: Scores) -> Analysis:
     return Analysis.of(score(rows, golden), [none, basic], ["accent"], other, name="runs/best")
 
 
-def page(folder: Path, scores: Scores, findings: Analysis | None, audio: Audio | None = None) -> str:
+def page(folder: Path, scores: Scores, findings: Analysis, audio: Audio | None = None) -> str:
     write_report(folder / "report.html", scores, "test", {}, findings, audio)
     return (folder / "report.html").read_text(encoding="utf-8")
 
@@ -92,11 +93,19 @@ def test_the_console_shows_every_finding(scores: Scores, findings: Analysis, cap
 
 
 def test_a_column_is_as_high_as_its_rate_and_one_of_few_words_does_not_set_the_scale():
-    columns = [("a", 0.2, Interval(0.1, 0.4), False), ("b", 0.1, None, False), ("<c>", 3.0, None, True)]
-    drawing = ET.fromstring(rates("WER by speaker", "WER", columns))
-    bars = [(bar.get("class"), float(bar.get("height", ""))) for bar in drawing.iter("rect")]
+    slices = [
+        Slice(name, 1, 1, count, count, 1.0, count, few, interval)
+        for name, count, few, interval in (
+            ("a", ErrorCount(hits=8, substitutions=2), False, Interval(0.1, 0.4)),
+            ("b", ErrorCount(hits=9, substitutions=1), False, None),
+            ("<c>", ErrorCount(substitutions=1, insertions=2), True, None),
+        )
+    ]
+    shapes = rates_in_order(Slicing("speaker", tuple(slices)), "WER").shapes
+    bars = [(bar.attributes["class"], float(bar.attributes["height"])) for bar in shapes if bar.tag == "rect"]
     assert bars == [("rate", 55.0), ("rate", 27.5), ("few", 110.0)]  # 110 is the whole height: the end of the interval
-    assert [text.text for text in drawing.iter("text") if text.get("class") is None] == ["20.0", "10.0", "300.0"]
+    above = [shape.text for shape in shapes if shape.tag == "text" and "class" not in shape.attributes]
+    assert above == ["20.0", "10.0", "300.0"]
 
 
 @pytest.mark.parametrize("audio", [None, lambda name: b"RIFF\0\0\0\0WAVE<script>"], ids=["silent", "with audio"])
@@ -142,11 +151,13 @@ def encoded(kind: str) -> bytes:
     ("kind", "named"), [("WAV", "audio/wav"), ("FLAC", "audio/flac"), ("OGG", "audio/ogg"), ("MP3", "audio/mpeg")]
 )
 def test_audio_is_named_by_what_it_is(kind: str, named: str):
-    assert kind_of(encoded(kind)) == named
+    assert media_type(encoded(kind)) == named
 
 
 def test_what_is_no_audio_is_not_put_into_the_page():
-    assert kind_of(b"<svg onload='alert(1)'/>") is kind_of(b"") is kind_of(b"\xff") is kind_of(b"RIFF") is None
+    assert (
+        media_type(b"<svg onload='alert(1)'/>") is media_type(b"") is media_type(b"\xff") is media_type(b"RIFF") is None
+    )
 
 
 def test_the_worst_utterances_are_heard_until_the_page_is_full(tmp_path: Path, scores: Scores, findings: Analysis):
@@ -175,7 +186,8 @@ def test_marks_stay_with_their_letters_where_characters_are_aligned():
 
 
 def test_what_the_model_put_in_has_no_say_in_the_direction_of_the_line(tmp_path: Path):
-    html = page(tmp_path, score([Prediction("a", "שלום עולם", "hello שלום עולם", 1.0, 1)], LOWER), None)
+    scores = score([Prediction("a", "שלום עולם", "hello שלום עולם", 1.0, 1)], LOWER)
+    html = page(tmp_path, scores, Analysis.of(scores))
     (line,) = [element for element in ET.fromstring(html).iter("p") if element.get("class") == "aligned"]
     assert line.get("dir") == "auto"
     undirected = "".join(part.text or "" for part in line.iter() if part.get("dir") is None)

@@ -1,1 +1,1 @@
-"""What is wrong with the data, before any GPU time: `python -m whisper_ft doctor --config FILE`."""
+"""Check of the data before any GPU time: `python -m whisper_ft doctor --config FILE`."""

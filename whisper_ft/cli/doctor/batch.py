@@ -1,10 +1,12 @@
-"""The beginning of the first batch, as the model gets it, turned back into text."""
+"""The beginning of the first batch as the model gets it, decoded to text."""
 
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from whisper_ft.cli.doctor.block import Block, Collated, Position
+import torch
+from transformers import WhisperTokenizer
+
+from whisper_ft.cli.doctor.blocks import BatchRow, Block, Position
 from whisper_ft.cli.doctor.spelling import shown
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
@@ -13,48 +15,75 @@ from whisper_ft.data.sampling.order import MixedOrder
 from whisper_ft.data.types import Source, Window
 from whisper_ft.data.windows import WindowReader
 
-WINDOWS = 3  # of a batch: each is several lines, and of most sources in another chunk
-IGNORE = -100  # the collator's mask, and that of torch's cross_entropy
+WINDOWS = 3  # windows shown: each takes several lines, and most sources have them in different chunks
+
+
+class Batch(Protocol):
+    """The parts of the collator's batch that are shown. B windows, M mel bins, T frames, L positions."""
+
+    @property
+    def input_features(self) -> torch.Tensor:
+        """Log-mel, [B, M, T]."""
+
+    @property
+    def decoder_input_ids(self) -> torch.Tensor:
+        """Tokens that the decoder reads, [B, L]."""
+
+    @property
+    def labels(self) -> torch.Tensor:
+        """Tokens that it predicts, [B, L]; negative at a masked position."""
+
+
+BuildCollator = Callable[..., Callable[[Sequence[Window]], Batch]]
+"""Called with `start_token`, `pad_token` and `feature_shape`, as `collator.SpeechCollator` is."""
 
 
 def first_batch(
-    config: TrainingConfig, source: Source, order: MixedOrder, encode: LabelEncoder, log_mel: LogMel, tokenizer: Any
+    config: TrainingConfig,
+    source: Source,
+    order: MixedOrder,
+    encode: LabelEncoder,
+    log_mel: LogMel,
+    tokenizer: WhisperTokenizer,
+    collator: BuildCollator,
 ) -> list[Block]:
-    """The first windows of the run: ids, prompt, what the decoder reads and predicts at each position, and the mask.
-
-    Made as the collator makes it: the decoder reads tokens[:-1] and predicts tokens[1:], both padded to the longest.
-    """
+    """The first windows of the run, as the collator makes them: tokens read and predicted at each position."""
     reader = WindowReader(source, log_mel, encode, cached_chunks=1)
     places = [order.locate(position) for position in range(min(WINDOWS, config.batch.size))]
-    windows = [reader.window(place.chunk, place.row) for place in places]
-    length = max((len(window.tokens) - 1 for window in windows if isinstance(window, Window)), default=0)
-    blocks: list[Block] = [
-        f"the first {len(windows)} of the {config.batch.size} utterances of update 0, padded to {length} positions"
-    ]
-    for window in windows:
-        if isinstance(window, Window):
-            blocks.append(_collated(window, (log_mel.bins, log_mel.frames), length, tokenizer))
-        else:
-            blocks.append(f"{window.id}: an empty slot ({window.reason}: {shown(window.detail, 200)})")
-    return blocks
-
-
-def _collated(window: Window, shape: tuple[int, int], length: int, tokenizer: Any) -> Collated:
-    tokens, special = window.tokens, set(tokenizer.all_special_ids)
-    words = next((index for index, token in enumerate(tokens) if token not in special), len(tokens) - 1)
-    pad = _said([tokenizer.pad_token_id], tokenizer)
-    said = _said(tokens, tokenizer)
-    positions = [Position(*pair) for pair in pairwise(said)]
-    return Collated(
-        ids=", ".join(window.utterances),
-        shape=shape,
-        text=tokenizer.decode(tokens[words:-1]),
-        prompt=said[:words],
-        positions=positions + [Position(pad[0], None)] * (length - len(positions)),
-        ignore=IGNORE,
+    slots = [reader.window(place.chunk, place.row) for place in places]
+    windows = [slot for slot in slots if isinstance(slot, Window)]
+    collate = collator(
+        start_token=encode.start, pad_token=tokenizer.pad_token_id, feature_shape=(log_mel.bins, log_mel.frames)
     )
+    batch = collate(windows)
+    length = batch.labels.shape[1] if windows else 0
+    rows = (_batch_row(window, batch, index, tokenizer) for index, window in enumerate(windows))
+    return [
+        f"the first {len(slots)} of the {config.batch.size} utterances of step 0, padded to {length} positions",
+        *(
+            next(rows)
+            if isinstance(slot, Window)
+            else f"{slot.id}: an empty slot ({slot.reason}: {shown(slot.detail, 200)})"
+            for slot in slots
+        ),
+    ]
 
 
-def _said(tokens: Sequence[int], tokenizer: Any) -> list[tuple[str, int]]:
-    """Each token as text; of one that holds a part of a letter, as U+FFFD."""
-    return [(tokenizer.decode([token]), token) for token in tokens]
+def _batch_row(window: Window, batch: Batch, index: int, tokenizer: WhisperTokenizer) -> BatchRow:
+    special = set(tokenizer.all_special_ids)
+    read, labels = batch.decoder_input_ids[index].tolist(), batch.labels[index].tolist()
+
+    def token(number: int) -> tuple[str, int]:
+        return tokenizer.decode([number]), number  # a part of a letter becomes U+FFFD
+
+    prompt = next((place for place, number in enumerate(read) if number not in special), len(window.tokens) - 1)
+    return BatchRow(
+        ids=", ".join(window.utterances),
+        shape=tuple(batch.input_features[index].shape),
+        text=tokenizer.decode(window.tokens[prompt:-1]),
+        prompt=[token(number) for number in read[:prompt]],
+        positions=[
+            Position(token(number), token(label) if label >= 0 else None, label)
+            for number, label in zip(read, labels, strict=True)
+        ],
+    )

@@ -1,22 +1,23 @@
-"""Distributions as bars."""
+"""Distribution of a whole number over the rows, in bars of equal width."""
 
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 
-BARS, BAR = 20, 40  # most bars of a histogram, and the characters of the longest
-ROUND = (1, 2, 5)  # how many values a bar may hold: these, or 10 times as many, or 100 times, ...
+MAX_BARS = 20
+BAR_CHARACTERS = 40  # length of the longest bar in text
+ROUND = (1, 2, 5)  # a bar's width is one of these times a power of ten
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bars of equal width from 0 on, and what lies above the most that can be used."""
+    """Bars of equal width from 0 on. The last bar may count everything from the last edge on."""
 
-    of: str  # what is counted, with its unit
+    quantity: str  # with its unit
     summary: str
-    edges: list[float]  # where each bar begins, and the end of the last one
-    rows: list[int]  # of each bar; one more than there are ranges is of all from the last edge on
+    edges: list[float]  # beginning of each bar, and the end of the last one
+    rows: list[int]  # rows in each bar; one value more than ranges if some lie beyond the last edge
 
     @property
     def labels(self) -> list[str]:
@@ -28,32 +29,32 @@ class Histogram:
         """The bars as text."""
         most, width = max(1, *self.rows), max(map(len, self.labels))
         return [
-            f"{self.of}: {self.summary}",
+            f"{self.quantity}: {self.summary}",
             *(
-                f"  {label:>{width}}  {'█' * -(-BAR * rows // most):<{BAR}} {rows:,}"
+                f"  {label:>{width}}  {'█' * -(-BAR_CHARACTERS * rows // most):<{BAR_CHARACTERS}} {rows:,}"
                 for label, rows in zip(self.labels, self.rows, strict=True)
             ),
         ]
 
 
-def histogram(of: str, values: Counter[int], unit: float, most: float, summary: str = "") -> Histogram:
-    """At most BARS equal bars, and one for `most` and above; `unit` is what a value of 1 stands for."""
+def histogram(quantity: str, values: Counter[int], unit: float, most: float, summary: str = "") -> Histogram:
+    """At most MAX_BARS equal bars, and one for `most` and above. A value of 1 stands for `unit`."""
     allowed = round(most / unit)
     top = min(max(values, default=0) + 1, allowed)
-    whole = next(size * 10**power for power in range(9) for size in ROUND if size * 10**power * BARS >= top)
-    count = -(-top // whole)
+    width = next(size * 10**power for power in range(9) for size in ROUND if size * 10**power * MAX_BARS >= top)
+    count = -(-top // width)
     rows = [0] * (count + 1)
     for value, number in values.items():
-        rows[value // whole if value < allowed else count] += number
-    edges = [min(bar * whole, allowed) * unit for bar in range(count + 1)]
-    return Histogram(of, summary, edges, rows if rows[-1] else rows[:-1])
+        rows[value // width if value < allowed else count] += number
+    edges = [min(bar * width, allowed) * unit for bar in range(count + 1)]
+    return Histogram(quantity, summary, edges, rows if rows[-1] else rows[:-1])
 
 
 def quantiles(values: Counter[int], unit: float) -> str:
-    """Least, median, 95 % and most."""
+    """Minimum, median, 95th percentile and maximum in one line."""
     total, ordered = sum(values.values()), sorted(values)
     if not total:
-        return "no row"
+        return "no rows"
     ends = list(accumulate(values[value] for value in ordered))
     at = [ordered[min(bisect_right(ends, int(share * total)), len(ordered) - 1)] * unit for share in (0, 0.5, 0.95, 1)]
-    return "least {:g}, median {:g}, 95 % below {:g}, most {:g}".format(*at)
+    return "minimum {:g}, median {:g}, 95th percentile {:g}, maximum {:g}".format(*at)

@@ -13,9 +13,9 @@ from whisper_ft.cli.publish.figures import is_older, of_an_evaluation, of_the_ru
 from whisper_ft.cli.publish.upload import token_of_environment, upload
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
+from whisper_ft.reports.curves.figure import curves_png
 from whisper_ft.reports.curves.history import read_history
 from whisper_ft.reports.curves.panel import panels_of
-from whisper_ft.reports.curves.plot import png_of
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import UsageError, one_line
 
@@ -66,7 +66,7 @@ def gather(asked: argparse.Namespace) -> tuple[Publication, bytes]:
     )
     if not panels_of([history]):
         raise UsageError(f"{run}: metrics.jsonl holds no step, so there is nothing to tell of the training")
-    return publication, png_of({publication.name: history}, SMOOTHING, publication.name)
+    return publication, curves_png({publication.name: history}, SMOOTHING, publication.name)
 
 
 def preview(asked: argparse.Namespace, publication: Publication, files: dict[str, int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a run wrote of itself: its logged steps and evaluations, with the branches that were given up on a resume."""
+"""Logged steps and evaluations of a run, read from its directory."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from whisper_ft.config import yaml12
 from whisper_ft.runtime.errors import UsageError
 
 Row = dict[str, Any]
-LOGGED, EVALUATED = "loss", "cer"  # each kind of row has this field, also where its value is null
+LOGGED, EVALUATED = "loss", "cer"  # a field that every row of the kind has, even if its value is null
 
 
 @dataclass(frozen=True)
@@ -22,64 +22,66 @@ class Curve:
     """Rows of one kind by ascending step, joined over all starts of the run."""
 
     rows: list[Row]
-    given_up: list[list[Row]]
-    """Rows that a resume went back behind; each branch begins with the row where it left the course."""
+    abandoned: list[list[Row]]
+    """Rows after the step where a resume began. Each branch begins with the last row that the curve kept."""
 
     def __bool__(self) -> bool:
         return bool(self.rows)
 
     def values(self, name: str, rows: Sequence[Row] | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """A field of each row; NaN where it is missing, null or no number."""
+        """A field of each row as a number; NaN if it is missing, null or no number."""
         return np.array([_number(row.get(name)) for row in (self.rows if rows is None else rows)], np.float64)
 
 
 @dataclass(frozen=True)
 class History:
-    """One run as far as it got."""
+    """One run, finished or not."""
 
     path: Path
     logged: Curve
     evaluated: Curve
     resumed: list[int]
-    """Step of each resume, in the order they happened."""
+    """The step of each resume, in the order of time."""
     cut_lines: int
-    """Lines that a kill or a full disk cut; they say nothing."""
+    """Number of lines that a kill or a full disk cut off; they are ignored."""
     state: str
     planned_steps: int | None
-    """Updates of the whole run; None where it was given in epochs, or is not known."""
+    """Steps of the whole run; None if it was given in epochs, or is unknown."""
 
     def __bool__(self) -> bool:
         return bool(self.logged or self.evaluated)
 
     @property
     def step(self) -> int:
-        """The last one that was logged or evaluated."""
-        return max((course.rows[-1]["step"] for course in (self.logged, self.evaluated) if course), default=0)
+        """The last step that was logged or evaluated."""
+        return max((curve.rows[-1]["step"] for curve in (self.logged, self.evaluated) if curve), default=0)
 
     @property
     def headline(self) -> str:
-        """The rate that the run is about: `cer` where the language is written without spaces, else `wer`."""
+        """The rate to judge by: `cer` if the language is written without spaces, else `wer`."""
         return "cer" if any(row.get("unit") == "characters" for row in self.evaluated.rows) else "wer"
 
     @property
     def lowest(self) -> Row | None:
-        """The evaluation with the lowest headline rate, of equals the first; None where none has one."""
+        """The evaluation with the lowest headline rate, the first one in a tie; None without any rate."""
         known = [row for row in self.evaluated.rows if math.isfinite(_number(row.get(self.headline)))]
         return min(known, key=lambda row: float(row[self.headline]), default=None)
 
 
 def read_history(run: Path) -> History:
-    """Read a run directory, also of a run in progress. UsageError where no run ever began."""
+    """Read a run directory, even while the run trains. UsageError if no run ever began there."""
     metrics, status, config = run / "metrics.jsonl", run / "status.json", run / "config.yaml"
     if not metrics.is_file() and not status.is_file():
-        missing = "there is no such folder" if not run.exists() else "is no run directory: it has no metrics.jsonl"
+        missing = (
+            "there is no such folder" if not run.exists() else "is no run directory, because it has no metrics.jsonl"
+        )
         raise UsageError(f"{run}: {missing}")
     try:
         lines = metrics.read_bytes().split(b"\n") if metrics.is_file() else []
         state, planned = _state(status), _planned(config)
     except OSError as error:
         raise UsageError(f"{run}: cannot be read ({error.strerror or error})") from error
-    last = lines.pop() if lines else b""  # what is behind the last line end is a line that is being written
+    last = lines.pop() if lines else b""  # text behind the last line end is a line still being written
     rows, cut = _rows([*lines, last] if _row_of(last) else lines)
     return History(
         path=run,
@@ -93,17 +95,17 @@ def read_history(run: Path) -> History:
 
 
 def joined(rows: Iterable[Row], kind: str) -> Curve:
-    """The rows of a kind, less those behind which a resume went back, which are kept apart.
+    """The rows of a kind, without the branches that a resume abandoned, which are kept apart.
 
-    A step that does not ascend means a resume, too: logs are best effort, and its line may be lost.
+    A step that does not ascend means a resume, too, because logs are best effort and the resume's line may be lost.
     """
     kept: list[Row] = []
-    given_up: list[list[Row]] = []
+    abandoned: list[list[Row]] = []
 
     def go_back_to(step: int) -> None:
         keep = bisect_right(kept, step, key=lambda row: row["step"])
         if keep < len(kept):
-            given_up.append(kept[max(keep - 1, 0) :])
+            abandoned.append(kept[max(keep - 1, 0) :])
             del kept[keep:]
 
     for row in rows:
@@ -112,11 +114,11 @@ def joined(rows: Iterable[Row], kind: str) -> Curve:
         elif kind in row:
             go_back_to(row["step"] - 1)
             kept.append(row)
-    return Curve(kept, given_up)
+    return Curve(kept, abandoned)
 
 
 def _rows(lines: Iterable[bytes]) -> tuple[list[Row], int]:
-    """Every line that says something of a step, and how many are no whole line."""
+    """The rows of steps, and the number of lines that were cut off."""
     rows, cut = [], 0
     for line in filter(bytes.strip, lines):
         if row := _row_of(line):
@@ -127,7 +129,7 @@ def _rows(lines: Iterable[bytes]) -> tuple[list[Row], int]:
 
 
 def _row_of(line: bytes) -> Row | None:
-    """The line as a row of a step; {} for a whole line about something else, None for a part of one."""
+    """The line as a row of a step; {} for a whole line without a step, None for a line that was cut off."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is drawn of runs: which figures, in which unit, beside which others."""
+"""The panels of a picture: which fields of a run they draw, and in which unit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ class Panel:
     title: str
     unit: str
     fields: tuple[str, ...]
-    """Of a row; the first is drawn as a solid line, another one dashed."""
+    """Fields of a row: the first is drawn as a solid line, the second one dashed."""
     scale: float = 1.0
     """Factor from the field to the unit."""
     is_noisy: bool = False
-    """Smoothed over, with what was logged behind it."""
+    """Drawn smoothed, with the logged values behind it."""
     weight: str | None = None
-    """Field that says how much a row weighs when it is smoothed."""
+    """Field with the weight of a row in the smoothing."""
     is_wide: bool = False
-    """May span many powers of ten: then on a logarithmic axis."""
+    """The axis is logarithmic if the values span many powers of ten."""
     of_evaluations: bool = False
 
-    def course(self, run: History) -> Curve:
-        """The rows of a run that it is drawn from."""
+    def curve(self, run: History) -> Curve:
+        """The rows of a run that the panel draws."""
         return run.evaluated if self.of_evaluations else run.logged
 
-    def has_something(self, runs: Sequence[History]) -> bool:
-        """Whether any run has a value for it; a loss scale that is 1 throughout is none: the run was not in fp16."""
-        values = np.concatenate([self.course(run).values(name) for run in runs for name in self.fields])
+    def has_values(self, runs: Sequence[History]) -> bool:
+        """True if any run has a value. A loss scale of 1 throughout does not count, because the run was not in fp16."""
+        values = np.concatenate([self.curve(run).values(name) for run in runs for name in self.fields])
         known = values[np.isfinite(values)]
         return bool(known.size) and not (self.fields == ("loss_scale",) and bool((known == 1).all()))
 
@@ -51,5 +51,5 @@ PANELS = (
 
 
 def panels_of(runs: Sequence[History]) -> list[Panel]:
-    """Those for which there is something to draw, in their order."""
-    return [panel for panel in PANELS if panel.has_something(runs)]
+    """The panels that have values to draw, in their order."""
+    return [panel for panel in PANELS if panel.has_values(runs)]

@@ -1,4 +1,4 @@
-"""Long, noisy series made fit to draw: few enough points, and a line through the noise."""
+"""Smoothing and thinning of long, noisy series, for drawing."""
 
 from typing import Any
 
@@ -6,14 +6,15 @@ import numpy as np
 
 Series = np.ndarray[Any, np.dtype[np.float64]]
 
-MOST_POINTS = 3000  # more cannot be told apart at the width of a page, and make it heavy
+MAX_POINTS = 3000  # points of a curve: more cannot be seen at the width of a page, and make it heavy
 
 
 def smoothed(steps: Series, values: Series, weights: Series, width: float) -> tuple[Series, Series]:
-    """A Gaussian mean around each point, at most MOST_POINTS: it looks both ways, so it does not lag behind.
+    """Weighted Gaussian means of a series, at most MAX_POINTS of them: (steps, means).
 
-    `width` is its standard deviation as a share of the points; 0 does not smooth. Weighted sums are divided once, so
-    that a loss per token stays one. NaN weighs nothing; where all around is NaN, so is the mean.
+    The mean looks forwards and backwards, so it does not lag. `width` is the standard deviation as a share of the
+    points; 0 does not smooth. Weighted sums are divided once, so a loss per token stays a loss per token. NaN has no
+    weight; the mean is NaN if all values around it are.
     """
     known = np.isfinite(values) & (weights > 0)
     weights = np.where(known, weights, 0.0)
@@ -32,14 +33,14 @@ def smoothed(steps: Series, values: Series, weights: Series, width: float) -> tu
 
 
 def thinned(steps: Series, values: Series) -> tuple[Series, Series]:
-    """The least and the greatest of each stretch, at most MOST_POINTS: no peak gets lost."""
-    if len(steps) <= MOST_POINTS:
+    """At most MAX_POINTS of a series: the least and the greatest value of each stretch, so no peak gets lost."""
+    if len(steps) <= MAX_POINTS:
         return steps, values
-    starts = _starts(len(steps), MOST_POINTS // 2)
+    starts = _starts(len(steps), MAX_POINTS // 2)
     ends = np.stack([np.fmin.reduceat(values, starts), np.fmax.reduceat(values, starts)], axis=1)
     return np.repeat(steps[starts], 2), ends.ravel()
 
 
-def _starts(points: int, most: int = MOST_POINTS) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """Where each of at most `most` stretches of equal length begins."""
+def _starts(points: int, most: int = MAX_POINTS) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """The first index of each of at most `most` stretches of equal length."""
     return np.arange(0, points, -(-points // most) or 1, dtype=np.intp)

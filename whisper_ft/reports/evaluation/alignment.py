@@ -1,22 +1,36 @@
 """Reference and hypothesis above each other, pair by pair."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
-from whisper_ft.reports.evaluation.text import token_of
+from whisper_ft.reports.text import clipped, on_circle
 from whisper_ft.scoring.edit_distance import align
 from whisper_ft.scoring.scores import CHARACTERS, ScoredRow, Scores
 
-SHOWN_PAIRS = 200  # aligned words of one utterance: 30 s hold about 100, a hallucinated loop far more
+MAX_CELLS = 200  # aligned words of one utterance: 30 s hold about 100, a hallucinated loop far more
+MAX_TOKEN_CHARACTERS = 60  # characters of one word on a page
 RUN_CHARACTERS = 10  # correct characters between two places where a line may break, when the unit is characters
 JOINED = "\u200c\u200d\u0e33\u0eb3"  # joiners, and the vowels am of Thai and Lao: they belong to the letter before
 
-Pair = tuple[str, str]  # from the reference, from the hypothesis; "" for none
+Pair = tuple[str, str]  # reference, hypothesis; "" for a missing token
+Kind = Literal["hit", "sub", "del", "ins"]
 
 
-def worst(scores: Scores, n: int) -> list[ScoredRow]:
-    """The `n` scored rows with the highest error rate, among equals those with more errors, then in their order."""
+@dataclass(frozen=True)
+class Alignment:
+    """Pairs of one utterance, as far as a page shows them."""
+
+    cells: Sequence[tuple[Kind, str, str]]  # kind, reference, hypothesis
+    left_out: int  # pairs behind the last cell
+    separator: str  # between two cells
+
+
+def worst_rows(scores: Scores, n: int) -> list[ScoredRow]:
+    """The `n` scored rows with the highest error rate; ties by number of errors, then by order."""
 
     def badness(row: ScoredRow) -> tuple[float, int]:
         count = scores.errors_of(row)
@@ -25,42 +39,47 @@ def worst(scores: Scores, n: int) -> list[ScoredRow]:
     return sorted((row for row in scores.rows if row.is_scored), key=badness, reverse=True)[:n]
 
 
-def pairs_of(row: ScoredRow, unit: str | None) -> list[Pair]:
-    """The pairs of one utterance, of words or of characters."""
+def frequent_mistakes(scores: Scores, n: int) -> dict[Kind, list[tuple[Pair, int]]]:
+    """The `n` most frequent pairs of each kind of error, with how often each occurred: at least twice."""
+    kinds: dict[Kind, Counter[Pair]] = {"sub": Counter(), "del": Counter(), "ins": Counter()}
+    for row in scores.rows:
+        if row.is_scored and row.ref_norm != row.hyp_norm:
+            for pair in token_pairs(row, scores.unit):
+                if pair[0] != pair[1]:
+                    kinds[error_kind(pair)][pair] += 1
+    return {kind: [(pair, count) for pair, count in pairs.most_common(n) if count > 1] for kind, pairs in kinds.items()}
+
+
+def token_pairs(row: ScoredRow, unit: str | None) -> list[Pair]:
+    """The aligned words of one utterance, or its aligned characters."""
     if unit == CHARACTERS:
         return align(row.ref_norm, row.hyp_norm)
     return align(row.ref_norm.split(), row.hyp_norm.split())
 
 
-def kind_of(pair: Pair) -> str:
-    """`hit`, `sub`, `del` or `ins`."""
+def error_kind(pair: Pair) -> Kind:
+    """The kind of error of a pair; `hit` for none."""
     left, right = pair
     return "hit" if left == right else "del" if not right else "ins" if not left else "sub"
 
 
-def aligned(row: ScoredRow, unit: str | None) -> str:
-    """The pairs of one utterance as HTML, reference over hypothesis; characters are joined to runs of one kind."""
-    pairs = pairs_of(row, unit)
+def aligned(row: ScoredRow, unit: str | None) -> Alignment:
+    """The alignment of one utterance; consecutive characters of one kind share a cell."""
+    pairs = token_pairs(row, unit)
     if unit == CHARACTERS:
         clusters = whole_letters(pairs)
-        pairs = [pair for kind, run in groupby(clusters, key=kind_of) for pair in _joined(list(run), kind)]
-    cells = [_cell(pair) for pair in pairs[:SHOWN_PAIRS]]
-    if len(pairs) > SHOWN_PAIRS:
-        cells.append(f"<small>… and {len(pairs) - SHOWN_PAIRS:,} more</small>")
-    return (" " if unit != CHARACTERS else "").join(cells)
+        pairs = [pair for kind, run in groupby(clusters, key=error_kind) for pair in _joined(list(run), kind)]
+    cells = [(error_kind(pair), shown_token(pair[0]), shown_token(pair[1])) for pair in pairs[:MAX_CELLS]]
+    return Alignment(cells, max(0, len(pairs) - MAX_CELLS), "" if unit == CHARACTERS else " ")
 
 
-def _cell(pair: Pair) -> str:
-    kind = kind_of(pair)
-    left, right = (token_of(token) for token in pair)
-    upper = f"<del>{left}</del>" if kind in ("sub", "del") else f"<span>{left}</span>"
-    # With a direction of its own, what the model put in has no say in the direction of the line.
-    lower = f'<ins dir="auto">{right}</ins>' if kind in ("sub", "ins") else f"<span>{right}</span>"
-    return f'<span class="{kind}">{upper}{lower}</span>'
+def shown_token(token: str) -> str:
+    """A word or a run of characters as a page shows it: a space as an open box, a lone mark on a circle."""
+    return clipped(on_circle("\u2423" if token == " " else token), MAX_TOKEN_CHARACTERS)
 
 
 def whole_letters(pairs: Sequence[Pair]) -> list[Pair]:
-    """Pairs of characters with the marks joined to their letters: one cut from it could not be drawn."""
+    """Pairs of characters with the marks joined to their letters, because a lone mark cannot be drawn."""
     letters: list[Pair] = []
     for left, right in pairs:
         if letters and (_is_mark(left) or _is_mark(right)):
@@ -74,7 +93,7 @@ def _is_mark(character: str) -> bool:
     return bool(character) and (character in JOINED or unicodedata.category(character).startswith("M"))
 
 
-def _joined(run: list[Pair], kind: str) -> Iterable[Pair]:
+def _joined(run: list[Pair], kind: Kind) -> Iterable[Pair]:
     size = RUN_CHARACTERS if kind == "hit" else len(run)
     for start in range(0, len(run), size):
         part = run[start : start + size]

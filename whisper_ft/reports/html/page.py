@@ -1,49 +1,76 @@
-"""The frame of the pages that are written for people: one file that loads nothing, runs nothing and is valid XML."""
+"""HTML pages from Jinja templates: each page is one file that loads nothing, runs nothing and is valid XML."""
 
 import base64
 import hashlib
-from html import escape
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 
-# What all pages share: paper and ink by day and by night, the measure of the text.
-BASE_STYLE = """
-:root { color-scheme: light dark; --paper: #f6f5f2; --card: #fff; --ink: #1f1e1b; --soft: #66635c; --line: #e3e0d9; }
-@media (prefers-color-scheme: dark) { :root { --paper: #161618; --card: #1f1f22; --ink: #eceae5; --soft: #a5a29a;
-  --line: #36363b; } }
-* { box-sizing: border-box; margin: 0; }
-body { background: var(--paper); color: var(--ink); max-width: 1040px; margin: auto; padding: 32px 20px 64px;
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; font-variant-numeric: tabular-nums;
-  overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; line-height: 1.25; margin-bottom: 20px; }
-"""
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from whisper_ft.reports import text
+from whisper_ft.reports.html.palette import CURVES, DARK, LIGHT
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
-def html_page(title: str, style: str, body: str, allowed: str = "") -> str:
-    """A page of some content, which is well-formed XML already; `title` is plain text.
+def render_page(
+    template: str, title: str, visible: Callable[[str], str] = text.visible, policy: str = "", **values: object
+) -> str:
+    """A page from `templates/<template>.html.j2`.
 
-    No style without its hash and nothing else at all: what a transcript smuggles in could still neither run nor load.
-    `allowed` are further directives of the content policy: `img-src data:`.
+    Every text is escaped for HTML, after `visible` has replaced the characters that must not reach a page.
+
+    The content policy allows the page's own style sheet by its hash and nothing else, so markup smuggled in by a
+    transcript could neither run nor load. `policy` adds directives, such as `img-src data:`.
     """
-    style = BASE_STYLE + style
+    style = style_sheet()
     fingerprint = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    directives = (
+    directives = [
         "default-src 'none'",
         f"style-src 'sha256-{fingerprint}'",
         "base-uri 'none'",
         "form-action 'none'",
-        allowed,
+        policy,
+    ]
+    page = _environment(visible).get_template(f"{template}.html.j2")
+    return page.render(title=title, style=style, policy="; ".join(filter(None, directives)), **values)
+
+
+@cache
+def style_sheet() -> str:
+    """The style of all pages: `templates/style.css` below the palette."""
+    curves = "\n".join(
+        f".curve-{number} {{ --curve: {light}; --curve-dark: {dark}; }}" for number, (light, dark) in enumerate(CURVES)
     )
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8" />
-<meta http-equiv="Content-Security-Policy" content="{"; ".join(filter(None, directives))}" />
-<meta name="viewport" content="width=device-width, initial-scale=1" />
-<meta name="color-scheme" content="light dark" />
-<title>{escape(title)}</title>
-<style>{style}</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+    return (
+        f"\n:root {{ color-scheme: light dark; {LIGHT.css()} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {DARK.css()} }} }}\n{curves}\n"
+        f"{(TEMPLATES / 'style.css').read_text(encoding='utf-8')}"
+    )
+
+
+@cache
+def _environment(visible: Callable[[str], str]) -> Environment:
+    def finalize(value: object) -> object:
+        # Markup is output of a macro, whose texts went through here already.
+        return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=finalize,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "clipped": text.clipped,
+        "count": "{:,}".format,
+        "duration": text.duration,
+        "percent": text.percent,
+        "percent_range": text.percent_range,
+        "points": text.points,
+        "points_range": text.points_range,
+    }
+    return environment

@@ -1,0 +1,127 @@
+"""The blocks of a data report. Each one gives its lines of text; the page draws the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from whisper_ft.cli.doctor.histogram import Histogram
+from whisper_ft.cli.doctor.spelling import character_name, shown, shown_character
+
+Level = Literal["good", "fair", "poor"]
+LETTERS_IN_LINE = 12  # letters with their counts in one line of text
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A count of rows, with the first of them as examples."""
+
+    name: str
+    count: str
+    level: Level = "good"
+    examples: Sequence[tuple[str, str]] = ()  # id of the row, and the reason or the other row
+    separator: str = ": "
+
+    def lines(self) -> list[str]:
+        """The count, and the examples below it."""
+        return [f"{self.name}: {self.count}", *(f"  {row}{self.separator}{text}" for row, text in self.examples)]
+
+
+@dataclass(frozen=True)
+class Letters:
+    """Characters with the number of times each is written."""
+
+    counts: Sequence[tuple[str, int]]
+    different: int  # number of all different characters, including those left out of `counts`
+    suspicious: frozenset[str]
+
+    def lines(self) -> list[str]:
+        """Several characters in a line, and the names of those written once."""
+        words = [f"{shown_character(character)} {times:,}" for character, times in self.counts]
+        rows = ["  " + "   ".join(words[i : i + LETTERS_IN_LINE]) for i in range(0, len(words), LETTERS_IN_LINE)]
+        rare = [character_name(character) for character, times in self.counts if times == 1]
+        return [self.title, *rows, *([f"written once: {', '.join(rare[:LETTERS_IN_LINE])}"] if rare else [])]
+
+    @property
+    def title(self) -> str:
+        """The number of different characters."""
+        part = f", of which the first {len(self.counts):,} are shown" if len(self.counts) < self.different else ""
+        return f"{self.different:,} different characters{part}, with the number of times each is written"
+
+
+@dataclass(frozen=True)
+class NumberTable:
+    """Columns with a head; all but the first are numbers."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def lines(self) -> list[str]:
+        """Aligned columns."""
+        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        return [
+            "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+            for row in (self.head, *self.rows)
+        ]
+
+
+Token = tuple[str, int]  # text, id
+
+
+@dataclass(frozen=True)
+class Position:
+    """One position of the decoder."""
+
+    read: Token
+    predicted: Token | None  # None at a masked position, which the loss does not count
+    label: int
+
+
+@dataclass(frozen=True)
+class BatchRow:
+    """One window of a batch."""
+
+    ids: str
+    shape: tuple[int, ...]  # of the log-mel: [mel bins, frames]
+    text: str
+    prompt: Sequence[Token]
+    positions: Sequence[Position]
+
+    @property
+    def counted(self) -> int:
+        """The number of positions that are not masked."""
+        return sum(position.predicted is not None for position in self.positions)
+
+    @property
+    def masked(self) -> int:
+        """The number of masked positions."""
+        return len(self.positions) - self.counted
+
+    @property
+    def has_split_letters(self) -> bool:
+        """True if a token is a part of a letter, which decodes to U+FFFD."""
+        return any("\ufffd" in position.read[0] for position in self.positions)
+
+    def lines(self) -> list[str]:
+        """Text, prompt, tokens read and predicted, and the mask."""
+        last = [position.predicted for position in self.positions if position.predicted][-1:]
+        return [
+            f"{self.ids}: log-mel {self.shape}",
+            f"  text       {shown(self.text, 200)}",
+            f"  prompt     {_with_ids(self.prompt)}",
+            f"  reads      {' '.join(str(position.read[1]) for position in self.positions)}",
+            f"  predicts   {' '.join(str(position.label) for position in self.positions)}",
+            f"  mask       {self.counted} positions count, {self.masked} do not; "
+            f"the last that counts is {_with_ids(last)}",
+        ]
+
+
+def _with_ids(tokens: Sequence[Token]) -> str:
+    return " ".join(f"{text}={number}" for text, number in tokens)
+
+
+Block = str | Finding | Letters | NumberTable | Histogram | BatchRow
+
+
+def block_lines(blocks: Sequence[Block]) -> list[str]:
+    """Blocks as lines of text, not yet safe for a terminal."""
+    return [line for block in blocks for line in ([block] if isinstance(block, str) else block.lines())]

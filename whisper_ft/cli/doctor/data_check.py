@@ -1,0 +1,107 @@
+"""Check of the training data and the held-out set of a configuration."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from itertools import accumulate, islice
+from typing import Literal
+
+from whisper_ft.cli.doctor.batch import BuildCollator, first_batch
+from whisper_ft.cli.doctor.blocks import Block
+from whisper_ft.cli.doctor.data_report import DataReport, problems_of, report_figures, report_sections
+from whisper_ft.cli.doctor.row_check import RowCheck
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.audio.containers import Waveform
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.leakage import LeakageComparison, keys_of
+from whisper_ft.data.sampling.order import default_lanes
+from whisper_ft.data.sources import open_mixture, open_source
+from whisper_ft.data.types import RejectedError, Row, Source
+from whisper_ft.models.whisper import load_parts
+from whisper_ft.runtime.errors import as_usage_error
+
+Depth = Literal["fast", "full", "none"]
+Progress = Callable[[str, int, int], None]  # name of the rows, number done, number of all
+
+
+def check_data(
+    config: TrainingConfig,
+    max_rows: int | None,
+    leakage: Depth,
+    progress: Progress,
+    collator: BuildCollator,
+    rewrite: LabelNormalizer | None = None,
+) -> DataReport:
+    """Check the rows of data.* (the first `max_rows`), compare them with the held-out set, and show the first batch.
+
+    `rewrite` is the normaliser named by data.normalizer. Without it, labels are made of the transcripts as written,
+    and the report says so. Raises RunError as a training does, for data that cannot be opened at all.
+    """
+    source = open_mixture(config.data)
+    lanes = config.data.lanes or default_lanes(config.batch.size)
+    with as_usage_error("data.sources"):
+        order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
+    heldout_config = config.held_out if leakage != "none" else None
+    heldout = open_source(heldout_config) if heldout_config else None
+
+    model = load_parts(config.model.name)
+    tokenizer = model.processor.tokenizer
+    encode = LabelEncoder.of(model, tokenizer, config.data.languages[0], config.data.task, rewrite)
+    as_written: list[Block] = []
+    if rewrite is None and config.data.normalizer != "keep":
+        as_written.append(f"of the transcripts as written; a run applies data.normalizer {config.data.normalizer}")
+    log_mel = LogMel(model.processor.feature_extractor)
+    check = RowCheck(encode, log_mel, _row_ids(source))
+
+    comparison = None
+    if heldout:
+        rows = _counted(_rows(heldout, None), "held-out rows", sum(heldout.rows), progress)
+        comparison = LeakageComparison(rows, _decoder(check) if leakage == "full" else None)
+    total = min(sum(source.rows), max_rows or sum(source.rows))
+    for row in _counted(_rows(source, total), "training rows", total, progress):
+        keys, waveform = check.check(row)
+        if comparison:
+            comparison.add(row, keys | keys_of(row, waveform) if leakage == "full" else keys)
+
+    statistics, shared = check.statistics, comparison.result() if comparison else None
+    sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
+    sections["label tokens"] += as_written
+    sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
+    if shared is None and leakage == "none":
+        sections["leakage"] = ["not compared (--leakage none)"]
+    return DataReport(report_figures(statistics, config, sum(source.rows)), sections, problems_of(statistics, shared))
+
+
+def _rows(source: Source, most: int | None) -> Iterator[Row]:
+    """Rows in the order of storage, with one chunk in memory."""
+    chunks = (source.read(chunk) for chunk, rows in enumerate(source.rows) if rows)
+    return islice((row for rows in chunks for row in rows), most)
+
+
+def _counted(rows: Iterator[Row], name: str, total: int, progress: Progress) -> Iterator[Row]:
+    for done, row in enumerate(rows):
+        progress(name, done, total)
+        yield row
+    progress(name, total, total)
+
+
+def _row_ids(source: Source) -> Callable[[int], str]:
+    """A function from the number of a row to its id."""
+    ends = list(accumulate(source.rows))
+
+    def row_id(number: int) -> str:
+        chunk = bisect_right(ends, number)
+        return source.row_id(chunk, number - (ends[chunk - 1] if chunk else 0))
+
+    return row_id
+
+
+def _decoder(check: RowCheck) -> Callable[[Row], Waveform | None]:
+    def decoded(row: Row) -> Waveform | None:
+        try:
+            return check.decode(row)
+        except RejectedError:
+            return None
+
+    return decoded

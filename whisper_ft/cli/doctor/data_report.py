@@ -1,0 +1,193 @@
+"""The report on the data: figures, sections and problems."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from whisper_ft.cli.doctor.blocks import Block, Finding, Letters, Level, NumberTable, block_lines
+from whisper_ft.cli.doctor.histogram import histogram, quantiles
+from whisper_ft.cli.doctor.row_check import RowStatistics, Tally
+from whisper_ft.cli.doctor.spelling import NOTED, SUSPECT, is_odd, shown
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.leakage import LEAKS, MEANING, Leakage
+from whisper_ft.data.sampling.order import lanes_by_weight
+from whisper_ft.data.types import Source
+from whisper_ft.reports.text import percent
+
+MAX_LETTERS = 300  # characters of the alphabet shown: Chinese has thousands
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The result of a check of the data."""
+
+    figures: dict[str, str]  # name and value of the main figures
+    sections: dict[str, list[Block]]  # by title
+    problems: list[str]  # one line each: things to repair, or to accept on purpose, before a training
+
+    def text(self, title: str) -> list[str]:
+        """A section as lines."""
+        return block_lines(self.sections[title])
+
+
+def problem_count(report: DataReport) -> str:
+    """`no problems found`, `1 problem found`, `9 problems found`."""
+    count = len(report.problems)
+    return f"{count or 'no'} problem{'' if count == 1 else 's'} found"
+
+
+def problems_of(statistics: RowStatistics, shared: Leakage | None) -> list[str]:
+    """The problems of the data, one line each."""
+    lines = [
+        f"{tally.rows:,} of {statistics.rows:,} rows are unusable: {reason}, such as {': '.join(tally.examples[0])}"
+        for reason, tally in sorted(statistics.unusable.items())
+    ]
+    if statistics.same_audio.rows:
+        rows, first = statistics.same_audio.rows, " = ".join(statistics.same_audio.examples[0])
+        lines.append(f"{rows:,} rows have the audio of an earlier row: {first}")
+    for kind in SUSPECT:
+        if tally := statistics.suspicious.get(kind):
+            lines.append(f"{tally.rows:,} transcripts have a {kind}, such as {': '.join(tally.examples[0])}")
+    for leak in shared.leaks if shared else ():
+        train, heldout = leak.examples[0]
+        lines.append(
+            f"{leak.heldout_rows:,} held-out rows are also training rows ({leak.kind}), such as {heldout} = {train}"
+        )
+    return lines
+
+
+def report_figures(statistics: RowStatistics, config: TrainingConfig, rows: int) -> dict[str, str]:
+    """The main figures; `rows` is the number of all training rows."""
+    return {
+        "Usable hours": f"{statistics.seconds / 3600:,.2f}",
+        "Utterances": f"{statistics.rows:,}",
+        "Unusable": f"{statistics.unusable_rows:,} ({percent(statistics.unusable_rows / statistics.rows)})",
+        "Steps per epoch": f"{rows / config.batch.size:,.1f}",
+        "Epochs of the run": f"{_positions(config, rows) / rows:,.2f}",
+    }
+
+
+def report_sections(
+    statistics: RowStatistics,
+    shared: Leakage | None,
+    config: TrainingConfig,
+    source: Source,
+    lanes: int,
+    window_seconds: float,
+    max_tokens: int,
+) -> dict[str, list[Block]]:
+    """All sections by title, but the one of the first batch."""
+    tenths, tokens, rows = statistics.tenths, statistics.tokens, sum(source.rows)
+    return {
+        "data": _data(statistics, config, rows),
+        "durations": [histogram("seconds", tenths, 0.1, window_seconds, quantiles(tenths, 0.1))],
+        "label tokens": [
+            histogram("label tokens", tokens, 1, max_tokens, quantiles(tokens, 1)),
+            f"the decoder has {max_tokens} positions",
+        ],
+        "unusable rows": _unusable(statistics),
+        "duplicates": [
+            _finding("rows with the audio of an earlier row", statistics.same_audio, "poor", " = "),
+            _finding("rows with the text of an earlier row", statistics.same_text, "good", " = "),
+        ],
+        "alphabet": _alphabet(statistics),
+        "languages": [_languages(statistics)],
+        "order": [*_sources(config, source, lanes), *_steps(config, rows)],
+        "leakage": _leakage(shared) if shared else ["no held-out set is named, so there is nothing to compare with"],
+    }
+
+
+def _data(statistics: RowStatistics, config: TrainingConfig, rows: int) -> list[Block]:
+    names = [source.path for source in config.data.sources] or [config.data.path]
+    usable = statistics.rows - statistics.unusable_rows
+    part = "" if statistics.rows == rows else f" (the first of {rows:,}; the figures below cover only these)"
+    return [
+        f"from {', '.join(names)}",
+        f"{statistics.rows:,} utterances{part}",
+        f"{statistics.seconds / 3600:.2f} usable hours, in {usable:,} utterances",
+    ]
+
+
+def _unusable(statistics: RowStatistics) -> list[Block]:
+    if not statistics.unusable:
+        return ["none"]
+    share = percent(statistics.unusable_rows / statistics.rows)
+    return [
+        f"{statistics.unusable_rows:,} of {statistics.rows:,} ({share})",
+        *(_finding(reason, tally, "poor") for reason, tally in sorted(statistics.unusable.items())),
+        *(f"also {reason}, among these: {rows:,}" for reason, rows in sorted(statistics.second_reasons.items())),
+    ]
+
+
+def _finding(name: str, tally: Tally, level: Level, separator: str = ": ") -> Finding:
+    return Finding(name, f"{tally.rows:,}", level if tally.rows else "good", tally.examples, separator)
+
+
+def _alphabet(statistics: RowStatistics) -> list[Block]:
+    letters = sorted(statistics.characters)
+    suspicious = frozenset(letter for letter in letters if is_odd(letter))
+    counts = [(letter, statistics.characters[letter]) for letter in letters[:MAX_LETTERS]]
+    return [
+        Letters(counts, len(letters), suspicious),
+        *(
+            _finding(f"transcripts: {kind}", tally, "poor" if kind in SUSPECT else "fair")
+            for kind in (*SUSPECT, *NOTED)
+            if (tally := statistics.suspicious.get(kind))
+        ),
+    ]
+
+
+def _languages(statistics: RowStatistics) -> NumberTable:
+    counts = statistics.languages.most_common()
+    return NumberTable(
+        ("language", "rows", "share"),
+        [(shown(name), f"{rows:,}", percent(rows / statistics.rows)) for name, rows in counts],
+    )
+
+
+def _sources(config: TrainingConfig, source: Source, lanes: int) -> Sequence[Block]:
+    """The share of each source in the stream, and its epochs: a small one with a large weight is read many times."""
+    if not config.data.sources:
+        return ["one source"]
+    fingerprint = source.fingerprint()
+    source_rows = [part["rows"] for part in fingerprint.get("sources", [fingerprint])]
+    weights = [source.weight for source in config.data.sources]
+    positions = _positions(config, sum(source.rows))
+    table = [
+        (
+            f"{number}: {shown(part.path, 120)}",
+            f"{rows:,}",
+            percent(part.weight / sum(weights)),
+            percent(owned / lanes),
+            f"{positions * owned / lanes / rows:,.2f}",
+        )
+        for number, (part, rows, owned) in enumerate(
+            zip(config.data.sources, source_rows, lanes_by_weight(weights, lanes), strict=True)
+        )
+    ]
+    return [NumberTable(("source", "rows", "share by weight", "share in the stream", "its epochs"), table)]
+
+
+def _positions(config: TrainingConfig, rows: int) -> int:
+    """The number of utterances that the run reads."""
+    return config.end_of(rows) or config.steps_over(rows) * config.batch.size
+
+
+def _steps(config: TrainingConfig, rows: int) -> list[Block]:
+    steps, per_epoch = config.steps_over(rows), rows / config.batch.size
+    setting = f" (epochs: {config.epochs:g})" if config.epochs is not None else ""
+    return [
+        f"an epoch is {per_epoch:,.1f} steps of {config.batch.size} utterances",
+        f"the run is {steps:,} steps, which is {steps / per_epoch:,.2f} epochs{setting}",
+    ]
+
+
+def _leakage(shared: Leakage) -> list[Block]:
+    """The rows that both sets have, by kind of match."""
+    blocks: list[Block] = [f"{shared.train_rows:,} training rows against {shared.heldout_rows:,} held-out rows"]
+    for overlap in shared.overlaps:
+        level: Level = "good" if not overlap.train_rows else "poor" if overlap.kind in LEAKS else "fair"
+        rank = {"good": "", "fair": "warning: ", "poor": "LEAK: "}[level]
+        share = percent(overlap.heldout_rows / max(shared.heldout_rows, 1))
+        count = f"{overlap.heldout_rows:,} held-out rows ({share}), {overlap.train_rows:,} training rows"
+        blocks.append(Finding(f"{rank}{MEANING[overlap.kind]}", count, level, overlap.examples, " = "))
+    return blocks

@@ -1,0 +1,29 @@
+"""The check of the data with a progress bar."""
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from whisper_ft.cli.doctor.batch import BuildCollator
+from whisper_ft.cli.doctor.data_check import Depth, check_data
+from whisper_ft.cli.doctor.data_report import DataReport
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.labels.rewrite import LabelNormalizer
+
+
+def check_with_progress(
+    config: TrainingConfig,
+    max_rows: int | None,
+    leakage: Depth,
+    collator: BuildCollator,
+    rewrite: LabelNormalizer | None,
+) -> DataReport:
+    """`check_data` with a bar on standard error, if that is a terminal."""
+    console, tasks = Console(stderr=True), dict[str, TaskID]()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def update(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=total)
+            progress.update(tasks[name], completed=done)
+
+        return check_data(config, max_rows, leakage, update, collator, rewrite)

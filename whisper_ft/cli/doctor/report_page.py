@@ -1,0 +1,62 @@
+"""The data report as one HTML page."""
+
+from pathlib import Path
+
+from whisper_ft.cli.doctor.blocks import Block
+from whisper_ft.cli.doctor.data_report import DataReport, problem_count
+from whisper_ft.cli.doctor.histogram import Histogram
+from whisper_ft.cli.doctor.spelling import shown, shown_character
+from whisper_ft.reports.html.page import render_page
+from whisper_ft.reports.html.svg import Chart, Column, range_chart
+from whisper_ft.reports.text import spelled_out
+from whisper_ft.runtime.atomic import disk_errors, write_text
+
+NAME = "doctor.html"
+PAIRED = {"data": "languages", "durations": "label tokens", "unusable rows": "duplicates"}  # side by side, if wide
+
+
+def write_page(folder: Path, title: str, report: DataReport) -> Path:
+    """Write doctor.html into a folder. It loads nothing, runs nothing and is well-formed XML. DiskError."""
+    page = render_page(
+        "data_check",
+        title,
+        visible=spelled_out,
+        figures=report.figures,
+        problems=report.problems,
+        problem_count=problem_count(report),
+        groups=_groups(report),
+        chart=_chart,
+        kind=lambda block: type(block).__name__,
+        shown=shown,
+        shown_character=shown_character,
+    )
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / NAME, page)
+    return folder / NAME
+
+
+def _groups(report: DataReport) -> list[list[tuple[str, list[Block]]]]:
+    """The sections in order, one or two in a row."""
+    groups = [
+        [title, PAIRED[title]] if title in PAIRED else [title]
+        for title in report.sections
+        if title not in PAIRED.values()
+    ]
+    return [[(title, report.sections[title]) for title in group] for group in groups]
+
+
+def _chart(histogram: Histogram) -> Chart:
+    ranges = len(histogram.edges) - 1
+    columns = [
+        Column(
+            "over" if number >= ranges else "rate",
+            rows,
+            name=label,
+            tooltip=f"{label}: {rows:,}",
+            is_apart=number >= ranges,
+        )
+        for number, (label, rows) in enumerate(zip(histogram.labels, histogram.rows, strict=True))
+    ]
+    label = f"Utterances by {histogram.quantity}"
+    return range_chart(label, histogram.quantity, columns, histogram.edges, "utterances")

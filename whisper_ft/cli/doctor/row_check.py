@@ -1,0 +1,136 @@
+"""Check of rows one by one, and the statistics of the rows seen."""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from whisper_ft.cli.doctor.spelling import shown, suspicions
+from whisper_ft.data.audio.containers import Waveform
+from whisper_ft.data.audio.decode import decode, decode_beginning
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.leakage import Keys, Kind, keys_of
+from whisper_ft.data.types import RejectedError, Row
+from whisper_ft.runtime.signals import interrupt_held
+
+MAX_EXAMPLES = 5  # examples of each finding
+
+
+@dataclass
+class Tally:
+    """A number of rows, and the first few of them."""
+
+    rows: int = 0
+    examples: list[tuple[str, str]] = field(default_factory=list)  # id of the row, and a detail
+
+    def add(self, row_id: str, detail: str) -> None:
+        """Count one more row."""
+        self.rows += 1
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.append((row_id, detail))
+
+
+@dataclass
+class RowStatistics:
+    """Figures, hashes and a few examples of the rows seen so far, but no audio."""
+
+    rows: int = 0
+    seconds: float = 0.0  # seconds of audio in usable rows
+    tenths: Counter[int] = field(default_factory=Counter)  # rows by duration in 0.1 s, of all that could be decoded
+    tokens: Counter[int] = field(default_factory=Counter)  # rows by number of label tokens, of all labels that fit
+    unusable: dict[str, Tally] = field(default_factory=dict)  # by the reason code that training would give
+    second_reasons: Counter[str] = field(default_factory=Counter)  # a bad label whose audio is bad, too
+    characters: Counter[str] = field(default_factory=Counter)
+    suspicious: dict[str, Tally] = field(default_factory=dict)
+    languages: Counter[str] = field(default_factory=Counter)
+    same_audio: Tally = field(default_factory=Tally)
+    same_text: Tally = field(default_factory=Tally)
+    # First row number by hash, which finds duplicates.
+    seen: dict[Kind, dict[bytes, int]] = field(default_factory=lambda: {"audio": {}, "sentence": {}})
+
+    @property
+    def unusable_rows(self) -> int:
+        """Rows that leave their slot empty in training."""
+        return sum(tally.rows for tally in self.unusable.values())
+
+
+class RowCheck:
+    """Checks rows one by one. `row_id` gives the id of the n-th row, to name the first of two duplicates."""
+
+    def __init__(self, encode: LabelEncoder, log_mel: LogMel, row_id: Callable[[int], str]) -> None:
+        self._encode, self._log_mel, self._row_id = encode, log_mel, row_id
+        self.statistics = RowStatistics()
+
+    def check(self, row: Row) -> tuple[Keys, Waveform | None]:
+        """Add a row to the statistics. Returns its hashes, and its waveform if it could be decoded."""
+        statistics = self.statistics
+        problems, seconds = [], 0.0
+        try:
+            statistics.tokens[len(self._encode(row.text, row.language, row.task)) - 1] += 1
+        except RejectedError as rejected:
+            problems.append(rejected)
+        waveform = None
+        try:
+            waveform, seconds = self._measured(row)
+        except RejectedError as rejected:
+            # Training checks first that a row has audio, then its label, then the waveform.
+            problems.insert(0 if row.problem else len(problems), rejected)
+        if problems:
+            first, *others = problems
+            statistics.unusable.setdefault(first.reason, Tally()).add(row.id, shown(first.detail, 200))
+            statistics.second_reasons.update(problem.reason for problem in others)
+        else:
+            statistics.seconds += seconds
+        keys = keys_of(row)
+        self._count_duplicates(row, keys)
+        self._count_characters(row)
+        language = row.language or self._encode.language or "en"
+        statistics.languages[f"{language} {row.task}" if row.task else language] += 1
+        statistics.rows += 1
+        return keys, waveform
+
+    def decode(self, row: Row) -> Waveform:
+        """The waveform of a row; RejectedError as in training."""
+        if row.problem:
+            raise RejectedError(*row.problem)
+        with interrupt_held():
+            return decode(row.audio, self._log_mel.sample_rate, self._log_mel.window_seconds, row.offset, row.duration)
+
+    def _measured(self, row: Row) -> tuple[Waveform, float]:
+        """Waveform and seconds of a row. RejectedError as in training, after the duration was counted if it is known.
+
+        The duration of a row that is too long is counted as well.
+        """
+        rate, window = self._log_mel.sample_rate, self._log_mel.window_seconds
+        try:
+            waveform = self.decode(row)
+        except RejectedError as rejected:
+            if rejected.reason == "too_long" and not row.problem:
+                with suppress(RejectedError), interrupt_held():  # a wrong header gives no duration
+                    self._count_duration(decode_beginning(row.audio, rate, window, row.offset, row.duration)[1])
+            raise
+        self._count_duration(len(waveform) / rate)
+        if not waveform.any():
+            raise RejectedError("silent", "every sample is zero, but there is a transcript")
+        return waveform, len(waveform) / rate
+
+    def _count_duration(self, seconds: float) -> None:
+        self.statistics.tenths[int(seconds * 10)] += 1
+
+    def _count_duplicates(self, row: Row, keys: Keys) -> None:
+        tallies: dict[Kind, Tally] = {"audio": self.statistics.same_audio, "sentence": self.statistics.same_text}
+        for kind, tally in tallies.items():
+            key = keys.get(kind)
+            if key is None:
+                continue
+            first = self.statistics.seen[kind].setdefault(key[:16], self.statistics.rows)
+            if first != self.statistics.rows:
+                tally.add(row.id, self._row_id(first))
+
+    def _count_characters(self, row: Row) -> None:
+        if not isinstance(row.text, str):
+            return
+        self.statistics.characters.update(row.text)
+        for kind, example in suspicions(row.text):
+            self.statistics.suspicious.setdefault(kind, Tally()).add(row.id, shown(example))

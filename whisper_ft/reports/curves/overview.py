@@ -1,0 +1,57 @@
+"""The curves of runs as one HTML page: light and dark, desktop, phone and print."""
+
+import base64
+from collections.abc import Mapping
+
+import numpy as np
+
+from whisper_ft.reports.curves.figure import DARK, LIGHT, Theme, legend, panel_svg
+from whisper_ft.reports.curves.history import History
+from whisper_ft.reports.curves.panel import Panel, panels_of
+from whisper_ft.reports.html.page import render_page
+from whisper_ft.reports.text import percent
+
+COLUMNS = ("state", "step", "loss", "WER", "CER", "at step", "skipped", "utterances / s", "resumed")
+UNKNOWN = "–"
+
+
+def curves_page(runs: Mapping[str, History], title: str, width: float) -> str:
+    """The page of runs by their names; `width` is the standard deviation of the smoothing, as a share of the run.
+
+    It loads nothing, runs nothing and is well-formed XML. The content policy needs `img-src data:` for the pictures,
+    whose own styles apply to nothing but themselves.
+    """
+    panels = panels_of(list(runs.values()))
+
+    def picture(panel: Panel, theme: Theme) -> str:
+        return f"data:image/svg+xml;base64,{base64.b64encode(panel_svg(panel, runs, theme, width)).decode()}"
+
+    return render_page(
+        "curves",
+        title,
+        policy="img-src data:",
+        columns=COLUMNS,
+        colours=len(LIGHT.runs),
+        rows=[(name, list(run_facts(run).values())) for name, run in runs.items()],
+        legend=legend(runs, panels, width),
+        pictures=[(panel.title, picture(panel, LIGHT), picture(panel, DARK)) for panel in panels],
+    )
+
+
+def run_facts(run: History) -> dict[str, str]:
+    """The main figures of a run by column; a dash for an unknown one."""
+    lowest, losses = run.lowest, run.logged.values("loss")
+    speeds = run.logged.values("utterances_per_second")
+    skipped = run.logged.values("skipped")
+    rates = [percent(lowest[name]) if lowest and lowest.get(name) is not None else UNKNOWN for name in ("wer", "cer")]
+    values = (
+        run.state,
+        f"{run.step:,}" + (f" of {run.planned_steps:,}" if run.planned_steps else ""),
+        f"{losses[np.isfinite(losses)][-1]:.4g}" if np.isfinite(losses).any() else UNKNOWN,
+        *rates,
+        f"{lowest['step']:,}" if lowest else UNKNOWN,
+        f"{skipped[-1]:g}" if len(skipped) and np.isfinite(skipped[-1]) else UNKNOWN,
+        f"{np.nanmedian(speeds):.3g}" if np.isfinite(speeds).any() else UNKNOWN,
+        f"{len(run.resumed)} ×" if run.resumed else UNKNOWN,
+    )
+    return dict(zip(COLUMNS, values, strict=True))

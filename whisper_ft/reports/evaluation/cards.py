@@ -1,0 +1,85 @@
+"""Utterances as cards of the page: rate, alignment, audio and texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from whisper_ft.reports.evaluation.alignment import Alignment, aligned, worst_rows
+from whisper_ft.reports.evaluation.audio_clips import AudioClips
+from whisper_ft.scoring.comparison import Change, SystemComparison
+from whisper_ft.scoring.edit_distance import ErrorCount
+from whisper_ft.scoring.hallucination import Check
+from whisper_ft.scoring.scores import Prediction, ScoredRow, Scores
+
+MAX_ROWS = 500  # utterances on a page: one of 10,000 would be slow on a phone; predictions.jsonl has them all
+MAX_FLAGGED = 20  # utterances of one check
+MAX_CHANGES = 10  # utterances that changed most between two systems, each way
+
+
+@dataclass(frozen=True)
+class UtteranceCard:
+    """One utterance with its errors."""
+
+    prediction: Prediction
+    count: ErrorCount
+    alignment: Alignment
+    audio: str | None  # address of the clip
+
+    @property
+    def level(self) -> Literal["good", "fair", "poor"]:
+        """`good` without an error, `poor` if at least half of the units are wrong."""
+        count = self.count
+        return "good" if not count.errors else "fair" if 2 * count.errors < count.reference_length else "poor"
+
+
+@dataclass(frozen=True)
+class FlaggedCard:
+    """One utterance that a check flagged, with the evidence."""
+
+    prediction: Prediction
+    evidence: str
+    audio: str | None
+
+
+@dataclass(frozen=True)
+class ChangeCard:
+    """One utterance as two systems transcribed it."""
+
+    id: str
+    more_errors: int  # of the second system; below zero if it is better
+    systems: Sequence[tuple[str, str | None, Alignment]]  # name, language, alignment
+
+
+def worst_cards(scores: Scores, clips: AudioClips) -> list[UtteranceCard]:
+    """The utterances with the highest error rates, the worst one first."""
+    return [
+        UtteranceCard(
+            row.prediction, scores.errors_of(row), aligned(row, scores.unit), clips.address(row.prediction.id)
+        )
+        for row in worst_rows(scores, MAX_ROWS)
+    ]
+
+
+def flagged_cards(check: Check, clips: AudioClips) -> list[FlaggedCard]:
+    """The first utterances that a check flagged."""
+    return [
+        FlaggedCard(flagged.row.prediction, flagged.evidence, clips.address(flagged.row.prediction.id))
+        for flagged in check.flagged[:MAX_FLAGGED]
+    ]
+
+
+def change_cards(changes: Sequence[Change], comparison: SystemComparison) -> list[ChangeCard]:
+    """The utterances that changed most."""
+    unit = comparison.first.unit
+
+    def system(name: str, row: ScoredRow) -> tuple[str, str | None, Alignment]:
+        return name, row.prediction.language, aligned(row, unit)
+
+    return [
+        ChangeCard(
+            change.first.prediction.id,
+            change.more_errors,
+            (system(comparison.names[0], change.first), system(comparison.names[1], change.second)),
+        )
+        for change in changes[:MAX_CHANGES]
+    ]
