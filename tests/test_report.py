@@ -14,7 +14,7 @@ from whisper_ft.reports.evaluation.report import write_report
 from whisper_ft.reports.evaluation.tables import score_table, wer_line
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.bootstrap import confidence
-from whisper_ft.scoring.normalizer_table import side_by_side
+from whisper_ft.scoring.normalizer_table import normalizer_table
 from whisper_ft.scoring.scores import Prediction, Scores, score
 
 LOWER = get_normalizer("lower")
@@ -35,7 +35,7 @@ def scored(*pairs: tuple[str, str], normalize=LOWER) -> Scores:
 
 def rates_only(scores: Scores) -> Analysis:
     """Without slices and checks, which take seconds for texts of 100,000 characters."""
-    return Analysis(confidence(scores), side_by_side(scores, []), (), ())
+    return Analysis(confidence(scores), normalizer_table(scores, []), (), ())
 
 
 def page(folder: Path, scores: Scores, title: str = "test", facts: dict[str, str] | None = None) -> str:

@@ -101,10 +101,10 @@ def test_a_column_is_as_high_as_its_rate_and_one_of_few_words_does_not_set_the_s
             ("<c>", ErrorCount(substitutions=1, insertions=2), True, None),
         )
     ]
-    shapes = rates_in_order(Slicing("speaker", tuple(slices)), "WER").shapes
-    bars = [(bar.attributes["class"], float(bar.attributes["height"])) for bar in shapes if bar.tag == "rect"]
+    elements = rates_in_order(Slicing("speaker", tuple(slices)), "WER").elements
+    bars = [(bar.attributes["class"], float(bar.attributes["height"])) for bar in elements if bar.tag == "rect"]
     assert bars == [("rate", 55.0), ("rate", 27.5), ("few", 110.0)]  # 110 is the whole height: the end of the interval
-    above = [shape.text for shape in shapes if shape.tag == "text" and "class" not in shape.attributes]
+    above = [element.text for element in elements if element.tag == "text" and "class" not in element.attributes]
     assert above == ["20.0", "10.0", "300.0"]
 
 

@@ -18,7 +18,7 @@ from whisper_ft.data.windows import WindowReader
 WINDOWS = 3  # windows shown: each takes several lines, and most sources have them in different chunks
 
 
-class Batch(Protocol):
+class CollatedBatch(Protocol):
     """The parts of the collator's batch that are shown. B windows, M mel bins, T frames, L positions."""
 
     @property
@@ -34,7 +34,7 @@ class Batch(Protocol):
         """Tokens that it predicts, [B, L]; negative at a masked position."""
 
 
-BuildCollator = Callable[..., Callable[[Sequence[Window]], Batch]]
+BuildCollator = Callable[..., Callable[[Sequence[Window]], CollatedBatch]]
 """Called with `start_token`, `pad_token` and `feature_shape`, as `collator.SpeechCollator` is."""
 
 
@@ -69,7 +69,7 @@ def first_batch(
     ]
 
 
-def _batch_row(window: Window, batch: Batch, index: int, tokenizer: WhisperTokenizer) -> BatchRow:
+def _batch_row(window: Window, batch: CollatedBatch, index: int, tokenizer: WhisperTokenizer) -> BatchRow:
     special = set(tokenizer.all_special_ids)
     read, labels = batch.decoder_input_ids[index].tolist(), batch.labels[index].tolist()
 

@@ -14,7 +14,7 @@ from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.leakage import LeakageComparison, keys_of
+from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of
 from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import open_mixture, open_source
 from whisper_ft.data.types import RejectedError, Row, Source
@@ -54,23 +54,30 @@ def check_data(
     log_mel = LogMel(model.processor.feature_extractor)
     check = RowCheck(encode, log_mel, _row_ids(source))
 
-    comparison = None
-    if heldout:
-        rows = _counted(_rows(heldout, None), "held-out rows", sum(heldout.rows), progress)
-        comparison = LeakageComparison(rows, _decoder(check) if leakage == "full" else None)
     total = min(sum(source.rows), max_rows or sum(source.rows))
-    for row in _counted(_rows(source, total), "training rows", total, progress):
-        keys, waveform = check.check(row)
-        if comparison:
-            comparison.add(row, keys | keys_of(row, waveform) if leakage == "full" else keys)
-
-    statistics, shared = check.statistics, comparison.result() if comparison else None
+    shared = _check_rows(check, source, total, heldout, leakage, progress)
+    statistics = check.statistics
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
     sections["label tokens"] += as_written
     sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
     if shared is None and leakage == "none":
         sections["leakage"] = ["not compared (--leakage none)"]
     return DataReport(report_figures(statistics, config, sum(source.rows)), sections, problems_of(statistics, shared))
+
+
+def _check_rows(
+    check: RowCheck, source: Source, total: int, heldout: Source | None, leakage: Depth, progress: Progress
+) -> Leakage | None:
+    """Check the first `total` rows, and compare them with the held-out rows if there are any."""
+    comparison = None
+    if heldout:
+        rows = _counted(_rows(heldout, None), "held-out rows", sum(heldout.rows), progress)
+        comparison = LeakageComparison(rows, _decoder(check) if leakage == "full" else None)
+    for row in _counted(_rows(source, total), "training rows", total, progress):
+        keys, waveform = check.check(row)
+        if comparison:
+            comparison.add(row, keys | keys_of(row, waveform) if leakage == "full" else keys)
+    return comparison.result() if comparison else None
 
 
 def _rows(source: Source, most: int | None) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""Charts as SVG. A chart takes its colours from the style sheet, through the class of each shape."""
+"""Charts as SVG. A chart takes its colours from the style sheet, through the class of each element."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ EDGE_NAMES = 8  # most names along the bottom: more would touch each other
 
 
 @dataclass(frozen=True)
-class Shape:
+class Element:
     """One SVG element."""
 
     tag: str
@@ -34,7 +34,7 @@ class Chart:
     width: int
     height: int
     is_stretched: bool = False  # to the width that the page has for it
-    shapes: list[Shape] = field(default_factory=list)
+    elements: list[Element] = field(default_factory=list)
 
     def add(self, tag: str, text: str = "", tooltip: str = "", **attributes: str | float) -> None:
         """Add an element; `kind` is its class, and numbers are written with two decimals."""
@@ -42,7 +42,7 @@ class Chart:
             {"kind": "class"}.get(name, name): value if isinstance(value, str) else f"{value:.2f}"
             for name, value in attributes.items()
         }
-        self.shapes.append(Shape(tag, named, text, tooltip))
+        self.elements.append(Element(tag, named, text, tooltip))
 
 
 @dataclass(frozen=True)
