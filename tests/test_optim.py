@@ -1,4 +1,4 @@
-"""Optimizers by name: what one keeps comes back to the bit, what is another's is refused, and groups do as they say."""
+"""Optimizers: state comes back to the bit, foreign state is refused, and parameter groups have their settings."""
 
 import sys
 from pathlib import Path
@@ -113,27 +113,23 @@ FC1 = "model.decoder.layers.0.fc1.weight"  # large enough for 8 bits
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "told"),
+    ("name", "change", "facts"),
     [
-        ("adamw", {"exp_avg": lambda t: t[:-1]}, "has exp_avg of shape (127, 32), this optimizer's is (128, 32)"),
-        ("adamw", {"exp_avg": lambda t: t.T}, "has exp_avg of shape (32, 128)"),
-        (
-            "adamw",
-            {"exp_avg_sq": torch.Tensor.half},
-            "has exp_avg_sq in torch.float16, this optimizer's is torch.float32",
-        ),
-        ("adamw", {"step": None}, "lacks step"),
-        ("adamw_8bit", {"state1": torch.Tensor.float}, "has state1 in torch.float32, this optimizer's is torch.uint8"),
-        ("adamw_8bit", {"absmax2": None}, "lacks absmax2"),
-        ("adamw_8bit", {"absmax2": lambda t: t[1:]}, "has absmax2 of shape (15,), this optimizer's is (16,)"),
-        ("adamw_8bit", {"step": torch.Tensor.float}, "has step in torch.float32, this optimizer's is torch.int64"),
-        ("adafactor", {"exp_avg_sq_row": lambda t: t[None]}, "has exp_avg_sq_row of shape (1, 128)"),
-        ("adafactor", {"exp_avg": lambda _: torch.zeros(1)}, "has exp_avg, which this optimizer does not keep"),
-        ("sgd", {"momentum_buffer": lambda t: t[0]}, "has momentum_buffer of shape (32,)"),
+        ("adamw", {"exp_avg": lambda t: t[:-1]}, ("exp_avg", "(127, 32)", "(128, 32)")),
+        ("adamw", {"exp_avg": lambda t: t.T}, ("exp_avg", "(32, 128)")),
+        ("adamw", {"exp_avg_sq": torch.Tensor.half}, ("exp_avg_sq", "torch.float16", "torch.float32")),
+        ("adamw", {"step": None}, ("lacks step",)),
+        ("adamw_8bit", {"state1": torch.Tensor.float}, ("state1", "torch.float32", "torch.uint8")),
+        ("adamw_8bit", {"absmax2": None}, ("lacks absmax2",)),
+        ("adamw_8bit", {"absmax2": lambda t: t[1:]}, ("absmax2", "(15,)", "(16,)")),
+        ("adamw_8bit", {"step": torch.Tensor.float}, ("step", "torch.float32", "torch.int64")),
+        ("adafactor", {"exp_avg_sq_row": lambda t: t[None]}, ("exp_avg_sq_row", "(1, 128)")),
+        ("adafactor", {"exp_avg": lambda _: torch.zeros(1)}, ("has exp_avg,",)),
+        ("sgd", {"momentum_buffer": lambda t: t[0]}, ("momentum_buffer", "(32,)")),
     ],
 )
 def test_state_that_is_not_the_optimizers_own_is_refused_by_name(
-    micro_whisper: Path, name: str, change: dict[str, Any], told: str
+    micro_whisper: Path, name: str, change: dict[str, Any], facts: tuple[str, ...]
 ):
     trained = Trained(micro_whisper, name=name).train(0)
     tensors = trained.state
@@ -143,8 +139,10 @@ def test_state_that_is_not_the_optimizers_own_is_refused_by_name(
             tensors[f"{FC1}/{key}"] = changed(tensor)
     with pytest.raises(ResumeError) as refused:
         optim.load_state_tensors(trained.optimizer, trained.parameters, tensors)
-    assert f"the optimizer state of {FC1} {told}" in str(refused.value)
-    assert "\n" not in str(refused.value)
+    message = str(refused.value)
+    assert f"the optimizer state of {FC1} " in message
+    assert all(fact in message for fact in facts), message
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(("saved", "now"), [("adamw", "sgd"), ("adamw", "adamw_8bit"), ("sgd", "adafactor")])
@@ -220,11 +218,9 @@ def test_without_bitsandbytes_its_optimizers_are_refused_in_one_line(
     micro_whisper: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(
-        UsageError, match=r"--optim.name adamw_8bit: bitsandbytes cannot be loaded .*choose adamw"
-    ) as told:
+    with pytest.raises(UsageError, match=r"^--optim.name adamw_8bit: .*pip install bitsandbytes.* adamw") as refused:
         Trained(micro_whisper, name="adamw_8bit")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refused.value)
     Trained(micro_whisper, name="adamw")
 
 
@@ -279,15 +275,8 @@ def test_every_optimizer_has_the_settings_that_are_configured(micro_whisper: Pat
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
-    [
-        ({"momentum": 1.0}, "--optim.momentum must be from 0 to below 1, got 1.0"),
-        ({"momentum": -0.1}, "--optim.momentum must be from 0 to below 1"),
-        ({"layer_decay": 0.0}, "--optim.layer_decay must be above 0 and at most 1, got 0.0"),
-        ({"layer_decay": 1.1}, "--optim.layer_decay must be above 0 and at most 1"),
-    ],
+    ("setting", "value"), [("momentum", 1.0), ("momentum", -0.1), ("layer_decay", 0.0), ("layer_decay", 1.1)]
 )
-def test_settings_out_of_bounds_are_refused(setting: dict[str, float], told: str):
-    with pytest.raises(ValueError) as refused:
-        OptimConfig(**setting)
-    assert told in str(refused.value)
+def test_settings_out_of_bounds_are_refused(setting: str, value: float):
+    with pytest.raises(ValueError, match=rf"--optim\.{setting}\b.* {value}$"):
+        OptimConfig(**{setting: value})

@@ -36,7 +36,7 @@ CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class Terminal:
-    """A pseudo-terminal; `shown` is all that was written to it."""
+    """A pseudo-terminal; `text` is everything that was written to it."""
 
     def __init__(self) -> None:
         self._near, far = pty.openpty()
@@ -47,21 +47,21 @@ class Terminal:
         while select.select([self._near], [], [], seconds)[0]:
             self.raw += os.read(self._near, 1 << 16)
 
-    def wait_for(self, text: str) -> None:
+    def wait_for(self, part: str) -> None:
         deadline = time.monotonic() + 30
-        while text not in self.shown:
-            assert time.monotonic() < deadline, self.shown
+        while part not in self.text:
+            assert time.monotonic() < deadline, self.text
             time.sleep(0.05)
 
     @property
-    def shown(self) -> str:
+    def text(self) -> str:
         self.file.flush()
         self.take()
         return self.raw.decode()
 
     @property
     def lines(self) -> list[str]:
-        return [line.rstrip() for line in re.split(r"[\r\n]+", CONTROL.sub("", self.shown))]
+        return [line.rstrip() for line in re.split(r"[\r\n]+", CONTROL.sub("", self.text))]
 
     def close(self) -> None:
         self.file.close()
@@ -95,9 +95,9 @@ def scores(*texts: tuple[str, str], language: str = "be", first_id: str = "clip-
     return score(predictions, get_normalizer(rules, language=language))
 
 
-def evaluate(tracker: Tracker, state: TrainState, found: Scores) -> TrainState:
-    state = state.after_evaluation(*found.figure("auto"))
-    tracker.log_evaluation(state, found)
+def evaluate(tracker: Tracker, state: TrainState, result: Scores) -> TrainState:
+    state = state.after_evaluation(*result.figure("auto"))
+    tracker.log_evaluation(state, result)
     return state
 
 
@@ -132,12 +132,12 @@ def test_a_real_run_in_a_narrow_terminal_moves_a_bar_and_draws_nothing_wider(tra
     run = subprocess.Popen(argv, cwd=ROOT, env=here | {"TERM": "xterm"}, stdout=screen.file, stderr=screen.file)
     while run.poll() is None:
         screen.take(0.2)
-    assert run.returncode == 0, screen.shown
+    assert run.returncode == 0, screen.text
     drawn = [line for line in screen.lines if re.match(r"training|loss | +(WER|CER|SER|ref|hyp) ", line)]
     assert {line.split()[0] for line in drawn} >= {"training", "loss", "WER", "ref", "hyp"}
     assert max(map(cell_len, drawn)) <= columns
     assert any("4/4" in line and "ETA 0:00" in line for line in drawn)
-    assert screen.shown.count("\x1b[?25h") == 1, "the cursor is back"
+    assert screen.text.count("\x1b[?25h") == 1, "the cursor is back"
     screen.close()
 
 
@@ -175,10 +175,10 @@ def test_a_terminal_gets_a_bar_and_ci_and_pipes_get_plain_lines(
         assert not piped.is_live
         piped.move_bar(300)
         piped.log_step(ROW)
-    told = capsys.readouterr().out
-    assert "warning: --log.screen live: there is no terminal" in told
-    assert re.search(r"^step 300/1200  loss 2\.6591  .*  ETA \d+:\d\d$", told, re.MULTILINE)
-    assert screen.shown.count("training") > 0
+    out = capsys.readouterr().out
+    assert "warning: --log.screen live: there is no terminal" in out
+    assert re.search(r"^step 300/1200  loss 2\.6591  .*  ETA \d+:\d\d$", out, re.MULTILINE)
+    assert screen.text.count("training") > 0
 
 
 def test_quiet_prints_only_warnings_and_the_last_line(train: Trainer, tmp_path: Path):
@@ -208,18 +208,18 @@ def test_without_colours_the_differences_are_still_marked(
     evaluate(tracker, TrainState(step=300), scores(HALF, ("зіма", ""), ("так і не", "так та не")))
     assert {"  ref брат [не] хоча", "  hyp брат хоча", "  ref [зіма]", "  hyp (nothing)"} <= set(screen.lines)
     assert {"  ref так [і] не", "  hyp так [та] не"} <= set(screen.lines)
-    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", screen.shown)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-7]m", screen.text)
     monkeypatch.delenv("NO_COLOR")
     evaluate(Tracker(tmp_path, 1200, enabled=True), TrainState(step=300), scores(HALF))
-    assert re.search(r"\x1b\[1;36m\[не\]", screen.shown)
+    assert re.search(r"\x1b\[1;36m\[не\]", screen.text)
 
 
 def test_hostile_and_right_to_left_texts_leave_the_terminal_alone(tmp_path: Path, terminal: Callable[[int], Terminal]):
     screen = terminal(60)
     texts = [("ذهب الولد", "ذهب الوالد"), ("a [/b] \x1b]0;x\x07 \u202e b", "a \x9b31m [bold] b")]
-    found = scores(*texts, language="ar", first_id="\x1b[2Jقصاصة", rules="none")
-    evaluate(Tracker(tmp_path, 1200, enabled=True), TrainState(step=300), found)
-    shown = CONTROL.sub("", screen.shown.replace("\x1b[2J", "HOSTILE"))
+    result = scores(*texts, language="ar", first_id="\x1b[2Jقصاصة", rules="none")
+    evaluate(Tracker(tmp_path, 1200, enabled=True), TrainState(step=300), result)
+    shown = CONTROL.sub("", screen.text.replace("\x1b[2J", "HOSTILE"))
     assert not set(shown) & set("\x1b\x07\x9b\u202e")
     assert "HOSTILE" not in shown
     for line in screen.lines:
@@ -228,11 +228,11 @@ def test_hostile_and_right_to_left_texts_leave_the_terminal_alone(tmp_path: Path
 
 
 def test_letters_keep_their_marks_where_characters_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    found = scores(("ผมชื่อสมชาย", "ผมชือสมหญิง"), language="th")
-    evaluate(Tracker(tmp_path, 10, enabled=True), TrainState(step=3), found)
-    told = capsys.readouterr().out
-    assert "CER 45 %" in told
-    assert "ref ผม[ชื่]อสม[ชาย]" in told
+    result = scores(("ผมชื่อสมชาย", "ผมชือสมหญิง"), language="th")
+    evaluate(Tracker(tmp_path, 10, enabled=True), TrainState(step=3), result)
+    out = capsys.readouterr().out
+    assert "CER 45 %" in out
+    assert "ref ผม[ชื่]อสม[ชาย]" in out
 
 
 def test_a_long_text_is_cut_and_says_so(tmp_path: Path, terminal: Callable[[int], Terminal]):
@@ -259,11 +259,11 @@ def test_the_trend_goes_on_over_a_resume_and_forgets_a_branch(tmp_path: Path, ca
     resumed = Tracker(tmp_path, 40, enabled=True)
     state = evaluate(resumed, replace(state, step=20), scores(HALF))
     evaluate(resumed, replace(state, step=30), scores(HALF, ("так", "не")))
-    told = capsys.readouterr().out
+    out = capsys.readouterr().out
     assert (
-        "step 20/40  WER 33.33 %  CER 25.00 %  on 1 utterances; the best so far; WER ▼ −9.52 since step 10  █▁" in told
+        "step 20/40  WER 33.33 %  CER 25.00 %  on 1 utterances; the best so far; WER ▼ −9.52 since step 10  █▁" in out
     )
-    assert "; best wer 33.33 % at step 20; WER ▲ +16.67 since step 20  ▅▁█" in told
+    assert "; best wer 33.33 % at step 20; WER ▲ +16.67 since step 20  ▅▁█" in out
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [10, 20, 20, 30]
 

@@ -18,19 +18,19 @@ ENGLISH_END = 50256
 """Id of <|endoftext|> in OpenAI's English-only models, which have GPT-2's vocabulary; 50257 in the others."""
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _are_ids(value: Any) -> bool:
+def _are_ids(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_id, value))
 
 
-def _is_map(value: Any) -> bool:
+def _is_map(value: object) -> bool:
     return isinstance(value, dict) and all(map(_is_id, value.values()))
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
@@ -39,7 +39,7 @@ def _is_text(value: Any) -> bool:
 # - thresholds and temperatures of the fallback, because they would make scores random;
 # - sampling and beam settings that contradict each other, because transformers refuses to save them;
 # - `forced_decoder_ids`, because language and task say the same.
-GENERATION_FIELDS: dict[str, Callable[[Any], bool]] = {
+GENERATION_FIELDS: dict[str, Callable[[object], bool]] = {
     "bos_token_id": _is_id,
     "eos_token_id": _is_id,
     "pad_token_id": _is_id,
