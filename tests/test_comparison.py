@@ -30,7 +30,7 @@ def printed(comparison: SystemComparison, capsys) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_every_scored_utterance_is_better_worse_or_the_same_largest_change_first():
+def test_every_scored_utterance_is_better_worse_or_the_same():
     first = {"u0": "a b c", "u1": "x y", "u2": "a b c d", "u3": "a x c d", "empty": "noise"}
     second = {"u0": "a b c d", "u1": "a b c d", "u2": "x y z d", "u3": "a b c x", "u4": "a b c d e"}
     refs = REFS | {"empty": ""}

@@ -22,10 +22,10 @@ PLAIN = {
 
 def flagged(*rows: Prediction, normalize=LOWER) -> dict[str, list[str]]:
     """Ids of the flagged rows by check, for checks that flag any."""
-    found = {
+    by_check = {
         check.name: [item.row.prediction.id for item in check.flagged] for check in run_checks(score(rows, normalize))
     }
-    return {name: ids for name, ids in found.items() if ids}
+    return {name: ids for name, ids in by_check.items() if ids}
 
 
 def prediction(name: str, ref: str, hyp: str, seconds: float = 10.0, **more) -> Prediction:
@@ -64,7 +64,7 @@ def test_a_repetition_in_the_reference_is_no_loop():
     assert flagged(prediction("a", "no", "no no no no"), prediction("b", "no no", "no no no")) == {"loops": ["a"]}
 
 
-def test_a_loop_of_sentences_is_flagged_by_compression_unless_the_reference_repeats_too():
+def test_a_loop_of_sentences_is_flagged_unless_the_reference_repeats_too():
     refrain = " ".join(["the quick brown fox jumped over the lazy dog again"] * 6)  # longer than the span of n-grams
     assert flagged(prediction("sung", refrain, refrain), prediction("looped", "the quick brown fox", refrain)) == {
         "loops": ["looped"]
@@ -72,10 +72,10 @@ def test_a_loop_of_sentences_is_flagged_by_compression_unless_the_reference_repe
 
 
 def test_words_on_an_empty_reference_are_flagged_and_silence_is_not():
-    found = flagged(
+    result = flagged(
         prediction("a", "", "thank you"), prediction("b", "", ""), prediction("c", "x y z u v", "x y z u v")
     )
-    assert found == {"words_on_empty_references": ["a"]}
+    assert result == {"words_on_empty_references": ["a"]}
 
 
 def test_a_transcript_faster_than_any_speech_is_flagged():

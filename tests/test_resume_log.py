@@ -27,7 +27,7 @@ def test_predictions_of_another_job_are_removed(tmp_path: Path):
     assert ResumeLog.open(tmp_path, JOB) == {}, "and the old log is removed"
 
 
-def test_a_line_cut_by_a_kill_damages_neither_the_line_before_nor_the_one_after(tmp_path: Path):
+def test_a_line_cut_by_a_kill_damages_no_other_line(tmp_path: Path):
     log = ResumeLog(tmp_path, 0, ResumeLog.open(tmp_path, JOB))
     log.append(0, prediction("row-0"))
     with (tmp_path / ".parts/rank-0.jsonl").open("a") as file:

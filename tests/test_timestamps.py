@@ -80,21 +80,21 @@ def test_texts_and_times_are_those_of_transformers_with_its_own_rules(micro_whis
     model, processor = wild(micro_whisper)
     settings, tokenizer = model.generation_config, processor.tokenizer
     encode = LabelEncoder.of(model, tokenizer, "be", "transcribe")
-    heard = [noise(model, index) for index in range(4)]
+    windows = [noise(model, index) for index in range(4)]
     prompt = encode.prompt()[:-1]
     rules = [WhisperTimeStampLogitsProcessor(settings, begin_index=len(prompt))]
     if settings.suppress_tokens:
         rules.insert(0, SuppressTokensLogitsProcessor(settings.suppress_tokens))
     tokens = GenerationMixin.generate(
         model,
-        torch.stack([utterance.features for utterance in heard]),
-        decoder_input_ids=torch.tensor([prompt] * len(heard)),
+        torch.stack([window.features for window in windows]),
+        decoder_input_ids=torch.tensor([prompt] * len(windows)),
         logits_processor=LogitsProcessorList(rules),
         num_beams=beams,
         max_new_tokens=20,
     )
     decoding = DecodingConfig(timestamps=True, num_beams=beams, max_new_tokens=20)
-    ours = transcribe(Transcriber(model, tokenizer, encode, decoding, "fp32"), heard, 4, 4, Collectives())
+    ours = transcribe(Transcriber(model, tokenizer, encode, decoding, "fp32"), windows, 4, 4, Collectives())
     first = settings.no_timestamps_token_id + 1
     for prediction, row in zip(ours, tokens[:, len(prompt) :].tolist(), strict=True):
         row = row[: row.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in row else row

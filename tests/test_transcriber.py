@@ -220,7 +220,7 @@ def test_timestamps_are_never_transcribed(micro_whisper: Path, time: str):
     assert prediction.hyp, "a transcript of timestamps only would be empty"
 
 
-def test_rows_with_unusable_fields_are_transcribed_with_defaults_and_a_reason_code(micro_whisper: Path):
+def test_rows_with_unusable_fields_are_transcribed_with_defaults(micro_whisper: Path):
     model, processor = load_whisper(str(micro_whisper))
     fields: list[dict[str, Any]] = [
         {},
