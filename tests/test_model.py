@@ -47,6 +47,14 @@ def test_an_exported_model_is_the_same_model(tmp_path: Path, micro_whisper: Path
     assert (tmp_path / "README.md").exists()
 
 
+def test_an_export_states_the_architecture_of_transformers_also_for_a_wrapped_model(micro_whisper: Path):
+    model, processor = load_whisper(str(micro_whisper))
+    plain = config_files(model, processor)
+    assert json.loads(plain["config.json"])["architectures"] == ["WhisperForConditionalGeneration"]
+    model.__class__ = type("FSDPWhisper", (type(model),), {})  # as sharding does
+    assert config_files(model, processor) == plain
+
+
 def test_dropout_is_set_by_the_configuration(micro_whisper: Path):
     model, _ = load_whisper(str(micro_whisper), ModelConfig(dropout=0.25))
     assert model.model.encoder.layers[0].dropout == 0.25

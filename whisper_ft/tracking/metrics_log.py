@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from whisper_ft.tracking.jsonl import append_rows, rows_with
+from whisper_ft.runtime.jsonl import append_rows, rows_with
 
 METRICS = "metrics.jsonl"
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from whisper_ft.data.types import Rejected
-from whisper_ft.tracking.jsonl import append_rows, rows_with
+from whisper_ft.runtime.jsonl import append_rows, rows_with
 
 QUARANTINE = "quarantine.jsonl"
 
