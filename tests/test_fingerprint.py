@@ -10,7 +10,7 @@ import pytest
 
 from tests.elsewhere import write
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.fingerprint import LISTED, changed, of_files
+from whisper_ft.data.formats.fingerprint import MAX_NAMED_FILES, changed, of_files
 from whisper_ft.data.formats.parquet import open_parquet
 from whisper_ft.decoding.evaluator import comparable
 
@@ -68,8 +68,8 @@ def test_a_fingerprint_stays_small_and_its_digest_is_that_of_runs_before_files_w
     described = [("a.parquet", [(one.num_rows, one.total_byte_size) for one in group])]
     assert whole["digest"] == hashlib.sha256(repr(described).encode()).hexdigest()[:16]
     assert changed({name: whole[name] for name in ("files", "rows", "digest")}, whole) == ""
-    assert "each" in of_files([str(n) for n in range(LISTED)], [B] * LISTED)
-    assert "each" not in of_files([str(n) for n in range(LISTED + 1)], [B] * (LISTED + 1))
+    assert "each" in of_files([str(n) for n in range(MAX_NAMED_FILES)], [B] * MAX_NAMED_FILES)
+    assert "each" not in of_files([str(n) for n in range(MAX_NAMED_FILES + 1)], [B] * (MAX_NAMED_FILES + 1))
 
 
 def test_evaluations_from_before_a_choice_are_comparable_with_those_that_make_the_usual_one():

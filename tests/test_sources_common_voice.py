@@ -17,9 +17,9 @@ import soundfile
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.common_voice import open_common_voice
 from whisper_ft.data.formats.file_table import FileTable
-from whisper_ft.data.storage.archive import Archive
+from whisper_ft.data.storage import gunzip as gunzip_module
 from whisper_ft.data.storage.gunzip import gunzip
-from whisper_ft.data.storage.tar_headers import members
+from whisper_ft.data.storage.tar import TarArchive, tar_members
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import DataError, DiskError, RunError, UsageError
 
@@ -137,14 +137,14 @@ def test_a_bad_download_is_named_and_leaves_nothing_that_would_be_used(
     whole = path.read_bytes()
     path.write_bytes(change(whole))
     with pytest.raises(DataError, match=said):
-        Archive.open(str(path), cache)
+        TarArchive.open(str(path), cache)
     path.write_bytes(whole)
-    assert len(Archive.open(str(path), cache).names) == 13
+    assert len(TarArchive.open(str(path), cache).names) == 13
     assert len(list(cache.glob("*.tar"))) == 1
 
 
 def test_a_bomb_is_not_unpacked_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(gunzip, "MOST_BESIDES", 2**20)
+    monkeypatch.setattr(gunzip_module, "MAX_EXTRA_BYTES", 2**20)
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(2**24)))
     with pytest.raises(DataError, match=r"unpacks to over .* bytes: not an archive of recordings"):
         gunzip(str(tmp_path / "a.tar.gz"))
@@ -163,8 +163,8 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     path = packed(corpus, "be.tar.gz")
-    usage = gunzip.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(gunzip.shutil, "disk_usage", lambda _: usage._replace(free=10))
+    usage = gunzip_module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(gunzip_module.shutil, "disk_usage", lambda _: usage._replace(free=10))
     with pytest.raises(DiskError, match=r"10 bytes are free, unpacking .* takes at least"):
         gunzip(str(path), tmp_path / "cache")
 
@@ -347,7 +347,7 @@ def test_an_index_has_the_places_that_tarfile_finds(tmp_path: Path, form: int):
     files = {"a.mp3": b"1" * 700, "./b/c.mp3": b"", LONG: b"2" * 512, "z": b"3"}
     path = tar_of(tmp_path / "a.tar", files, format=form)
     whole = path.read_bytes()
-    found = {name: whole[offset : offset + size] for name, offset, size in members(str(path))}
+    found = {name: whole[offset : offset + size] for name, offset, size in tar_members(str(path))}
     assert found == {name.removeprefix("./"): content for name, content in files.items()}
 
 
@@ -355,7 +355,7 @@ def test_an_archive_without_an_end_mark_and_one_of_ustar_prefixes_are_read(tmp_p
     deep = "d" * 100 + "/" + "e" * 80
     path = tar_of(tmp_path / "a.tar", {deep: b"1" * 512}, format=tarfile.USTAR_FORMAT)
     path.write_bytes(path.read_bytes()[:1024])
-    assert list(members(str(path))) == [(deep, 512, 512)]
+    assert list(tar_members(str(path))) == [(deep, 512, 512)]
 
 
 def hostile() -> Iterator[tuple[tarfile.TarInfo, bytes]]:
@@ -387,7 +387,7 @@ def write_hostile(path: Path) -> Path:
 
 
 def test_of_a_hostile_archive_only_the_plain_files_inside_are_used(tmp_path: Path):
-    opened = Archive.open(str(write_hostile(tmp_path / "a.tar")))
+    opened = TarArchive.open(str(write_hostile(tmp_path / "a.tar")))
     assert opened.names.to_pylist() == ["good/a.mp3", "good/b.mp3"]
     assert opened.read("good/b.mp3") == b"more"
     shelf = opened.below("good")
@@ -423,7 +423,7 @@ def test_no_size_is_believed_that_the_archive_does_not_have(tmp_path: Path, size
     whole[156:157] = kind
     path.write_bytes(forged(bytes(whole), size))
     with pytest.raises(DataError, match="cut short or damaged: the member at byte 512 says it has"):
-        list(members(str(path)))
+        list(tar_members(str(path)))
 
 
 @pytest.mark.parametrize("kept", [100, 512, 600, 912, 1023, 1500, 1600, 2047, 2148])
@@ -431,7 +431,7 @@ def test_an_archive_cut_short_is_refused(tmp_path: Path, kept: int):
     path = tar_of(tmp_path / "a.tar", {"a.mp3": b"1" * 400, "b.mp3": b"2" * 600})
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(DataError, match="cut short"):
-        list(members(str(path)))
+        list(tar_members(str(path)))
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_an_archive_cut_short_is_refused(tmp_path: Path, kept: int):
 def test_what_is_no_tar_is_said(tmp_path: Path, content: bytes, said: str):
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(DataError, match=said):
-        list(members(str(tmp_path / "a.tar")))
+        list(tar_members(str(tmp_path / "a.tar")))
 
 
 def test_of_two_files_of_one_name_the_last_counts_as_it_would_when_unpacked(tmp_path: Path):
@@ -455,12 +455,12 @@ def test_of_two_files_of_one_name_the_last_counts_as_it_would_when_unpacked(tmp_
             info = tarfile.TarInfo("a.mp3")
             info.size = 3
             tar.addfile(info, io.BytesIO(content))
-    assert Archive.open(str(path)).read("a.mp3") == b"new"
+    assert TarArchive.open(str(path)).read("a.mp3") == b"new"
 
 
 def test_a_file_that_went_missing_after_it_was_indexed_is_a_problem_of_its_row(tmp_path: Path):
     path = tar_of(tmp_path / "a.tar", {"a.mp3": b"1" * 600, "b.mp3": b""})
-    opened = Archive.open(str(path))
+    opened = TarArchive.open(str(path))
     path.write_bytes(b"")
     assert opened.read("b.mp3") == b""
     for _ in range(2):

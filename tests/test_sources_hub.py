@@ -85,10 +85,10 @@ for line in sys.stdin:
     os.environ |= asked.get("env", {})
     try:
         if "open" in asked:
-            from whisper_ft.config import Source
-            from whisper_ft.sources.hub import open_hub
+            from whisper_ft.config.data import SourceConfig
+            from whisper_ft.data.formats.hub import open_hub
             cache = Path(asked["cache"]) if asked.get("cache") else None
-            source = open_hub(Source(**asked["open"]), cache, asked.get("columns", ()))
+            source = open_hub(SourceConfig(**asked["open"]), cache, asked.get("columns", ()))
         if "pickled" in asked:
             source = pickle.loads(Path(asked["pickled"]).read_bytes())
         if "pickle" in asked:

@@ -190,7 +190,7 @@ def test_the_column_that_is_set_is_the_text_also_where_there_is_another(tmp_path
         ([("b.flac", FLAC)], [None], ""),
         ([("b.png", b"b"), ("b.mkv", b"b")], ["missing_audio"], ""),
         ([("b.flac", FLAC), ("b.txt", b"\xff\xfe\x00")], ["bad_label"], ""),
-        ([("b.flac", FLAC), ("b.txt", b"x" * (webdataset.MAX_TEXT + 1))], ["bad_label"], ""),
+        ([("b.flac", FLAC), ("b.txt", b"x" * (webdataset.MAX_TEXT_BYTES + 1))], ["bad_label"], ""),
         ([("b.flac", FLAC), ("b.json", b"{")], ["bad_json"], ""),
         ([("b.flac", FLAC), ("b.json", b"[" * 100_000)], ["bad_json"], ""),
         ([("b.flac", FLAC), ("b.json", b"[1]")], ["bad_json"], ""),
@@ -231,7 +231,7 @@ def test_of_a_hostile_shard_nothing_outside_is_read_and_nothing_large_is_believe
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    monkeypatch.setattr(tar_samples, "MAX_BYTES", 8000)
+    monkeypatch.setattr(tar_samples, "MAX_FILE_BYTES", 8000)
     rows = rows_of(path)
     assert [(row.id, row.problem and row.problem[0]) for row in rows] == [
         ("a.tar#l", "missing_audio"),

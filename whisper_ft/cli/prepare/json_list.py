@@ -10,8 +10,8 @@ from typing import Any
 import fsspec
 
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.file_table import data_errors
 from whisper_ft.data.sources import open_source
+from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import Source
 from whisper_ft.runtime.errors import RunError
 

@@ -1,4 +1,4 @@
-"""Folders of audio files with metadata.csv, .jsonl or .parquet, as Hugging Face's audiofolder: the metadata lists rows.
+"""Audiofolder of Hugging Face: folders of audio files with metadata.csv, .jsonl or .parquet, which lists the rows.
 
 Audio that the metadata does not name is not read. Splits are subfolders: train/metadata.csv, or one metadata.csv with
 `train/a.wav` in it.
@@ -11,17 +11,19 @@ from typing import Any
 
 import fsspec
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import AUDIO_COLUMNS, require_columns
-from whisper_ft.data.formats.file_table import FileTable, data_errors, table_of
+from whisper_ft.data.formats.file_table import FileTable, table_of
 from whisper_ft.data.formats.manifest import ManifestLine, entries, noted, read_lines
 from whisper_ft.data.storage.files import FolderStore
+from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime.errors import UsageError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_COLUMNS = ("file_name", "audio_file_name", *AUDIO_COLUMNS)
-# What Hugging Face takes for a split by its name (SPLIT_KEYWORDS in datasets/data_files.py).
+# Names of folders that Hugging Face takes for a split (SPLIT_KEYWORDS in datasets/data_files.py).
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -37,54 +39,52 @@ SPLIT_NAMES = {
 
 
 def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
-    """The rows that the metadata of a folder lists: of one split, of several (`train+validation`), or of all.
+    """Rows listed by the metadata of a folder: of one split, of several (`train+validation`), or of all.
 
-    UsageError when there are several splits and `where.split` names none of them.
+    UsageError if there are several splits and `where.split` names none of them.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         root = path.rstrip("/")
-        folder = FolderStore(where.audio_root or where.path)
+        store = FolderStore(where.audio_root or where.path)
         wanted = [_split_name(name) for name in where.split.split("+")] if where.split else []
         by_split: dict[str | None, list[dict[str, Any]]] = {}
-        there: dict[str, dict[str, None]] = {}  # columns of each metadata
-        for place in _places(file_system, root, wanted, where.path):
-            below = posixpath.dirname(place)
-            with _lines(file_system, f"{root}/{place}") as lines:
-                seen = noted(lines, there.setdefault(place, {})) if columns else lines
-                for entry in entries(seen, place, where, folder, below, FILE_COLUMNS, columns):
-                    split = _split_of(place, wanted) or _split_of(entry["file"], wanted)
+        present: dict[str, dict[str, None]] = {}  # columns of each metadata file
+        for file in _metadata_files(file_system, root, wanted, where.path):
+            below = posixpath.dirname(file)
+            with _lines(file_system, f"{root}/{file}") as plain:
+                lines = noted(plain, present.setdefault(file, {})) if columns else plain
+                for entry in entries(lines, file, where, store, below, FILE_COLUMNS, columns):
+                    split = _split_of(file, wanted) or _split_of(entry["file"], wanted)
                     by_split.setdefault(split, []).append(entry)
         chosen = _chosen(sorted(filter(None, by_split)), wanted, where)
         rows = [entry for split in chosen or by_split for entry in by_split[split]]
-        if chosen:  # a line that names no file is of no split, and still has to be counted
+        if chosen:  # a line without a file belongs to no split, and must be counted nevertheless
             rows += [entry for entry in by_split.get(None, []) if not entry["file"]]
-        for place, names in there.items():
-            if names and (not chosen or _split_of(place, wanted) in (None, *chosen)):
-                require_columns(names, columns, f"{root}/{place}")
-        return FileTable(table_of(rows, columns), folder, where)
+        for file, names in present.items():
+            if names and (not chosen or _split_of(file, wanted) in (None, *chosen)):
+                require_columns(names, columns, f"{root}/{file}")
+        return FileTable(table_of(rows, columns), store, where)
 
 
-def _places(file_system: Any, root: str, wanted: list[str], path: str) -> list[str]:
-    """Paths of the metadata in the folder: in itself, or in each of the subfolders that are splits."""
-    inside = file_system.ls(root, detail=True)
-    if any(found["name"].endswith("/data") for found in inside if found["type"] == "directory"):
-        inside += file_system.ls(f"{root}/data", detail=True)
-    folders = sorted(
-        found["name"].rstrip("/").removeprefix(f"{root}/")
-        for found in inside
-        if found["type"] == "directory" and _split_of(found["name"].removeprefix(f"{root}/") + "/", wanted)
-    )
-    found = {
+def _metadata_files(file_system: AbstractFileSystem, root: str, wanted: list[str], path: str) -> list[str]:
+    """Paths of the metadata, relative to the folder: one in the folder itself, or one in each split's subfolder."""
+    inside = [entry["name"] for entry in file_system.ls(root, detail=True) if entry["type"] == "directory"]
+    if any(name.endswith("/data") for name in inside):
+        data = file_system.ls(f"{root}/data", detail=True)
+        inside += [entry["name"] for entry in data if entry["type"] == "directory"]
+    relative = [name.rstrip("/").removeprefix(f"{root}/") for name in inside]
+    folders = sorted(name for name in relative if _split_of(f"{name}/", wanted))
+    by_folder = {
         below: [name for name in METADATA if file_system.isfile(posixpath.join(root, below, name))]
         for below in ["", *folders]
     }
-    places = [posixpath.join(below, name) for below, names in found.items() for name in names]
-    if not places:
+    files = [posixpath.join(below, name) for below, names in by_folder.items() for name in names]
+    if not files:
         raise UsageError(f"{path}: holds none of {', '.join(METADATA)}, nor do subfolders such as train")
-    if max(map(len, found.values())) > 1 or (found[""] and len(places) > 1):
-        raise UsageError(f"{path}: {' and '.join(places)} may list the same files; keep either")
-    return places
+    if max(map(len, by_folder.values())) > 1 or (by_folder[""] and len(files) > 1):
+        raise UsageError(f"{path}: {' and '.join(files)} may list the same files; keep either")
+    return files
 
 
 def _split_name(name: str) -> str:
@@ -92,25 +92,25 @@ def _split_name(name: str) -> str:
 
 
 def _split_of(file: str, wanted: list[str]) -> str | None:
-    """The split that a path in the folder says: `train/a.wav` or `data/train/a.wav`; None if it says none."""
+    """Split of a path in the folder, as in `train/a.wav` or `data/train/a.wav`; None if it lies in no split."""
     first, slash, _ = file.removeprefix("data/").partition("/")
     split = _split_name(first)
     return split if slash and (split in SPLIT_NAMES or split in wanted) else None
 
 
-def _chosen(there: list[str], wanted: list[str], where: SourceConfig) -> list[str | None]:
-    """Splits to read, in the order they were asked for; none of them where there is nothing to choose."""
-    missing = [name for name in wanted if name not in there]
-    if missing or (len(there) > 1 and not wanted):
-        has = f"has the splits {', '.join(there)}" if there else "has no splits"
-        lacks = f", but not {', '.join(missing)}" if missing and there else ""
-        way = "set --data.split to one of them, or several with +" if there else "leave --data.split out"
-        raise UsageError(f"{where.path}: {has}{lacks}; {way}")
+def _chosen(splits: list[str], wanted: list[str], where: SourceConfig) -> list[str | None]:
+    """Splits to read, in the order of the setting; empty if there is nothing to choose."""
+    missing = [name for name in wanted if name not in splits]
+    if missing or (len(splits) > 1 and not wanted):
+        has = f"has the splits {', '.join(splits)}" if splits else "has no splits"
+        lacks = f", but not {', '.join(missing)}" if missing and splits else ""
+        way_out = "set --data.split to one of them, or several with +" if splits else "leave --data.split out"
+        raise UsageError(f"{where.path}: {has}{lacks}; {way_out}")
     return list(dict.fromkeys(wanted))
 
 
 @contextmanager
-def _lines(file_system: Any, path: str) -> Iterator[Iterator[ManifestLine]]:
+def _lines(file_system: AbstractFileSystem, path: str) -> Iterator[Iterator[ManifestLine]]:
     if not path.endswith(".parquet"):
         with read_lines(file_system, path) as lines:
             yield lines

@@ -1,4 +1,4 @@
-"""Common Voice as Mozilla delivers it, scripted and spontaneous: a folder, or the archive as it was downloaded.
+"""Common Voice as delivered by Mozilla, scripted and spontaneous: a folder, or the downloaded archive.
 
     cv-corpus-VERSION-DATE/LOCALE/{clips/*.mp3, train.tsv, dev.tsv, test.tsv, validated.tsv, other.tsv, ...}
     sps-corpus-VERSION-DATE-LOCALE/{audios/*.mp3, ss-corpus-LOCALE.tsv}
@@ -8,7 +8,6 @@ The layouts and columns are described in https://github.com/common-voice/cv-data
 
 import posixpath
 import re
-import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,57 +18,65 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.columns import ExtraColumns, column_of, require_columns
-from whisper_ft.data.formats.file_table import COLUMNS, FileTable, data_errors, schema_with
-from whisper_ft.data.storage.archive import PART, Archive
+from whisper_ft.data.formats.columns import SPEAKER_COLUMNS, ExtraColumns, column_of, require_columns
+from whisper_ft.data.formats.file_table import COLUMNS, FileTable, schema_with
+from whisper_ft.data.leakage import folded_sentence
 from whisper_ft.data.storage.files import FileStore, FolderStore
+from whisper_ft.data.storage.gunzip import PART_BYTES
+from whisper_ft.data.storage.read_errors import data_errors
+from whisper_ft.data.storage.tar import TarArchive
 from whisper_ft.runtime.errors import DataError, UsageError
 
-CLIPS, AUDIOS = "clips", "audios"  # folders of recordings of the scripted and the spontaneous corpus
+CLIPS, AUDIOS = "clips", "audios"
+"""Folders of the recordings: of the scripted corpus, and of the spontaneous one."""
 WITHOUT_TEST = "-without-test"
-TRANSCRIBED = ("train", "dev", "test")  # splits of the spontaneous corpus, the others have no checked transcription
+TRANSCRIBED = ("train", "dev", "test")
+"""Splits of the spontaneous corpus that have a checked transcript."""
 SPONTANEOUS = re.compile(r"ss-corpus-(?P<locale>[^/]+)")
-# Events that transcribers of the spontaneous corpus mark: [disfluency], [noise], [laugh], [unclear], ...
 TAG = re.compile(r"\[[^\[\]]{1,40}\]")
-MAX_LINE = 2**24  # bytes; a line of a table has about 500
-BATCH = 20_000  # rows held as Python objects while a table is read
-FIELDS = ("id", "file", "text", "language", "speaker", "split", "problem")  # all but `split` as in listed.SCHEMA
+"""Event marked by transcribers of the spontaneous corpus: [disfluency], [noise], [laugh], [unclear], ..."""
+MAX_LINE_BYTES = 2**24
+"""Bytes of the longest line; a line of a table has about 500, so a longer one shows that the file is no table."""
+BLOCK_ROWS = 20_000
+"""Rows held as Python objects at a time while a table is read."""
+FIELDS = ("id", "file", "text", "language", "speaker", "split", "problem")
+"""Columns of the tables made here, as in `file_table.SCHEMA`; `split` is dropped later."""
 
 
 def open_common_voice(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> FileTable:
-    """The rows of one or more splits of a corpus, in the order of its tables.
+    """Rows of one or several splits of a corpus, in the order of its tables.
 
-    `where.path` is a .tar.gz or .tar as delivered, the folder of one language, or a folder above it; of several
-    languages `where.config_name`, else `where.language`, chooses. `where.split` is the name of a table, `train` if
-    None; `dev+other` is both, each clip once. `validated-without-test` is `validated` without what shares a speaker or
-    a sentence with dev or test (compared in NFC, without case, white space folded): it is about three times `train`,
-    which has each sentence once. A spontaneous corpus has train, dev, test, unassigned (not transcribed, or not
-    checked) and `validated`, the first three together.
+    A row's id is the name of its clip. Its language is the `locale` column, or the name of the folder in releases
+    before 5.0. It is null if `where.language` is set, because that is the user's name for the language of the whole
+    corpus, and Whisper does not know many of the locales.
 
-    A row's id is the name of its clip, its speaker `client_id`. Its language is null where `where.language` is set:
-    that is what the user calls the language of the whole corpus, and many locales are none of Whisper's. Where it is
-    not set it is the `locale` column, or the name of the folder in releases before 5.0.
+    - `where.path`: a .tar.gz or .tar as delivered, the folder of one language, or a folder above it
+    - `where.config_name`, or else `where.language`: the language, if there are several
+    - `where.split`: name of a table, `train` if None; `dev+other` is both, each clip once
+    - `cache`: folder to which a .tar.gz is unpacked once, see `gunzip`
 
-    A .tar.gz is unpacked once, to the folder `cache`: see `unpacked`.
+    `validated-without-test` is `validated` without rows that share a speaker or a sentence with dev or test. It is
+    about three times `train`, which has each sentence once. A spontaneous corpus has train, dev, test, unassigned (not
+    transcribed, or not checked) and `validated`, which is the first three together.
     """
     with data_errors(where.path):
         tree = _open_tree(where.path, cache)
         corpus = _choose(_corpora(tree.tables()), where)
         rows = _Tables(tree, corpus, where, columns).rows((where.split or "train").split("+"))
-        return FileTable(rows, tree.shelf(posixpath.join(corpus.folder, corpus.recordings)), where)
+        return FileTable(rows, tree.store(posixpath.join(corpus.folder, corpus.recordings)), where)
 
 
 class _Tree(Protocol):
-    """A folder or an archive. Names are relative to it."""
+    """Folder or archive with a corpus. Names are relative to it."""
 
     def tables(self) -> list[str]:
-        """The .tsv files, sorted."""
+        """Names of the .tsv files, sorted."""
 
     def parts(self, name: str) -> Iterator[bytes]:
-        """A file, part by part."""
+        """Content of a file, part by part."""
 
-    def shelf(self, folder: str) -> FileStore:
-        """The files of a folder."""
+    def store(self, folder: str) -> FileStore:
+        """File store of a folder."""
 
 
 class _FolderTree:
@@ -78,47 +85,51 @@ class _FolderTree:
         self._file_system, self._path = fsspec.core.url_to_fs(self._root)
 
     def tables(self) -> list[str]:
-        """The .tsv files down to two folders deep. Not those among recordings: there may be a million."""
-        found, folders = [], [self._path]
+        """The .tsv files down to two folders deep, except among recordings, of which there may be a million."""
+        files, folders = [], [self._path]
         for _ in range(3):
             entries = [entry for folder in folders for entry in self._file_system.ls(folder, detail=True)]
-            found += [entry["name"] for entry in entries if entry["name"].endswith(".tsv")]
+            files += [entry["name"] for entry in entries if entry["name"].endswith(".tsv")]
             deeper = [entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory"]
             folders = [name for name in deeper if posixpath.basename(name) not in (CLIPS, AUDIOS)]
-        return sorted(name.removeprefix(self._path).lstrip("/") for name in found)
+        return sorted(name.removeprefix(self._path).lstrip("/") for name in files)
 
     def parts(self, name: str) -> Iterator[bytes]:
         with self._file_system.open(posixpath.join(self._path, name), "rb") as file:
-            while part := file.read(PART):
+            while part := file.read(PART_BYTES):
                 yield part
 
-    def shelf(self, folder: str) -> FileStore:
+    def store(self, folder: str) -> FileStore:
         return FolderStore(posixpath.join(self._root, folder))
 
 
 class _ArchiveTree:
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: TarArchive) -> None:
         self._archive = archive
-        self.parts = archive.parts
-        self.shelf = archive.below
 
     def tables(self) -> list[str]:
         names = self._archive.names
         return [str(name) for name in names.filter(pc.ends_with(names, ".tsv")).to_pylist()]
 
+    def parts(self, name: str) -> Iterator[bytes]:
+        return self._archive.parts(name)
+
+    def store(self, folder: str) -> FileStore:
+        return self._archive.below(folder)
+
 
 def _open_tree(path: str, cache: Path | None) -> _Tree:
     file_system, stripped = fsspec.core.url_to_fs(path)
     if stripped.endswith((".tar", ".tar.gz", ".tgz")) and file_system.isfile(stripped):
-        return _ArchiveTree(Archive.open(path, cache))  # asked first: http would download it to see if it is a folder
+        return _ArchiveTree(TarArchive.open(path, cache))  # before isdir, for which http would download the file
     if not file_system.isdir(stripped):
-        raise UsageError(f"{path}: should be a folder of Common Voice, or its .tar.gz; there is none")
+        raise UsageError(f"{path}: no such folder or archive; expected a folder of Common Voice, or its .tar.gz")
     return _FolderTree(path)
 
 
 @dataclass(frozen=True)
 class _Corpus:
-    """One language."""
+    """Corpus of one language."""
 
     folder: str
     locale: str
@@ -131,26 +142,26 @@ class _Corpus:
 
 
 def _corpora(files: list[str]) -> list[_Corpus]:
-    """The corpora that these tables are of, sorted by folder."""
-    found = []
+    """Corpora to which some tables belong, sorted by folder."""
+    corpora = []
     for folder in sorted({posixpath.dirname(file) for file in files}):
         tables = {
             posixpath.basename(file).removesuffix(".tsv"): file for file in files if posixpath.dirname(file) == folder
         }
         spontaneous = next((match for name in tables if (match := SPONTANEOUS.fullmatch(name))), None)
         if spontaneous:
-            found.append(_Corpus(folder, spontaneous["locale"], {"": tables[spontaneous[0]]}, AUDIOS))
+            corpora.append(_Corpus(folder, spontaneous["locale"], {"": tables[spontaneous[0]]}, AUDIOS))
         elif {"train", "dev", "test", "validated", "other"} & set(tables):
-            found.append(_Corpus(folder, posixpath.basename(folder), tables, CLIPS))
-    return found
+            corpora.append(_Corpus(folder, posixpath.basename(folder), tables, CLIPS))
+    return corpora
 
 
 def _choose(corpora: list[_Corpus], where: SourceConfig) -> _Corpus:
-    """The corpus of the language that was asked for, or the only one there is."""
+    """Corpus of the chosen language, or the only corpus."""
     if not corpora:
         raise UsageError(
-            f"{where.path}: holds no Common Voice: a folder or archive with clips/ and train.tsv, or audios/ and "
-            "ss-corpus-LOCALE.tsv, was expected in it, or up to two folders below"
+            f"{where.path}: holds no Common Voice; expected clips/ and train.tsv, or audios/ and ss-corpus-LOCALE.tsv, "
+            "in it or up to two folders below"
         )
     if len(corpora) == 1:
         return corpora[0]
@@ -169,15 +180,15 @@ def _choose(corpora: list[_Corpus], where: SourceConfig) -> _Corpus:
 
 
 class _Tables:
-    """Reads the tables of a corpus."""
+    """Reader of the tables of a corpus."""
 
     def __init__(self, tree: _Tree, corpus: _Corpus, where: SourceConfig, columns: Sequence[str] = ()) -> None:
-        self._tree, self._corpus, self._where, self._carried = tree, corpus, where, ExtraColumns(columns)
-        others = [schema_with(columns).field(COLUMNS)] if columns else []
-        self._schema = pa.schema([*(pa.field(name, pa.string()) for name in FIELDS), *others])
+        self._tree, self._corpus, self._where, self._extra = tree, corpus, where, ExtraColumns(columns)
+        extra = [schema_with(columns).field(COLUMNS)] if columns else []
+        self._schema = pa.schema([*(pa.field(name, pa.string()) for name in FIELDS), *extra])
 
     def rows(self, splits: list[str]) -> pa.Table:
-        """The rows of all these splits, each clip where it is first: -> `FIELDS`, and what is carried."""
+        """Rows of several splits with the columns `FIELDS` and the extra ones; each clip counts where it is first."""
         table = pa.concat_tables([self._split(split) for split in splits])
         numbered = pa.table({"id": table["id"], "row": pa.array(range(table.num_rows), pa.int64())})
         first = numbered.group_by("id").aggregate([("row", "min")])["row_min"]
@@ -189,31 +200,31 @@ class _Tables:
             return table
         held_out = pa.concat_tables([self._plain("dev"), self._plain("test")])
         table = table.filter(pc.invert(pc.is_in(table["speaker"], held_out["speaker"], skip_nulls=True)))
-        sentences = {_folded(text) for text in held_out["text"].to_pylist() if text}
-        blocks = table["text"].chunks  # one by one, so that few of them are Python objects at a time
-        kept = [_folded(text) not in sentences for block in blocks for text in block.to_pylist()]
+        sentences = {folded_sentence(text) for text in held_out["text"].to_pylist() if text}
+        blocks = table["text"].chunks  # one by one, so that few texts are Python objects at a time
+        kept = [folded_sentence(text) not in sentences for block in blocks for text in block.to_pylist()]
         return table.filter(pa.array(kept, pa.bool_()))
 
     def _plain(self, split: str) -> pa.Table:
-        """The rows of one table, or of one value of the column `split`."""
+        """Rows of one table, or of one value of the column `split`."""
         if not self._corpus.is_spontaneous:
             if split not in self._corpus.tables:
                 raise self._unknown(split, self._corpus.tables)
             return self._read(self._corpus.tables[split])
         table = self._read(self._corpus.tables[""])
-        there = {name for name in pc.unique(table["split"]).to_pylist() if name}
-        if split not in {*there, *TRANSCRIBED, "validated"}:
-            raise self._unknown(split, there)
+        splits = {name for name in pc.unique(table["split"]).to_pylist() if name}
+        if split not in {*splits, *TRANSCRIBED, "validated"}:
+            raise self._unknown(split, splits)
         return table.filter(pc.is_in(table["split"], pa.array(TRANSCRIBED if split == "validated" else [split])))
 
-    def _unknown(self, split: str, there: Collection[str]) -> UsageError:
+    def _unknown(self, split: str, splits: Collection[str]) -> UsageError:
         return UsageError(
-            f"{self._where.path}: has no split {split!r}; set --data.split to one of {', '.join(sorted(there))}, "
+            f"{self._where.path}: has no split {split!r}; set --data.split to one of {', '.join(sorted(splits))}, "
             f"several as a+b, or validated{WITHOUT_TEST}"
         )
 
     def _read(self, file: str) -> pa.Table:
-        """A table in the columns of `rows`."""
+        """One table with the columns of `rows`."""
         lines = _lines(self._tree.parts(file), f"{self._where.path}: {file}")
         names = [name.strip() for name in next(lines, b"").decode("utf-8-sig", errors="replace").split("\t")]
         audio, text = ("audio_file", "transcription") if self._corpus.is_spontaneous else ("path", "sentence")
@@ -221,22 +232,24 @@ class _Tables:
             "file": column_of(names, self._where.audio_column, (audio,), "audio_column", file),
             "text": column_of(names, self._where.text_column, (text,), "text_column", file),
         }
-        wanted |= {"language": "locale", "speaker": "client_id", "split": "split"}
-        require_columns(names, self._carried.names, f"{self._where.path}: {file}")
-        others = {name: names.index(name) for name in self._carried.names}
-        at = [names.index(wanted[field]) if wanted[field] in names else len(names) for field in FIELDS[1:6]]
-        batches, batch = [], list[tuple[Any, ...]]()
+        wanted |= {"language": "locale", "split": "split"}
+        if speaker := next((name for name in SPEAKER_COLUMNS if name in names), None):
+            wanted["speaker"] = speaker
+        require_columns(names, self._extra.names, f"{self._where.path}: {file}")
+        extra = {name: names.index(name) for name in self._extra.names}
+        cells = [names.index(wanted[field]) if wanted.get(field) in names else len(names) for field in FIELDS[1:6]]
+        blocks, rows = [], list[tuple[Any, ...]]()
         for number, line in enumerate(lines, start=2):
-            batch.append(self._row(line, at, f"{posixpath.basename(file)}:{number}") + self._others(line, others))
-            if len(batch) == BATCH:
-                batches.append(_table(batch, self._schema))
-                batch = []
-        return pa.concat_tables([*batches, _table(batch, self._schema)])
+            rows.append(self._row(line, cells, f"{posixpath.basename(file)}:{number}") + self._extra_cell(line, extra))
+            if len(rows) == BLOCK_ROWS:
+                blocks.append(_table(rows, self._schema))
+                rows = []
+        return pa.concat_tables([*blocks, _table(rows, self._schema)])
 
-    def _row(self, line: bytes, at: list[int], place: str) -> tuple[str | None, ...]:
-        """A line in the columns of `FIELDS`."""
+    def _row(self, line: bytes, numbers: list[int], place: str) -> tuple[str | None, ...]:
+        """Values of `FIELDS` of a line; `numbers` are the cells with file, text, language, speaker and split."""
         cells = line.split(b"\t")
-        file, text, locale, speaker, split = (_text(cells[i]) if i < len(cells) else "" for i in at)
+        file, text, locale, speaker, split = (_text(cells[i]) if i < len(cells) else "" for i in numbers)
         problem = None
         if not file:
             problem = f"missing_file: {place} names no file"
@@ -245,31 +258,33 @@ class _Tables:
         if self._corpus.is_spontaneous:
             text = " ".join(TAG.sub(" ", text or "").split())
         elif file and not posixpath.splitext(file)[1]:
-            file += ".mp3"  # the first releases left it out
+            file += ".mp3"  # missing in the first releases
         language = None if self._where.language else locale or self._corpus.locale
         return file or place, file or "", text, language, speaker or None, split, problem
 
-    def _others(self, line: bytes, at: dict[str, int]) -> tuple[Any, ...]:
-        """What a line says in the columns to carry along, as one cell; none where there are none."""
-        if not at:
+    def _extra_cell(self, line: bytes, numbers: dict[str, int]) -> tuple[Any, ...]:
+        """Extra columns of a line as one value; empty if there are none."""
+        if not numbers:
             return ()
         cells = line.split(b"\t")
-        said = {name: cells[i].decode(errors="backslashreplace").strip() for name, i in at.items() if i < len(cells)}
-        return (self._carried.of(said),)
+        texts = {
+            name: cells[i].decode(errors="backslashreplace").strip() for name, i in numbers.items() if i < len(cells)
+        }
+        return (self._extra.of(texts),)
 
 
-def _table(batch: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
-    columns = zip(*batch, strict=True) if batch else [[]] * len(schema)
+def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else [[]] * len(schema)
     return pa.table([pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)], schema)
 
 
 def _lines(parts: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """The lines of a file that are not empty, without their ends. Quotes are characters like others."""
+    """Lines of a file without their ends, except empty ones. A quotation mark is part of the text."""
     rest = b""
     for part in parts:
         *lines, rest = (rest + part).split(b"\n")
-        if len(rest) > MAX_LINE:
-            raise DataError(f"{name}: a line of over {MAX_LINE} bytes: not a table")
+        if len(rest) > MAX_LINE_BYTES:
+            raise DataError(f"{name}: a line of over {MAX_LINE_BYTES} bytes, so this is no table; get it again")
         yield from (line.removesuffix(b"\r") for line in lines if line.strip())
     if rest.strip():
         yield rest.removesuffix(b"\r")
@@ -280,8 +295,3 @@ def _text(cell: bytes) -> str | None:
         return cell.decode("utf-8").strip()
     except UnicodeDecodeError:
         return None
-
-
-def _folded(text: str | None) -> str:
-    """A sentence as it is compared: NFC, no case, each run of white space one space."""
-    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text or "").casefold()).split())

@@ -1,13 +1,13 @@
-"""What lies at a path, seen by the names of the files: the formats that `open_source` reads."""
+"""Detection of the format of a data set from the names of its files."""
 
 import re
 from fnmatch import fnmatch
-from typing import Any
 
 import fsspec
+from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import Format, is_hub_name
-from whisper_ft.data.formats.file_table import data_errors
+from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime.errors import DataError, UsageError
 
 # By the end of a file's name. A Common Voice release is delivered as .tar.gz; training shards are plain tars.
@@ -17,7 +17,7 @@ SUFFIXES: tuple[tuple[tuple[str, ...], Format], ...] = (
     ((".tar",), "webdataset"),
     ((".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz"), "manifest"),
 )
-# By a name in a folder, or below a folder in it; the first that is there says it.
+# By a name in a folder, or in a folder below it; the first pattern with a match decides.
 CONTENTS: tuple[tuple[str, Format], ...] = (
     ("wav.scp", "kaldi"),
     ("dataset_dict.json", "saved_dataset"),
@@ -40,41 +40,45 @@ KNOWN = (
 
 
 def format_of(path: str) -> Format:
-    """The format of what lies at a path. UsageError, with all that is known, where nothing tells."""
+    """Format of the data at a path; UsageError with the known formats if no name matches."""
     try:
         file_system, root = fsspec.core.url_to_fs(path)
     except (ValueError, ImportError) as error:
         raise DataError(f"{path}: {error}") from error
-    for suffixes, found in SUFFIXES:
-        if root.endswith(suffixes) and not (found == "webdataset" and re.match(r"(cv|sps)-corpus", _name(root))):
-            return found
+    for suffixes, name in SUFFIXES:
+        if root.endswith(suffixes) and not (name == "webdataset" and re.match(r"(cv|sps)-corpus", _base_name(root))):
+            return name
     if root.endswith(".tar"):
         return "common_voice"
     if is_hub_name(path):
         return "hub"
-    with data_errors(path):  # of a local path nothing: it was found to be there, or to be a glob
-        return _of_folder(file_system, root, path)
+    with data_errors(path):  # for addresses; `_format_of_folder` explains a local path itself
+        return _format_of_folder(file_system, root, path)
 
 
-def _of_folder(file_system: Any, root: str, path: str) -> Format:
+def _format_of_folder(file_system: AbstractFileSystem, root: str, path: str) -> Format:
     try:
-        names = [_name(found) for found in file_system.ls(root, detail=False)]
+        names = [_base_name(entry) for entry in file_system.ls(root, detail=False)]
         for depth in range(2):
-            for pattern, found in CONTENTS:
+            for pattern, format_name in CONTENTS:
                 if any(fnmatch(name, pattern) for name in names):
-                    return found
+                    return format_name
             if not depth:
-                folders = [one["name"] for one in file_system.ls(root, detail=True) if one["type"] == "directory"]
-                names = [_name(inner) for folder in sorted(folders) for inner in file_system.ls(folder, detail=False)]
+                folders = [entry["name"] for entry in file_system.ls(root, detail=True) if entry["type"] == "directory"]
+                names = [
+                    _base_name(name) for folder in sorted(folders) for name in file_system.ls(folder, detail=False)
+                ]
         if any(name.endswith(".parquet") for name in file_system.find(root)):
             return "parquet"
     except (OSError, ValueError):
         if any(sign in path for sign in "*?[{"):
-            return "parquet"  # a glob of something else says so by its end
+            return "parquet"  # a glob of another format ends in its suffix
         if "://" in path:
             raise
-    raise UsageError(f"{path}: nothing there that is known, which is: {KNOWN}. --data.format names it where this errs")
+    raise UsageError(
+        f"{path}: unknown data format. Supported: {KNOWN}. If one of these is there, name it with --data.format"
+    )
 
 
-def _name(path: str) -> str:
+def _base_name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]

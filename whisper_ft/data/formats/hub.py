@@ -1,6 +1,6 @@
-"""Data sets of the Hugging Face Hub, pinned to a commit: parquet files that the library `datasets` finds.
+"""Data sets of the Hugging Face Hub, pinned to a commit: parquet files found by the library `datasets`.
 
-The token comes from the environment (HF_TOKEN, or a login), as everywhere in `huggingface_hub`, and goes nowhere else.
+The token comes from the environment (HF_TOKEN, or a login), as usual in `huggingface_hub`, and is passed on to nothing.
 """
 
 import re
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import huggingface_hub
+from fsspec import AbstractFileSystem
 from huggingface_hub.errors import (
     GatedRepoError,
     HFValidationError,
@@ -22,10 +22,12 @@ from huggingface_hub.errors import (
 )
 
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.parquet import Parquet, footers_of
+from whisper_ft.data.formats.parquet import Parquet
+from whisper_ft.data.formats.parquet_metadata import read_metadata
 from whisper_ft.runtime.errors import DataError, RunError, UsageError, one_line
 
-CONVERTED = "refs/convert/parquet"  # branch on which the Hub keeps its own conversion of a data set
+CONVERTED = "refs/convert/parquet"
+"""Branch on which the Hub keeps its own conversion of a data set."""
 CONVERTED_FILE = re.compile(r"(?P<config>[^/]+)/(partial-)?(?P<split>[^/]+)/\d{4,}\.parquet")
 LOGIN = "log in (`hf auth login`) or set HF_TOKEN"
 PREPARE = "download it and convert it with `python -m whisper_ft prepare`"
@@ -33,37 +35,37 @@ OTHER_FORMS = f"try --data.revision {CONVERTED} (the Hub's own conversion), or {
 
 
 def open_hub(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> Parquet:
-    """The parquet files of a data set on the Hub: of `config_name`, `split` (a+b is both; None: train), `revision`.
+    """Parquet files of a data set on the Hub: of `config_name`, `split` (a+b is both; None: train), `revision`.
 
-    Everything is read at the commit that the revision names now; the fingerprint says which. Files are in the order
-    of their paths, which are also their names in ids. Footers are kept in the folder `cache`.
+    Everything is read at the commit that the revision names now, which the fingerprint holds. Files are sorted by their
+    paths, which are also their names in ids. Footers are cached in the folder `cache`.
     """
-    with _explained(where):
-        found = huggingface_hub.HfApi().dataset_info(where.path, revision=where.revision)
-        name, commit = found.id, str(found.sha)
+    with _hub_errors(where):
+        info = huggingface_hub.HfApi().dataset_info(where.path, revision=where.revision)
+        name, commit = info.id, str(info.sha)
         root = f"datasets/{name}@{commit}"
         file_system = fsspec.filesystem("hf")
         names = _chosen(_converted(file_system, root, where) or _splits(name, commit, where), where, root)
         paths = [f"{root}/{file}" for file in names]
         for folder in {path.rpartition("/")[0] for path in paths}:
             file_system.ls(folder, detail=False)  # sizes and versions of all files of a folder in one request
-        footers = footers_of(file_system, paths, cache)
+        footers = read_metadata(file_system, paths, cache)
         content = sha256(repr([(footer.version, footer.size) for footer in footers]).encode()).hexdigest()[:16]
         pinned = replace(where, path=f"hf://{root}")
         return Parquet(file_system, paths, footers, pinned, names, {"commit": commit, "content": content}, columns)
 
 
 def commit_of(where: SourceConfig) -> str:
-    """The commit that the revision of a data set names now."""
-    with _explained(where):
+    """Commit that the revision of a data set names now."""
+    with _hub_errors(where):
         return str(huggingface_hub.HfApi().dataset_info(where.path, revision=where.revision).sha)
 
 
-def _converted(file_system: Any, root: str, where: SourceConfig) -> dict[str, list[str]]:
+def _converted(file_system: AbstractFileSystem, root: str, where: SourceConfig) -> dict[str, list[str]]:
     """Split -> files in the Hub's own conversion of a data set; {} if this is none.
 
-    It has no README that would name its configurations, so `datasets` finds one, of the files of all together.
-    Nothing here but the files themselves is looked at: a commit of that branch is as good as its name.
+    The conversion has no README with its configurations, so `datasets` makes one configuration of all files. Only the
+    names of files are examined, so a commit of that branch works as its name does.
     """
     if any(entry["type"] == "file" and not entry["name"].endswith("/.gitattributes") for entry in file_system.ls(root)):
         return {}
@@ -82,14 +84,14 @@ def _converted(file_system: Any, root: str, where: SourceConfig) -> dict[str, li
 
 
 def _splits(name: str, commit: str, where: SourceConfig) -> Mapping[str, Sequence[str]]:
-    """Split -> files in the data set, as `datasets` resolves them; UsageError for what has no such files."""
-    import datasets  # takes 2 s, and the worker processes that unpickle a source do not need it
+    """Split -> files in the data set, as `datasets` resolves them; UsageError if it has no such files."""
+    import datasets  # takes 2 s, and worker processes that unpickle a source do not need it
 
     try:
-        # With `hf://`, a local folder or a loader that happens to have the name is not meant.
+        # With `hf://`, because `datasets` would prefer a local folder or loader of the same name.
         builder = datasets.load_dataset_builder(f"hf://datasets/{name}", name=where.config_name, revision=commit)
     except datasets.exceptions.DatasetNotFoundError as error:
-        if "is a gated dataset" not in str(error):  # it has dropped the error that it is made from
+        if "is a gated dataset" not in str(error):  # `datasets` drops the original error
             raise
         raise _gated(where) from error
     except RuntimeError as error:
@@ -109,8 +111,8 @@ def _splits(name: str, commit: str, where: SourceConfig) -> Mapping[str, Sequenc
 
 
 def _wrong_config(where: SourceConfig, configs: Iterable[str]) -> UsageError:
-    wrong = "has several configurations" if where.config_name is None else f"has no {where.config_name!r}"
-    return UsageError(f"{where.path}: {wrong}; set --data.config_name to one of {', '.join(sorted(configs))}")
+    problem = "has several configurations" if where.config_name is None else f"has no {where.config_name!r}"
+    return UsageError(f"{where.path}: {problem}; set --data.config_name to one of {', '.join(sorted(configs))}")
 
 
 def _gated(where: SourceConfig) -> UsageError:
@@ -119,40 +121,40 @@ def _gated(where: SourceConfig) -> UsageError:
 
 
 def _chosen(splits: Mapping[str, Sequence[str]], where: SourceConfig, root: str) -> list[str]:
-    """Files of the split asked for, sorted; UsageError if there is no such split, or it is not whole or not parquet."""
-    asked = [part.strip() for part in (where.split or "train").split("+")]
-    unknown = [part for part in asked if part not in splits]
+    """Files of the chosen splits, sorted; UsageError if a split is missing, incomplete or not parquet."""
+    wanted = [part.strip() for part in (where.split or "train").split("+")]
+    unknown = [part for part in wanted if part not in splits]
     if unknown:
         allowed = f"one of {', '.join(splits)}" + (", or several joined by +" if len(splits) > 1 else "")
         raise UsageError(f"{where.path}: has no split {unknown[0]!r}; set --data.split to {allowed}")
-    files = sorted({file for part in asked for file in splits[part]})
+    files = sorted({file for part in wanted for file in splits[part]})
     other = [file for file in files if not file.endswith(".parquet")]
     if other or not files:
         example = f" ({other[0]}, ...)" if other else ""
         raise UsageError(f"{where.path}: its files are not parquet{example}; {OTHER_FORMS}")
     partial = next((file for file in files if CONVERTED_FILE.fullmatch(file) and "/partial-" in file), None)
-    if partial:  # the Hub stops converting after some gigabytes, and `datasets` says nothing
+    if partial:  # the Hub stops converting after some gigabytes, and `datasets` gives no warning
         folder = partial.rpartition("/")[0]
         raise UsageError(
-            f"{where.path}: the Hub converted only the first part of {'+'.join(asked)}; for that part set "
+            f"{where.path}: the Hub converted only the first part of {'+'.join(wanted)}; for that part set "
             f"--data.path 'hf://{root}/{folder}/*.parquet', for all of it {PREPARE}"
         )
     return files
 
 
 @contextmanager
-def _explained(where: SourceConfig) -> Iterator[None]:
-    """Say in one line what the Hub, or the lack of one, means for the user."""
+def _hub_errors(where: SourceConfig) -> Iterator[None]:
+    """Turn a failure of the Hub, or of the way to it, into a RunError with the way out."""
     try:
         yield
     except RunError:
         raise
-    except Exception as error:  # each layer below has its own: datasets, huggingface_hub, its http client, arrow
-        raise _explanation(where, error) from error
+    except Exception as error:  # datasets, huggingface_hub, its http client and arrow have their own exceptions
+        raise _explained(where, error) from error
 
 
-def _explanation(where: SourceConfig, error: Exception) -> RunError:
-    """What to say; the reason may be further down, for `datasets` wraps it."""
+def _explained(where: SourceConfig, error: Exception) -> RunError:
+    """RunError for a failure; the reason may be further down its chain of causes, because `datasets` wraps it."""
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and isinstance(cause, Exception):
         chain.append(cause)

@@ -1,8 +1,7 @@
-"""Kaldi data directories: text, wav.scp, and where they are segments, utt2spk, utt2lang; the rows are those of `text`.
+"""Kaldi data directories: text and wav.scp, optionally segments, utt2spk and utt2lang. The rows are those of `text`.
 
-A column to carry along, `gender`, is utt2gender or else spk2gender.
-
-Each file has lines of a key and what belongs to it (https://kaldi-asr.org/doc/data_prep.html).
+Each file has lines of a key and its value (https://kaldi-asr.org/doc/data_prep.html). An extra column such as `gender`
+is read from utt2gender, or else from spk2gender.
 """
 
 import posixpath
@@ -11,80 +10,94 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fsspec
+from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import ExtraColumns, require_columns
-from whisper_ft.data.formats.file_table import COLUMNS, FileTable, data_errors, table_of
+from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
 from whisper_ft.data.formats.manifest import seconds_of
 from whisper_ft.data.storage.files import FolderStore
+from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
 IN_ARCHIVE = re.compile(r"\.ark:\d+(\[.*\])?$")
-TO_THE_END = "-1"  # as the end of a segment
+TO_THE_END = "-1"
+"""End of a segment that goes on to the end of its recording."""
+MAX_SHOWN_CHARACTERS = 80
 
 
 def open_kaldi(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
-    """The utterances of a data directory; audio is relative to it or to `where.audio_root`.
+    """Utterances of a data directory; audio is relative to it or to `where.audio_root`.
 
-    A pipe in wav.scp is a stranger's program and never run: UsageError, as for an entry in an archive.
+    A pipe in wav.scp is a stranger's program and is never run: UsageError, as for an entry in an archive.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         root = path.rstrip("/")
-        files = {name: _keyed(file_system, f"{root}/{name}") for name in ("text", "wav.scp")}
-        if missing := [name for name, lines in files.items() if lines is None]:
+        files = {name: _read_pairs(file_system, f"{root}/{name}") for name in ("text", "wav.scp")}
+        if missing := [name for name, pairs in files.items() if pairs is None]:
             raise UsageError(f"{where.path}: no Kaldi data directory, it holds no {' and no '.join(missing)}")
         recordings = dict(files["wav.scp"] or [])
         _check_recordings(recordings, where.path)
-        segments = _keyed(file_system, f"{root}/segments")
-        speakers, languages = (dict(_keyed(file_system, f"{root}/{name}") or []) for name in ("utt2spk", "utt2lang"))
-        folder = FolderStore(where.audio_root or where.path)
-        found = None if segments is None else dict(segments)
+        pairs = _read_pairs(file_system, f"{root}/segments")
+        segments = None if pairs is None else dict(pairs)
+        speakers, languages = (
+            dict(_read_pairs(file_system, f"{root}/{name}") or []) for name in ("utt2spk", "utt2lang")
+        )
+        store = FolderStore(where.audio_root or where.path)
         rows = [
-            _entry(number, name, text, found, recordings, folder)
+            _entry(number, name, text, segments, recordings, store)
             | {"speaker": speakers.get(name), "language": languages.get(name)}
             for number, (name, text) in enumerate(files["text"] or [], 1)
         ]
-        carried, others = ExtraColumns(columns), _others(file_system, root, columns)
+        extra, tables = ExtraColumns(columns), _extra_tables(file_system, root, columns)
         for row in rows if columns else ():
-            row[COLUMNS] = carried.of({name: said.get(row[key] or "") for name, (key, said) in others.items()})
-        return FileTable(table_of(map(_storable, rows), columns), folder, where)
+            row[COLUMNS] = extra.of({name: values.get(row[key] or "") for name, (key, values) in tables.items()})
+        return FileTable(table_of(map(_storable, rows), columns), store, where)
 
 
-def _keyed(file_system: Any, path: str) -> list[tuple[str, str]] | None:
-    """Keys and what follows them, of each line; None if there is no such file."""
+def _read_pairs(file_system: AbstractFileSystem, path: str) -> list[tuple[str, str]] | None:
+    """Key and value of each line; None if there is no such file."""
     if not file_system.isfile(path):
         return None
-    # What is not UTF-8 is kept as lone surrogates, and found where rows are made of it.
+    # Bytes that are not UTF-8 are kept as lone surrogates, and noticed when rows are made of them.
     text = file_system.cat_file(path).decode("utf-8-sig", errors="surrogateescape")
     pairs = (line.strip().split(None, 1) for line in text.split("\n") if line.strip())
     return [(pair[0], pair[1] if len(pair) > 1 else "") for pair in pairs]
 
 
-def _others(file_system: Any, root: str, columns: Sequence[str]) -> dict[str, tuple[str, dict[str, str]]]:
-    """Of each column the key of a row that its file goes by, and what the file says; UsageError for one without."""
+def _extra_tables(
+    file_system: AbstractFileSystem, root: str, columns: Sequence[str]
+) -> dict[str, tuple[str, dict[str, str]]]:
+    """Field of a row that each extra column's file has as its key, and the file's values.
+
+    UsageError for a column without a file.
+    """
     if not columns:
         return {}
-    keys = {"spk2": "speaker", "utt2": "id"}  # what is said of an utterance wins
-    names = sorted(posixpath.basename(found.rstrip("/")) for found in file_system.ls(root, detail=False))
+    keys = {"spk2": "speaker", "utt2": "id"}  # a file of utterances wins over one of speakers
+    names = sorted(posixpath.basename(path.rstrip("/")) for path in file_system.ls(root, detail=False))
     files = {name[4:]: name for prefix in keys for name in names if name.startswith(prefix) and name != "spk2utt"}
     require_columns(files, columns, f"{root}, by its files utt2... and spk2...")
-    return {name: (keys[files[name][:4]], dict(_keyed(file_system, f"{root}/{files[name]}") or [])) for name in columns}
+    return {
+        name: (keys[files[name][:4]], dict(_read_pairs(file_system, f"{root}/{files[name]}") or [])) for name in columns
+    }
 
 
 def _check_recordings(recordings: Mapping[str, str], path: str) -> None:
-    """Every entry is the name of a file; UsageError if one is a command or a place in an archive."""
+    """UsageError if an entry of wav.scp is not the name of a file, but a command or a place in an archive."""
     for name, entry in recordings.items():
-        shown = ascii(entry[:80]) if len(entry) <= 80 else ascii(entry[:80]) + "..."
+        cut = "" if len(entry) <= MAX_SHOWN_CHARACTERS else "..."
+        text = ascii(entry[:MAX_SHOWN_CHARACTERS]) + cut
         if entry.startswith("|") or entry.endswith("|") or entry == "-":
             raise UsageError(
-                f"{path}: {name} in wav.scp is a command, {shown}, and commands are not run; "
+                f"{path}: {name} in wav.scp is a command, {text}, and commands are not run; "
                 "write its output to wav or flac files, and name those in wav.scp"
             )
         if IN_ARCHIVE.search(entry):
             raise UsageError(
-                f"{path}: {name} in wav.scp is in an archive, {shown}; "
+                f"{path}: {name} in wav.scp is in an archive, {text}; "
                 "copy it to wav or flac files (Kaldi's wav-copy), and name those in wav.scp"
             )
 
@@ -95,9 +108,9 @@ def _entry(
     text: str,
     segments: Mapping[str, str] | None,
     recordings: Mapping[str, str],
-    folder: FolderStore,
+    store: FolderStore,
 ) -> dict[str, Any]:
-    """One utterance of `text`, as a row of `listed.SCHEMA`."""
+    """Row of `file_table.SCHEMA` for one utterance; `number` is its line in `text`."""
     entry: dict[str, Any] = {"id": name, "file": "", "text": text}
     try:
         recording = name
@@ -106,18 +119,18 @@ def _entry(
         if recording not in recordings:
             raise RejectedError("missing_file", f"{recording}: not in wav.scp")
         entry["file"] = recordings[recording]
-        entry["file"] = folder.relative(entry["file"])
-    except RejectedError as wrong:
-        entry["problem"] = f"{wrong.reason}: line {number} of text: {wrong.detail}"
+        entry["file"] = store.relative(entry["file"])
+    except RejectedError as rejected:
+        entry["problem"] = f"{rejected.reason}: line {number} of text: {rejected.detail}"
     return entry
 
 
 def _segment(name: str, segments: Mapping[str, str]) -> tuple[str, float, float | None]:
-    """Recording, and seconds of offset and duration."""
+    """Recording of an utterance, and its offset and duration in seconds."""
     if name not in segments:
         raise RejectedError("bad_segment", f"{name} is not in segments")
     fields = segments[name].split()
-    if len(fields) != 3:  # a fourth is the channel: decoding mixes the channels
+    if len(fields) != 3:  # a fourth one would be the channel, but decoding mixes the channels
         raise RejectedError("bad_segment", f"{name} in segments: {len(fields) + 1} fields, and 4 can be used")
     recording, start, end = fields
     offset = seconds_of(start, "start")
@@ -130,7 +143,7 @@ def _segment(name: str, segments: Mapping[str, str]) -> tuple[str, float, float 
 
 
 def _storable(entry: dict[str, Any]) -> dict[str, Any]:
-    """The row with what is not UTF-8 made visible, and then with a problem."""
+    """Row with bytes that are not UTF-8 made visible, and a problem if there were any."""
     broken = {}
     for key, value in entry.items():
         if isinstance(value, str) and not _is_utf8(value):
@@ -138,11 +151,8 @@ def _storable(entry: dict[str, Any]) -> dict[str, Any]:
     if not broken:
         return entry
     reason = "bad_label" if "text" in broken else "bad_line"
-    return {
-        **entry,
-        **broken,
-        "problem": f"{reason}: {' and '.join(broken)} of {broken.get('id', entry['id'])}: not UTF-8",
-    }
+    problem = f"{reason}: {' and '.join(broken)} of {broken.get('id', entry['id'])}: not UTF-8"
+    return {**entry, **broken, "problem": problem}
 
 
 def _is_utf8(text: str) -> bool:

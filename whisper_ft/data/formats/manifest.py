@@ -1,7 +1,7 @@
-"""Manifests: a line for each utterance that names its audio, its text, and where in a long recording it is.
+"""Manifests: a line for each utterance with its audio file, its text, and its place in a long recording.
 
-JSON lines, CSV and TSV, with the column names of NeMo, Whisper-Finetune, Hugging Face and others. A line that cannot
-be used becomes a row with a problem, so that it is counted and named; only a list that is none ends the run.
+JSON lines, CSV and TSV are read, with the column names of NeMo, Whisper-Finetune, Hugging Face and others. An unusable
+line becomes a row with a problem, so that it is counted and named. Only a file that is no manifest ends the run.
 """
 
 import csv
@@ -16,54 +16,64 @@ from itertools import chain, islice
 from typing import Any
 
 import fsspec
+from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.columns import AUDIO_COLUMNS, TEXT_COLUMNS, ExtraColumns, column_of, require_columns
-from whisper_ft.data.formats.file_table import COLUMNS, FileTable, data_errors, table_of
+from whisper_ft.data.formats.columns import (
+    AUDIO_COLUMNS,
+    LANGUAGE_COLUMNS,
+    SPEAKER_COLUMNS,
+    TEXT_COLUMNS,
+    ExtraColumns,
+    column_of,
+    require_columns,
+)
+from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
 from whisper_ft.data.storage.files import FolderStore
+from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
-LANGUAGE_COLUMNS = ("language", "lang", "locale")
-SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
 ID_COLUMNS = ("id", "utt_id", "key")
 OFFSET_COLUMNS = ("offset", "start", "start_time")  # seconds
 END_COLUMNS = ("end", "end_time")  # seconds; `duration` wins
 
-SAMPLE = 1000  # lines from which the columns are chosen
-NO_LINES = "; `python -m whisper_ft prepare` writes it as parquet"
+SAMPLE_LINES = 1000
+"""Lines from which the columns are chosen."""
 
-ManifestLine = tuple[int, Mapping[str, Any] | RejectedError]  # number from 1 on; columns, or why there are none
+ManifestLine = tuple[int, Mapping[str, Any] | RejectedError]
+"""Number of a line, from 1 on, and its columns, or its problem."""
+LineReader = Callable[[io.TextIOWrapper, str], Iterator[ManifestLine]]
 
 
 def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
-    """The rows of a .jsonl, .json (of lines), .csv or .tsv file, also .gz; their audio lies in its folder.
+    """Rows of a .jsonl, .json (of lines), .csv or .tsv file, also .gz, whose audio lies in the folder of the file.
 
     Bad lines are rows with a problem: bad_line, bad_label, bad_segment, unknown_language, unknown_task.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         parent = file_system.unstrip_protocol(file_system._parent(path))
-        folder = FolderStore(where.audio_root or parent)
+        store = FolderStore(where.audio_root or parent)
         name = path.rpartition("/")[2]
-        there: dict[str, None] = {}
+        present: dict[str, None] = {}
         with read_lines(file_system, path) as lines:
-            found = entries(noted(lines, there) if columns else lines, name, where, folder, columns=columns)
-            listed = FileTable(table_of(found, columns), folder, where)
-        require_columns(there, columns, where.path)
-        return listed
+            rows = entries(noted(lines, present) if columns else lines, name, where, store, columns=columns)
+            source = FileTable(table_of(rows, columns), store, where)
+        require_columns(present, columns, where.path)
+        return source
 
 
 @contextmanager
-def read_lines(file_system: Any, path: str) -> Iterator[Iterator[ManifestLine]]:
-    """The lines of a list by the rules of its suffix; UsageError for one that has none, or is not UTF-8."""
+def read_lines(file_system: AbstractFileSystem, path: str) -> Iterator[Iterator[ManifestLine]]:
+    """Lines of a manifest by the rules of its suffix; UsageError for another suffix."""
     name = path.removesuffix(".gz")
-    reader = next((read for suffix, read in READERS.items() if name.endswith(suffix)), None)
+    reader = next((read for suffix, read in LINE_READERS.items() if name.endswith(suffix)), None)
     if reader is None:
-        raise UsageError(f"{path}: is no manifest; its name has to end in {', '.join(READERS)}, or those with .gz")
+        raise UsageError(f"{path}: is no manifest; its name has to end in {', '.join(LINE_READERS)}, or those with .gz")
     with file_system.open(path, "rb") as file:
         unpacked = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
-        # What is not UTF-8 is kept as lone surrogates, and found where the fields are looked at.
+        # Bytes that are not UTF-8 are kept as lone surrogates, and noticed when the fields are read.
         text = io.TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="\n")
         try:
             yield reader(text, path)
@@ -87,16 +97,19 @@ def _json_lines(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
 
 
 def _json(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    """NeMo calls JSON lines .json; what others call so is one value over many lines, or one long line."""
+    """JSON lines, which NeMo calls .json. Other programs write one value into a .json, over many lines or one."""
     lines = _json_lines(text, path)
     first = next(lines, None)
     if first is not None and isinstance(first[1], RejectedError):
-        raise UsageError(f"{path}: holds one JSON value, not a JSON object on each line{NO_LINES}")
+        raise UsageError(
+            f"{path}: holds one JSON value, not a JSON object on each line; "
+            "`python -m whisper_ft prepare` writes it as parquet"
+        )
     return chain([] if first is None else [first], lines)
 
 
 def _csv(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    # strict: a quote that is never closed swallows the lines after it in silence otherwise.
+    # Strict, because a quote that is never closed would silently swallow the lines after it.
     reader = csv.reader(text, strict=True)
     header: list[str] | None = None
     while True:
@@ -118,7 +131,7 @@ def _csv(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
 
 
 def _tsv(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    """Tabs and line ends are all there is: a quotation mark is part of the text."""
+    """Lines of fields between tabs; a quotation mark is part of the text."""
     header: list[str] | None = None
     for number, line in enumerate(text, 1):
         fields = line.rstrip("\r\n").split("\t")
@@ -132,12 +145,12 @@ def _tsv(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
 
 def _fields(number: int, header: list[str], fields: list[str]) -> ManifestLine:
     if len(fields) != len(header):
-        wrong = f"line {number}: {len(fields)} fields, the header has {len(header)}"
-        return number, RejectedError("bad_line", wrong)
+        detail = f"line {number}: {len(fields)} fields, the header has {len(header)}"
+        return number, RejectedError("bad_line", detail)
     return number, dict(zip(header, fields, strict=True))
 
 
-READERS: dict[str, Callable[[io.TextIOWrapper, str], Iterator[ManifestLine]]] = {
+LINE_READERS: dict[str, LineReader] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,
@@ -146,11 +159,11 @@ READERS: dict[str, Callable[[io.TextIOWrapper, str], Iterator[ManifestLine]]] = 
 }
 
 
-def noted(lines: Iterable[ManifestLine], there: dict[str, None]) -> Iterator[ManifestLine]:
-    """The lines, while the names of their columns are put into `there`, in the order in which they come."""
+def noted(lines: Iterable[ManifestLine], present: dict[str, None]) -> Iterator[ManifestLine]:
+    """Lines, unchanged; the names of their columns are added to `present` in the order of the lines."""
     for number, line in lines:
         if not isinstance(line, RejectedError):
-            there.update(dict.fromkeys(line))
+            present.update(dict.fromkeys(line))
         yield number, line
 
 
@@ -158,44 +171,48 @@ def entries(
     lines: Iterable[ManifestLine],
     name: str,
     where: SourceConfig,
-    folder: FolderStore,
+    store: FolderStore,
     below: str = "",
     audio_columns: Sequence[str] = AUDIO_COLUMNS,
     columns: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """What the lines of a list say, as rows of `listed.schema_with`; ids may repeat.
+    """Rows of `file_table.schema_with`, made from the lines of a manifest; ids may repeat.
 
-    `name` is the list's own, for the ids of lines that name no file; the files that they name are relative to the
-    folder `below`, a path in `folder`. UsageError when there is no column of audio or of text.
+    UsageError if there is no column of audio or of text.
+
+    - `name`: name of the manifest, for the ids of lines without a file
+    - `below`: folder within `store` to which the names of files are relative
+    - `audio_columns`: usual names of the column of audio
+    - `columns`: extra columns to carry along
     """
-    lines, carried = iter(lines), ExtraColumns(columns)
-    sample = list(islice(lines, SAMPLE))
+    lines, extra = iter(lines), ExtraColumns(columns)
+    sample = list(islice(lines, SAMPLE_LINES))
     if not sample:
         return
     audio = _column(sample, where.audio_column, audio_columns, "audio_column", where.path)
     text = _column(sample, where.text_column, TEXT_COLUMNS, "text_column", where.path)
     for number, line in chain(sample, lines):
-        said = {COLUMNS: carried.of({} if isinstance(line, RejectedError) else line)} if columns else {}
-        yield _entry(number, line, name, lambda said: _located(said, folder, below), audio, text) | said
+        extra_values = {COLUMNS: extra.of({} if isinstance(line, RejectedError) else line)} if columns else {}
+        yield _entry(number, line, name, lambda file: _located(file, store, below), audio, text) | extra_values
 
 
 def _column(sample: list[ManifestLine], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:
-    """The column that `column_of` chooses among those of most lines, so that an odd line changes nothing."""
+    """Column chosen by `column_of` among the columns of most lines, so that a single odd line changes nothing."""
     records = [record for _, record in sample if not isinstance(record, RejectedError)]
     if not records:
         first = next(problem for _, problem in sample if isinstance(problem, RejectedError))
         raise UsageError(f"{where}: none of its lines can be read; {first.detail}")
-    counted = Counter(key for record in records for key in record)
-    often = [key for key, count in counted.items() if wanted is not None or 2 * count >= len(records)]
-    return column_of(often, wanted, usual, setting, where)
+    counts = Counter(key for record in records for key in record)
+    frequent = [key for key, count in counts.items() if wanted is not None or 2 * count >= len(records)]
+    return column_of(frequent, wanted, usual, setting, where)
 
 
-def _located(said: str, folder: FolderStore, below: str) -> str:
-    """A file's name as seen from the shelf's folder; what leads out is kept, for the shelf to refuse."""
-    is_relative = below and not said.startswith("/") and "://" not in said
-    name = f"{below}/{said}" if is_relative else said
+def _located(file: str, store: FolderStore, below: str) -> str:
+    """Name of a file relative to the store's folder; a name that leads out is kept, and the store will refuse it."""
+    is_relative = below and not file.startswith("/") and "://" not in file
+    name = f"{below}/{file}" if is_relative else file
     try:
-        return folder.relative(name)
+        return store.relative(name)
     except RejectedError:
         return name
 
@@ -208,7 +225,7 @@ def _entry(
     audio: str,
     text: str,
 ) -> dict[str, Any]:
-    """One row; as much of it as can be used, and the first thing that is wrong with it."""
+    """One row: its usable parts, and the first problem with it."""
     entry: dict[str, Any] = {"id": f"{name}#line {number}", "file": ""}
     if isinstance(line, RejectedError):
         return entry | {"problem": str(line)}
@@ -218,8 +235,8 @@ def _entry(
     def take(part: Callable[[], Mapping[str, Any]]) -> None:
         try:
             entry.update(part())
-        except RejectedError as wrong:
-            entry.setdefault("problem", f"{wrong.reason}: line {number}: {wrong.detail}")
+        except RejectedError as rejected:
+            entry.setdefault("problem", f"{rejected.reason}: line {number}: {rejected.detail}")
 
     take(lambda: {"file": locate(_required(line, audio))})
     take(lambda: {"text": _transcript(line, text)})
@@ -239,14 +256,14 @@ def _required(line: Mapping[str, Any], column: str) -> str:
 
 
 def _transcript(line: Mapping[str, Any], column: str) -> str | None:
-    """The text; a line without one is at fault, an empty text is for who makes labels of it to refuse."""
+    """Text of a line; RejectedError without the column. An empty text is refused later, when labels are made."""
     if column not in line:
         raise RejectedError("bad_label", f"has no {column!r}")
     return _optional(line, (column,), "bad_label")
 
 
 def _optional(line: Mapping[str, Any], columns: Iterable[str], reason: str, numbers: bool = False) -> str | None:
-    """Text of the first of the columns that says something."""
+    """Text of the first column that has a value; RejectedError with a reason code if it is no text."""
     column, value = next(((c, line[c]) for c in columns if line.get(c) not in (None, "")), ("", None))
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
@@ -262,7 +279,7 @@ def _optional(line: Mapping[str, Any], columns: Iterable[str], reason: str, numb
 
 
 def _segment(line: Mapping[str, Any]) -> dict[str, float | None]:
-    """Where in the recording the utterance is, in seconds."""
+    """Offset and duration of the utterance in its recording, in seconds."""
     offset, duration = _seconds(line, OFFSET_COLUMNS), _seconds(line, ("duration",))
     end = _seconds(line, END_COLUMNS) if duration is None else None
     if end is not None:
@@ -277,10 +294,10 @@ def _seconds(line: Mapping[str, Any], columns: Iterable[str]) -> float | None:
     return None if value is None else seconds_of(value, column)
 
 
-def seconds_of(value: Any, name: str) -> float:
-    """A number of seconds from a field; UnusableError(bad_segment) for NaN, a negative one and what is no number."""
+def seconds_of(value: object, name: str) -> float:
+    """Seconds from a field; RejectedError(bad_segment) for a negative number, NaN, and anything but a number."""
     try:
-        seconds = math.nan if isinstance(value, bool) else float(value)
+        seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds >= 0):
@@ -289,9 +306,9 @@ def seconds_of(value: Any, name: str) -> float:
 
 
 def _identity(line: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, str]:
-    given = _optional(line, ID_COLUMNS, "bad_line", numbers=True)
-    if given is not None:
-        return {"id": given}
+    row_id = _optional(line, ID_COLUMNS, "bad_line", numbers=True)
+    if row_id is not None:
+        return {"id": row_id}
     if not entry["file"]:
         return {}
     return {"id": entry["file"] if entry.get("offset") is None else f"{entry['file']}@{entry['offset']:.12g}"}

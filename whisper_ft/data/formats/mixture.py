@@ -1,4 +1,4 @@
-"""Several sources as one, each with its weight; of one alone, that source."""
+"""Mixture of several sources by weight; a mixture of one source is that source."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,61 +11,66 @@ from whisper_ft.data.types import Row, Source
 
 
 class MixedSource:
-    """The chunks of all sources in a row. `says` are language and task of the rows that name none, by source."""
+    """Source over the chunks of all sources, one source after the other.
+
+    Parameters:
+        weights: share of each source in the stream, relative to the others
+        defaults: language and task of each source, for rows that name none
+    """
 
     def __init__(
-        self, sources: Sequence[Source], weights: Sequence[float], says: Sequence[tuple[str | None, str]]
+        self, sources: Sequence[Source], weights: Sequence[float], defaults: Sequence[tuple[str | None, str]]
     ) -> None:
-        self._sources, self._weights, self._says = list(sources), list(weights), list(says)
+        self._sources, self._weights, self._defaults = list(sources), list(weights), list(defaults)
         self._first_chunk = [0, *accumulate(len(source.rows) for source in sources)]
         self.rows: list[int] = list(chain.from_iterable(source.rows for source in sources))
 
     def order(self, *, seed: int, lanes: int, window: int) -> MixedOrder:
-        """The stream over the sources. ValueError where the lanes cannot give the weights."""
+        """Order of the stream over the sources; ValueError if so many lanes cannot give the weights."""
         parts = [source.rows for source in self._sources]
         return MixedOrder(parts, lanes_by_weight(self._weights, lanes), seed=seed, window=window)
 
     @property
     def largest_chunk(self) -> int | None:
-        """The largest of those that are known."""
+        """Bytes of the largest chunk, of sources that know theirs."""
         return max((size for source in self._sources if (size := source.largest_chunk)), default=None)
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """The rows of one chunk, ids and languages completed."""
+        """Rows of one chunk; among several sources each row gets its source's number, language and task."""
         number, inner = self._place(chunk)
         rows = self._sources[number].read(inner)
         if len(self._sources) == 1:
             return rows
-        language, task = self._says[number]
+        language, task = self._defaults[number]
         return [
             replace(row, id=f"{number}/{row.id}", language=row.language or language, task=row.task or task)
             for row in rows
         ]
 
     def row_id(self, chunk: int, row: int) -> str:
-        """Id of a row; of several sources with the number of its source in front, as two may hold the same names."""
+        """Id of a row; among several sources it starts with the source's number, as two may have the same names."""
         number, inner = self._place(chunk)
-        found = self._sources[number].row_id(inner, row)
-        return found if len(self._sources) == 1 else f"{number}/{found}"
+        row_id = self._sources[number].row_id(inner, row)
+        return row_id if len(self._sources) == 1 else f"{number}/{row_id}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """That of the only source, or of each."""
+        """Fingerprint of the only source, or of each."""
         if len(self._sources) == 1:
             return self._sources[0].fingerprint()
         return {"sources": [source.fingerprint() for source in self._sources]}
 
     def realised(self, lanes: int) -> str | None:
-        """For people: the share that each source gets; None of one alone."""
+        """Share that each source gets, for people; None for a single source."""
         if len(self._sources) == 1:
             return None
-        given = lanes_by_weight(self._weights, lanes)
-        asked = [weight / sum(self._weights) for weight in self._weights]
+        realised = lanes_by_weight(self._weights, lanes)
+        wanted = [weight / sum(self._weights) for weight in self._weights]
         return ", ".join(
             f"source {number}: {100 * n / lanes:.1f} % (asked {100 * share:.1f} %, {sum(source.rows)} rows)"
-            for number, (source, n, share) in enumerate(zip(self._sources, given, asked, strict=True))
+            for number, (source, n, share) in enumerate(zip(self._sources, realised, wanted, strict=True))
         )
 
     def _place(self, chunk: int) -> tuple[int, int]:
-        """Source and its own number of a chunk."""
+        """Number of a chunk's source, and number of the chunk within it."""
         number = bisect_right(self._first_chunk, chunk) - 1
         return number, chunk - self._first_chunk[number]

@@ -1,50 +1,70 @@
-"""Footers of parquet files: what is in them and where. Those of remote files can be kept in a folder."""
+"""Metadata (footers) of parquet files: row groups, and the byte ranges of their columns. It can be cached."""
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
 
 from whisper_ft.data.storage import index_cache
-from whisper_ft.data.storage.ranges import is_local, open_remote
+from whisper_ft.data.storage.ranges import IO_THREADS, Range, RangeFile, is_local
 from whisper_ft.runtime.errors import DataError, one_line
 
 
 @dataclass(frozen=True)
 class ParquetMetadata:
-    """What the index says of one file."""
+    """Index of one parquet file."""
 
     metadata: pq.FileMetaData
     size: int | None = None
-    """Bytes of a remote file, where known: it can then be opened without asking."""
+    """Bytes of a remote file, if known: it is then opened without a request."""
     version: str | None = None
-    """Name of a remote file's content, where its server has one."""
+    """Version of a remote file's content, if its server reports one."""
 
 
-def read_metadata(file_system: Any, path: str, cache: Path | None = None) -> ParquetMetadata:
-    """The footer of a file, from the folder `cache` if it is kept there; DataError if it is no parquet file."""
+def read_metadata(file_system: AbstractFileSystem, paths: Sequence[str], cache: Path | None) -> list[ParquetMetadata]:
+    """Metadata of several files, read in parallel; that of remote files is kept in the folder `cache`.
+
+    DataError for a file that is no parquet file.
+    """
+    with ThreadPoolExecutor(IO_THREADS) as pool:
+        return list(pool.map(lambda path: _read_one(file_system, path, cache), paths))
+
+
+def _read_one(file_system: AbstractFileSystem, path: str, cache: Path | None) -> ParquetMetadata:
     try:
         if is_local(file_system):
             with file_system.open(path, "rb") as file:
                 return ParquetMetadata(pq.read_metadata(file))
         version = index_cache.version_of(file_system, path)
-        place = index_cache.place(cache, version, "footer") if cache else None
-        found = index_cache.load(place)
-        metadata = (
-            _fetch(file_system, path, version.size) if found is None else pq.read_metadata(pa.BufferReader(found))
-        )
-        if place is not None and found is None:
-            content = pa.BufferOutputStream()
-            metadata.write_metadata_file(content)
-            index_cache.save(content.getvalue().to_pybytes(), place)
+        entry = index_cache.entry_path(cache, version, "footer")
+        cached = index_cache.load(entry)
+        if cached is not None:
+            return ParquetMetadata(pq.read_metadata(pa.BufferReader(cached)), version.size, version.name)
+        # One request for the last 64 kB of the file, and another one if the footer is longer.
+        with RangeFile(file_system, path, version.size) as file:
+            metadata = pq.read_metadata(file)
+        content = pa.BufferOutputStream()
+        metadata.write_metadata_file(content)
+        index_cache.save(content.getvalue().to_pybytes(), entry)
         return ParquetMetadata(metadata, version.size, version.name)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a parquet file, or cut short ({one_line(error)})") from error
 
 
-def _fetch(file_system: Any, path: str, size: int | None) -> pq.FileMetaData:
-    """The footer from the file itself: a request for its last 64 kB, and one more where it is longer."""
-    with open_remote(file_system, path, size) as file:
-        return pq.read_metadata(file)
+def column_ranges(group: pq.RowGroupMetaData, columns: Sequence[str]) -> Iterator[Range]:
+    """Byte ranges in the file of the columns of a row group.
+
+    Arrow's own `pre_buffer` joins ranges only across 8 kB and up to 32 MB. It makes four requests for the row group of
+    50 MB that `datasets` writes.
+    """
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if any(column.path_in_schema == name or column.path_in_schema.startswith(f"{name}.") for name in columns):
+            start = column.data_page_offset
+            if column.has_dictionary_page and column.dictionary_page_offset:
+                start = min(start, column.dictionary_page_offset)
+            yield start, start + column.total_compressed_size

@@ -1,61 +1,65 @@
-"""The shards of a WebDataset by their names: a folder, a glob, numbers in braces."""
+"""Names of WebDataset shards: a folder, a glob, or numbers in braces."""
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import fsspec
+from fsspec import AbstractFileSystem
 
 from whisper_ft.runtime.errors import UsageError
 
 MAX_SHARDS = 1_000_000
+"""Most names that braces may stand for, so that a mistyped number is refused and not expanded."""
 BRACES = re.compile(r"\{([^{}]*)\}")
-RANGE = re.compile(r"(\d+)\.\.(\d+)")
+NUMBER_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def shards_of(path: str) -> list[str]:
-    """Addresses of the shards that a path names. What is there is meant literally, also if it could be a pattern."""
+    """Addresses of the shards that a path names. An existing name is taken literally, even if it could be a pattern."""
     file_system, stripped = fsspec.core.url_to_fs(path)
     if stripped.endswith(".tar") and file_system.isfile(stripped):
         return [path]
     if file_system.isdir(stripped):
-        found = sorted(name for name in file_system.find(stripped) if name.endswith(".tar"))
-        return [_address(file_system, path, name) for name in found]
+        names = sorted(name for name in file_system.find(stripped) if name.endswith(".tar"))
+        return [_address(file_system, path, name) for name in names]
     shards = []
-    for name in expanded(path):
-        if any(sign in name for sign in "*?["):
-            matched = sorted(file_system.glob(file_system._strip_protocol(name)))
-            shards += [_address(file_system, path, one) for one in matched if one.endswith(".tar")]
+    for pattern in expanded(path):
+        if any(sign in pattern for sign in "*?["):
+            matches = sorted(file_system.glob(file_system._strip_protocol(pattern)))
+            shards += [_address(file_system, path, name) for name in matches if name.endswith(".tar")]
         else:
-            shards.append(name)
+            shards.append(pattern)
     return list(dict.fromkeys(shards))
 
 
-def _address(file_system: Any, path: str, name: str) -> str:
-    """A file as `path` is written: with the protocol where that has one."""
+def _address(file_system: AbstractFileSystem, path: str, name: str) -> str:
+    """Name of a file in the form of `path`: with the protocol if that has one."""
     return str(file_system.unstrip_protocol(name)) if "://" in path else name
 
 
 def expanded(path: str) -> list[str]:
-    """`a{00..02}b` as three, `a{x,y}b` as two; digits keep their number."""
+    """Names with braces filled in: `a{00..02}b` is three, `a{x,y}b` two. The number of digits is kept."""
     names = [path]
-    while (found := BRACES.search(names[0])) is not None:
-        if numbers := RANGE.fullmatch(found[1]):
+    while (braces := BRACES.search(names[0])) is not None:
+        if numbers := NUMBER_RANGE.fullmatch(braces[1]):
             first, last = int(numbers[1]), int(numbers[2])
             count = last - first + 1
             values: Iterable[str] = (str(number).zfill(len(numbers[1])) for number in range(first, last + 1))
         else:
-            values = parts = found[1].split(",")
+            values = parts = braces[1].split(",")
             count = len(parts)
         if not 0 < count * len(names) <= MAX_SHARDS:
-            raise UsageError(f"{path}: {{{found[1]}}} should be numbers that go up, or names, of {MAX_SHARDS} at most")
+            raise UsageError(
+                f"{path}: {{{braces[1]}}} should be rising numbers, or names, {MAX_SHARDS} shards at most; "
+                "correct --data.path"
+            )
         filled = list(values)
-        names = [BRACES.sub(lambda _, value=value: value, name, count=1) for name in names for value in filled]  # type: ignore[misc]
+        names = [name.replace(braces[0], value, 1) for name in names for value in filled]
     return names
 
 
 def names_of(shards: Sequence[str]) -> list[str]:
-    """Names of shards below the folder that all are in."""
+    """Names of shards below the folder that they share."""
     folders = [shard.split("/")[:-1] for shard in shards]
     shared = next((i for i, names in enumerate(zip(*folders, strict=False)) if len(set(names)) > 1), None)
     depth = min(map(len, folders)) if shared is None else shared

@@ -1,1 +1,1 @@
-"""Files, archives and remote objects that rows are read from."""
+"""Files of data sets: local and remote, in folders and in archives."""

@@ -1,66 +1,74 @@
-"""Audio files by name, below one folder that nothing may lead out of."""
+"""File stores: audio files by name below one folder, out of which no name may lead."""
 
 import posixpath
 from typing import Protocol
 from urllib.parse import quote, unquote
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
+from whisper_ft.data.storage.ranges import is_local, protocols_of
+from whisper_ft.data.storage.read_errors import read_failures
 from whisper_ft.data.types import RejectedError
+from whisper_ft.runtime.errors import one_line
 
-MAX_BYTES = 2**30  # of one file; an hour of CD quality has 635 MB
+MAX_FILE_BYTES = 2**30
+"""Bytes of the largest audio file that is read; an hour in CD quality has 635 MB."""
 
 
 class FileStore(Protocol):
-    """Where the audio of listed utterances lies: a folder, or an archive."""
+    """A folder or an archive with the audio files that a list names."""
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file; UnusableError: missing_file, outside_root, file_too_large, unreadable_file."""
+        """Bytes of one file.
+
+        RejectedError: missing_file, outside_root, file_too_large, unreadable_file.
+        """
 
 
 class FolderStore:
-    """Files of a folder, local or remote. Names are relative to it, or absolute (a path, an address) inside of it."""
+    """Files of a local or remote folder.
+
+    Names are relative to the folder, or absolute (a path, an address) and inside it.
+    """
 
     def __init__(self, root: str) -> None:
         self._file_system, path = fsspec.core.url_to_fs(root)
         self._root = path.rstrip("/")
-        self._is_local = isinstance(self._file_system, LocalFileSystem)
-        self._is_http = self._root.startswith(("http://", "https://"))  # elsewhere a path is no address
-        # What reading may raise: of a remote file system anything, for each brings its own client.
-        self._failures: tuple[type[Exception], ...] = (OSError, ValueError) if self._is_local else (Exception,)
+        self._is_local = is_local(self._file_system)
+        self._is_http = self._root.startswith(("http://", "https://"))  # only there are names quoted
+        self._failures = read_failures(root)
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file."""
+        """Bytes of one file."""
         path = self.locate(name)
         try:
-            found = self._file_system.info(path)
-            if found["type"] != "file":  # a pipe would be waited for, a device never ends
+            info = self._file_system.info(path)
+            if info["type"] != "file":  # reading a pipe would block, and a device has no end
                 raise RejectedError("missing_file", f"{name}: not a file")
-            if (found["size"] or 0) > MAX_BYTES:  # None: a server that does not say
-                raise RejectedError("file_too_large", f"{name}: over {MAX_BYTES} bytes")
-            # Of a whole file, which has no `end`, s3 asks for the size once more.
-            told = {} if self._is_local or not found["size"] else {"start": 0, "end": found["size"]}
-            return bytes(self._file_system.cat_file(path, **told))
+            if (info["size"] or 0) > MAX_FILE_BYTES:  # the size is None if the server does not tell
+                raise RejectedError("file_too_large", f"{name}: over {MAX_FILE_BYTES} bytes")
+            # Without an end, s3fs would ask for the size once more.
+            limits = {} if self._is_local or not info["size"] else {"start": 0, "end": info["size"]}
+            return bytes(self._file_system.cat_file(path, **limits))
         except (RejectedError, MemoryError):
             raise
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise RejectedError("missing_file", f"{name}: there is no such file in {self._root}") from error
         except self._failures as error:
-            raise RejectedError("unreadable_file", f"{name}: {' '.join(str(error).split())}") from error
+            raise RejectedError("unreadable_file", f"{name}: {one_line(error)}") from error
 
     def locate(self, name: str) -> str:
-        """Full path of a name; UnusableError(outside_root) for one that leads out, also by a link."""
+        """Full path of a name; RejectedError(outside_root) if it leads out of the folder, also by a link."""
         below = self.relative(name)
         path = f"{self._root}/{quote(below) if self._is_http else below}"
-        if self._is_local and not _inside(posixpath.realpath(path), posixpath.realpath(self._root)):
+        if self._is_local and not _is_inside(posixpath.realpath(path), posixpath.realpath(self._root)):
             raise self._outside(name)
         return path
 
     def relative(self, name: str) -> str:
-        """A name as seen from the folder, however it is written: `clips/a.wav`, wherever the folder is.
+        """Name relative to the folder, such as `clips/a.wav`, however the name is written.
 
-        UnusableError(outside_root) for one that leads out; links are followed by `locate`.
+        RejectedError(outside_root) if it leads out of the folder. Links are followed by `locate` only.
         """
         if "\0" in name:
             raise self._outside(name)
@@ -71,23 +79,22 @@ class FolderStore:
         return below
 
     def _below(self, name: str) -> str:
-        """What an absolute name says after the folder's own path, or after that which links make of it."""
+        """Part of an absolute name after the folder's path, or after the real path if the folder is a link."""
         path = name
         if "://" in name:
-            own = self._file_system.protocol
-            if name.partition("://")[0] not in ((own,) if isinstance(own, str) else own):
+            if name.partition("://")[0] not in protocols_of(self._file_system):
                 raise self._outside(name)
             path = str(self._file_system._strip_protocol(name))
         for root in (self._root, posixpath.realpath(self._root)) if self._is_local else (self._root,):
-            if _inside(path, root):
+            if _is_inside(path, root):
                 below = path[len(root.rstrip("/")) + 1 :]
                 return unquote(below) if self._is_http else below
         raise self._outside(name)
 
     def _outside(self, name: str) -> RejectedError:
-        shown = name.replace("\0", "\\0")
-        return RejectedError("outside_root", f"{shown}: not in {self._root}; --data.audio_root can name another folder")
+        text = name.replace("\0", "\\0")
+        return RejectedError("outside_root", f"{text}: not in {self._root}; --data.audio_root can name another folder")
 
 
-def _inside(path: str, root: str) -> bool:
+def _is_inside(path: str, root: str) -> bool:
     return path.startswith(root.rstrip("/") + "/")

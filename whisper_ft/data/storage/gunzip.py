@@ -1,8 +1,8 @@
-"""The plain tar that a .tar.gz is unpacked to, once.
+"""Plain tars unpacked from .tar.gz archives, once each.
 
-gzip can only be read from its beginning. Seek points (indexed_gzip) were tried instead: at one per MiB they take 3 % of
-the archive in the memory of every process, 2.4 GB for English, and 12 ms a clip; at one per 4 MiB a quarter of that and
-44 ms. A plain tar takes 0.1 ms, and as much disk as the archive.
+gzip can only be read from its beginning. Seek points (indexed_gzip) were tried instead: one per MiB takes 3 % of the
+archive in the memory of every process (2.4 GB for English) and 12 ms a clip. One per 4 MiB takes a quarter of that
+memory and 44 ms a clip. A plain tar takes 0.1 ms a clip, and as much disk as the archive.
 """
 
 import fcntl
@@ -18,32 +18,38 @@ from pathlib import Path
 
 import fsspec
 
-from whisper_ft.data.formats.file_table import data_errors
 from whisper_ft.data.storage.ranges import is_local
-from whisper_ft.data.storage.tar_headers import GZIP
+from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DataError, DiskError
 
-MOST_UNPACKED, MOST_BESIDES = 20, 2**30  # times the archive, and bytes: recordings do not compress, tables 5 times
-PART = 2**20  # bytes unpacked at a time
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_RATIO, MAX_EXTRA_BYTES = 20, 2**30
+"""Most bytes unpacked: 20 times the archive and 1 GiB, because audio hardly compresses and tables shrink 5 times."""
+PART_BYTES = 2**20
+"""Bytes read at a time from a file that need not fit in memory."""
 
 
 def gunzip(address: str, cache: Path | None = None) -> str:
-    """Address of the plain tar that an archive is, or that a .tar.gz was unpacked to. DataError, DiskError.
+    """Address of the plain tar unpacked from a .tar.gz, or the address itself if it is a plain tar.
 
-    Unpacking reads the archive once (about 300 MB/s), needs no memory, and as much disk as the archive has: in the
-    folder `cache`; where that is None beside the archive, or for one that is remote or in a folder that cannot be
-    written, below $XDG_CACHE_HOME (~/.cache). A process that finds another one at it waits. The tar's name holds
-    a digest of what it is from: it is found again when the archive was moved, and is another when it was changed.
+    Unpacking reads the archive once (about 300 MB/s), and needs no memory and as much disk as the archive. Concurrent
+    processes wait on a lock. The file name contains a digest of the archive, so a moved archive is recognised and a
+    changed one is not.
+
+    The tar is written to the folder `cache`, or beside the archive if that is None. Without `cache`, an archive that is
+    remote, or in a folder that cannot be written, is unpacked below $XDG_CACHE_HOME (~/.cache).
+
+    DataError if the archive is damaged, DiskError if there is no room.
     """
     with data_errors(address):
         file_system, path = fsspec.core.url_to_fs(address)
         size = file_system.size(path)
         beginning = file_system.cat_file(path, start=0, end=min(4096, size)) if size else b""
         end = file_system.cat_file(path, start=max(size - 8, 0), end=size) if size else b""
-    if not beginning.startswith(GZIP):
+    if not beginning.startswith(GZIP_MAGIC):
         return address
-    digest = hashlib.sha256(beginning + end + str(size).encode()).hexdigest()[:8]  # the end has the sum of all bytes
+    digest = hashlib.sha256(beginning + end + str(size).encode()).hexdigest()[:8]  # the end holds a checksum of all
     stem = posixpath.basename(path).removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
     name = f"{stem}.unpacked-{digest}.tar"
     beside = Path(path).parent if is_local(file_system) else None
@@ -58,43 +64,45 @@ def gunzip(address: str, cache: Path | None = None) -> str:
 
 
 def _unpack_once(address: str, size: int, target: Path) -> None:
-    """Unpack under a lock, aside, and give the file its name when it is whole."""
+    """Unpack aside under a lock, and rename the file once it is complete."""
     lock, aside = target.with_name(f".{target.name}.lock"), target.with_name(f".{target.name}.part")
     with atomic.disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as held:
-            fcntl.flock(held, fcntl.LOCK_EX)
+        with lock.open("w") as locked:
+            fcntl.flock(locked, fcntl.LOCK_EX)
             if target.exists():
                 return
             free = shutil.disk_usage(target.parent).free
             if free < size:
-                raise DiskError(f"{target.parent}: {free} bytes are free, unpacking {address} takes at least {size}")
+                raise DiskError(
+                    f"{target.parent}: {free} bytes are free, and unpacking {address} takes at least {size}; make room"
+                )
             print(f"unpacking {address} ({size / 1e9:.1f} GB), once, to {target}", file=sys.stderr, flush=True)
             try:
-                with aside.open("wb") as to:
-                    to.writelines(_gunzipped(address, MOST_UNPACKED * size + MOST_BESIDES))
+                with aside.open("wb") as file:
+                    file.writelines(_unpacked_parts(address, MAX_RATIO * size + MAX_EXTRA_BYTES))
                 atomic.sync_file(aside)
                 aside.rename(target)
             finally:
                 aside.unlink(missing_ok=True)
             atomic.sync_folder(target.parent)
-            lock.unlink()  # who still waits for it will find the file
+            lock.unlink()  # a process that still waits for the lock will find the tar
 
 
-def _gunzipped(address: str, most: int) -> Iterator[bytes]:
-    """What a gzip file holds, in parts; DataError where it is damaged, cut short, or holds more than `most` bytes."""
+def _unpacked_parts(address: str, max_bytes: int) -> Iterator[bytes]:
+    """Content of a gzip file in parts; DataError if it is damaged, cut short, or longer than `max_bytes`."""
     count = 0
     with data_errors(address), fsspec.open(address, "rb") as packed, gzip.open(packed) as file:
-        while part := _part(file, address):
+        while part := _read_part(file, address):
             count += len(part)
-            if count > most:
-                raise DataError(f"{address}: unpacks to over {most} bytes: not an archive of recordings")
+            if count > max_bytes:
+                raise DataError(f"{address}: unpacks to over {max_bytes} bytes: not an archive of recordings")
             yield part
 
 
-def _part(file: gzip.GzipFile, address: str) -> bytes:
+def _read_part(file: gzip.GzipFile, address: str) -> bytes:
     try:
-        return file.read(PART)
+        return file.read(PART_BYTES)
     except EOFError as error:
         raise DataError(f"{address}: cut short; get it again") from error
     except (gzip.BadGzipFile, zlib.error) as error:

@@ -1,60 +1,80 @@
-"""What was read of files to index them, kept in a folder: another start takes it while the files are what they were."""
+"""Cache of file indexes. A later start reuses an entry if the file's version is unchanged."""
 
 import hashlib
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from fsspec import AbstractFileSystem
 
 from whisper_ft.runtime.atomic import ASIDE, disk_errors
 
-# What file systems call that which is another once the content is: of the Hub, http and S3, Google, others.
-VERSIONS = ("blob_id", "ETag", "etag", "md5Hash", "Content-MD5", "Last-Modified", "LastModified", "updated", "mtime")
-CHECKSUM_BYTES = 32  # of sha256, in front of what is kept
+VERSION_KEYS = (
+    "blob_id",
+    "ETag",
+    "etag",
+    "md5Hash",
+    "Content-MD5",
+    "Last-Modified",
+    "LastModified",
+    "updated",
+    "mtime",
+)
+"""Metadata keys whose value changes when the content does: of the Hub, http and S3, Google, others. The first wins."""
+CHECKSUM_BYTES = 32
+"""Bytes of the SHA-256 in front of each entry, by which a damaged entry is noticed."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """What a file is now."""
+    """Address, size and version of a file as its file system reports them."""
 
     address: str
     size: int | None
-    """Bytes, where known."""
+    """Bytes; None if the file system does not tell."""
     name: str | None
-    """Of its content, where its file system has one."""
+    """Version of the content; None if the file system reports none."""
 
 
-def version_of(file_system: Any, path: str) -> Version:
-    """What a file is now: one request where it is remote and its folder was not listed."""
+def version_of(file_system: AbstractFileSystem, path: str) -> Version:
+    """Version of a file: one request if the file is remote and its folder was not listed."""
     info = file_system.info(path)
-    name = next((str(info[key]) for key in VERSIONS if info.get(key)), None)
-    if name and info.get("created"):  # of a local file when anything of it changed last; its mtime can be set back
+    name = next((str(info[key]) for key in VERSION_KEYS if info.get(key)), None)
+    if name and info.get("created"):  # time of the last change of a local file, because its mtime can be set back
         name = f"{name} {info['created']}"
     return Version(file_system.unstrip_protocol(path), info.get("size"), name)
 
 
-def place(cache: Path, version: Version, kind: str) -> Path | None:
-    """Where that which was read of a file is kept; None if nobody would tell that it is another file by now."""
-    if version.name is None:
+def entry_path(cache: Path | None, version: Version, kind: str) -> Path | None:
+    """Path of the cached index of a file.
+
+    None without a cache, or if the file system reports no version, so that a change would go unnoticed.
+    """
+    if cache is None or version.name is None:
         return None
     name = hashlib.sha256(f"{version.address}\0{version.size}\0{version.name}".encode()).hexdigest()
     return cache / f"{name}.{kind}"
 
 
-def load(place: Path | None) -> bytes | None:
-    """What is kept in a place; None if that is nothing, or damaged."""
+def load(path: Path | None) -> bytes | None:
+    """Content of an entry; None if there is none or it is damaged."""
     try:
-        entry = place.read_bytes() if place else b""
+        entry = path.read_bytes() if path else b""
     except OSError:
         return None
     checksum, content = entry[:CHECKSUM_BYTES], entry[CHECKSUM_BYTES:]
     return content if hashlib.sha256(content).digest() == checksum else None
 
 
-def save(content: bytes, place: Path) -> None:
-    """Write aside and rename, for other ranks may be writing the same; not synced, for what is damaged is noticed."""
-    aside = place.with_name(f"{ASIDE}{place.name}-{uuid.uuid4().hex[:8]}")
-    with disk_errors(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
+def save(content: bytes, path: Path | None) -> None:
+    """Write an entry, if it has a path, aside and rename it, because other ranks may write the same entry.
+
+    The file is not synced, because the checksum shows a damaged entry.
+    """
+    if path is None:
+        return
+    aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_bytes(hashlib.sha256(content).digest() + content)
-        aside.replace(place)
+        aside.replace(path)
