@@ -165,7 +165,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     path = packed(corpus, "be.tar.gz")
     usage = gunzip_module.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(gunzip_module.shutil, "disk_usage", lambda _: usage._replace(free=10))
-    with pytest.raises(DiskError, match=r"10 bytes are free, unpacking .* takes at least"):
+    with pytest.raises(DiskError, match=r"\b10 bytes are free\b.*be\.tar\.gz"):
         gunzip(str(path), tmp_path / "cache")
 
 
@@ -267,11 +267,10 @@ def test_of_several_languages_one_is_chosen(corpus: Path, settings: dict[str, st
 def test_what_is_no_corpus_is_refused_with_what_is_expected(corpus: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     assert "clips/ and train.tsv" in str(refused(tmp_path / "empty"))
-    assert "or its .tar.gz; there is none" in str(refused(tmp_path / "none.tar.gz"))
-    assert "should be a folder of Common Voice" in str(refused(tmp_path / "none"))
-    assert "has no split 'valid'; set --data.split to one of clip_durations, dev, other" in str(
-        refused(corpus, split="valid")
-    )
+    for path in (tmp_path / "none.tar.gz", tmp_path / "none"):
+        assert str(refused(path)).startswith(f"{path}: ")
+    unknown = str(refused(corpus, split="valid"))
+    assert all(fact in unknown for fact in ("'valid'", "--data.split", "clip_durations, dev, other"))
     wrong = refused(corpus, split="clip_durations")
     assert isinstance(wrong, UsageError)
     assert "set --data.audio_column to one of clip, duration[ms]" in str(wrong)
@@ -422,7 +421,7 @@ def test_no_size_is_believed_that_the_archive_does_not_have(tmp_path: Path, size
     whole = bytearray(path.read_bytes())
     whole[156:157] = kind
     path.write_bytes(forged(bytes(whole), size))
-    with pytest.raises(DataError, match="cut short or damaged: the member at byte 512 says it has"):
+    with pytest.raises(DataError, match=f"^{path}: "):
         list(tar_members(str(path)))
 
 
@@ -430,16 +429,16 @@ def test_no_size_is_believed_that_the_archive_does_not_have(tmp_path: Path, size
 def test_an_archive_cut_short_is_refused(tmp_path: Path, kept: int):
     path = tar_of(tmp_path / "a.tar", {"a.mp3": b"1" * 400, "b.mp3": b"2" * 600})
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(DataError, match="cut short"):
+    with pytest.raises(DataError, match=f"^{path}: "):
         list(tar_members(str(path)))
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "is empty"),
-        (b"no tar at all" * 100, "not a tar archive"),
-        (gzip.compress(np.random.default_rng(0).bytes(2000)), "compressed, .*; unpack it with gunzip"),
+        (b"", "empty"),
+        (b"no tar at all" * 100, "not a tar"),
+        (gzip.compress(np.random.default_rng(0).bytes(2000)), "gunzip"),
     ],
 )
 def test_what_is_no_tar_is_said(tmp_path: Path, content: bytes, said: str):

@@ -244,7 +244,9 @@ def test_of_a_hostile_shard_nothing_outside_is_read_and_nothing_large_is_believe
     whole[148:156] = b" " * 8
     whole[148:156] = b"%06o\0 " % sum(whole[:512])
     path.write_bytes(whole)
-    assert "says it has 1000000000000 bytes" in str(refused(path))
+    message = str(refused(path))
+    assert message.startswith(f"{path}: ")
+    assert "1000000000000 bytes" in message, "the size that is not believed"
 
 
 def test_a_source_travels_to_other_processes(folder: Path):
@@ -264,28 +266,34 @@ def test_ids_and_fingerprint_stay_when_the_data_moves_and_change_with_it(folder:
 
 def test_what_is_no_set_of_shards_is_refused_in_one_line(folder: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    assert "holds no .tar file" in str(refused(tmp_path / "empty"))
-    assert "holds no .tar file" in str(refused(f"{folder}/c-*.tar"))
-    assert "c-001.tar: there is no such file" in str(refused(f"{folder}/{{a,c}}-001.tar"))
-    assert "{5..1} should be numbers that go up" in str(refused(f"{folder}/{{5..1}}.tar"))
+    for path in (tmp_path / "empty", f"{folder}/c-*.tar"):
+        error = refused(path)
+        assert isinstance(error, UsageError)
+        assert ".tar" in str(error).removeprefix(str(path))
+    assert str(refused(f"{folder}/{{a,c}}-001.tar")).startswith(f"{folder}/c-001.tar: ")
+    assert "{5..1}" in str(refused(f"{folder}/{{5..1}}.tar"))
     assert isinstance(refused(f"{folder}/{{0..9999999}}.tar"), UsageError)
-    assert "choose them by name" in str(refused(folder, split="train"))
+    assert "--data.split train" in str(refused(folder, split="train"))
     apart = shard(tmp_path / "apart.tar", ("wav/1.flac", FLAC), ("txt/1.txt", b"x"))
-    assert "no sample has audio next to a .txt or .json" in str(refused(apart))
-    assert "holds no row" in str(refused(shard(tmp_path / "none.tar")))
+    for path in (apart, shard(tmp_path / "none.tar")):
+        error = refused(path)
+        assert isinstance(error, DataError)
+        assert str(error).startswith(f"{path}: ")
     path = folder / "a-000.tar"
     path.write_bytes(path.read_bytes()[:9000])
-    assert "a-000.tar: cut short" in str(refused(folder))
+    error = refused(folder)
+    assert isinstance(error, DataError)
+    assert str(error).startswith(f"{path}: "), "the shard that is cut short"
 
 
 def test_a_shard_that_became_shorter_after_it_was_indexed_is_a_data_error(folder: Path):
     source = opened(folder)
     path = folder / "a-000.tar"
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(DataError, match=r"a-000\.tar: \d+ bytes came from byte"):
+    with pytest.raises(DataError, match=r"a-000\.tar: \d+ bytes"):
         source.read(0)
     path.unlink()
-    with pytest.raises(DataError, match=r"a-000\.tar: there is no such file"):
+    with pytest.raises(DataError, match=r"a-000\.tar: "):
         source.read(0)
 
 
