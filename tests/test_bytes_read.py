@@ -1,8 +1,8 @@
 """How much is read: each byte about once in a pass, however many read, and at a late step no more than at the first.
 
-Through the stream that train.py builds for each rank. The rows have no transcript, so none is decoded: it is about
-bytes. A pass reads again where a lane ends within a chunk, once for each lane but one, and where a chunk had to leave
-the cache too early: so data of few chunks per lane is read more than 1.1 times. Here a lane has 30 chunks.
+The readers are those of the stream that train.py builds for each rank. The rows have no transcript, so none is decoded.
+A pass reads a chunk again if a lane ends within it (once for each lane but one), or if it left the cache too early. So
+data with few chunks per lane is read more than 1.1 times. Here a lane has 30 chunks.
 """
 
 import random

@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from tests.conftest import run
 from tests.elsewhere import AUDIO, serve
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.columns import text_of
+from whisper_ft.data.formats.columns import SPEAKER_COLUMNS, text_of
 from whisper_ft.data.sources import open_source
 from whisper_ft.runtime.errors import UsageError
 
@@ -126,7 +126,7 @@ KINDS = [
 
 
 def columns_of(path: Path | str, *columns: str, **settings: Any) -> list[Any]:
-    """Of all rows, after a journey to another process."""
+    """Extra columns of all rows, after the source was pickled."""
     source = pickle.loads(pickle.dumps(open_source(SourceConfig(path=str(path), **settings), columns=columns)))
     return [row.columns for chunk in range(len(source.rows)) for row in source.read(chunk)]
 
@@ -156,6 +156,33 @@ def test_a_fingerprint_knows_of_other_columns_only_where_they_are_asked_for(kind
         assert open_source(SourceConfig(path=str(more)), columns=["gender"]).fingerprint() != plain
     else:  # of files as a whole: their sizes have all columns in them
         assert open_source(SourceConfig(path=str(more)), columns=["gender"]).fingerprint() == plain
+
+
+def speakers_of(path: Path) -> list[str | None]:
+    source = open_source(SourceConfig(path=str(path)))
+    return [row.speaker for chunk in range(len(source.rows)) for row in source.read(chunk)]
+
+
+@pytest.mark.parametrize("column", SPEAKER_COLUMNS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not kaldi])
+def test_every_format_knows_the_same_columns_of_speakers(kind: Callable[..., Path], column: str, tmp_path: Path):
+    assert speakers_of(kind(tmp_path, {column: ["m1", None, "f2"]})) == ["m1", None, "f2"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not kaldi])
+def test_the_first_column_with_a_value_names_the_speaker(kind: Callable[..., Path], tmp_path: Path):
+    said = {"client_id": ["a", "b", None], "speaker": ["c", None, None]}
+    assert speakers_of(kind(tmp_path, said)) == ["c", "b", None]
+
+
+def test_kaldi_says_the_speaker_in_a_file(tmp_path: Path):
+    assert speakers_of(kaldi(tmp_path, {})) == ["s0", "s1", "s2"]
+
+
+@pytest.mark.parametrize("kind", [parquet, saved_dataset])
+def test_a_column_of_no_plain_values_names_no_speaker(kind: Callable[..., Path], tmp_path: Path):
+    said = {"speaker": [{"name": "a"}, {"name": "b"}, None], "client_id": [1, 2, 3]}
+    assert speakers_of(kind(tmp_path, said)) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("kind", [parquet, saved_dataset])

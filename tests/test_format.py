@@ -1,4 +1,4 @@
-"""What lies at a path is seen by the names of the files, and its first row is heard: every format, on real files."""
+"""Every format is detected from the names of real files, and its first row is decoded."""
 
 import csv
 import io

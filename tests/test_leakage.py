@@ -1,4 +1,4 @@
-"""What a held-out set shares with the training data is found, and what only looks so is not."""
+"""Leakage between a held-out set and the training data is found, and rows that only look alike are not reported."""
 
 import io
 import pickle

@@ -120,7 +120,7 @@ class Child:
         )
 
     def __call__(self, path: str | None = None, **asked: Any) -> dict[str, Any]:
-        """What was said of the source at a path, which `read`, `cache`, `columns`, ... are no settings of."""
+        """Answer about the source at a path; `read`, `cache`, `columns`, ... are no settings of it."""
         extra = ("read", "cache", "columns", "env", "pickle", "pickled")
         others = {name: asked.pop(name) for name in extra if name in asked}
         assert self._process.stdin is not None

@@ -24,7 +24,7 @@ def behind_http(elsewhere: Elsewhere, name: str, cache: Path | None = None) -> P
 
 
 def test_a_row_group_is_one_request_of_no_more_than_its_bytes(elsewhere: Elsewhere):
-    """Of 800 kB, of which 200 kB that nobody reads are between the columns that are read, and 200 kB before them."""
+    """A row group has 800 kB, of which 200 kB nobody reads lie between the columns that are read, and 200 kB before."""
     write(elsewhere.folder / "large.parquet", 30, size=20_000)
     source = behind_http(elsewhere, "large.parquet")
     metadata = pq.read_metadata(elsewhere.folder / "large.parquet")

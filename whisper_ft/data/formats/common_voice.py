@@ -228,28 +228,33 @@ class _Tables:
         lines = _lines(self._tree.parts(file), f"{self._where.path}: {file}")
         names = [name.strip() for name in next(lines, b"").decode("utf-8-sig", errors="replace").split("\t")]
         audio, text = ("audio_file", "transcription") if self._corpus.is_spontaneous else ("path", "sentence")
-        wanted = {
-            "file": column_of(names, self._where.audio_column, (audio,), "audio_column", file),
-            "text": column_of(names, self._where.text_column, (text,), "text_column", file),
-        }
-        wanted |= {"language": "locale", "split": "split"}
-        if speaker := next((name for name in SPEAKER_COLUMNS if name in names), None):
-            wanted["speaker"] = speaker
+        wanted = (
+            column_of(names, self._where.audio_column, (audio,), "audio_column", file),
+            column_of(names, self._where.text_column, (text,), "text_column", file),
+        )
+        places = [names.index(name) if name in names else len(names) for name in (*wanted, "locale", "split")]
+        speakers = [names.index(name) for name in SPEAKER_COLUMNS if name in names]
         require_columns(names, self._extra.names, f"{self._where.path}: {file}")
         extra = {name: names.index(name) for name in self._extra.names}
-        cells = [names.index(wanted[field]) if wanted.get(field) in names else len(names) for field in FIELDS[1:6]]
         blocks, rows = [], list[tuple[Any, ...]]()
         for number, line in enumerate(lines, start=2):
-            rows.append(self._row(line, cells, f"{posixpath.basename(file)}:{number}") + self._extra_cell(line, extra))
+            place = f"{posixpath.basename(file)}:{number}"
+            rows.append(self._row(line, places, speakers, place) + self._extra_cell(line, extra))
             if len(rows) == BLOCK_ROWS:
                 blocks.append(_table(rows, self._schema))
                 rows = []
         return pa.concat_tables([*blocks, _table(rows, self._schema)])
 
-    def _row(self, line: bytes, numbers: list[int], place: str) -> tuple[str | None, ...]:
-        """Values of `FIELDS` of a line; `numbers` are the cells with file, text, language, speaker and split."""
+    def _row(self, line: bytes, places: list[int], speakers: list[int], place: str) -> tuple[str | None, ...]:
+        """Values of `FIELDS` of a line.
+
+        `places` are the cells with file, text, locale and split, `speakers` those that may name the speaker, and
+        `place` names the line in a message.
+        """
         cells = line.split(b"\t")
-        file, text, locale, speaker, split = (_text(cells[i]) if i < len(cells) else "" for i in numbers)
+        file, text, locale, split = (_text(cells[i]) if i < len(cells) else "" for i in places)
+        names = (_text(cells[i]) for i in speakers if i < len(cells))
+        speaker = next((name for name in names if name), None)
         problem = None
         if not file:
             problem = f"missing_file: {place} names no file"
@@ -260,7 +265,7 @@ class _Tables:
         elif file and not posixpath.splitext(file)[1]:
             file += ".mp3"  # missing in the first releases
         language = None if self._where.language else locale or self._corpus.locale
-        return file or place, file or "", text, language, speaker or None, split, problem
+        return file or place, file or "", text, language, speaker, split, problem
 
     def _extra_cell(self, line: bytes, numbers: dict[str, int]) -> tuple[Any, ...]:
         """Extra columns of a line as one value; empty if there are none."""
