@@ -254,38 +254,6 @@ def test_a_signal_to_one_machine_saves_and_ends_both(train: Trainer, machines: M
     assert digest(train.folder / "run") == whole
 
 
-@pytest.mark.parametrize(
-    ("variables", "told"),
-    [
-        ("NODES=2", "NODES=2: missing: NODE_RANK (0 to 1, another on each machine), MASTER_ADDR (the machine with"),
-        ("NNODES=2 NODE_RANK=1", "NODES=2: missing: MASTER_ADDR"),
-        ("NODES=2 NODE_RANK=2 MASTER_ADDR=a", "NODE_RANK=2: with NODES=2 it is a number from 0 to 1"),
-        ("NODES=two", "NODES=two: a number of machines from 1 up is needed"),
-        ("NODE_RANK=1", "NODE_RANK=1: NODES is missing, the number of machines"),
-        ("NODES=2 NODE_RANK=0 MASTER_ADDR=a MASTER_PORT=any", "MASTER_PORT=any: a port is needed"),
-        ("SLURM_STEP_NUM_TASKS=8 SLURM_STEP_NUM_NODES=2", "srun starts 8 tasks; one on each machine is needed"),
-    ],
-)
-def test_machines_that_cannot_meet_are_refused_in_one_line(variables: str, told: str):
-    refused = launch("--dry_run", **dict(one.split("=") for one in variables.split()))
-    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
-    assert refused.err.startswith(f"error: {told}")
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [
-        "NODES=3 NODE_RANK=2 MASTER_ADDR=node1 MASTER_PORT=29500",
-        "NNODES=3 NODE_RANK=2 MASTER_ADDR=node1",
-        "SLURM_STEP_NUM_NODES=3 SLURM_STEP_NUM_TASKS=3 SLURM_NODEID=2 MASTER_ADDR=node1",
-    ],
-)
-def test_ours_torchruns_and_slurms_names_for_machines_mean_the_same(variables: str):
-    shown = launch("--dry_run", **dict(one.split("=") for one in variables.split()), NPROC="4").out
-    machines = "--num_machines 3 --machine_rank 2 --main_process_ip node1 --main_process_port 29500"
-    assert f"several_nodes.yaml --num_processes 12 {machines}" in shown
-
-
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("rank", "address", "code", "told"),

@@ -1,7 +1,7 @@
 """launch.sh in Python: plan the launch, check the command line once, then run `accelerate launch` in this process.
 
-The check comes before any process starts, so a command line that cannot work is one line and exit code 2, --help is
-printed once, and the demo's data is made if it is missing.
+The check comes before any process starts. So a command line that cannot work is one line and exit code 2, and --help is
+printed once. The check also makes the demo's data if it is missing.
 """
 
 import os

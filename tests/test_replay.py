@@ -1,0 +1,75 @@
+"""`python -m whisper_ft replay`: the utterances of a step, without a model."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, Ended, Trainer
+from whisper_ft.cli.replay import main, replay
+from whisper_ft.config import yaml12
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import to_plain
+
+
+@pytest.fixture
+def run_replay(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    def run_in_this_process(*arguments: str) -> Ended:
+        code = main(arguments)
+        out, err = capsys.readouterr()
+        return Ended(code, out, err)
+
+    return run_in_this_process
+
+
+def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer, run_replay: Callable[..., Ended]):
+    run_dir = train("run", steps=2)
+    saved = load_config(TrainingConfig, ["--config", str(run_dir / "config.yaml")])
+    rows = [row for step in range(13) for row in replay(saved, step)]
+    first_epoch = [row["id"] for row in rows if row["epoch"] == 0]
+    assert len(first_epoch) == len(set(first_epoch)) == 100
+    assert [row["position"] for row in rows] == list(range(13 * 8))
+    (run_dir / "config.yaml").write_text("seed: 9\n")  # written by a start that was refused
+    printed = run_replay("--run_dir", str(run_dir), "--step", "3")
+    assert [json.loads(line) for line in printed.out.splitlines()] == rows[24:32]
+    (run_dir / "checkpoints").rename(run_dir / "none")
+    (run_dir / "config.yaml").write_text(yaml12.dump(to_plain(saved)))  # a run before its first save
+    assert run_replay("--run_dir", str(run_dir), "--step", "3").out == printed.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "facts"),
+    [
+        ("--step -1", ["--step", "-1"]),
+        ("--step three", ["--step", "'three'"]),
+        ("", ["--step"]),
+        ("--step 0 --run_dir nowhere", ["--run_dir nowhere", "config.yaml"]),
+        ("--step 0", ["of/another/folder", "--data.path PATH"]),
+        ("--step 0 --data.path nowhere", ["--data.path nowhere"]),
+    ],
+)
+def test_a_replay_that_cannot_be_is_refused_in_one_line(
+    arguments: str, facts: list[str], tmp_path: Path, run_replay: Callable[..., Ended]
+):
+    (tmp_path / "config.yaml").write_text("data: {path: of/another/folder}\n")
+    refused = run_replay("--run_dir", str(tmp_path), *arguments.split())
+    assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
+    assert [fact for fact in facts if fact not in refused.err] == []
+
+
+def test_a_replay_finds_data_elsewhere_and_may_be_cut_short(
+    corpus: Path, tmp_path: Path, run_replay: Callable[..., Ended]
+):
+    (tmp_path / "config.yaml").write_text("data: {path: of/another/folder}\n")
+    arguments = ["--run_dir", str(tmp_path), "--step", "0", "--data.path", str(corpus / "train")]
+    printed = run_replay(*arguments)
+    assert (printed.code, printed.out.count("\n")) == (0, 16)
+    replaying = f"{sys.executable} -m whisper_ft replay {' '.join(arguments)}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {replaying} | :"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
