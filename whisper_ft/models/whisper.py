@@ -9,30 +9,19 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from tokenizers import AddedToken
 from transformers import (
     GenerationConfig,
     WhisperConfig,
     WhisperForConditionalGeneration,
     WhisperProcessor,
-    WhisperTokenizer,
 )
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from transformers.utils import is_flash_attn_2_available
 
 from whisper_ft.config.training import ModelConfig
-from whisper_ft.models.generation_config import (
-    END,
-    NO_TIMESTAMPS,
-    START,
-    TASKS,
-    complete_generation,
-    completed_fields,
-    stated_generation,
-)
+from whisper_ft.models.generation_config import END, complete_generation, completed_fields, stated_generation
+from whisper_ft.models.tokenizer import check_tokens, mark_special
 from whisper_ft.runtime.errors import UsageError
 
-RARE = ("startoflm", "startofprev", "nospeech", "nocaptions")  # large-v3 renamed nocaptions to nospeech
 FRAMES_PER_POSITION = 2  # log-mel frames per encoder position: the stride of the second convolution, in every Whisper
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Number format of the computation for each value of `precision`. Weights are float32 in all three."""
@@ -109,10 +98,10 @@ def load_parts(name: str) -> ModelParts:
     with _blaming(name, "generation_config.json"):
         has_file, fields = stated_generation(name, stated)
     tokenizer = processor.tokenizer
-    _check_tokens(name, tokenizer, {"config.json": stated, "generation_config.json": fields})
+    check_tokens(name, tokenizer, {"config.json": stated, "generation_config.json": fields})
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = END
-    marked = _mark_special(tokenizer)
+    marked = mark_special(tokenizer)
     _check_parts_fit(name, config, processor)
     generation_config = complete_generation(name, fields, config, tokenizer)
     repairs = []
@@ -227,50 +216,6 @@ def freeze(model: WhisperForConditionalGeneration, parts: Sequence[str]) -> None
             module.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{', '.join(parts)}: nothing is left to train")
-
-
-def _check_tokens(name: str, tokenizer: WhisperTokenizer, stated: Mapping[str, Mapping[str, Any]]) -> None:
-    """UsageError unless the tokenizer is complete and its ids of Whisper's tokens are those in the config files.
-
-    `stated` holds the fields of each config file, by file name.
-    """
-    vocabulary = tokenizer.get_vocab()
-    if vocabulary.keys() <= tokenizer.get_added_vocab().keys():
-        raise UsageError(f"{name}: no tokenizer: tokenizer.json is missing or holds no vocabulary")
-    if tokenizer.eos_token != END:
-        raise UsageError(f"{name}: the tokenizer's end of text is {tokenizer.eos_token}; expected {END}")
-    roles = {"decoder_start_token_id": START, "eos_token_id": END, "no_timestamps_token_id": NO_TIMESTAMPS}
-    for role, token in roles.items():
-        if token not in vocabulary:
-            raise UsageError(f"{name}: the tokenizer has no {token}")
-        for file, fields in stated.items():
-            value, expected = fields.get(role), vocabulary[token]
-            if value not in (None, expected, [expected]):
-                raise UsageError(f"{name}: {role} is {value} in {file}, but {token} is {expected} in the tokenizer")
-    for field, form in (("lang_to_id", "{}"), ("task_to_id", "<|{}|>")):
-        for key, value in (stated["generation_config.json"].get(field) or {}).items():
-            token = form.format(key)
-            if vocabulary.get(token, value) != value:  # a name that the tokenizer lacks may stand for any token
-                raise UsageError(
-                    f"{name}: {field} has {value} for {key}, but {token} is {vocabulary[token]} in the tokenizer"
-                )
-
-
-def _mark_special(tokenizer: WhisperTokenizer) -> int:
-    """Make Whisper's special tokens special where they are ordinary ones; returns how many were changed.
-
-    A transcript could otherwise contain an ordinary `<|be|>` as a command. All are ordinary in a model without
-    tokenizer.json, as models were saved until 2023: its added_tokens.json holds ids only. transformers 5 uses
-    special_tokens_map.json for <|endoftext|> alone.
-    """
-    names = {END, START, NO_TIMESTAMPS, *(f"<|{name}|>" for name in (*LANGUAGES, *TASKS, *RARE))}
-    added = tokenizer.backend_tokenizer.get_added_tokens_decoder()
-    ordinary = [token.content for _, token in sorted(added.items()) if token.content in names and not token.special]
-    if ordinary:
-        known = [token for token in tokenizer.extra_special_tokens if token not in ordinary]
-        marked = [AddedToken(token, normalized=False, special=True) for token in ordinary]
-        tokenizer.add_special_tokens({"extra_special_tokens": [*known, *marked]})
-    return len(ordinary)
 
 
 def _check_parts_fit(name: str, config: WhisperConfig, processor: WhisperProcessor) -> None:
