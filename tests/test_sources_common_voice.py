@@ -433,6 +433,25 @@ def test_an_archive_cut_short_is_refused(tmp_path: Path, kept: int):
         list(tar_members(str(path)))
 
 
+def test_a_damaged_header_is_not_taken_for_the_end(tmp_path: Path):
+    path = tar_of(tmp_path / "a.tar", {"a.mp3": b"1" * 400, "b.mp3": b"2" * 600})
+    damaged = bytearray(path.read_bytes())
+    damaged[1024 + 10] ^= 1  # in the name of b.mp3
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=f"^{path}: .*1024"):
+        list(tar_members(str(path)))
+
+
+@pytest.mark.parametrize("kind", [b"L", b"x"])
+def test_headers_without_end_are_refused(tmp_path: Path, kind: bytes):
+    path = tar_of(tmp_path / "a.tar", {"a.mp3": b"11 path=x\n\0"})
+    header = bytearray(path.read_bytes()[:1024])
+    header[156:157] = kind
+    path.write_bytes(forged(bytes(header), b"%011o\0" % 512) * 2000)
+    with pytest.raises(DataError, match=f"^{path}: "):
+        list(tar_members(str(path)))
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

@@ -4,12 +4,14 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pyarrow.parquet as pq
 import pytest
 
 from tests.elsewhere import Elsewhere, serve, write
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.parquet import Parquet, open_parquet
+from whisper_ft.data.storage.ranges import RangeFile
 from whisper_ft.runtime.errors import DataError
 
 
@@ -47,6 +49,25 @@ def test_columns_far_from_each_other_are_not_joined(elsewhere: Elsewhere):
     assert row.text == "far.parquet 9"
     assert len(elsewhere.ranges) == 3
     assert elsewhere.sent < 11 * len(row.audio), "bytes: with what the sockets held of an answer that was hung up on"
+
+
+def test_a_file_of_fetched_ranges_asks_for_other_bytes_when_they_are_read(elsewhere: Elsewhere):
+    content = bytes(range(256)) * 16
+    (elsewhere.folder / "bytes").write_bytes(content)
+    file_system, path = fsspec.core.url_to_fs(f"{elsewhere.address}/files/bytes")
+    elsewhere.forget()
+    with RangeFile(file_system, path, len(content), [(100, 200), (150, 300), (400, 400), (500, 600)]) as file:
+        assert elsewhere.ranges == ["bytes=100-599"], "one request, because little lies between them"
+        for start, end in ((100, 600), (150, 160), (500, 600)):
+            file.seek(start)
+            assert file.read(end - start) == content[start:end]
+        assert len(elsewhere.ranges) == 1
+        file.seek(599)
+        assert file.read(2) == content[599:601]
+        file.seek(-10, 2)
+        assert file.read(100) == content[-10:]
+        assert file.read(1) == b""
+        assert elsewhere.ranges[1:] == ["bytes=599-600", "bytes=4086-4095"]
 
 
 def test_footers_behind_http_are_fetched_once_until_the_file_changes(elsewhere: Elsewhere, tmp_path: Path):

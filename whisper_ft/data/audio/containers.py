@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import io
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +21,7 @@ ADTS = (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
 """First bytes of bare AAC: 12 bits set, and two bits of 0 at the place of MP3's layer."""
 
 
-class AudioFile(Protocol):
-    """An open audio file, in the manner of soundfile.SoundFile."""
-
-    samplerate: int
-    channels: int
-    frames: int
-
-    def seek(self, frames: int) -> object:
-        """Go to a frame."""
-
-    def read(self, frames: int, dtype: str, always_2d: bool) -> Waveform:
-        """Samples [frames, channels] from there on, fewer only at the end."""
-
-
-def open_audio(encoded: bytes) -> Any:
+def open_audio(encoded: bytes) -> "soundfile.SoundFile | ContainerFile":
     """Clip opened by libsndfile, or by torchcodec if libsndfile cannot read the format."""
     try:
         return soundfile.SoundFile(io.BytesIO(encoded))

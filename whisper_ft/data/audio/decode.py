@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
+import soundfile
 import soxr
 
 from whisper_ft.data.audio.containers import (
     MAX_STATED_SECONDS,
     MISSING_SECONDS,
-    AudioFile,
     ContainerFile,
     Waveform,
     open_audio,
@@ -82,7 +82,7 @@ def decode_beginning(
 class OpenClip:
     """An open clip, or a segment of it, and the length given by its header."""
 
-    file: AudioFile
+    file: soundfile.SoundFile | ContainerFile
     first: int  # frame
     frames: int
     is_exact: bool  # False if the length is an estimate, as of a compressed stream without an index

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import Self
 
 import pyarrow as pa
 
@@ -48,7 +48,7 @@ def speaker_columns(schema: pa.Schema) -> list[str]:
     return [name for name, kind in kinds.items() if not (pa.types.is_nested(kind) or is_binary(kind))]
 
 
-def speaker_of(record: Mapping[str, Any]) -> str | None:
+def speaker_of(record: Mapping[str, object]) -> str | None:
     """Speaker of a row as text; None if no column of SPEAKER_COLUMNS has a value."""
     values = (record.get(name) for name in SPEAKER_COLUMNS)
     return next((str(value) for value in values if value is not None and value != ""), None)
@@ -75,7 +75,7 @@ class ExtraColumns:
                 raise UsageError(f"{where}: column {name!r} should be text, numbers or booleans, it is {kind}")
         return cls(wanted, _labels(schema) if wanted else None)
 
-    def of(self, record: Mapping[str, Any]) -> dict[str, str | None] | None:
+    def of(self, record: Mapping[str, object]) -> dict[str, str | None] | None:
         """Texts of a row's extra columns, None for an empty value; None for the whole if no column is carried."""
         return {name: self._text(name, record.get(name)) for name in self.names} if self.names else None
 

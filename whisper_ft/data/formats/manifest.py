@@ -41,7 +41,7 @@ END_COLUMNS = ("end", "end_time")  # seconds; `duration` wins
 SAMPLE_LINES = 1000
 """Lines from which the columns are chosen."""
 
-ManifestLine = tuple[int, Mapping[str, Any] | RejectedError]
+ManifestLine = tuple[int, Mapping[str, object] | RejectedError]
 """Number of a line, from 1 on, and its columns, or its problem."""
 LineReader = Callable[[io.TextIOWrapper, str], Iterator[ManifestLine]]
 
@@ -219,7 +219,7 @@ def _located(file: str, store: FolderStore, below: str) -> str:
 
 def _entry(
     number: int,
-    line: Mapping[str, Any] | RejectedError,
+    line: Mapping[str, object] | RejectedError,
     name: str,
     locate: Callable[[str], str],
     audio: str,
@@ -229,10 +229,11 @@ def _entry(
     entry: dict[str, Any] = {"id": f"{name}#line {number}", "file": ""}
     if isinstance(line, RejectedError):
         return entry | {"problem": str(line)}
-    if isinstance(line.get(audio), dict):  # Whisper-Finetune: {"audio": {"path": ..., "start_time": ..., ...}}
-        line = {**line[audio], **line, audio: line[audio].get("path")}
+    nested = line.get(audio)
+    if isinstance(nested, dict):  # Whisper-Finetune: {"audio": {"path": ..., "start_time": ..., ...}}
+        line = {**nested, **line, audio: nested.get("path")}
 
-    def take(part: Callable[[], Mapping[str, Any]]) -> None:
+    def take(part: Callable[[], Mapping[str, object]]) -> None:
         try:
             entry.update(part())
         except RejectedError as rejected:
@@ -248,21 +249,21 @@ def _entry(
     return entry
 
 
-def _required(line: Mapping[str, Any], column: str) -> str:
+def _required(line: Mapping[str, object], column: str) -> str:
     value = _optional(line, (column,), "bad_line")
     if not value:
         raise RejectedError("bad_line", f"has no {column!r}")
     return value
 
 
-def _transcript(line: Mapping[str, Any], column: str) -> str | None:
+def _transcript(line: Mapping[str, object], column: str) -> str | None:
     """Text of a line; RejectedError without the column. An empty text is refused later, when labels are made."""
     if column not in line:
         raise RejectedError("bad_label", f"has no {column!r}")
     return _optional(line, (column,), "bad_label")
 
 
-def _optional(line: Mapping[str, Any], columns: Iterable[str], reason: str, numbers: bool = False) -> str | None:
+def _optional(line: Mapping[str, object], columns: Iterable[str], reason: str, numbers: bool = False) -> str | None:
     """Text of the first column that has a value; RejectedError with a reason code if it is no text."""
     column, value = next(((c, line[c]) for c in columns if line.get(c) not in (None, "")), ("", None))
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
@@ -278,7 +279,7 @@ def _optional(line: Mapping[str, Any], columns: Iterable[str], reason: str, numb
     return value
 
 
-def _segment(line: Mapping[str, Any]) -> dict[str, float | None]:
+def _segment(line: Mapping[str, object]) -> dict[str, float | None]:
     """Offset and duration of the utterance in its recording, in seconds."""
     offset, duration = _seconds(line, OFFSET_COLUMNS), _seconds(line, ("duration",))
     end = _seconds(line, END_COLUMNS) if duration is None else None
@@ -289,7 +290,7 @@ def _segment(line: Mapping[str, Any]) -> dict[str, float | None]:
     return {"offset": offset, "duration": duration}
 
 
-def _seconds(line: Mapping[str, Any], columns: Iterable[str]) -> float | None:
+def _seconds(line: Mapping[str, object], columns: Iterable[str]) -> float | None:
     column, value = next(((c, line[c]) for c in columns if line.get(c) not in (None, "")), ("", None))
     return None if value is None else seconds_of(value, column)
 
@@ -305,7 +306,7 @@ def seconds_of(value: object, name: str) -> float:
     return seconds
 
 
-def _identity(line: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, str]:
+def _identity(line: Mapping[str, object], entry: Mapping[str, Any]) -> dict[str, str]:
     row_id = _optional(line, ID_COLUMNS, "bad_line", numbers=True)
     if row_id is not None:
         return {"id": row_id}

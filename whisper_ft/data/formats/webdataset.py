@@ -143,7 +143,7 @@ class WebDataset:
             columns=self._extra.of(described),
         )
 
-    def _text(self, txt: bytes | None, place: object, described: Mapping[str, Any]) -> tuple[str, Problem | None]:
+    def _text(self, txt: bytes | None, place: object, described: Mapping[str, object]) -> tuple[str, Problem | None]:
         """Transcript of a sample from its .txt or .json, and the problem if it cannot be used."""
         if place is not None and self._where.text_column is None:
             if txt is None:
@@ -203,7 +203,7 @@ def _file(content: FetchedRanges, record: Mapping[str, Any], kind: str) -> bytes
     return content.get(*place) if place[0] < place[1] else b""
 
 
-def _read_json(content: bytes | None, place: object) -> tuple[dict[str, Any], Problem | None]:
+def _read_json(content: bytes | None, place: object) -> tuple[dict[str, object], Problem | None]:
     """Object in the .json of a sample, and the problem if it cannot be read."""
     if content is None:
         return {}, None if place is None else TOO_LONG

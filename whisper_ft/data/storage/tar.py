@@ -23,8 +23,12 @@ from whisper_ft.data.storage.read_errors import data_errors, read_failures
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import DataError, one_line
 
-MAX_HEADER_BYTES = 2**16
-"""Bytes of the longest extended header (a long name, pax records) that is read; a path has 4,096 at most."""
+MAX_HEADER_BYTES = 2**17
+"""Bytes of the longest extended header (a long name, pax records) that is read.
+
+A path has 4,096 bytes at most and an extended attribute 65,536. Hostile pax records take tarfile a time that grows with
+the square of their length.
+"""
 REMOTE_BLOCK_BYTES = 2**18
 """Bytes fetched with a remote header, because the next headers are among them if the files are small."""
 INDEX_BLOCK = 50_000
