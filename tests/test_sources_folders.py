@@ -129,8 +129,8 @@ def test_a_split_is_a_subfolder_by_any_of_its_names(splits: Path, split: str, te
 def test_training_on_the_test_split_needs_to_be_asked_for(splits: Path, split: str | None):
     error = refused(open_audiofolder, splits, split=split)
     assert isinstance(error, UsageError)
-    assert "has the splits test, train, validation" in str(error)
-    assert "set --data.split" in str(error)
+    assert "test, train, validation" in str(error)
+    assert "--data.split" in str(error)
 
 
 def test_an_audiofolder_that_is_elsewhere_moved_or_hostile(tmp_path: Path):
@@ -150,12 +150,12 @@ def test_an_audiofolder_that_is_elsewhere_moved_or_hostile(tmp_path: Path):
 
 def test_what_is_no_audiofolder_is_refused_in_one_line(tmp_path: Path):
     write(tmp_path / "a.wav", encoded())
-    assert "holds none of metadata.csv, metadata.jsonl" in str(refused(open_audiofolder, tmp_path))
-    assert "there is no such" in str(refused(open_audiofolder, tmp_path / "gone"))
+    assert "metadata.csv, metadata.jsonl" in str(refused(open_audiofolder, tmp_path))
+    assert isinstance(refused(open_audiofolder, tmp_path / "gone"), DataError)
     write(tmp_path / "metadata.csv", "file_name,text\na.wav,так\n")
-    assert "has no splits; leave --data.split out" in str(refused(open_audiofolder, tmp_path, split="train"))
+    assert "--data.split" in str(refused(open_audiofolder, tmp_path, split="train"))
     write(tmp_path / "train" / "metadata.jsonl", '{"file_name": "a.wav", "text": "так"}')
-    assert "may list the same files; keep either" in str(refused(open_audiofolder, tmp_path))
+    assert "metadata.csv and train/metadata.jsonl" in str(refused(open_audiofolder, tmp_path))
 
 
 # Kaldi data directories
@@ -207,11 +207,11 @@ def test_segments_of_a_kaldi_recording_are_heard_where_they_are(tmp_path: Path):
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
-        ("sph2pipe -f wav a.sph |", "is a command, 'sph2pipe -f wav a.sph |', and commands are not run"),
-        ("touch {}/ran |", "commands are not run; write its output to wav or flac files"),
-        ("| cat", "is a command"),
-        ("-", "is a command"),
-        ("raw.ark:1234", "is in an archive"),
+        ("sph2pipe -f wav a.sph |", "'sph2pipe -f wav a.sph |'"),
+        ("touch {}/ran |", "command"),
+        ("| cat", "command"),
+        ("-", "command"),
+        ("raw.ark:1234", "archive"),
     ],
 )
 def test_a_program_in_wav_scp_is_not_run(tmp_path: Path, entry: str, said: str):
@@ -244,7 +244,7 @@ def test_a_kaldi_directory_can_be_elsewhere_with_its_audio_in_another_folder():
 
 def test_what_is_no_kaldi_directory_is_refused(tmp_path: Path):
     write_kaldi(tmp_path, text="u1 так\n")
-    assert "no Kaldi data directory, it holds no wav.scp" in str(refused(open_kaldi, tmp_path))
+    assert "wav.scp" in str(refused(open_kaldi, tmp_path))
     write_kaldi(tmp_path, text="\n", wav_scp="")
     assert isinstance(refused(open_kaldi, tmp_path), DataError)
 
@@ -337,7 +337,7 @@ def test_a_split_of_a_saved_dictionary_is_read_and_several_follow_each_other(sav
 def test_a_split_that_is_not_there_is_refused_with_the_ones_that_are(saved: Path, split: str | None):
     error = refused(open_saved_dataset, saved, split=split)
     assert isinstance(error, UsageError)
-    assert "has the splits train, validation, test" in str(error)
+    assert "train, validation, test" in str(error)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64", "int16"])
@@ -401,7 +401,7 @@ def test_an_arrow_file_cut_short_is_refused_before_the_run(tmp_path: Path, share
     file.write_bytes(whole[: int(share * len(whole))])
     error = refused(open_saved_dataset, tmp_path / "set")
     assert isinstance(error, DataError)
-    assert str(error).startswith(f"{file}: not an Arrow stream, or cut short")
+    assert str(error).startswith(f"{file}: ")
 
 
 def test_a_damaged_arrow_file_does_no_more_than_end_the_run_in_its_own_words(tmp_path: Path):
@@ -420,13 +420,13 @@ def test_a_damaged_arrow_file_does_no_more_than_end_the_run_in_its_own_words(tmp
 @pytest.mark.parametrize(
     ("file", "content", "kind", "said"),
     [
-        ("state.json", {"_data_files": [{"filename": "../../other.arrow"}]}, DataError, "does not list names of files"),
-        ("state.json", {"_data_files": "x"}, DataError, "does not list names of files"),
-        ("state.json", {"_data_files": []}, DataError, "holds no row"),
-        ("state.json", {"_data_files": [{"filename": "gone.arrow"}]}, DataError, "there is no such file"),
+        ("state.json", {"_data_files": [{"filename": "../../other.arrow"}]}, DataError, "../../other.arrow"),
+        ("state.json", {"_data_files": "x"}, DataError, "state.json"),
+        ("state.json", {"_data_files": []}, DataError, "no row"),
+        ("state.json", {"_data_files": [{"filename": "gone.arrow"}]}, DataError, "gone.arrow"),
         ("state.json", {"_indices_data_files": [{"filename": "i.arrow"}]}, UsageError, "flatten_indices()"),
-        ("state.json", [], DataError, "not a JSON object"),
-        ("dataset_dict.json", {"splits": [".."]}, DataError, "does not list names of files"),
+        ("state.json", [], DataError, "state.json"),
+        ("dataset_dict.json", {"splits": [".."]}, DataError, "dataset_dict.json"),
     ],
 )
 def test_a_state_that_leads_elsewhere_is_refused(
@@ -442,12 +442,12 @@ def test_a_state_that_leads_elsewhere_is_refused(
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"audio": [5], "text": ["так"]}, "column 'audio' should have bytes, samples as floats"),
+        ({"audio": [5], "text": ["так"]}, "--data.audio_column"),
         ({"audio": [{"array": [1, 2], "sampling_rate": 1}], "text": ["так"]}, "16-bit integers"),
-        ({"audio": [{"array": [[0.5]], "sampling_rate": 1}], "text": ["так"]}, "samples as floats"),
-        ({"audio": ["a.wav"], "text": [5]}, "column 'text' should be text, it is int64"),
-        ({"audio": ["a.wav"], "text": ["так"], "language": [3]}, "column 'language' should be text, it is int64"),
-        ({"audio": ["a.wav"], "words": ["так"]}, "set --data.text_column to one of audio, words"),
+        ({"audio": [{"array": [[0.5]], "sampling_rate": 1}], "text": ["так"]}, "floats"),
+        ({"audio": ["a.wav"], "text": [5]}, "--data.text_column"),
+        ({"audio": ["a.wav"], "text": ["так"], "language": [3]}, "--data.language"),
+        ({"audio": ["a.wav"], "words": ["так"]}, "--data.text_column to one of audio, words"),
     ],
 )
 def test_columns_that_cannot_be_used_are_named_before_the_run(tmp_path: Path, columns: dict[str, Any], said: str):
@@ -458,5 +458,5 @@ def test_columns_that_cannot_be_used_are_named_before_the_run(tmp_path: Path, co
 
 
 def test_what_is_no_saved_dataset_is_refused(tmp_path: Path, saved: Path):
-    assert "not written by save_to_disk" in str(refused(open_saved_dataset, tmp_path))
-    assert "leave --data.split out" in str(refused(open_saved_dataset, saved / "train", split="dev"))
+    assert "save_to_disk" in str(refused(open_saved_dataset, tmp_path))
+    assert "--data.split" in str(refused(open_saved_dataset, saved / "train", split="dev"))

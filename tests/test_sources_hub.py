@@ -182,41 +182,33 @@ def test_split_configuration_and_revision_choose_the_files(ask: Child, settings:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "facts"),
     [
-        (
-            {"path": "o/unknown"},
-            "no folder here and no data set on the Hub; if it is private, log in (`hf auth login`)",
-        ),
-        (
-            {"path": "o/gated"},
-            "is gated; ask for access at https://huggingface.co/datasets/o/gated and log in (`hf auth",
-        ),
-        ({"path": "a/b/c"}, "neither a path that is here nor a name on the Hub, such as owner/name"),
-        ({"revision": "v9"}, "has no revision 'v9'; --data.revision is a branch, tag or commit"),
-        ({"split": "dev"}, "has no split 'dev'; set --data.split to one of "),
-        ({"split": "train[:10%]"}, "has no split 'train[:10%]'; set --data.split to one of "),
-        ({"path": "o/several"}, "has several configurations; set --data.config_name to one of be, sv"),
-        ({"path": "o/several", "config_name": "de"}, "has no 'de'; set --data.config_name to one of be, sv"),
-        ({"path": "o/script"}, "is loaded by a script, which is no longer supported; try --data.revision refs/convert"),
-        (
-            {"path": "o/script", "revision": CONVERTED},
-            "has several configurations; set --data.config_name to one of be",
-        ),
+        ({"path": "o/unknown"}, ["`hf auth login`"]),
+        ({"path": "o/gated"}, ["https://huggingface.co/datasets/o/gated", "`hf auth login`"]),
+        ({"path": "a/b/c"}, ["owner/name"]),
+        ({"revision": "v9"}, ["'v9'", "--data.revision"]),
+        ({"split": "dev"}, ["'dev'", "--data.split"]),
+        ({"split": "train[:10%]"}, ["'train[:10%]'", "--data.split"]),
+        ({"path": "o/several"}, ["--data.config_name", "be, sv"]),
+        ({"path": "o/several", "config_name": "de"}, ["'de'", "--data.config_name", "be, sv"]),
+        ({"path": "o/script"}, ["script", "--data.revision refs/convert"]),
+        ({"path": "o/script", "revision": CONVERTED}, ["--data.config_name", "be"]),
         (
             {"path": "o/script", "revision": CONVERTED, "config_name": "sv", "split": "test"},
-            "the Hub converted only the",
+            ["sv/partial-test/*.parquet"],
         ),
-        ({"path": "o/json"}, "its files are not parquet (train.jsonl, ...); try --data.revision refs/convert/parquet"),
-        ({"path": "o/nothing"}, "holds no data file that can be read; try --data.revision refs/convert/parquet"),
+        ({"path": "o/json"}, ["train.jsonl", "--data.revision refs/convert/parquet"]),
+        ({"path": "o/nothing"}, ["--data.revision refs/convert/parquet"]),
     ],
 )
-def test_what_cannot_be_had_of_the_hub_is_a_usage_error_with_the_way_out(
-    ask: Child, settings: dict[str, str], said: str
+def test_a_data_set_that_the_hub_cannot_give_is_a_usage_error_with_the_way_out(
+    ask: Child, settings: dict[str, str], facts: list[str]
 ):
     asked = {"path": "o/speech"} | settings
     error = ask(**asked)["error"]
-    assert error.startswith(f"UsageError: {asked['path']}: {said}")
+    assert error.startswith(f"UsageError: {asked['path']}: ")
+    assert not [fact for fact in facts if fact not in error], error
     assert "\n" not in error
 
 
@@ -266,18 +258,18 @@ def test_a_commit_that_touched_other_files_is_no_change_of_the_data(ask: Child):
     then, same, old = (ask("o/speech", revision=name)["fingerprint"] for name in ("main", "readme", "old"))
     assert then["commit"] != same["commit"]
     assert changed(then, same) == ""
-    assert changed(then, old) == (
-        f"the commit moved from {MAIN} to {OLD}; other numbers of rows: data/train-00001-of-00002.parquet (10, now 5)"
-    )
+    change = changed(then, old)
+    assert not [fact for fact in (MAIN, OLD, "data/train-00001-of-00002.parquet (10, now 5)") if fact not in change]
 
 
 def test_offline_says_how_to_bring_the_data_here(hub: Elsewhere, tmp_path: Path):
     offline = Child(hub, tmp_path, HF_HUB_OFFLINE="1")
-    assert "HF_HUB_OFFLINE is set; unset it, or `hf download --repo-type dataset" in offline("o/speech")["error"]
+    error = offline("o/speech")["error"]
+    assert not [fact for fact in ("HF_HUB_OFFLINE", "`hf download --repo-type dataset o/speech") if fact not in error]
     offline.close()
 
 
 def test_a_hub_that_does_not_answer_is_a_data_error(hub: Elsewhere, tmp_path: Path):
     lonely = Child(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert lonely("o/speech")["error"].startswith("DataError: o/speech: cannot be read from the Hub: ")
+    assert lonely("o/speech")["error"].startswith("DataError: o/speech: ")
     lonely.close()

@@ -146,22 +146,22 @@ def test_ids_that_repeat_are_told_apart_in_the_order_of_the_list(clips: Path):
 
 GOOD = [A] * 3
 BAD_LINES = [
-    ("{", "bad_line", "line 4: not JSON"),
-    ("[" * 100_000, "bad_line", "line 4: not JSON"),
-    ('["clips/a.wav", "так"]', "bad_line", "line 4: not a JSON object but list"),
-    ({"text": "так"}, "bad_line", "line 4: has no 'audio_filepath'"),
-    ({**A, "audio_filepath": 5}, "bad_line", "'audio_filepath' is not a text but int"),
-    ({"audio_filepath": "clips/a.wav"}, "bad_label", "line 4: has no 'text'"),
-    ({**A, "text": ["так"]}, "bad_label", "'text' is not a text but list"),
-    ('{"audio_filepath": "clips/a.wav", "text": "\\ud800"}', "bad_label", "'text' is not UTF-8"),
-    ({**A, "offset": "soon"}, "bad_segment", "offset 'soon': not a number of seconds"),
+    ("{", "bad_line", "JSON"),
+    ("[" * 100_000, "bad_line", "JSON"),
+    ('["clips/a.wav", "так"]', "bad_line", "list"),
+    ({"text": "так"}, "bad_line", "'audio_filepath'"),
+    ({**A, "audio_filepath": 5}, "bad_line", "'audio_filepath'"),
+    ({"audio_filepath": "clips/a.wav"}, "bad_label", "'text'"),
+    ({**A, "text": ["так"]}, "bad_label", "list"),
+    ('{"audio_filepath": "clips/a.wav", "text": "\\ud800"}', "bad_label", "UTF-8"),
+    ({**A, "offset": "soon"}, "bad_segment", "offset 'soon'"),
     ({**A, "offset": -1}, "bad_segment", "offset '-1'"),
     ('{"audio_filepath": "clips/a.wav", "text": "так", "duration": NaN}', "bad_segment", "duration 'nan'"),
     ({**A, "duration": "inf"}, "bad_segment", "duration 'inf'"),
     ({**A, "duration": True}, "bad_segment", "duration 'True'"),
     ({**A, "duration": 10**400}, "bad_segment", "duration '1000"),
-    ({**A, "start": 3, "end": 2}, "bad_segment", "ends at 2 s and begins at 3 s"),
-    ({**A, "language": 5}, "unknown_language", "'language' is not a text but int"),
+    ({**A, "start": 3, "end": 2}, "bad_segment", "3 s"),
+    ({**A, "language": 5}, "unknown_language", "'language'"),
 ]
 
 
@@ -172,6 +172,7 @@ def test_a_bad_line_is_a_row_with_a_problem_between_good_ones(clips: Path, line:
     problem = rows[3].problem
     assert problem is not None
     assert problem[0] == reason
+    assert problem[1].startswith("line 4: ")
     assert detail in problem[1]
     assert rows[3].audio == b""
 
@@ -307,13 +308,13 @@ def test_names_below_a_web_address_stay_below_it_however_they_are_written():
     ("name", "content", "kind", "said"),
     [
         ("a.json", '[{"path": "a.wav", "text": "так"}]', UsageError, "python -m whisper_ft prepare"),
-        ("a.json", '{\n "rows": [\n]}', UsageError, "one JSON value, not a JSON object on each line"),
-        ("a.json", '{"rows": []}', UsageError, "has none of the columns audio, path"),
-        ("a.jsonl", "нешта\nіншае", UsageError, "none of its lines can be read; line 1: not JSON"),
-        ("a.jsonl", "", DataError, "holds no row"),
-        ("a.csv", "path,text\n", DataError, "holds no row"),
-        ("a.csv", "path;text\na.wav;так\n", UsageError, "set --data.audio_column to one of path;text"),
-        ("a.txt", "так", UsageError, "its name has to end in .jsonl, .ndjson, .json, .csv, .tsv"),
+        ("a.json", '{\n "rows": [\n]}', UsageError, "JSON"),
+        ("a.json", '{"rows": []}', UsageError, "audio, path"),
+        ("a.jsonl", "нешта\nіншае", UsageError, "line 1: "),
+        ("a.jsonl", "", DataError, "a.jsonl: "),
+        ("a.csv", "path,text\n", DataError, "a.csv: "),
+        ("a.csv", "path;text\na.wav;так\n", UsageError, "--data.audio_column to one of path;text"),
+        ("a.txt", "так", UsageError, ".jsonl, .ndjson, .json, .csv, .tsv"),
         ("a.jsonl.gz", "not gzip", DataError, "gzip"),
     ],
 )
@@ -327,7 +328,7 @@ def test_what_is_no_manifest_is_refused_in_one_line(
 
 
 def test_a_manifest_that_is_not_there_or_cut_short_is_a_data_error(tmp_path: Path):
-    assert "there is no such file" in str(refused(tmp_path / "gone.jsonl"))
+    assert isinstance(refused(tmp_path / "gone.jsonl"), DataError)
     packed = gzip.compress(os.urandom(5000))
     (tmp_path / "cut.csv.gz").write_bytes(packed[: len(packed) // 2])
     assert isinstance(refused(tmp_path / "cut.csv.gz"), DataError)

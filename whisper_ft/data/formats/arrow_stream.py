@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from fsspec import AbstractFileSystem
 
-from whisper_ft.data.formats.arrow_types import is_list
+from whisper_ft.data.formats.columns import is_list
 from whisper_ft.data.storage.ranges import FetchedRanges
 from whisper_ft.runtime.errors import DataError, one_line
 

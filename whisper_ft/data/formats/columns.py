@@ -1,4 +1,4 @@
-"""Column names used by common datasets, and extra columns carried along for per-group scores."""
+"""Columns of common datasets: their usual names, their Arrow types, and extra ones carried for per-group scores."""
 
 import json
 import math
@@ -7,7 +7,6 @@ from typing import Self
 
 import pyarrow as pa
 
-from whisper_ft.data.formats.arrow_types import is_binary
 from whisper_ft.runtime.errors import UsageError
 
 AUDIO_COLUMNS = ("audio", "path", "audio_filepath", "audio_file", "file_name", "file", "wav")
@@ -15,6 +14,24 @@ TEXT_COLUMNS = ("sentence", "text", "transcription", "transcript", "raw_text", "
 LANGUAGE_COLUMNS = ("language", "lang", "locale")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
 """Names of the speaker's column in every format; the first that has a value in a row wins."""
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """True for text, also as categories."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_binary(kind: pa.DataType) -> bool:
+    """True for bytes."""
+    checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(check(kind) for check in checks)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """True for lists of any length."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:

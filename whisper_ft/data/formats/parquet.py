@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.arrow_types import is_binary, is_text
 from whisper_ft.data.formats.columns import (
     AUDIO_COLUMNS,
     TEXT_COLUMNS,
     ExtraColumns,
     column_of,
+    is_binary,
+    is_text,
     speaker_columns,
     speaker_of,
 )

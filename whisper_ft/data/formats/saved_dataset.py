@@ -14,13 +14,15 @@ from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.arrow_stream import ArrowStream, index_stream
-from whisper_ft.data.formats.arrow_types import is_binary, is_list, is_text
 from whisper_ft.data.formats.columns import (
     AUDIO_COLUMNS,
     LANGUAGE_COLUMNS,
     TEXT_COLUMNS,
     ExtraColumns,
     column_of,
+    is_binary,
+    is_list,
+    is_text,
     speaker_columns,
     speaker_of,
 )
