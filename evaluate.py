@@ -43,6 +43,7 @@ from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
 from whisper_ft.runtime.exit import exit_process, report_error
+from whisper_ft.runtime.lock import lock_folder
 from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.parent import end_with_parent
 from whisper_ft.runtime.processes import start_processes
@@ -125,7 +126,7 @@ class Evaluation:
         """Keep others out of a folder until this process ends; LockedError where another evaluation writes into it."""
         with atomic.disk_errors(out):
             out.mkdir(parents=True, exist_ok=True)
-            self.held.append(atomic.hold(out, "evaluation"))
+            self.held.append(lock_folder(out, "evaluation"))
 
     def scored(self, predictions: list[Prediction]) -> tuple[Scores, Analysis]:
         """Rates and all that is found besides. DataError for another system that has other utterances."""

@@ -9,8 +9,8 @@ import pytest
 REUSED = """
 import resource, sys
 if sys.argv[1] == "kept":
-    from whisper_ft.allocator import keep_memory
-    keep_memory()
+    from whisper_ft.runtime.malloc import keep_freed_memory
+    keep_freed_memory()
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 len(b"x" * 80_000_000)

@@ -416,5 +416,5 @@ def test_two_do_not_write_to_one_folder(corpus: Path, tmp_path: Path, prepare: A
         fcntl.flock(lock, fcntl.LOCK_EX)
         code, said = prepare(corpus / "test", tmp_path / "out")
     assert code == 7
-    assert "another process is writing there" in said
+    assert str(tmp_path / "out") in said
     assert prepare(corpus / "test", tmp_path / "out")[0] == 0

@@ -105,6 +105,6 @@ def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path: Path):
 def test_a_lock_that_says_nothing_is_told_as_such(tmp_path: Path):
     held = used(tmp_path, "")
     (tmp_path / ".lock").write_text("")
-    with pytest.raises(LockedError, match="which has not said who it is"):
+    with pytest.raises(LockedError, match="in use by another run"):
         RunDir(tmp_path).open()
     assert held.path == tmp_path

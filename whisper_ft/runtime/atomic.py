@@ -1,16 +1,13 @@
-"""Files that are whole once they have their final name, also after a power cut.
+"""Files and folders that are complete once they have their final name, also after a power cut.
 
-Write aside, fsync, rename, fsync the folder. Without the fsyncs a rename survives a power cut while the
-bytes do not (measured on ext4: zero-length files).
+The order is: write aside, fsync, rename, fsync the folder. Without the fsyncs a rename survives a power cut and the
+bytes do not (measured on ext4: files of zero length).
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import socket
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,14 +16,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from whisper_ft.runtime.errors import DiskError, LockedError
+from whisper_ft.runtime.errors import DiskError
 
-# What a killed process may leave, and `clean` deals with: half-written, half-removed, and moved away to be replaced.
+# Prefixes of what a killed process may leave for `clean`: half-written, half-removed, and moved away for a replacement.
 ASIDE, TRASH, REPLACED = ".tmp-", ".trash-", ".replaced-"
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside a folder durable."""
+    """Make renames in a folder durable."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -35,13 +32,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make a file's bytes durable."""
+    """Make the bytes of a file durable."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, int | str]:
-    """Write a new file, to be made durable with its folder: how many bytes, and their sha256, counted on the way."""
+    """Write a new file and return its size and sha256. The caller makes it durable, with its folder."""
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
         for part in parts:
@@ -52,44 +49,18 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, in
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of the bytes of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hold(folder: Path, user: str) -> Any:
-    """Lock a folder for the life of this process, or until what is returned is dropped; LockedError if another has it.
-
-    The kernel frees it however the process ends. `user` is what uses it, for the message: a run.
-    """
-    file = (folder / ".lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        raise LockedError(f"{folder} is in use by another {user} ({_holder(file.read())})") from None
-    file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}))
-    file.flush()
-    return file
-
-
-def _holder(written: str) -> str:
-    """Who wrote a .lock, for people."""
-    try:
-        holder = json.loads(written)
-        return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "which has not said who it is"
-
-
 def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole: readers see the old text or the new one."""
+    """Replace a file at once: a reader sees the old text or the new text."""
     write_lines(path, [text])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """`write_text` of what need not be in memory at once; the lines bring their ends."""
+    """As `write_text`, for lines that need not fit in memory together. Each line ends with its own line end."""
     aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
     with disk_errors(path):
         try:
@@ -104,16 +75,16 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as a whole; NaN is refused, because it is not JSON."""
+    """Replace a JSON file at once. NaN is refused, because JSON has none."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
 def new_folder(final: Path, needed: int = 0) -> Iterator[Path]:
-    """A folder to fill; it takes its final name, whole and durable, when the block ends without an error.
+    """A folder to fill, which takes its final name, complete and durable, when the block ends without an error.
 
-    A folder that has the name already is moved away right before and removed right after. DiskError before anything is
-    written where the `needed` bytes have no room, and for whatever cannot be written.
+    An existing folder of that name is moved away right before and removed right after. Raises DiskError before anything
+    is written if the disk has no room for `needed` bytes, and for each failed write.
     """
     aside, replaced = final.with_name(f"{ASIDE}{final.name}-{uuid.uuid4().hex[:8]}"), None
     try:
@@ -123,8 +94,8 @@ def new_folder(final: Path, needed: int = 0) -> Iterator[Path]:
             yield aside
             for path in aside.rglob("*"):
                 if path.is_file():
-                    # Readable to whom the umask allows, as the folder is: safetensors leaves mode 0600. Not by asking
-                    # for the umask, which means to set it, for all threads.
+                    # The mode that the umask allows, as for the folder, because safetensors leaves 0600. The umask is
+                    # not read, because reading it means setting it, for all threads.
                     path.chmod(0o666 & aside.stat().st_mode)
                     sync_file(path)
             sync_folder(aside)
@@ -141,17 +112,17 @@ def new_folder(final: Path, needed: int = 0) -> Iterator[Path]:
 
 
 def _require_room(target: Path, needed: int) -> None:
-    """DiskError unless the disk has room for so many bytes, and for a twentieth more: blocks, and what others write."""
+    """DiskError unless the disk has room for the bytes and 5 % more, for blocks and for writes of other programs."""
     free = shutil.disk_usage(target.parent).free
     if needed * 1.05 > free:
         raise DiskError(
             f"not enough room to write {target}: {needed / 1e6:.1f} MB are needed and {free / 1e6:.1f} MB are free; "
-            "make room, and the same command goes on"
+            "make room and run the same command again"
         )
 
 
 def remove(folder: Path) -> bool:
-    """Remove a folder, whole or not at all for those who look by its name; False if there is none."""
+    """Remove a folder; False if there is none. A reader sees the whole folder or none of it."""
     with disk_errors(folder):
         trash = _move_away(folder, TRASH)
     if trash is not None:
@@ -160,7 +131,7 @@ def remove(folder: Path) -> bool:
 
 
 def _discard(path: Path) -> None:
-    """Remove what nobody looks for any more; of a link only the link. What resists waits for the next `clean`."""
+    """Remove a folder, a file, or a link itself. Whatever cannot be removed is left for the next `clean`."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -169,7 +140,7 @@ def _discard(path: Path) -> None:
 
 
 def _move_away(path: Path, prefix: str) -> Path | None:
-    """Rename a folder, or a link, to a name that `clean` knows; None if there is none."""
+    """Rename a folder or a link to a name that `clean` knows, and return it; None if there is nothing to rename."""
     if not os.path.lexists(path):
         return None
     away = path.with_name(f"{prefix}{path.name}-{uuid.uuid4().hex[:8]}")
@@ -178,9 +149,9 @@ def _move_away(path: Path, prefix: str) -> Path | None:
 
 
 def clean(folder: Path) -> None:
-    """Remove what a killed process left half-written or half-removed. Only under the lock of the run.
+    """Remove the half-written and half-removed files of a killed process. Only under the lock of the run.
 
-    What was moved away to be replaced, and was not, gets its name back: it may be the only one of its kind.
+    A folder that was moved away but not replaced gets its name back, because it may be the only copy.
     """
     for replaced in folder.glob(f"{REPLACED}*"):
         final = replaced.with_name(replaced.name.removeprefix(REPLACED).rpartition("-")[0])
@@ -194,10 +165,10 @@ def clean(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Say in one line what could not be written and why."""
+    """Turn an error of the disk in the block into a DiskError that names the file."""
     try:
         yield
     except OSError as error:
         raise DiskError(f"could not write {target}: {error.strerror or error}") from error
-    except SafetensorError as error:  # its writer is not Python's: a full disk is no OSError there
+    except SafetensorError as error:  # raised for a full disk, because safetensors does not write through Python
         raise DiskError(f"could not write {target}: {error}") from error

@@ -1,6 +1,6 @@
-"""What all ranks must know alike: totals, failures and stop requests, over a group on the CPU that waits for no GPU.
+"""Collectives over a CPU (gloo) process group: sums, failures and stop requests, the same on every rank.
 
-Every method of `Agreement` is a collective: each rank calls it, at the same place, or all wait.
+A CPU group does not wait for a GPU. Every rank must call every method of `Collectives` at the same place, or all wait.
 """
 
 import re
@@ -19,16 +19,15 @@ from whisper_ft.runtime.errors import LostRankError, RunError
 T = TypeVar("T")
 
 RANK_TIMEOUT = 600.0  # seconds
-PATIENCE = timedelta(days=2)  # an evaluation of a large set on one slow rank
-LEAST_PULSE = 30.0  # seconds, or a machine with too much to do would pass for one that hangs
+PATIENCE = timedelta(days=2)  # longest evaluation or save of one rank, for which the others wait
+LEAST_PULSE = 30.0  # shortest timeout of the heartbeat in seconds, because a busy machine answers late
 
 
 class Collectives:
-    """The ranks of a run; a single process agrees with itself.
+    """The ranks of a run; of a single process the methods return at once.
 
-    `totals`, of which there are several a step, waits no longer for a rank than `timeout` seconds. What a rank may do
-    for hours while the others wait (an evaluation, a large save) ends in one of the other methods, which are patient
-    with a rank that lives.
+    `all_reduce_sum` waits up to `timeout` seconds for a rank. Long work (an evaluation, a large save) must end in
+    another method: those wait as long as heartbeats arrive.
     """
 
     def __init__(self, timeout: float = RANK_TIMEOUT) -> None:
@@ -39,10 +38,10 @@ class Collectives:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
             self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
             self._pulse = Heartbeat(max(timeout, LEAST_PULSE))
-        self._raised: Exception | None = None  # by `raise_together`, so that every rank has it
+        self._raised: Exception | None = None  # by `raise_on_all`, so on every rank
 
     def all_reduce_sum(self, *values: float) -> list[float]:
-        """Each value summed over the ranks, in one all-reduce of float64 (integers stay exact up to 2^53)."""
+        """Each value summed over the ranks, by one all-reduce in float64 (integers are exact up to 2^53)."""
         summed = torch.tensor(values, dtype=torch.float64)
         if self._group is not None:
             with name_lost_ranks():
@@ -50,7 +49,7 @@ class Collectives:
         return [float(value) for value in summed]
 
     def gather(self, value: T) -> list[T]:
-        """The value of every rank, in the order of ranks."""
+        """The value of every rank, in rank order."""
         if self._patient is None:
             return [value]
         gathered: list[T] = [value] * self.world
@@ -60,23 +59,25 @@ class Collectives:
                 self._pulse.check()
                 time.sleep(0.002)
             arrived.wait()
-            dist.all_gather_object(gathered, value, group=self._group)  # all are there: no need for patience
+            dist.all_gather_object(
+                gathered, value, group=self._group
+            )  # all ranks have arrived, so the short timeout is enough
         return gathered
 
     def broadcast_from_main(self, action: Callable[[], T]) -> T:
-        """What an action returns on rank 0, on every rank; what it raises there is raised on every rank."""
+        """Run an action on rank 0 and return its value on every rank. An error is raised on every rank."""
         value: T | None = None
         failure: Exception | None = None
         if self.rank == 0:
             try:
                 value = action()
-            except Exception as error:  # noqa: BLE001 - told to all ranks and raised there
+            except Exception as error:  # noqa: BLE001 - raised on all ranks below
                 failure = error
         self.raise_on_all(failure)
         return cast(T, self.gather(value)[0])
 
     def main_only(self, action: Callable[[], T]) -> T | None:
-        """What an action returns on rank 0, None on the others; what it raises there is raised on every rank."""
+        """Run an action on rank 0 and return its value there, None on the others. An error is raised on every rank."""
         value: T | None = None
 
         def keep() -> None:
@@ -87,9 +88,10 @@ class Collectives:
         return value
 
     def run_on_all(self, action: Callable[[], T]) -> T:
-        """What an action returns on this rank, once it returned on all; what it raises on one is raised on all.
+        """Run an action on every rank and return its value here. An error of one rank is raised on all.
 
-        The action may hold `from_main` and `raise_together`: a rank that fails between them meets the others there.
+        The action may call `broadcast_from_main` and `raise_on_all`: a rank that fails between them joins the others
+        there.
         """
         value: T | None = None
         failure: Exception | None = None
@@ -103,12 +105,15 @@ class Collectives:
         return cast(T, value)
 
     def raise_on_all(self, failure: Exception | None) -> None:
-        """Raise on every rank what one of them met, so that none is left waiting; the own exception where it is own."""
-        told = None if failure is None else (type(failure), str(failure))
-        for rank, met in enumerate(self.gather((told,))):
-            if met[0] is None:
+        """Raise an error of one rank on every rank, so that no rank waits forever.
+
+        The failing rank re-raises its own exception; the others raise a copy that names the rank.
+        """
+        report = None if failure is None else (type(failure), str(failure))
+        for rank, (error,) in enumerate(self.gather((report,))):
+            if error is None:
                 continue
-            kind, message = met[0]
+            kind, message = error
             if rank == self.rank and failure is not None:
                 self._raised = failure
             elif issubclass(kind, RunError):
@@ -119,15 +124,15 @@ class Collectives:
 
 
 class OtherRankError(RuntimeError):
-    """What another rank met, and is a bug of ours: that one shows the whole of it."""
+    """A bug met by another rank, which prints its traceback."""
 
 
 class Heartbeat:
-    """Notices that a rank is gone while the others wait for it with patience.
+    """Detects a lost rank while the others wait for it without a timeout.
 
-    A process that is killed closes its connections. One whose machine hangs or is cut off does not, and would be waited
-    for as long as patience lasts. So all ranks meet every few seconds, each in a thread of its own. A rank whose
-    process lives and stands still is not noticed.
+    A killed process closes its connections. A machine that hangs or is cut off does not, so the others would wait for
+    `PATIENCE`. Therefore all ranks meet every few seconds, each in a thread of its own. A process that is alive but
+    makes no progress is not detected.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -137,7 +142,7 @@ class Heartbeat:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def check(self) -> None:
-        """RuntimeError if the ranks did not meet; at the latest `timeout` and a few seconds after one was gone."""
+        """Raise RuntimeError if the ranks did not meet: at the latest `timeout` and a few seconds after one is gone."""
         if self._lost is not None:
             raise self._lost
 
@@ -152,7 +157,11 @@ class Heartbeat:
 
 @contextmanager
 def name_lost_ranks() -> Iterator[None]:
-    """Around what the ranks do together: one that was killed is seen by the others as a connection that broke."""
+    """Turn a broken or timed-out connection to another rank in the block into a LostRankError.
+
+    torch raises a plain RuntimeError for both, so the text of gloo's or NCCL's message decides. Any other RuntimeError
+    passes through.
+    """
     try:
         yield
     except RuntimeError as error:

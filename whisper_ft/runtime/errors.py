@@ -1,9 +1,21 @@
-"""The ways a run can end early: each has one line for the user and a documented exit code.
+"""Early ends of a run: one exception class and one exit code for each.
 
-0 finished, 1 a bug of ours or a process or machine that was lost, 2 usage or configuration, 3 resume refused, 4 data,
-5 non-finite, 6 disk, 7 locked, 8 a score worse than allowed, 75 preempted and saved (`EX_TEMPFAIL` of sysexits.h: run
-the same command again), 130 a small program with nothing to save was stopped by Ctrl-C. launch.sh hands the code on;
-plain `accelerate launch` and `torchrun` make 1 of each, so `status.json` carries it too.
+| code | end |
+|---|---|
+| 0 | finished |
+| 1 | a bug, or a lost process or machine |
+| 2 | usage or configuration |
+| 3 | resume refused |
+| 4 | data |
+| 5 | non-finite gradients or weights |
+| 6 | disk |
+| 7 | locked |
+| 8 | a score worse than allowed |
+| 75 | preempted and saved: run the same command again (EX_TEMPFAIL of sysexits.h) |
+| 130 | Ctrl-C in a small program that has nothing to save |
+
+launch.sh returns these codes. Plain `accelerate launch` and `torchrun` return 1 for each, so `status.json` holds the
+code, too.
 """
 
 from collections.abc import Iterator
@@ -11,80 +23,80 @@ from contextlib import contextmanager
 
 FINISHED = 0
 PREEMPTED = 75
-INTERRUPTED = 130  # what a shell makes of SIGINT
+INTERRUPTED = 130  # the code of a shell for SIGINT
 
 
 class RunError(Exception):
-    """An end that the user can do something about; its text is the whole message, without a traceback."""
+    """An end that the user can act on. Its text is the whole message; no traceback is shown."""
 
     exit_code = 1
 
 
 class UsageError(RunError):
-    """A setting, a path or a combination of them that cannot work."""
+    """A setting, a path or a combination of settings that cannot work."""
 
     exit_code = 2
 
 
 class ResumeError(RunError):
-    """Checkpoints are there, but none can be used; never answered by starting from zero."""
+    """Checkpoints exist, but none is usable. A run never starts from zero instead."""
 
     exit_code = 3
 
 
 class DataError(RunError):
-    """The data cannot be read, or too much of it is unusable."""
+    """Unreadable data, or too many unusable rows."""
 
     exit_code = 4
 
 
 class NonFiniteError(RunError):
-    """Gradients stayed non-finite, or a weight became so."""
+    """Gradients that stayed non-finite, or a non-finite weight."""
 
     exit_code = 5
 
 
 class DiskError(RunError):
-    """Something could not be written."""
+    """A file that could not be written."""
 
     exit_code = 6
 
 
 class PreemptedError(RunError):
-    """A stop signal that came while something was done that can be done again."""
+    """A stop signal during work that can be repeated."""
 
     exit_code = PREEMPTED
 
 
 class LostRankError(RunError):
-    """Another process of the run ended without a message: killed, most likely."""
+    """Another process of the run ended without a message, most likely killed."""
 
 
 class LostWorkerError(RunError):
-    """A process that prepares data was killed, or has no room in shared memory."""
+    """A data worker that was killed, or that has no room in shared memory."""
 
 
 class ScoreError(RunError):
-    """An error rate above what was allowed (`--fail_above` of evaluate.py)."""
+    """An error rate above the allowed one (`--fail_above` of evaluate.py)."""
 
     exit_code = 8
 
 
 class LockedError(RunError):
-    """Another process is using the run directory."""
+    """A folder that another process is using."""
 
     exit_code = 7
 
 
 @contextmanager
 def as_usage_error(setting: str) -> Iterator[None]:
-    """Blame a ValueError raised inside on the setting that caused it."""
+    """Turn a ValueError raised in the block into a UsageError that names a setting."""
     try:
         yield
     except ValueError as error:
         raise UsageError(f"--{setting}: {error}") from error
 
 
-def one_line(said: object) -> str:
-    """A message without line ends and whatever else a terminal obeys: arrow quotes damaged bytes."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(said)).split())
+def one_line(text: object) -> str:
+    """A message without line ends and control characters: arrow quotes damaged bytes, which a terminal would obey."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())

@@ -1,9 +1,9 @@
-"""Packages that a script of ours hides: today the PyPI package `evaluate`.
+"""Import of a PyPI package that a root script hides: `evaluate`, hidden by evaluate.py.
 
-Python puts the folder of the running script first on sys.path, so next to our evaluate.py a plain
-`import evaluate` finds that script and runs it a second time. Import the package from here instead:
+Python puts the folder of the running script first on sys.path. So beside our evaluate.py a plain `import evaluate`
+finds that script and runs it a second time. Import the package from here instead:
 
-    from whisper_ft.installed import evaluate
+    from whisper_ft.runtime.installed_package import evaluate
 """
 
 import sys
@@ -13,10 +13,10 @@ from typing import Any
 
 
 def import_package(name: str) -> Any:
-    """The package `name`, passing over every folder of sys.path where that name is a script or a bare folder.
+    """Import the package `name`, skipping each folder of sys.path in which that name is a script or a bare folder.
 
-    sys.path stays as it is. The package takes the name in sys.modules, also from a script that holds it
-    already, so a plain `import` that comes later gets the package too.
+    sys.path is not changed. The package replaces a script of that name in sys.modules, so a later plain `import` gets
+    the package, too.
     """
     present = sys.modules.get(name)
     if _is_package(getattr(present, "__spec__", None)):
@@ -29,7 +29,7 @@ def import_package(name: str) -> Any:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        # As the import statement does: no half-loaded package stays behind, and what was there returns.
+        # As after a failed import statement: no half-loaded package is left, and the earlier module is restored.
         del sys.modules[name]
         if present is not None:
             sys.modules[name] = present
@@ -38,7 +38,7 @@ def import_package(name: str) -> Any:
 
 
 def _find_package(name: str) -> ModuleSpec | None:
-    # One folder at a time: given all of sys.path, PathFinder would stop at the script. It reads "" as the cwd.
+    # One folder at a time, because PathFinder would stop at the script in all of sys.path. It reads "" as the cwd.
     specs = (PathFinder.find_spec(name, [folder]) for folder in sys.path)
     return next((spec for spec in specs if _is_package(spec)), None)
 

@@ -1,4 +1,4 @@
-"""Work that is done ahead while the model computes: a thread is enough for reading, decoding and copying."""
+"""Items computed ahead in a thread, which is enough for reading, decoding and copying."""
 
 import threading
 from collections.abc import Generator, Iterable
@@ -7,36 +7,36 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-FAREWELL_SECONDS = 1.0  # for a thread that is no longer needed; one that is stuck in a read holds nothing
+JOIN_SECONDS = 1.0  # wait for the thread at the end; a thread stuck in a read is left alone, because it holds no lock
 
 
 def prefetch(items: Iterable[T], most: int) -> Generator[T, None, None]:
-    """The items in their order, at most `most` of them made ahead in a thread. What the thread meets is raised here."""
+    """Yield the items in order while a thread computes up to `most` of them ahead. An error of the thread is raised here."""
     ready: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
-    room, left = threading.Semaphore(most), threading.Event()
+    room, closed = threading.Semaphore(most), threading.Event()
 
     def make() -> None:
-        coming = iter(items)
+        source = iter(items)
         try:
-            while not left.is_set():
+            while not closed.is_set():
                 room.acquire()
-                if left.is_set():
+                if closed.is_set():
                     return
-                ready.put((next(coming),))
+                ready.put((next(source),))
         except StopIteration:
             ready.put(None)
-        except BaseException as error:  # noqa: BLE001 - raised where the item was waited for, who would wait for ever
+        except BaseException as error:  # noqa: BLE001 - raised by the consumer, which would otherwise wait forever
             ready.put(error)
 
     thread = threading.Thread(target=make, daemon=True)
     thread.start()
     try:
-        while (made := ready.get()) is not None:
-            if isinstance(made, BaseException):
-                raise made
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
             room.release()
-            yield made[0]
+            yield item[0]
     finally:
-        left.set()
+        closed.set()
         room.release()
-        thread.join(FAREWELL_SECONDS)
+        thread.join(JOIN_SECONDS)

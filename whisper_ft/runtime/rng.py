@@ -1,7 +1,7 @@
-"""Randomness as a pure function of where it is used: hashing counters instead of saving generator states.
+"""Randomness as a pure function of its place: hashed counters in place of saved generator states.
 
-Nothing here is saved in a checkpoint, so nothing can be missing from one, and whatever else draws random numbers
-between two steps (an evaluation, a progress bar, a library) cannot change the training.
+A checkpoint holds no state of a generator, so none can be missing from it. Other draws between two steps (an
+evaluation, a progress bar, a library) cannot change the training.
 """
 
 import hashlib
@@ -34,18 +34,18 @@ def hash64(*key: int) -> int:
 
 
 def permutation(n: int, *key: int) -> npt.NDArray[np.int64]:  # -> [n]
-    """Permutation of range(n) that depends on `key` alone: no library's generator, so no upgrade can change it."""
+    """Permutation of range(n) that depends on `key` alone. No library's generator is used, so no upgrade changes it."""
     counters = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(hash64(*key))
     return np.argsort(_splitmix64(counters), kind="stable").astype(np.int64)
 
 
 def reseed(seed: int, step: int, micro_batch: int, rank: int) -> None:
-    """Start torch (all devices), numpy and random anew for one micro-batch, whatever was drawn before it."""
+    """Seed torch (all devices), numpy and random for one micro-batch, independent of all earlier draws."""
     digest = hashlib.blake2b(f"{seed}/{step}/{micro_batch}/{rank}".encode(), digest_size=8).digest()
     number = int.from_bytes(digest, "little")
     if torch.accelerator.is_available():
         torch.manual_seed(number)
-    else:  # the same for a CPU: it would note the whole stack, 0.1 ms, for a GPU that may be found later
+    else:  # the same numbers; manual_seed would record the stack for a GPU found later, which takes 0.1 ms
         torch.default_generator.manual_seed(number)
     np.random.seed(number & 0xFFFFFFFF)
     random.seed(number)

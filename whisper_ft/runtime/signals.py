@@ -1,4 +1,4 @@
-"""Stop signals: the set that asks a run to save and end, a request to stop, and a held Ctrl-C."""
+"""Stop signals: the set of them, a request to stop, and a delayed Ctrl-C."""
 
 import signal
 from collections.abc import Iterator
@@ -6,36 +6,34 @@ from contextlib import contextmanager
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-"""What asks a run to save and end: a scheduler, a person, Slurm's warning, a terminal that was closed."""
+"""Signals that ask a run to save and end, sent by a scheduler, a person, Slurm's warning, and a closed terminal."""
 
 
 @contextmanager
 def interrupt_held() -> Iterator[None]:
-    """Ctrl-C is raised when the block ends, not inside of it. In the main thread only.
+    """Raise a Ctrl-C at the end of the block, not inside it. Works in the main thread only.
 
-    soundfile reads bytes by calls back into Python: what is raised there is printed, lost, and taken for a bad file.
+    soundfile reads bytes through calls back into Python. An exception raised there is printed and lost, and the file
+    is taken for a damaged one.
     """
-    asked: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if asked:
+        if received:
             raise KeyboardInterrupt
 
 
 class StopRequest:
-    """Remembers that this process was asked to stop; the loop acts on it between two steps.
-
-    A second Ctrl-C ends the process at once, as a person expects.
-    """
+    """Record of a stop signal, which the loop acts on between two steps. A second Ctrl-C ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def listen(self) -> None:
-        """Take over the signals that mean stop, unless they are ignored, as SIGHUP is under nohup."""
+        """Take over the stop signals, except those that are ignored, such as SIGHUP under nohup."""
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._remember)

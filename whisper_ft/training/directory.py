@@ -13,6 +13,7 @@ from whisper_ft.checkpoint.state import Best
 from whisper_ft.config import yaml12
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
+from whisper_ft.runtime.lock import lock_folder
 
 README = """What is here
 ============
@@ -65,11 +66,11 @@ class RunDir:
         """
         try:
             self._make()
-            self._lock = atomic.hold(self.path, "run")
+            self._lock = lock_folder(self.path, "run")
             if overwrite and self._is_used():
                 self._move_away()
                 self._make()
-                self._lock = atomic.hold(self.path, "run")
+                self._lock = lock_folder(self.path, "run")
         except OSError as error:
             raise DiskError(f"--run_dir {self.path}: cannot be written ({error.strerror or error})") from error
         for folder in (self.path, self.checkpoints, self.predictions):

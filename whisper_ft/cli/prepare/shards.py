@@ -1,6 +1,5 @@
 """A folder that is being filled with parquet shards, and what it says of how far that is."""
 
-import fcntl
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -16,7 +15,8 @@ from whisper_ft.cli.prepare.record import SCHEMA, record_of
 from whisper_ft.data.formats.fingerprint import changed
 from whisper_ft.data.types import RejectedError, Row, Source
 from whisper_ft.runtime.atomic import ASIDE, clean, disk_errors, sync_file, sync_folder, write_json
-from whisper_ft.runtime.errors import DataError, LockedError, UsageError
+from whisper_ft.runtime.errors import DataError, UsageError
+from whisper_ft.runtime.lock import lock_file
 from whisper_ft.runtime.signals import interrupt_held
 
 MEGABYTE = 1_000_000
@@ -53,11 +53,7 @@ class Preparation:
             out.mkdir(parents=True, exist_ok=True)
             if not (out / DESCRIPTION).exists() and any(not _is_ours(found.name) for found in out.iterdir()):
                 raise UsageError(f"--out {out}: holds other files; name a folder that is empty or not there yet")
-            self._lock = (out / ".lock").open("a")  # held until the process ends, however it does
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockedError(f"--out {out}: another process is writing there") from None
+            self._lock = lock_file(out / ".lock", "prepare")
         self.state = self._begin()
 
     def run(self, advance: Callable[[int], None]) -> State:
