@@ -10,7 +10,7 @@ def keep_freed_memory() -> None:
     """Make malloc return no free memory to the kernel, and map no large block on its own. No effect without glibc.
 
     A step frees the blocks that the next step allocates again. By default malloc maps and unmaps blocks of over 32 MB
-    each time and trims the end of the heap, so the kernel has to find and clear the same pages in every step. A step
+    each time and trims the end of the heap. So the kernel has to find and clear the same pages in every step. A step
     with a 30 s window needs 70,000 to 120,000 pages: 0.2 to 0.5 s of its 4 s of processor time.
 
     The memory kept is the peak of a step and, because it is fragmented, up to half as much again

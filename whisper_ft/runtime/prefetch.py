@@ -11,7 +11,10 @@ JOIN_SECONDS = 1.0  # wait for the thread at the end; a thread stuck in a read i
 
 
 def prefetch(items: Iterable[T], most: int) -> Generator[T, None, None]:
-    """Yield the items in order while a thread computes up to `most` of them ahead. An error of the thread is raised here."""
+    """Yield the items in order while a thread computes up to `most` of them ahead.
+
+    An error of the thread is raised here, in the place of an item.
+    """
     ready: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
     room, closed = threading.Semaphore(most), threading.Event()
 
