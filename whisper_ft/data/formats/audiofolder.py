@@ -16,7 +16,8 @@ from fsspec import AbstractFileSystem
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import AUDIO_COLUMNS, require_columns
 from whisper_ft.data.formats.file_table import FileTable, table_of
-from whisper_ft.data.formats.manifest import ManifestLine, entries, noted, read_lines
+from whisper_ft.data.formats.manifest import entries
+from whisper_ft.data.formats.manifest_lines import ManifestLine, noted, read_lines
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime.errors import UsageError

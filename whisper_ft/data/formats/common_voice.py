@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import SPEAKER_COLUMNS, ExtraColumns, column_of, require_columns
-from whisper_ft.data.formats.file_table import COLUMNS, FileTable, schema_with
+from whisper_ft.data.formats.file_table import BLOCK_ROWS, COLUMNS, FileTable, schema_with
 from whisper_ft.data.leakage import folded_sentence
 from whisper_ft.data.storage.files import FileStore, FolderStore
 from whisper_ft.data.storage.gunzip import PART_BYTES
@@ -37,8 +37,6 @@ TAG = re.compile(r"\[[^\[\]]{1,40}\]")
 """Event marked by transcribers of the spontaneous corpus: [disfluency], [noise], [laugh], [unclear], ..."""
 MAX_LINE_BYTES = 2**24
 """Bytes of the longest line; a line of a table has about 500, so a longer one shows that the file is no table."""
-BLOCK_ROWS = 20_000
-"""Rows held as Python objects at a time while a table is read."""
 FIELDS = ("id", "file", "text", "language", "speaker", "split", "problem")
 """Columns of the tables made here, as in `file_table.SCHEMA`; `split` is dropped later."""
 
@@ -246,11 +244,7 @@ class _Tables:
         return pa.concat_tables([*blocks, _table(rows, self._schema)])
 
     def _row(self, line: bytes, places: list[int], speakers: list[int], place: str) -> tuple[str | None, ...]:
-        """Values of `FIELDS` of a line.
-
-        `places` are the cells with file, text, locale and split, `speakers` those that may name the speaker, and
-        `place` names the line in a message.
-        """
+        """Values of `FIELDS` of a line: `places` are the cells of file, text, locale, split; `place` names the line."""
         cells = line.split(b"\t")
         file, text, locale, split = (_text(cells[i]) if i < len(cells) else "" for i in places)
         names = (_text(cells[i]) for i in speakers if i < len(cells))

@@ -4,19 +4,13 @@ JSON lines, CSV and TSV are read, with the column names of NeMo, Whisper-Finetun
 line becomes a row with a problem, so that it is counted and named. Only a file that is no manifest ends the run.
 """
 
-import csv
-import gzip
-import io
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
 import fsspec
-from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import (
@@ -29,6 +23,7 @@ from whisper_ft.data.formats.columns import (
     require_columns,
 )
 from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
+from whisper_ft.data.formats.manifest_lines import ManifestLine, noted, read_lines
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import RejectedError
@@ -40,10 +35,6 @@ END_COLUMNS = ("end", "end_time")  # seconds; `duration` wins
 
 SAMPLE_LINES = 1000
 """Lines from which the columns are chosen."""
-
-ManifestLine = tuple[int, Mapping[str, object] | RejectedError]
-"""Number of a line, from 1 on, and its columns, or its problem."""
-LineReader = Callable[[io.TextIOWrapper, str], Iterator[ManifestLine]]
 
 
 def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
@@ -62,109 +53,6 @@ def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable
             source = FileTable(table_of(rows, columns), store, where)
         require_columns(present, columns, where.path)
         return source
-
-
-@contextmanager
-def read_lines(file_system: AbstractFileSystem, path: str) -> Iterator[Iterator[ManifestLine]]:
-    """Lines of a manifest by the rules of its suffix; UsageError for another suffix."""
-    name = path.removesuffix(".gz")
-    reader = next((read for suffix, read in LINE_READERS.items() if name.endswith(suffix)), None)
-    if reader is None:
-        raise UsageError(f"{path}: is no manifest; its name has to end in {', '.join(LINE_READERS)}, or those with .gz")
-    with file_system.open(path, "rb") as file:
-        unpacked = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
-        # Bytes that are not UTF-8 are kept as lone surrogates, and noticed when the fields are read.
-        text = io.TextIOWrapper(unpacked, "utf-8-sig", errors="surrogateescape", newline="\n")
-        try:
-            yield reader(text, path)
-        finally:
-            text.detach()
-
-
-def _json_lines(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    for number, line in enumerate(text, 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield number, RejectedError("bad_line", f"line {number}: not JSON: {error}")
-            continue
-        if isinstance(record, dict):
-            yield number, record
-        else:
-            yield number, RejectedError("bad_line", f"line {number}: not a JSON object but {type(record).__name__}")
-
-
-def _json(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    """JSON lines, which NeMo calls .json. Other programs write one value into a .json, over many lines or one."""
-    lines = _json_lines(text, path)
-    first = next(lines, None)
-    if first is not None and isinstance(first[1], RejectedError):
-        raise UsageError(
-            f"{path}: holds one JSON value, not a JSON object on each line; "
-            "`python -m whisper_ft prepare` writes it as parquet"
-        )
-    return chain([] if first is None else [first], lines)
-
-
-def _csv(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    # Strict, because a quote that is never closed would silently swallow the lines after it.
-    reader = csv.reader(text, strict=True)
-    header: list[str] | None = None
-    while True:
-        number = reader.line_num + 1
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            last = f" to {reader.line_num}" if reader.line_num > number else ""
-            yield number, RejectedError("bad_line", f"line {number}{last}: {error}")
-            continue
-        if not fields:
-            continue
-        if header is None:
-            header = fields
-        else:
-            yield _fields(number, header, fields)
-
-
-def _tsv(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    """Lines of fields between tabs; a quotation mark is part of the text."""
-    header: list[str] | None = None
-    for number, line in enumerate(text, 1):
-        fields = line.rstrip("\r\n").split("\t")
-        if fields == [""]:
-            continue
-        if header is None:
-            header = fields
-        else:
-            yield _fields(number, header, fields)
-
-
-def _fields(number: int, header: list[str], fields: list[str]) -> ManifestLine:
-    if len(fields) != len(header):
-        detail = f"line {number}: {len(fields)} fields, the header has {len(header)}"
-        return number, RejectedError("bad_line", detail)
-    return number, dict(zip(header, fields, strict=True))
-
-
-LINE_READERS: dict[str, LineReader] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".json": _json,
-    ".csv": _csv,
-    ".tsv": _tsv,
-}
-
-
-def noted(lines: Iterable[ManifestLine], present: dict[str, None]) -> Iterator[ManifestLine]:
-    """Lines, unchanged; the names of their columns are added to `present` in the order of the lines."""
-    for number, line in lines:
-        if not isinstance(line, RejectedError):
-            present.update(dict.fromkeys(line))
-        yield number, line
 
 
 def entries(
