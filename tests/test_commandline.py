@@ -119,11 +119,11 @@ def test_a_number_is_finite_and_in_decimal_digits(argv: list[str], told: str):
     ("text", "told"),
     [
         ("optim: {lrr: 3}", "unknown setting 'optim.lrr'; did you mean 'optim.lr'?"),
-        ("steps: 1\nsteps: 2", "the key 'steps' stands twice"),
-        ("a: &a [1]\nb: *a", "aliases are not allowed"),
-        ("- 1", "should hold `section: {field: value}`, holds list"),
-        ("steps: [", "not the YAML this reads"),
-        ("steps: !!python/object/apply:os.system ['true']", "not the YAML this reads"),
+        ("steps: 1\nsteps: 2", "'steps'"),
+        ("a: &a [1]\nb: *a", "aliases"),
+        ("- 1", "got a list"),
+        ("steps: [", "--config "),
+        ("steps: !!python/object/apply:os.system ['true']", "--config "),
         ("batch: {size: no}", "expected an int"),
         ("steps: 0x10", "--steps 0x10: expected a number in decimal digits"),
         ("optim: {lr: 1e400}", "--optim.lr must be finite"),
@@ -179,8 +179,8 @@ def test_a_changed_rate_needs_to_be_allowed_by_name():
     [
         ("zzzzzz", "unknown setting 'zzzzzz'; --help lists all settings"),
         ("optim.lrr", "unknown setting 'optim.lrr'; did you mean 'optim.lr'?"),
-        ("seed", "seed is exact: another value is another run"),
-        ("eval.path", "eval.path is free: it may change at any time"),
+        ("seed", "seed is exact"),
+        ("eval.path", "eval.path is free"),
     ],
 )
 def test_only_what_needs_it_can_be_allowed_to_change(name: str, told: str):

@@ -25,17 +25,17 @@ C = TypeVar("C", bound="DataclassInstance")
 
 
 def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | None = None) -> C:
-    """The configuration of a command line; UsageError in one line for anything that is wrong with it.
+    """The configuration of a command line; UsageError, in one line, for every error in it.
 
-    Types, help and precedence are jsonargparse's; unknown keys are found first, because a nearest name helps more.
-    `program` is the name in the help: that of the running script.
+    jsonargparse checks types, prints the help and applies the precedence. Unknown keys are found before it, to suggest
+    the nearest name. `program` is the name in the help, by default that of the running script.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     _refuse_unknown(cls, argv)
-    _refuse_strange_numbers(cls, argv)
+    _refuse_other_notations(cls, argv)
     config = _parse(cls, argv, program or Path(sys.argv[0]).name)
     if isinstance(config, TrainingConfig):
-        _refuse_strange_changes(config)
+        _refuse_bad_changes(config)
     return config
 
 
@@ -54,13 +54,13 @@ def early_answer(cls: type[C]) -> None:
 
 
 def config_from_plain(cls: type[C], plain: dict[str, Any]) -> C:
-    """The configuration that `to_plain` wrote; UsageError where it is none."""
+    """The configuration written by `to_plain`; UsageError if the mapping is not one."""
     return _parse(cls, plain, cls.__name__)
 
 
 def _parse(cls: type[C], given: list[str] | dict[str, Any], program: str) -> C:
-    """A command line, or what stands in a checkpoint, as a configuration."""
-    import jsonargparse  # 0.1 s that importing a dataclass should not cost
+    """A command line, or the mapping of a checkpoint, as a configuration."""
+    import jsonargparse  # takes 0.1 s, which an import of the settings should not cost
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     jsonargparse.set_loader("yaml12", yaml12.load, (yaml12.Error,))
@@ -79,17 +79,17 @@ def _parse(cls: type[C], given: list[str] | dict[str, Any], program: str) -> C:
         values = parser.instantiate(parsed)
         return cls(**{f.name: getattr(values, f.name) for f in fields(cls)})
     except (jsonargparse.ArgumentError, ValueError) as error:
-        raise UsageError(_in_our_words(cls, str(error))) from error
+        raise UsageError(_flag_message(cls, str(error))) from error
 
 
-def _given(cls: Any, argv: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
-    """(key, value, --config file or "") of each setting on a command line and in its files, before types are known."""
+def _settings_of(cls: Any, argv: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
+    """Key, value and --config file ("" for a flag) of each setting of a command line, before types are checked."""
     for place, argument in enumerate(argv):
         if not argument.startswith("--"):
             continue
-        name, is_whole, text = argument[2:].partition("=")
-        if not is_whole:
-            text = next((following for following in argv[place + 1 : place + 2] if following[:2] != "--"), "")
+        name, has_value, text = argument[2:].partition("=")
+        if not has_value:
+            text = next((value for value in argv[place + 1 : place + 2] if not value.startswith("--")), "")
         if name == "config" and text:
             yield from ((key, value, text) for key, value in flatten(_read_config(text)).items())
         elif name in _sections(cls):
@@ -110,9 +110,9 @@ def _sections(cls: Any) -> set[str]:
 
 
 def _refuse_unknown(cls: Any, argv: Sequence[str]) -> None:
-    """UsageError with the nearest name for the first unknown key of the command line or of a --config file."""
+    """UsageError, with the nearest name, for the first unknown key of a command line or of its --config files."""
     names = [name for name, _ in leaves(cls)]
-    for key, _, file in _given(cls, argv):
+    for key, _, file in _settings_of(cls, argv):
         if key not in _sections(cls) and key not in (names if file else [*names, "config", "help"]):
             raise UsageError(f"{file and file + ': '}unknown setting {key!r}{_nearest(key, names)}")
 
@@ -123,13 +123,13 @@ def _nearest(key: str, names: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else "; --help lists all settings"
 
 
-def _refuse_strange_numbers(cls: Any, argv: Sequence[str]) -> None:
+def _refuse_other_notations(cls: Any, argv: Sequence[str]) -> None:
     """UsageError for a number that is not written in decimal digits.
 
-    What yaml12 leaves as text, jsonargparse tries again in YAML 1.1, where 0x10, 0b11, 1_000 and 1:30 are numbers too.
+    jsonargparse reads text that yaml12 left as text again by YAML 1.1, where 0x10, 0b11, 1_000 and 1:30 are numbers.
     """
-    types = {name: found.type for name, found in leaves(cls)}
-    for name, value, file in _given(cls, argv):
+    types = {name: setting.type for name, setting in leaves(cls)}
+    for name, value, file in _settings_of(cls, argv):
         wanted = types.get(name)
         is_list = isinstance(value, list)
         if {int, float} & {wanted, *get_args(wanted)} and is_list == (get_origin(wanted) is tuple):
@@ -138,21 +138,23 @@ def _refuse_strange_numbers(cls: Any, argv: Sequence[str]) -> None:
                     raise UsageError(f"{file and file + ': '}--{name} {text}: expected a number in decimal digits")
 
 
-def _refuse_strange_changes(config: TrainingConfig) -> None:
-    """UsageError for a name in --allow_change that cannot be allowed to change, or need not be."""
+def _refuse_bad_changes(config: TrainingConfig) -> None:
+    """UsageError for a name in --allow_change that is unknown, may never change, or may always change."""
     for name in config.allow_change:
         kind = rules().get(name)
         if kind is None:
-            near = _nearest(name, [one for one, kind in rules().items() if kind == "change"])
+            near = _nearest(name, [other for other, kind in rules().items() if kind == "change"])
             raise UsageError(f"--allow_change: unknown setting {name!r}{near}")
         if kind == "exact":
-            raise UsageError(f"--allow_change: {name} is exact: another value is another run, in another --run_dir")
+            raise UsageError(
+                f"--allow_change: {name} is exact and cannot change; start another run in another --run_dir"
+            )
         if kind == "free":
-            raise UsageError(f"--allow_change: {name} is free: it may change at any time and need not be named")
+            raise UsageError(f"--allow_change: {name} is free and may change at any time; do not name it")
 
 
 def _read_config(path: str) -> dict[str, Any]:
-    """The mapping in a --config file; UsageError where there is none."""
+    """The mapping in a --config file; UsageError for a file without one."""
     try:
         value = yaml12.load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -160,14 +162,16 @@ def _read_config(path: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--config {path}: cannot be read ({error})") from None
     except yaml12.Error as error:
-        raise UsageError(f"--config {path}: not the YAML this reads: {' '.join(str(error).split())}") from None
+        raise UsageError(f"--config {path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
-        raise UsageError(f"--config {path}: should hold `section: {{field: value}}`, holds {type(value).__name__}")
+        raise UsageError(
+            f"--config {path}: expected a mapping `section: {{field: value}}`, got a {type(value).__name__}"
+        )
     return value
 
 
-def _in_our_words(cls: Any, message: str) -> str:
-    """The message of jsonargparse as one line about the flag."""
+def _flag_message(cls: Any, message: str) -> str:
+    """A message of jsonargparse as one line about a flag: `--steps many: expected an int`."""
     line = " ".join(message.split())
     union = re.fullmatch(r"Parser key \"([\w.]+)\": .*Union subtypes Subtypes: \[(.*?)\] .*Given value: (.*)", line)
     if union is not None:
@@ -179,9 +183,9 @@ def _in_our_words(cls: Any, message: str) -> str:
         return line
     name, expected, value = typed.groups()
     expected = re.sub(r"<class '(\w+)'>", r"\1", expected).replace("a typing.Literal", "one of ").rstrip(". ")
-    told = f"--{name} {value}: {expected[0].lower()}{expected[1:].replace(' a int', ' an int')}"
+    refusal = f"--{name} {value}: {expected[0].lower()}{expected[1:].replace(' a int', ' an int')}"
     if not expected.endswith((" tuple", " list")):
-        return told
+        return refusal
     default = dict(leaves(cls))[name].default
     example = ", ".join(map(str, default)) if isinstance(default, tuple) else value
-    return f"{told}, as in --{name} '[{example}]'"
+    return f"{refusal}, as in --{name} '[{example}]'"

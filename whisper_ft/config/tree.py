@@ -1,4 +1,4 @@
-"""Trees of dataclasses as plain values: what is in a configuration, by dotted name."""
+"""Trees of dataclasses as plain values, and their fields by dotted name."""
 
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -21,13 +21,13 @@ def to_plain(config: Any) -> dict[str, Any]:
 def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Dotted name and dataclass field of every setting that is not a section."""
     hints = get_type_hints(cls)
-    found: list[tuple[str, Any]] = []
+    settings: list[tuple[str, Any]] = []
     for inner in fields(cls):
         if is_dataclass(hints[inner.name]):
-            found += leaves(hints[inner.name], f"{prefix}{inner.name}.")
+            settings += leaves(hints[inner.name], f"{prefix}{inner.name}.")
         else:
-            found.append((f"{prefix}{inner.name}", inner))
-    return found
+            settings.append((f"{prefix}{inner.name}", inner))
+    return settings
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""YAML as people read it.
+"""YAML 1.2 for settings.
 
-PyYAML follows YAML 1.1, where `1e-5` is text, `no` is false, `010` is eight and the last of two equal keys wins in
-silence. Each of these has cost somebody a training run.
+PyYAML follows YAML 1.1. There `1e-5` is text, `no` is false, `010` is eight, and the last of two equal keys wins
+silently. Each of these rules has cost a training run.
 """
 
 import re
@@ -13,7 +13,7 @@ Error = yaml.YAMLError
 
 
 class _Loader(yaml.SafeLoader):
-    """The scalars of YAML 1.2; a key stands once; no aliases, of which a few hundred bytes expand to gigabytes."""
+    """Loader for the scalars of YAML 1.2, unique keys, and no aliases: a few hundred bytes can expand to gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -27,13 +27,13 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 mark = key_node.start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes every text that YAML 1.1 or this module would read as something else."""
+    """Dumper that quotes every text that YAML 1.1 or this module would read as another type."""
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -48,10 +48,10 @@ for _tag, _pattern, _first in (
 
 
 def load(text: str) -> Any:
-    """Value of a YAML document under the rules of `_Loader`; Error where it breaks them."""
+    """Value of a YAML document by the rules of `_Loader`; Error for a document that breaks them."""
     return yaml.load(text, Loader=_Loader)
 
 
 def dump(value: Any) -> str:
-    """YAML text that `load` reads back to the same value."""
+    """YAML text that `load` reads back as the same value."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
