@@ -6,9 +6,11 @@ All pytest processes of a session share the corpus, the model, the reference run
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -177,6 +179,14 @@ def run(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> 
     return run_fresh(program, *arguments, processes=processes, cwd=cwd)
 
 
+def run_script(source: str, *arguments: str) -> Ended:
+    """Run a program that a test writes out, and that may import train.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder, "script.py")
+        script.write_text(f"import sys\nsys.path[0] = {str(ROOT)!r}\n{source}")
+        return run(str(script), *arguments)
+
+
 def run_fresh(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> Ended:
     """Run a root program to its end as a user starts it: a new interpreter, and `accelerate launch` for several."""
     done = subprocess.run(
@@ -228,7 +238,7 @@ class Trainer:
     def reference(self, processes: int = 1, **settings: Any) -> Path:
         """The run directory of an uninterrupted run, trained once in a session for all tests that need it.
 
-        It is not to be changed: `copy_of_reference` gives a copy.
+        It is not to be changed; `copy_reference` makes a copy.
         """
         assert self.shared is not None
         facts = {name: str(value) for name, value in settings.items()} | {"processes": processes}
@@ -236,6 +246,10 @@ class Trainer:
         shared = Trainer(self.shared / "runs", self.corpus, self.model)
         shared.folder.mkdir(exist_ok=True)
         return made_once(shared.folder / name, lambda folder: shared(folder.name, processes, **settings))
+
+    def copy_reference(self, name: str = "run", **settings: Any) -> Path:
+        """A copy of a reference run in this test's folder: a run stays resumable when its directory is moved."""
+        return Path(shutil.copytree(self.reference(**settings), self.folder / name))
 
     def end(self, name: str, processes: int = 1, **settings: Any) -> Ended:
         """Exit code and output of a run."""

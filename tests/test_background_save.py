@@ -17,31 +17,26 @@ from whisper_ft import checkpoint
 BACKGROUND = {"save__background": "true"}
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper: Path) -> Path:
-    """A run that waits for each of its saves."""
-    return Trainer(tmp_path_factory.mktemp("whole"), corpus, micro_whisper)("whole")
-
-
 def saves(run_dir: Path) -> list[dict[str, Any]]:
     rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
     return [row for row in rows if row.get("event") == "saved"]
 
 
-def test_a_run_that_does_not_wait_for_its_saves_leaves_the_same_bits(train: Trainer, whole: Path):
-    run_dir = train("run", **BACKGROUND)
+def test_a_run_that_does_not_wait_for_its_saves_leaves_the_same_bits(train: Trainer):
+    whole, run_dir = train.reference(), train("run", **BACKGROUND)
     last = "checkpoints/step-00000008"
     parts = ["final/model.safetensors", "best/model.safetensors", "best.json"]
     for part in (*parts, f"{last}/model.safetensors", f"{last}/optimizer.safetensors"):
         assert digest(run_dir, part) == digest(whole, part)
-    for found in checkpoint.list_checkpoints(run_dir / "checkpoints"):
-        assert checkpoint.verify(found.path) is None
-        parent = checkpoint.read_manifest(found.path)["parent"]
-        assert parent == checkpoint.read_manifest(whole / "checkpoints" / found.path.name)["parent"]
+    for saved in checkpoint.list_checkpoints(run_dir / "checkpoints"):
+        assert checkpoint.verify(saved.path) is None
+        parent = checkpoint.read_manifest(saved.path)["parent"]
+        assert parent == checkpoint.read_manifest(whole / "checkpoints" / saved.path.name)["parent"]
     assert [row["step"] for row in saves(run_dir)] == [2, 4, 6, 8], "each was waited for"
 
 
-def test_every_save_is_in_the_log_with_its_step_seconds_and_bytes(whole: Path):
+def test_every_save_is_in_the_log_with_its_step_seconds_and_bytes(train: Trainer):
+    whole = train.reference()
     logged = saves(whole)
     assert [row["step"] for row in logged] == [2, 4, 6, 8]
     files = (whole / "checkpoints/step-00000008").iterdir()
@@ -52,7 +47,7 @@ def test_every_save_is_in_the_log_with_its_step_seconds_and_bytes(whole: Path):
 
 @pytest.mark.parametrize("copied", [True, False])
 def test_a_copied_checkpoint_keeps_the_weights_of_its_step(tmp_path: Path, copied: bool):
-    """Without the copy it would not be: the proof that this can fail."""
+    """Without a copy it does not: the proof that this test can fail."""
     model, moments = torch.nn.Linear(3, 3), {"weight/exp_avg": torch.ones(3)}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     contents = checkpoint.contents_of(1, model, moments, {}, copied=copied)
@@ -66,21 +61,21 @@ def test_a_copied_checkpoint_keeps_the_weights_of_its_step(tmp_path: Path, copie
 
 
 @pytest.mark.long
-def test_a_stop_signal_in_a_save_waits_for_it_and_the_same_command_goes_on(train: Trainer, whole: Path):
+def test_a_stop_signal_in_a_save_waits_for_it_and_the_same_command_goes_on(train: Trainer):
     in_save = lambda run_dir: any((run_dir / "checkpoints").glob(".tmp-step-*"))  # noqa: E731
     assert train.interrupt("run", in_save, signal.SIGTERM, **BACKGROUND) == 75
     run_dir = train.folder / "run"
     status = json.loads((run_dir / "status.json").read_text())
     assert status["last_checkpoint"] == f"step-{status['step']:08d}" == f"step-{saves(run_dir)[-1]['step']:08d}"
-    found = checkpoint.list_checkpoints(run_dir / "checkpoints")
-    assert [checkpoint.verify(one.path) for one in found] == [None] * len(found)
+    saved = checkpoint.list_checkpoints(run_dir / "checkpoints")
+    assert [checkpoint.verify(entry.path) for entry in saved] == [None] * len(saved)
     assert not list((run_dir / "checkpoints").glob(".*"))
-    assert digest(train("run", **BACKGROUND)) == digest(whole)
+    assert digest(train("run", **BACKGROUND)) == digest(train.reference())
 
 
 @pytest.mark.long
-def test_a_save_in_the_background_that_fails_ends_all_ranks_in_one_line(train: Trainer, whole: Path):
-    size = (whole / "checkpoints/step-00000008/model.safetensors").stat().st_size
+def test_a_save_in_the_background_that_fails_ends_all_ranks_in_one_line(train: Trainer):
+    size = (train.reference() / "checkpoints/step-00000008/model.safetensors").stat().st_size
     arguments = train.arguments("run", **BACKGROUND, steps=1000, save__every=20, eval__every=0)
     limited = f"ulimit -f {size // 2048}; " + 'exec "$@"'  # in blocks of 1,024 bytes
     done = subprocess.run(
@@ -91,10 +86,10 @@ def test_a_save_in_the_background_that_fails_ends_all_ranks_in_one_line(train: T
         text=True,
         timeout=120,
     )
-    told = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(told) == 1, done.stderr
-    assert "could not write" in told[0]
-    assert "File too large" in told[0]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    assert str(train.folder / "run/checkpoints") in errors[0]
+    assert "File too large" in errors[0]
     status = json.loads((train.folder / "run/status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("failed", 6)
     assert 20 <= max(metrics(train.folder / "run")) < 40, "before the next save"

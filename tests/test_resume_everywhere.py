@@ -16,12 +16,12 @@ LAST = f"checkpoints/step-{STEPS:08d}"
 
 
 def cut(whole: Path, step: int, to: Path) -> Path:
-    """A copy of a run as it was when the checkpoint of a step had been written."""
+    """Copy a run without all that it wrote after the checkpoint of a step."""
     shutil.copytree(whole, to, ignore=shutil.ignore_patterns("final", "best*"))
-    for found in list_checkpoints(to / "checkpoints"):
-        if found.step > step:
-            shutil.rmtree(found.path)
-    assert max(found.step for found in list_checkpoints(to / "checkpoints")) == step
+    for saved in list_checkpoints(to / "checkpoints"):
+        if saved.step > step:
+            shutil.rmtree(saved.path)
+    assert max(saved.step for saved in list_checkpoints(to / "checkpoints")) == step
     return to
 
 
@@ -31,17 +31,10 @@ def resumed_at(run_dir: Path) -> list[int]:
     return [row["step"] for row in rows if row.get("event") == "resumed"]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper: Path) -> Path:
-    """A run with dropout and a checkpoint of every step."""
-    trainer = Trainer(tmp_path_factory.mktemp("whole"), corpus, micro_whisper)
-    run_dir = trainer("whole", **EVERY_STEP)
-    assert {found.step for found in list_checkpoints(run_dir / "checkpoints")} == {*range(1, STEPS + 1)}
-    return run_dir
-
-
 @pytest.mark.parametrize("step", [1, *(pytest.param(step, marks=pytest.mark.long) for step in range(2, STEPS))])
-def test_a_run_that_goes_on_from_any_step_ends_in_the_same_bits(train: Trainer, whole: Path, step: int):
+def test_a_run_that_goes_on_from_any_step_ends_in_the_same_bits(train: Trainer, step: int):
+    whole = train.reference(**EVERY_STEP)
+    assert {saved.step for saved in list_checkpoints(whole / "checkpoints")} == {*range(1, STEPS + 1)}
     cut(whole, step, train.folder / "cut")
     run_dir = train("cut", **EVERY_STEP)
     assert resumed_at(run_dir) == [step]
@@ -53,29 +46,21 @@ def test_a_run_that_goes_on_from_any_step_ends_in_the_same_bits(train: Trainer, 
 ANY_WORLD = EVERY_STEP | {"model__dropout": 0}
 
 
-@pytest.fixture(scope="module")
-def whole_in(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper: Path) -> dict[int, Path]:
-    """The same run without dropout, by number of processes."""
-    trainer = Trainer(tmp_path_factory.mktemp("worlds"), corpus, micro_whisper)
-    return {processes: trainer(f"of-{processes}", processes, **ANY_WORLD) for processes in (1, 2)}
-
-
 @pytest.mark.parametrize(
     ("before", "after"), [(1, 2), *(pytest.param(*worlds, marks=pytest.mark.long) for worlds in ((2, 1), (1, 3)))]
 )
-def test_a_run_continues_on_another_number_of_processes(
-    train: Trainer, whole_in: dict[int, Path], before: int, after: int
-):
-    cut(whole_in[before], 3, train.folder / "moved")
+def test_a_run_continues_on_another_number_of_processes(train: Trainer, before: int, after: int):
+    cut(train.reference(before, **ANY_WORLD), 3, train.folder / "moved")
     run_dir = train("moved", after, **ANY_WORLD)
     assert resumed_at(run_dir) == [3]
-    expected, found = metrics(whole_in[1]), metrics(run_dir)
-    assert sorted(found) == [*range(1, STEPS + 1)]
-    for step, row in found.items():
+    alone = train.reference(**ANY_WORLD)
+    expected, moved = metrics(alone), metrics(run_dir)
+    assert sorted(moved) == [*range(1, STEPS + 1)]
+    for step, row in moved.items():
         assert row["label_tokens"] == expected[step]["label_tokens"]
         assert row["lr"] == expected[step]["lr"]
         assert row["loss"] == pytest.approx(expected[step]["loss"], rel=1e-5), "float32 sums in another order"
         assert row["grad_norm"] == pytest.approx(expected[step]["grad_norm"], rel=1e-4)
-    then, now = configuration(whole_in[1], None), configuration(run_dir, None)
+    before_move, now = configuration(alone, None), configuration(run_dir, None)
     for step in range(STEPS):
-        assert replay(now, step) == replay(then, step)
+        assert replay(now, step) == replay(before_move, step)
