@@ -27,7 +27,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine
 from tests.starts import Ended, Forked, Parent, Ranks, locked
 from whisper_ft.cli.demo.corpus import write_corpus
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.signals import STOP_SIGNALS
+from whisper_ft.training.preflight import refuse_impossible
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell ignores it in programs that it starts in the background, and programs of the tests would inherit that.
@@ -37,6 +41,7 @@ ROOT = Path(__file__).parents[1]
 DURATIONS = Path(__file__).parent / "data/durations.json"  # seconds by group of tests
 SHORT_SECONDS = 2.0  # shorter groups are not recorded, and start last
 SET_MEANWHILE = ("TOKENIZERS_PARALLELISM", "PYTEST_")  # variables set in this process by libraries and by pytest
+Started = subprocess.Popen[bytes] | Forked | Ranks
 START_SECONDS = 120  # a program that has not got somewhere by then hangs
 
 # Same examples every time, and no deadline: a shared machine is slow now and then.
@@ -182,9 +187,13 @@ def run(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> 
 def run_script(source: str, *arguments: str) -> Ended:
     """Run a program that a test writes out, and that may import train.py."""
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder, "script.py")
-        script.write_text(f"import sys\nsys.path[0] = {str(ROOT)!r}\n{source}")
-        return run(str(script), *arguments)
+        return run(script_in(Path(folder), source), *arguments)
+
+
+def script_in(folder: Path, source: str) -> str:
+    """The path of a script that finds the modules of the root."""
+    (folder / "script.py").write_text(f"import sys\nsys.path[0] = {str(ROOT)!r}\n{source}")
+    return str(folder / "script.py")
 
 
 def run_fresh(program: str, *arguments: str, processes: int = 1, cwd: Path = ROOT) -> Ended:
@@ -203,7 +212,7 @@ def run_fresh(program: str, *arguments: str, processes: int = 1, cwd: Path = ROO
 class Trainer:
     """Runs of train.py on the small corpus, each in its own run directory."""
 
-    def __init__(self, folder: Path, corpus: Path, model: Path, shared: Path | None = None) -> None:
+    def __init__(self, folder: Path, corpus: Path, model: Path, shared: Path) -> None:
         self.folder, self.corpus, self.model, self.shared = folder, corpus, model, shared
 
     def arguments(self, name: str, **settings: Any) -> list[str]:
@@ -240,16 +249,21 @@ class Trainer:
 
         It is not to be changed; `copy_reference` makes a copy.
         """
-        assert self.shared is not None
         facts = {name: str(value) for name, value in settings.items()} | {"processes": processes}
         name = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-        shared = Trainer(self.shared / "runs", self.corpus, self.model)
+        shared = Trainer(self.shared / "runs", self.corpus, self.model, self.shared)
         shared.folder.mkdir(exist_ok=True)
         return made_once(shared.folder / name, lambda folder: shared(folder.name, processes, **settings))
 
     def copy_reference(self, name: str = "run", **settings: Any) -> Path:
         """A copy of a reference run in this test's folder: a run stays resumable when its directory is moved."""
         return Path(shutil.copytree(self.reference(**settings), self.folder / name))
+
+    def refusal(self, name: str, **settings: Any) -> UsageError:
+        """The error with which the check before the start refuses a run; in this process."""
+        with pytest.raises(UsageError) as caught:
+            refuse_impossible(load_config(TrainingConfig, self.arguments(name, **settings)))
+        return caught.value
 
     def end(self, name: str, processes: int = 1, **settings: Any) -> Ended:
         """Exit code and output of a run."""
@@ -279,18 +293,23 @@ class Trainer:
         return started.wait(START_SECONDS)
 
     @staticmethod
-    def start(arguments: list[str], processes: int) -> "subprocess.Popen[bytes] | Forked | Ranks":
+    def start(arguments: list[str], processes: int) -> Started:
         """Start train.py without any output."""
-        with open(os.devnull, "w") as nowhere:
-            if not starts_quickly():
-                argv = command("train.py", processes, *arguments)
-                return subprocess.Popen(argv, cwd=ROOT, env=environment(processes), stdout=nowhere, stderr=nowhere)
-            if processes == 1:
-                return parent().start("train.py", arguments, ROOT, nowhere, nowhere)
-            return parent().start_ranks("train.py", arguments, ROOT, nowhere, nowhere, processes)
+        return start("train.py", arguments, processes)
 
 
-def pids_of(started: "subprocess.Popen[bytes] | Forked | Ranks") -> list[int]:
+def start(program: str, arguments: list[str], processes: int = 1) -> Started:
+    """Start a root program without any output."""
+    with open(os.devnull, "w") as nowhere:
+        if not starts_quickly():
+            argv = command(program, processes, *arguments)
+            return subprocess.Popen(argv, cwd=ROOT, env=environment(processes), stdout=nowhere, stderr=nowhere)
+        if processes == 1:
+            return parent().start(program, arguments, ROOT, nowhere, nowhere)
+        return parent().start_ranks(program, arguments, ROOT, nowhere, nowhere, processes)
+
+
+def pids_of(started: Started) -> list[int]:
     """Process ids of a started program: of its launcher, or of all its ranks."""
     return [process.pid for process in started.processes] if isinstance(started, Ranks) else [started.pid]
 

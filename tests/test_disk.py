@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT, START_SECONDS, Trainer, digest, environment
 from tests.saving import outcome, save, start
-from tests.test_exit_codes import ranks
+from tests.starts import rank_variables
 from whisper_ft import checkpoint
 
 Told = dict[str, dict[str, Any]]
@@ -108,16 +108,21 @@ def test_a_checkpoint_that_may_not_be_read_is_told(tmp_path: Path):
 
 @pytest.mark.long
 def test_ranks_that_do_not_see_the_same_checkpoints_refuse_to_go_on(train: Trainer, mounting: list[str]):
-    """The second rank has an empty disk where the first has the run: --run_dir on disks of their own."""
+    """The second rank has an empty disk where the first has the run, because --run_dir is on a disk of each."""
     checkpoints = train("run", steps=2, eval__every=0) / "checkpoints"
     hidden = f"mount -t tmpfs -o size=1m tmpfs {checkpoints} && exec "
     arguments = train.arguments("run", steps=4, eval__every=0, allow_change="[steps]")
     program = [sys.executable, "train.py", *arguments]
     second = [*mounting, "sh", "-c", hidden + '"$@"', "sh", *program]
-    main, other = ranks(program, second)
-    assert (main.returncode, other.returncode) == (3, 3), main.stderr + other.stderr
-    assert "step-00000002: rank 1 sees another folder there, or none" in main.stderr
-    assert len(main.stderr.strip().splitlines()) == 1
+    pipes: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen(argv, env=environment(2) | variables, **pipes)
+        for argv, variables in zip((program, second), rank_variables(2), strict=True)
+    ]
+    errors = [process.communicate(timeout=START_SECONDS)[1] for process in started]
+    assert [process.returncode for process in started] == [3, 3], errors
+    assert all(fact in errors[0] for fact in ("step-00000002", "rank 1"))
+    assert len(errors[0].strip().splitlines()) == 1
 
 
 @pytest.mark.long
@@ -137,14 +142,14 @@ def test_full_shared_memory_ends_a_run_in_one_line(train: Trainer, mounting: lis
     assert "error: a data worker cannot hand over what it has read: shared memory (/dev/shm) is full" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     with_room = train("run", steps=4, data__workers=2, eval__every=0)
-    assert digest(with_room) == digest(train("inline", steps=4, eval__every=0))
+    assert digest(with_room) == digest(train.reference(steps=4))
 
 
 @pytest.mark.long
 def test_a_log_on_a_full_disk_changes_no_weight_and_is_said_once(train: Trainer):
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full here")
-    whole = train("whole", steps=3)
+    whole = train.reference(steps=3)
     (train.folder / "run").mkdir()
     (train.folder / "run/metrics.jsonl").symlink_to("/dev/full")
     ended = train.end("run", steps=3)

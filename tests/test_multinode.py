@@ -184,9 +184,9 @@ def give_addresses(names: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, corpus: Path, micro_whisper: Path) -> str:
+def whole(shared: Path, corpus: Path, micro_whisper: Path) -> str:
     """The digest of an uninterrupted run in two processes of one machine."""
-    return digest(Trainer(tmp_path_factory.mktemp("whole"), corpus, micro_whisper)("whole", 2, **SETTINGS))
+    return digest(Trainer(shared, corpus, micro_whisper, shared).reference(2, **SETTINGS))
 
 
 def wait_until(is_so: Callable[[], bool], started: list[subprocess.Popen[str]]) -> None:

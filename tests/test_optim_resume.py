@@ -25,12 +25,12 @@ def test_another_optimizer_starts_with_empty_moments_and_keeps_its_own(train: Tr
     run_dir = train("run", **SETTINGS, steps=2)
     whole = shutil.copytree(run_dir, train.folder / "whole")
     other = SETTINGS | {"optim__name": "sgd", "steps": 8, "allow_change": "[optim.name, steps]"}
-    told = "the moments of adamw are of no use to sgd: it starts without"
+    facts = ("moments", "adamw", "sgd")
     ended = train.end("whole", **other)
     assert ended.code == 0, ended.err
-    assert told in ended.out
+    assert any(all(fact in line for fact in facts) for line in ended.out.splitlines())
     assert train.interrupt("run", logged(5), signal.SIGKILL, **other) == -signal.SIGKILL
     ended = train.end("run", **other)
     assert ended.code == 0, ended.err
-    assert told not in ended.out
+    assert not any(all(fact in line for fact in facts) for line in ended.out.splitlines())
     assert digest(run_dir) == digest(whole)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import Trainer, digest, logged, metrics
+from tests.conftest import Trainer, digest, logged, made_once, metrics
 from tests.elsewhere import AUDIO
 from whisper_ft.data.formats.file_table import CHUNK_ROWS
 
@@ -28,7 +28,7 @@ class Clip:
     text: str
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clips(corpus: Path) -> list[Clip]:
     """All 100 utterances, in the order of the corpus."""
     rows = [row for path in sorted((corpus / "train").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
@@ -108,11 +108,10 @@ KINDS: dict[str, Callable[[Path, Sequence[Clip]], Path]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def of_parquet(tmp_path_factory: pytest.TempPathFactory, clips: list[Clip], corpus: Path, micro_whisper: Path) -> Path:
+def of_parquet(train: Trainer, clips: list[Clip]) -> Path:
     """A run on parquet in row groups of as many rows as the chunks of all other kinds have, without data workers."""
-    folder = tmp_path_factory.mktemp("parquet")
-    return Trainer(folder, corpus, micro_whisper)("run", **SHORT, data__path=as_parquet(folder / "data", clips))
+    data = made_once(train.shared / "clips-as-parquet", lambda folder: as_parquet(folder, clips))
+    return train.reference(**SHORT, data__path=data)
 
 
 def learned(run_dir: Path) -> tuple[str, list[tuple[int, int]]]:
@@ -126,13 +125,11 @@ QUICK = ("parquet", "webdataset")  # in `make test`; all of them in `make test-l
 @pytest.mark.parametrize(
     "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
 )
-def test_every_kind_of_source_gives_the_same_weights_with_any_workers(
-    train: Trainer, clips: list[Clip], of_parquet: Path, kind: str
-):
+def test_every_kind_of_source_gives_the_same_weights_with_any_workers(train: Trainer, clips: list[Clip], kind: str):
     data = KINDS[kind](train.folder / "data", clips)
     for workers in (0, 1) if kind != "parquet" else (1,):
         run_dir = train(f"of-{workers}", **SHORT, data__path=data, data__workers=workers)
-        assert learned(run_dir) == learned(of_parquet)
+        assert learned(run_dir) == learned(of_parquet(train, clips))
 
 
 @pytest.mark.long
@@ -149,11 +146,9 @@ def test_a_mix_of_two_kinds_gives_the_weights_of_that_mix_in_one_kind(train: Tra
 
 
 @pytest.mark.long
-def test_a_killed_run_on_tar_shards_with_workers_ends_in_the_same_weights(
-    train: Trainer, clips: list[Clip], of_parquet: Path
-):
+def test_a_killed_run_on_tar_shards_with_workers_ends_in_the_same_weights(train: Trainer, clips: list[Clip]):
     settings = SHORT | {"data__path": as_tar(train.folder / "data", clips), "data__workers": 2}
     assert train.interrupt("killed", logged(3), signal.SIGKILL, **settings) == -signal.SIGKILL
     run_dir = train("killed", **settings)
     assert '"event": "resumed"' in (run_dir / "metrics.jsonl").read_text(), "it went on from a checkpoint"
-    assert learned(run_dir) == learned(of_parquet)
+    assert learned(run_dir) == learned(of_parquet(train, clips))
