@@ -7,8 +7,10 @@ DEMO_DATA := demo-data
 OPENAI_WHISPER := openai-whisper==20250625
 DEMO_RUN := runs/demo
 
-# More than two cores: half of the time a test waits for the processes that it has started.
-TEST_PROCESSES := 4
+# Processes of pytest. Three on two cores, because a test often waits for the programs that it has started.
+TEST_PROCESSES := 3
+# The longest groups first, by tests/data/durations.json; RECORD_DURATIONS=1 make test writes it anew.
+PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: setup demo test test-long check bench clean
 
@@ -32,10 +34,10 @@ demo: $(INSTALLED)
 	./launch.sh evaluate.py --model $(DEMO_RUN)/best --data.path $(DEMO_DATA)/be/test --out $(DEMO_RUN)/test
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
 
 test-long: $(INSTALLED)
-	FRESH_STARTS=1 $(BIN)/python -m pytest -m long --timeout 1800 -n logical --maxprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m long --timeout 1800
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

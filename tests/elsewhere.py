@@ -1,4 +1,4 @@
-"""A server of this machine that plays the Hub and plain http, and counts what is asked of it."""
+"""A local server that plays the Hub and plain http, and counts its requests and bytes."""
 
 import hashlib
 import json
@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from tests import loopback
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-TOKEN = "hf_of_the_test"  # what the data set with `gated` in its name asks for
+TOKEN = "hf_of_the_test"  # needed for the data set with `gated` in its name
 
 
 def write(path: Path, rows: int, size: int = 200) -> None:
-    """Row groups of 10, in the manner of Common Voice: columns that nobody reads lie between those that are read."""
+    """Write row groups of 10 like Common Voice: columns that nobody reads lie between those that are read."""
     name = path.name.encode()
     table = pa.table(
         {
@@ -37,7 +37,7 @@ def write(path: Path, rows: int, size: int = 200) -> None:
 
 @dataclass
 class Elsewhere:
-    """A server over a folder: `/files/NAME` plainly, and what `huggingface_hub` asks of the Hub.
+    """A server over a folder: `/files/NAME` plainly, and the requests that `huggingface_hub` sends to the Hub.
 
     A data set is a folder `OWNER/NAME` with a folder for each commit and a file `refs.json` {revision: commit}.
     """
@@ -85,8 +85,8 @@ class Elsewhere:
             return status, fields | {"X-Repo-Commit": commit}, body
         if what == "revision":
             return 200, {}, json.dumps({"id": name, "sha": commit, "private": False, "tags": []}).encode()
-        found = sorted((top / inner).rglob("*") if "recursive=true" in query else (top / inner).glob("*"))
-        return 200, {}, json.dumps([self.entry(top, one) for one in found]).encode()
+        paths = sorted((top / inner).rglob("*") if "recursive=true" in query else (top / inner).glob("*"))
+        return 200, {}, json.dumps([self.entry(top, path) for path in paths]).encode()
 
     def entry(self, top: Path, path: Path) -> dict[str, Any]:
         name = path.relative_to(top).as_posix()
@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            with suppress(OSError):  # who only wanted the header hangs up
+            with suppress(OSError):  # a client that only wanted the header hangs up
                 self.wfile.write(body)
                 where.sent += len(body)
 

@@ -83,8 +83,8 @@ def _sign_of_byte() -> dict[int, str]:
 def byte_pairs(name: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """vocab.json and merges.txt of an asset of OpenAI's, `multilingual` or `gpt2`.
 
-    The asset ranks whole tokens only. A pair is merged the earlier the lower the rank of the two together, so the parts
-    of a token are what is left of it when all pairs of lower rank are merged.
+    The asset ranks whole tokens only. A pair with a lower rank is merged earlier. So a token has the two parts that are
+    left when all pairs of lower rank are merged.
     """
     ranks: dict[bytes, int] = reference("tokenizer").get_encoding(name)._mergeable_ranks
     sign = _sign_of_byte()
@@ -198,7 +198,7 @@ class Checkpoint:
 
     @property
     def suppressed(self) -> list[int]:
-        """What generation never writes: signs that are not spoken, and special tokens."""
+        """Tokens that generation never writes: signs that are not spoken, and special tokens."""
         theirs = self.vocabulary.theirs
         commands = (theirs.sot, theirs.translate, theirs.transcribe, theirs.sot_lm, theirs.sot_prev, theirs.no_speech)
         return sorted([*theirs.non_speech_tokens, *commands])

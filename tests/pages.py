@@ -1,6 +1,6 @@
-"""The pages of this repository: their blocks of code, what these print, and a clone in which they can be run.
+"""The pages of this repository: their blocks of code, the output of these, and a clone in which they can be run.
 
-What a page may say of a block stands in a comment just above it, where readers of its source see it:
+A comment just above a block tells the tests about it, and readers of the source see it:
 
     <!-- not run: needs a GPU -->        why the block cannot be run on a CPU machine without a network
     <!-- exits: 8 -->                    the exit code that it ends with, where it is not 0
@@ -43,8 +43,8 @@ class Block:
     marks: tuple[tuple[str, str], ...] = ()
 
     def says(self, mark: str) -> str | None:
-        """What a comment above the block says; None without one."""
-        return next((said for name, said in self.marks if name == mark), None)
+        """The text of a mark above the block; None without one."""
+        return next((text for name, text in self.marks if name == mark), None)
 
     @property
     def name(self) -> str:
@@ -53,13 +53,13 @@ class Block:
 
     @property
     def is_run(self) -> bool:
-        """Whether there is something to run, and no reason not to."""
+        """True where there is something to run, and no reason not to."""
         return self.language in (SHELL, PYTHON) and self.says("not run") is None
 
 
 def blocks_of(page: str, source: str) -> list[Block]:
     """The blocks of a page in Markdown, in order."""
-    found, section, above, lines = [], 0, "", enumerate(source.splitlines(), 1)
+    blocks, section, above, lines = [], 0, "", enumerate(source.splitlines(), 1)
     for number, line in lines:
         opened = FENCE.fullmatch(line.rstrip())
         if opened:
@@ -70,13 +70,13 @@ def blocks_of(page: str, source: str) -> list[Block]:
                 inside.append(inner.removeprefix(opened["indent"]))
             else:
                 raise ValueError(f"{page}:{number}: the block has no end")
-            marks = tuple((name, " ".join(said.split())) for name, said in MARK.findall(above))
-            found.append(Block(page, number, opened["language"], "\n".join(inside) + "\n", section, marks))
+            marks = tuple((name, " ".join(text.split())) for name, text in MARK.findall(above))
+            blocks.append(Block(page, number, opened["language"], "\n".join(inside) + "\n", section, marks))
         section += line.startswith("#")
-        # A comment belongs to the block that nothing but comments and empty lines part it from.
+        # A comment belongs to the next block if only comments and empty lines lie between.
         is_comment = line.startswith("<!--") or ("<!--" in above and "-->" not in above.rpartition("<!--")[2])
         above = f"{above}\n{line}" if is_comment or not line.strip() else ""
-    return found
+    return blocks
 
 
 def blocks_in(page: str) -> list[Block]:
@@ -91,7 +91,7 @@ def commands_of(block: Block) -> list[str]:
 
 
 def run_block(block: Block, clone: Path) -> Ended:
-    """Run a block as it stands there, after the commands that its page hides from readers."""
+    """Run a block unchanged, after the commands that its page hides from readers."""
     for name, command in block.marks:
         if name == "first":
             prepared = shell(command, clone)
@@ -114,7 +114,7 @@ def shell(script: str, clone: Path) -> Ended:
 
 
 def plain_words(command: str) -> list[str] | None:
-    """The words of a command that starts a program of ours in Python and asks nothing else of a shell."""
+    """The words of a command that starts a program of ours in Python and needs no shell."""
     command = re.sub(r"\s#\s.*", "", command)
     words = shlex.split(command) if not IN_SHELL.search(re.sub(r"'[^']*'", "", command)) else []
     is_ours = re.match(r"\.venv/bin/python (-m whisper_ft\.|\w+\.py)", " ".join(words))
@@ -122,7 +122,7 @@ def plain_words(command: str) -> list[str] | None:
 
 
 def run_all(commands: list[list[str]], clone: Path) -> Ended | None:
-    """Run programs in turn, until one fails, from the tests' quick start; None where each start is to be fresh."""
+    """Run forked programs in turn, until one fails; None where each start is to be fresh."""
     if not starts_quickly():
         return None
     code, out, err = 0, "", ""
@@ -139,7 +139,7 @@ def run_all(commands: list[list[str]], clone: Path) -> Ended | None:
 
 
 def with_claims_checked(source: str) -> str:
-    """Python in which each `expression  # literal` has become an assertion that the one is the other."""
+    """Python in which each `expression  # literal` has become an assertion that both are equal."""
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(StringIO(source).readline)
@@ -162,34 +162,34 @@ def _literal(text: str) -> ast.expr | None:
 
 
 def forms(text: str) -> list[str]:
-    """The words of a text without what differs from run to run: numbers, the width of columns, where lines end."""
+    """The words of a text without the things that differ between runs: numbers, widths of columns, ends of lines."""
     without_numbers = re.sub(r"\d[\d,.:TZ-]*", "0", text)
     return re.sub(r"[\u2500-\u259f]+", " ", without_numbers).split()
 
 
 def not_printed(quoted: str, printed: str) -> Iterator[str]:
-    """The first line of each passage of a quotation that does not come, after those before it, in what was printed.
+    """The first line of each passage of a quotation that was not printed after the passages before it.
 
-    A line of `...` parts passages: between them anything may have been left out.
+    A line of `...` separates passages, because anything may have been left out there.
     """
-    said, at = forms(printed), 0
+    words, at = forms(printed), 0
     for passage in re.split(r"^\s*(?:\.{3}|…)\s*$", quoted, flags=re.MULTILINE):
         wanted = forms(passage)
-        places = range(at, len(said) - len(wanted) + 1)
-        found = next((place for place in places if all(map(is_of_form, said[place:], wanted))), None)
-        if found is None:
+        places = range(at, len(words) - len(wanted) + 1)
+        match = next((place for place in places if all(map(is_of_form, words[place:], wanted))), None)
+        if match is None:
             yield passage.strip().splitlines()[0]
         else:
-            at = found + len(wanted)
+            at = match + len(wanted)
 
 
-def is_of_form(said: str, wanted: str) -> bool:
-    """Whether a word is what is wanted, also where a column was too narrow for it: `utteranc…`."""
-    return said == wanted or (said.endswith("…") and wanted.startswith(said[:-1]))
+def is_of_form(word: str, wanted: str) -> bool:
+    """True for the wanted word, and for one that a narrow column cut: `utteranc…`."""
+    return word == wanted or (word.endswith("…") and wanted.startswith(word[:-1]))
 
 
 def cloned(folder: Path) -> Path:
-    """What git tracks or would track, with the environment of these tests."""
+    """A copy of all files that git tracks or would track, with the environment of these tests."""
     listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in listed.stdout.splitlines():
@@ -200,5 +200,5 @@ def cloned(folder: Path) -> Path:
         (folder / ".venv").symlink_to(ROOT / ".venv")
         os.utime(ROOT / ".venv/installed")  # newer than the copied requirements.txt
     else:
-        (folder / ".venv").symlink_to(sys.prefix)  # not of `make setup`, which would begin to make its own
+        (folder / ".venv").symlink_to(sys.prefix)  # without the mark of `make setup`, which would make its own
     return folder

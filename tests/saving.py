@@ -1,7 +1,7 @@
-"""A program that does nothing but save as a run does, to be killed and starved: `python -m tests.saving WHAT FOLDER`.
+"""A program that only saves as a run does, to be killed and starved: `python -m tests.saving WHAT FOLDER`.
 
-It prints what came of it as JSON. A save takes milliseconds here, and a process is forked in one: hundreds can be
-killed in the time in which a single run of train.py starts.
+It prints its results as JSON. A save and a fork take milliseconds here, so hundreds can be killed while a single run of
+train.py starts.
 """
 
 import json
@@ -39,14 +39,14 @@ def state_at(step: int) -> TrainState:
 
 
 def contents_at(step: int, elements: int = ELEMENTS) -> Contents:
-    """A checkpoint in which every number is its step, so that nothing of another can hide in it."""
+    """A checkpoint in which every number is its step, so that no part of another one can hide in it."""
     tensor = torch.full((elements,), float(step))
     trainer = {"state": state_at(step).to_json(), "config": {}}
     return Contents(step, {"w": tensor}, {"w/exp_avg": tensor}, json.dumps(trainer).encode())
 
 
 def save(run: RunDir, step: int, elements: int = ELEMENTS) -> None:
-    """What a run does at a save: commit, best, retention, status."""
+    """Save as a run does: commit, best, retention, status."""
     path = checkpoint.write(run.checkpoints, None, contents_at(step, elements))
     state = state_at(step)
     if state.improved and state.best:
@@ -63,30 +63,30 @@ def start(folder: Path) -> RunDir:
 
 
 def newest_step(folder: Path) -> int:
-    found = checkpoint.list_checkpoints(folder / "checkpoints")
-    return found[0].step if found else 0
+    saved = checkpoint.list_checkpoints(folder / "checkpoints")
+    return saved[0].step if saved else 0
 
 
 def problems(folder: Path, acknowledged: int) -> list[str]:
-    """What is wrong with a run after an accident, once it is opened again; `acknowledged`: last step known as saved."""
-    told = []
+    """Faults of a run after an accident, once it is opened again; `acknowledged`: last step known as saved."""
+    faults = []
     run = start(folder)
-    found = checkpoint.list_checkpoints(run.checkpoints)
-    usable = [one for one in found if one.problem is None and checkpoint.verify(one.path) is None]
-    if len(usable) < len(found):
-        told.append(f"damaged: {[one.path.name for one in found if one not in usable]}")
+    saved = checkpoint.list_checkpoints(run.checkpoints)
+    usable = [entry for entry in saved if entry.problem is None and checkpoint.verify(entry.path) is None]
+    if len(usable) < len(saved):
+        faults.append(f"damaged: {[entry.path.name for entry in saved if entry not in usable]}")
     if acknowledged and (not usable or usable[0].step < acknowledged):
-        told.append(f"step {acknowledged} was saved; there is {[one.step for one in usable]}")
+        faults.append(f"step {acknowledged} was saved; there is {[entry.step for entry in usable]}")
     if len(usable) < min(acknowledged, 2):
-        told.append("fewer than two are left")
-    for one in usable:
-        told += [f"{name} of step {one.step} is mixed" for name in mixed(one.path, one.step)]
+        faults.append("fewer than two are left")
+    for entry in usable:
+        faults += [f"{name} of step {entry.step} is mixed" for name in mixed(entry.path, entry.step)]
     if usable and not best_is_at_hand(run, TrainState.from_json(checkpoint.read_record(usable[0].path)["state"])):
-        told.append("the best model is neither in best/ nor in a checkpoint")
+        faults.append("the best model is neither in best/ nor in a checkpoint")
     left = [path.name for path in (*folder.iterdir(), *run.checkpoints.iterdir()) if path.name[:2] in (".t", ".r")]
     if left:
-        told.append(f"left behind: {left}")
-    return told
+        faults.append(f"left behind: {left}")
+    return faults
 
 
 def mixed(path: Path, step: int) -> list[str]:
@@ -100,7 +100,7 @@ def all_are(path: Path, step: int) -> bool:
 
 
 def best_is_at_hand(run: RunDir, state: TrainState) -> bool:
-    """Whether best/ is whole, or can be made anew: what `mend_best` goes by."""
+    """True where best/ is whole or can be made anew, as `repair_best` decides."""
     assert state.best is not None
     if run.published == state.best and (run.best / "config.json").exists():
         return all_are(run.best / "model.safetensors", state.best.step)
@@ -120,7 +120,7 @@ def in_child(action: Callable[[], None]) -> int:
 
 def killed(folder: Path, times: int = SAVES) -> dict[str, Any]:
     """SIGKILL at random moments of saves, one after another: the run goes on after each."""
-    told, interrupted = [], 0
+    faults, interrupted = [], 0
     chance = random.Random(5)
     for _ in range(times):
         reader, writer = os.pipe()
@@ -141,16 +141,16 @@ def killed(folder: Path, times: int = SAVES) -> dict[str, Any]:
             acknowledged += more
         os.close(reader)
         interrupted += any(path.name.startswith(".") for path in (folder / "checkpoints").iterdir())
-        told += problems(folder, int(acknowledged.split()[-1]))
-    return {"kills": times, "interrupted": interrupted, "steps": newest_step(folder), "problems": told}
+        faults += problems(folder, int(acknowledged.split()[-1]))
+    return {"kills": times, "interrupted": interrupted, "steps": newest_step(folder), "problems": faults}
 
 
 DISK = {"open", "write", "flush", "fsync", "rename", "replace", "mkdir", "rmdir", "unlink", "chmod", "sendfile"}
-"""Functions of the interpreter, all written in C, by which a program changes what is on a disk."""
+"""Functions of the interpreter, all written in C, by which a program changes a disk."""
 
 
 def end_before(call: int) -> list[str]:
-    """Have this process end as if it had lost its power, before so many calls to the disk; gives those made so far."""
+    """Make this process end as if the power failed, before call number `call` to the disk; returns the calls so far."""
     made: list[str] = []
 
     def count(frame: Any, event: str, function: Any) -> None:
@@ -171,7 +171,7 @@ def exits(folder: Path, step: int = 4) -> dict[str, Any]:
     run = start(folder / "run")
     for before in (1, 2, 3):
         save(run, before, elements=100)
-    told, points, outcomes = [], 0, set()
+    faults, points, outcomes = [], 0, set()
     while True:
         copy = folder / f"copy-{points}"
         shutil.copytree(folder / "run", copy)
@@ -186,17 +186,17 @@ def exits(folder: Path, step: int = 4) -> dict[str, Any]:
         _, status = os.waitpid(in_child(saving), 0)
         if os.waitstatus_to_exitcode(status) == 0:
             break
-        told += [f"after {points} calls: {problem}" for problem in problems(copy, 3)]
+        faults += [f"after {points} calls: {problem}" for problem in problems(copy, 3)]
         newest = checkpoint.list_checkpoints(copy / "checkpoints")[0]
         outcomes.add((newest.step, newest.save))
         save(start(copy), 5, elements=100)  # it goes on
         shutil.rmtree(copy)
         points += 1
-    return {"points": points, "outcomes": sorted(outcomes), "problems": told}
+    return {"points": points, "outcomes": sorted(outcomes), "problems": faults}
 
 
 def refused(action: Callable[[], object]) -> str:
-    """What a RunError says; "" where there was none."""
+    """Exit code and message of a RunError; "" where there was none."""
     try:
         action()
     except RunError as error:
@@ -243,21 +243,21 @@ def read_only(folder: Path) -> dict[str, Any]:
 
 
 def resisting(folder: Path) -> dict[str, Any]:
-    """An old checkpoint that cannot be moved away, for something is mounted there."""
+    """An old checkpoint that cannot be moved away, because something is mounted there."""
     mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder))
     run = start(folder / "run")
     for step in (4, 5, 6):
         checkpoint.write(run.checkpoints, None, contents_at(step, 100))
     oldest = str(checkpoint.path_of(run.checkpoints, 4))
     mount("--bind", oldest, oldest)
-    told = checkpoint.retain(run.checkpoints, 2, ())
-    return {"told": told, "steps": [one.step for one in checkpoint.list_checkpoints(run.checkpoints)]}
+    warnings = checkpoint.retain(run.checkpoints, 2, ())
+    return {"warnings": warnings, "steps": [entry.step for entry in checkpoint.list_checkpoints(run.checkpoints)]}
 
 
 def power_cut(folder: Path, synced: bool = True) -> dict[str, Any]:
-    """What a disk holds at the instant of a commit: ext4 on a file, copied while it is in use.
+    """Content of a disk at the instant of a commit: ext4 on a file, copied while it is in use.
 
-    Not of a whole save: what comes after the commit is synced too, and on ext4 takes with it what was not.
+    Only up to the commit, because the rest of a save is synced too, and on ext4 that syncs everything before it.
     """
     if not synced:
         os.fsync = lambda fd: None  # type: ignore[assignment]
@@ -269,21 +269,21 @@ def power_cut(folder: Path, synced: bool = True) -> dict[str, Any]:
     cut.mkdir()
     mount("-o", "loop", str(disk), str(place))
     run = start(place / "run")
-    told: dict[int, list[str]] = {}
+    faults: dict[int, list[str]] = {}
     for step in (1, 2, 3, 4):
         checkpoint.write(run.checkpoints, None, contents_at(step))
         shutil.copyfile(disk, folder / "copy")
         mount("-o", "loop", str(folder / "copy"), str(cut))
         try:
-            told[step] = problems(cut / "run", step)
+            faults[step] = problems(cut / "run", step)
         except OSError as error:
-            told[step] = [str(error)]
+            faults[step] = [str(error)]
         subprocess.run(["umount", "--lazy", str(cut)], check=True)
-    return {"problems": told}
+    return {"problems": faults}
 
 
 def outcome(what: str, folder: Path, *arguments: object, prefix: Sequence[str] = ()) -> Any:
-    """What this program tells, run by itself; `prefix` puts it into a namespace, say. Several of WHAT: `full+exits`."""
+    """Results of this program, run by itself; `prefix` may put it into a namespace. Several of WHAT: `full+exits`."""
     argv = [*prefix, sys.executable, "-m", "tests.saving", what, str(folder), *map(str, arguments)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=START_SECONDS)
     assert done.returncode == 0, done.stderr
@@ -291,7 +291,7 @@ def outcome(what: str, folder: Path, *arguments: object, prefix: Sequence[str] =
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # a process that is forked has none of the threads that it believes in
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads
     what, folder = sys.argv[1], Path(sys.argv[2])
     programs: dict[str, Callable[[Path], dict[str, Any]]] = {
         "exits": exits,
@@ -305,11 +305,11 @@ def main() -> None:
     if what == "killed":
         print(json.dumps(killed(folder, int(sys.argv[3]))))
         return
-    told = {}
+    results = {}
     for name in what.split("+"):
         (folder / name).mkdir()
-        told[name] = programs[name](folder / name)
-    print(json.dumps(told))
+        results[name] = programs[name](folder / name)
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Quick starts of train.py and evaluate.py: forks of one process that has already imported the libraries.
 
 An import of torch, transformers and datasets takes 4 s of processor time, more than a short run, and the tests start
-some 200 programs. A fork is a process of its own, with its own pid, arguments, environment, folder, output and exit
-code; only the hash seed and the imported modules are those of the parent. All pytest processes of a session share one
+some 200 programs. A fork is a process with its own pid, arguments, environment, folder, output and exit code. Only the
+hash seed and the imported modules are those of the parent. All pytest processes of a session share one
 parent. Set FRESH_STARTS=1 to start each program anew.
 
 The tests use the first half of this file; `main` is the parent.

@@ -16,7 +16,7 @@ SETTINGS = AugmentConfig(
 
 
 def masked(*key: int, seconds: float = 3.0, settings: AugmentConfig = SETTINGS, seed: int = 1) -> torch.Tensor:
-    """Where a log-mel of ones was masked."""
+    """The masked places of a log-mel of ones."""
     features = torch.ones(BINS, FRAMES)
     augmented = SpecAugment(settings, seed, 100)(features, seconds, *key)
     assert (features == 1).all(), "never in place"

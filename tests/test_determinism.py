@@ -16,17 +16,17 @@ start_processes("cpu")
 torch.set_num_threads(2)
 model = WhisperForConditionalGeneration.from_pretrained(sys.argv[1])
 features, tokens = torch.rand(16, model.config.num_mel_bins, 500), torch.randint(0, 300, (16, 30))
-found = set()
+sums = set()
 for _ in range(10):
     model.zero_grad()
     model(input_features=features, decoder_input_ids=tokens, use_cache=False).logits.square().mean().backward()
-    found.add(tuple(float(p.grad.double().sum()) for p in model.parameters() if p.requires_grad))
-print(len(found))
+    sums.add(tuple(float(p.grad.double().sum()) for p in model.parameters() if p.requires_grad))
+print(len(sums))
 """
 
 
 def test_two_threads_give_the_same_gradient_every_time(tmp_path: Path):
-    """That of the decoder's positions came out in 13 ways of 15, as threads added it up in the order they came."""
+    """The gradient of the decoder's positions had 13 values in 15 passes, because threads added it up in any order."""
     write_micro_whisper(tmp_path / "model", Shape(d_model=128))
     done = subprocess.run(
         [sys.executable, "-c", GRADIENTS, str(tmp_path / "model")],

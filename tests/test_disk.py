@@ -15,12 +15,12 @@ from tests.saving import outcome, save, start
 from tests.starts import rank_variables
 from whisper_ft import checkpoint
 
-Told = dict[str, dict[str, Any]]
+Results = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
 def mounting(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """What gives a program mounts of its own, which end with it; skips where that is not permitted."""
+    """The command that gives a program mounts of its own, which end with it; skips where that is not permitted."""
     prefix, folder = ["unshare", "--mount"], tmp_path_factory.mktemp("probe")
     try:
         probe = [*prefix, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -33,14 +33,14 @@ def mounting(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def limited(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """What came of saves on disks that are full, read-only, or do not let go of a folder."""
+def limited(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Results of saves on disks that are full, read-only, or keep a folder that is to be removed."""
     return dict(outcome("full+read_only+resisting", tmp_path_factory.mktemp("limited"), prefix=mounting))
 
 
 @pytest.fixture(scope="module")
-def cut(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
-    """What is left after power cuts, by whether files are synced; skips where a file cannot play a disk."""
+def cut(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Faults after power cuts, with and without synced files; skips where a file cannot play a disk."""
     folder = tmp_path_factory.mktemp("cut")
     if shutil.which("mkfs.ext4") is None:
         pytest.skip("mkfs.ext4 is not here")
@@ -55,42 +55,43 @@ def cut(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Told:
     return dict(outcome("power_cut+power_cut_unsynced", folder, prefix=mounting))
 
 
-def test_a_full_disk_is_reported_before_a_save_or_when_it_fills_up(limited: Told):
-    told = limited["full"]
-    assert told["before"].startswith("6 not enough room to write ")
-    assert "step-00000003: 2.4 MB are needed and 2.0 MB are free; make room" in told["before"]
-    assert told["within"].startswith("6 could not write ")
-    assert told["within"].endswith("step-00000003: No space left on device")
-    assert told["left"] == ["step-00000001", "step-00000002"]
-    assert told["problems"] == []
+def test_a_full_disk_is_reported_before_a_save_or_when_it_fills_up(limited: Results):
+    result = limited["full"]
+    assert result["before"].startswith("6 "), "the exit code"
+    assert all(fact in result["before"] for fact in ("step-00000003", "2.4 MB", "2.0 MB"))
+    assert result["within"].startswith("6 ")
+    assert all(fact in result["within"] for fact in ("step-00000003", "No space left on device"))
+    assert result["left"] == ["step-00000001", "step-00000002"]
+    assert result["problems"] == []
 
 
-def test_a_read_only_disk_is_told_at_the_start_and_in_a_run(limited: Told):
-    told = limited["read_only"]
-    assert told["starting"].startswith("6 --run_dir ")
-    assert told["starting"].endswith("cannot be written (Read-only file system)")
-    assert told["saving"].endswith("step-00000002: Read-only file system")
-    assert told["damage"] is None
+def test_a_read_only_disk_is_told_at_the_start_and_in_a_run(limited: Results):
+    result = limited["read_only"]
+    assert result["starting"].startswith("6 ")
+    assert all(fact in result["starting"] for fact in ("--run_dir", "Read-only file system"))
+    assert all(fact in result["saving"] for fact in ("step-00000002", "Read-only file system"))
+    assert result["damage"] is None
 
 
-def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(limited: Told):
-    told = limited["resisting"]
-    assert told["steps"] == [6, 5, 4]
-    assert len(told["told"]) == 1
-    assert told["told"][0].startswith("warning: an old checkpoint could not be removed: could not write ")
+def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(limited: Results):
+    result = limited["resisting"]
+    assert result["steps"] == [6, 5, 4]
+    (warning,) = result["warnings"]
+    assert warning.startswith("warning: ")
+    assert "step-00000004" in warning
 
 
-def test_a_power_cut_takes_nothing_that_was_acknowledged(cut: Told):
+def test_a_power_cut_takes_nothing_that_was_acknowledged(cut: Results):
     assert cut["power_cut"]["problems"] == {str(step): [] for step in (1, 2, 3, 4)}
 
 
-def test_a_power_cut_would_take_what_was_not_synced(cut: Told):
+def test_a_power_cut_would_take_what_was_not_synced(cut: Results):
     """The proof that the test above can fail."""
     assert all(cut["power_cut_unsynced"]["problems"].values())
 
 
 def test_a_checkpoint_that_may_not_be_read_is_told(tmp_path: Path):
-    """Of another user, mode 0600. Root may read all, unless it gives that up."""
+    """A file of another user, with mode 0600. Root may read all files, unless it gives that right up."""
     if shutil.which("setpriv") is None or os.getuid() != 0:
         pytest.skip("giving up the rights of root needs root and setpriv")
     save(start(tmp_path), 1, elements=10)

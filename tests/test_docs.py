@@ -175,13 +175,13 @@ def can_be_loaded(path: Path) -> str | None:
 
 
 def spans(page: str) -> list[str]:
-    """What stands in `code` between the words of a page."""
+    """The texts in `code` between the words of a page."""
     source = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     return re.findall(r"`([^`\n]+)`", source)
 
 
 def wanting(text: str) -> list[str]:
-    """What a piece of code names that is not there: settings by section, targets of make, modules, configurations."""
+    """Names in a piece of code that do not exist: settings by section, targets of make, modules, configurations."""
     settings = {name for kind in (TrainingConfig, EvaluationConfig) for name, _ in leaves(kind)}
     # `model.x` in a text may be an attribute in Python, or a file; what begins with -- is a setting.
     sections = "|".join(sorted({name.split(".")[0] for name in settings if "." in name} - {"model"}))
@@ -221,7 +221,7 @@ def test_the_links_of_a_page_lead_to_what_is_there(page: str):
 
 
 def anchors(page: Path) -> set[str]:
-    """What GitHub calls the headings of a page."""
+    """The anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.*)", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

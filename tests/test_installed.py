@@ -8,8 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import distribution
 from pathlib import Path
 from types import ModuleType
@@ -81,7 +79,7 @@ LAUNCHES: dict[str, tuple[list[str], int, dict[str, str]]] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder like the project's root: a script evaluate.py next to whisper_ft."""
     house = tmp_path_factory.mktemp("house")
@@ -97,42 +95,38 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return house
 
 
-@pytest.fixture(scope="module")
-def launched(house: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[list[list[str]]]]]:
-    """What the processes of each launch found; they run side by side, as most of each is importing."""
-
-    def launch(mode: str) -> list[list[str]]:
-        command, _, environment = LAUNCHES[mode]
-        command = [part.replace("HOUSE", str(house)) for part in command]
-        found = tmp_path_factory.mktemp("found")
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
-        environment = {key: value.replace("HOUSE", str(house)) for key, value in environment.items()}
-        folder = found if mode == "another folder" else house
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=inherited | {"FOUND": str(found), "WORKERS": "", "OMP_NUM_THREADS": "1"} | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return [json.loads(path.read_text()) for path in found.glob("*.json")]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {mode: pool.submit(launch, mode) for mode in LAUNCHES}
+def launch(mode: str, house: Path, reports: Path) -> list[list[str]]:
+    """Files of the package that each process of a launch found."""
+    command, _, variables = LAUNCHES[mode]
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYTEST"))}
+    variables = {key: value.replace("HOUSE", str(house)) for key, value in variables.items()}
+    done = subprocess.run(
+        [part.replace("HOUSE", str(house)) for part in command],
+        cwd=reports if mode == "another folder" else house,
+        env=inherited | {"FOUND": str(reports), "WORKERS": "", "OMP_NUM_THREADS": "1"} | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return [json.loads(path.read_text()) for path in reports.glob("*.json")]
 
 
-@pytest.mark.parametrize("mode", LAUNCHES)
-def test_the_package_is_found_by(mode: str, launched: dict[str, Future[list[list[str]]]]):
-    _, processes, environment = LAUNCHES[mode]
-    found = launched[mode].result()
-    assert len(found) == processes
-    assert {file for files in found for file in files} == {PACKAGE}
-    for files in found:
-        assert len(files) >= 1 + len(environment.get("WORKERS", "").split())
+SLOW = ("accelerate launch x1", "torchrun x2")  # `accelerate launch x2` is both in one
+
+
+@pytest.mark.parametrize(
+    "mode", [pytest.param(mode, marks=pytest.mark.long) if mode in SLOW else mode for mode in LAUNCHES]
+)
+def test_the_package_is_found_by(mode: str, house: Path, tmp_path: Path):
+    _, processes, variables = LAUNCHES[mode]
+    reports = launch(mode, house, tmp_path)
+    assert len(reports) == processes
+    assert {file for files in reports for file in files} == {PACKAGE}
+    for files in reports:
+        assert len(files) >= 1 + len(variables.get("WORKERS", "").split())
 
 
 def test_the_package_is_found_where_the_projects_own_script_hides_it():

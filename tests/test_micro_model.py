@@ -39,7 +39,7 @@ def processor(folder: Path) -> Any:
 
 @pytest.fixture
 def complaints() -> Iterator[list[str]]:
-    """What transformers logs as a warning or worse meanwhile."""
+    """Lines that transformers logs meanwhile as warnings or worse."""
     heard: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]

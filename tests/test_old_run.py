@@ -1,7 +1,7 @@
 """A run directory written before the package had wings: it resumes, and its best/ is scored, as by its own code.
 
-The archive holds a model of 12,000 weights, six spoken sentences, and a run of commit 2214b45 that was killed after
-step 3 of 4 with a checkpoint of step 2. The expected figures are those of the same commit, resuming a copy of it.
+The archive holds a model of 12,000 weights, six spoken sentences and a run of commit 2214b45. That run was killed after
+step 3 of 4, with a checkpoint of step 2. The expected figures are those of the same commit, resuming a copy of it.
 """
 
 import hashlib

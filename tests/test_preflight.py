@@ -1,4 +1,4 @@
-"""What a run says of its data before the first step: leaks that indexes show, rewritten labels, too small a cache."""
+"""Notes of a run about its data before the first step: leaks in indexes, rewritten labels, too small a cache."""
 
 import json
 import shutil

@@ -45,7 +45,7 @@ def run(tmp_path: Path, whisper: tuple[Any, Any], micro_whisper: Path) -> RunDir
 
 
 def loaded_without_a_word(folder: Path, caplog: pytest.LogCaptureFixture) -> Any:
-    """What from_pretrained makes of a folder, with its weights complete and the tie in place."""
+    """The model that from_pretrained makes of a folder, with its weights complete and the tie in place."""
     transformers.logging.set_verbosity_warning()
     transformers.logging.enable_propagation()
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):

@@ -28,7 +28,7 @@ eval: {path: demo-data/be/validation, every: 2, max_new_tokens: 12}
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a reader of the README has before them, with the environment that `make setup` made."""
+    """The files that a reader of the README has, with the environment that `make setup` made."""
     return cloned(tmp_path_factory.mktemp("clone") / "x")
 
 

@@ -62,7 +62,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
 
 @pytest.fixture(scope="module")
 def parts(folders: dict[str, Path]) -> dict[str, ModelParts]:
-    """What was loaded of each folder besides the weights."""
+    """The parts of each folder besides the weights."""
     return {name: load_parts(str(folder)) for name, folder in folders.items()}
 
 

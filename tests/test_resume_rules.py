@@ -13,7 +13,7 @@ SETTINGS = sorted(flatten(to_plain(TrainingConfig())))
 
 
 def saved_with(name: str, value: object) -> dict[str, Any]:
-    """What a checkpoint holds whose run had another value of a setting."""
+    """The configuration in a checkpoint whose run had another value of a setting."""
     saved = to_plain(TrainingConfig())
     *sections, last = name.split(".")
     inner = saved

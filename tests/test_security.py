@@ -1,4 +1,4 @@
-"""What must not be read is not read, and what must not be written is not written."""
+"""Pickles and tokens: unsafe files are not read, and secrets are not written."""
 
 import json
 import pickle

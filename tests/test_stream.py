@@ -4,8 +4,6 @@ import io
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import traceback
 from contextlib import closing
 from itertools import chain
@@ -20,7 +18,7 @@ import soundfile
 import torch
 from transformers import WhisperProcessor
 
-from tests.conftest import ROOT, START_SECONDS, environment
+from tests.conftest import run_script
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.log_mel import LogMel, pad_windows
 from whisper_ft.data.labels.languages import whisper_language
@@ -180,10 +178,9 @@ print(windows.draw().utterances)
 
 
 def test_a_stream_that_nobody_closes_keeps_no_program_from_ending(corpus: Path, micro_whisper: Path):
-    """Its workers are deaf to the signal that Python ends them with."""
-    given = [sys.executable, "-c", UNCLOSED, str(micro_whisper), str(corpus / "train")]
-    done = subprocess.run(given, cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=START_SECONDS)
-    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr
+    """Its workers ignore the signal that Python ends them with."""
+    ended = run_script(UNCLOSED, str(micro_whisper), str(corpus / "train"))
+    assert (ended.code, ended.out) == (0, "4\n"), ended.err
 
 
 @pytest.fixture
@@ -201,7 +198,7 @@ def damaged(tmp_path: Path) -> Path:
 
 
 def failure(drawn: TrainStream[list[Window]]) -> Exception:
-    """What ends a stream that cannot be drawn to the end of its first epoch."""
+    """The error of a stream that cannot be drawn to the end of its first epoch."""
     with closing(drawn), pytest.raises(Exception) as error:
         for _ in range(4):
             drawn.draw()

@@ -181,7 +181,7 @@ train.main()
 
 
 def test_no_batch_or_graph_of_a_step_is_left_in_the_next(train: Trainer):
-    """What is left costs memory, and its pieces keep blocks of the next step from where they were before."""
+    """Leftovers cost memory, and they keep the blocks of the next step from the places that they had before."""
     ended = run_script(WATCHED, *train.arguments("run", steps=3, batch__size=8, batch__per_device=4, eval__every=0))
     assert ended.code == 0, ended.err
     seen = [line.split() for line in ended.out.splitlines()]

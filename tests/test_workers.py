@@ -69,7 +69,7 @@ def test_parts_come_in_order_before_the_error_that_ended_them():
 
 
 class Unsendable:
-    """What cannot be pickled, for want of descriptors."""
+    """An object that cannot be pickled, because descriptors are used up."""
 
     def __reduce__(self) -> str:
         raise OSError(24, "Too many open files")
@@ -95,7 +95,7 @@ def small(number: int, of: int) -> Iterator[bytes]:
 
 
 def test_a_thousand_parts_may_wait():
-    """Of each that is taken the worker is told, which would fill its line if it only listened when it has no room."""
+    """The worker gets a message for each part taken, and its pipe would fill if it read them only without room."""
     with closing(Workers(small, 1, ahead=1_000)) as workers:
         assert all(len(workers.take(0)) == 2_000 for _ in range(3_000))
 
