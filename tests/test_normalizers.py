@@ -201,7 +201,7 @@ def test_any_text_is_stable_composed_trimmed_and_without_punctuation(pair: tuple
     check_that_punctuation_is_spoken_or_spelling(PRESETS[code], out)
 
 
-def check_that_composed_and_decomposed_input_come_out_the_same(normalize: Normalizer, text: str, out: str) -> None:
+def check_that_composed_and_decomposed_input_come_out_the_same(normalize: TextNormalizer, text: str, out: str) -> None:
     assert unicodedata.is_normalized("NFC", out)
     assert out == normalize(unicodedata.normalize("NFD", text)) == normalize(unicodedata.normalize("NFC", text))
 
