@@ -20,9 +20,10 @@ from tests.hub_uploads import TOKEN, Hub, serve
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.cli.publish import upload
 from whisper_ft.cli.publish.__main__ import main
-from whisper_ft.cli.publish.card import hub_datasets, hub_model
-from whisper_ft.cli.publish.chosen import bundled, choose, files_of
-from whisper_ft.cli.publish.figures import of_an_evaluation
+from whisper_ft.cli.publish.bundle import bundled, file_sizes
+from whisper_ft.cli.publish.hub_names import hub_datasets, hub_model
+from whisper_ft.cli.publish.model_to_publish import find_model
+from whisper_ft.cli.publish.results import result_of_evaluation
 from whisper_ft.config.data import DataConfig
 from whisper_ft.config.training import ModelConfig, TrainingConfig
 from whisper_ft.config.tree import to_plain
@@ -30,6 +31,7 @@ from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.atomic import write_json
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.bootstrap import Interval
 from whisper_ft.training.artifacts import publish_average, publish_final
 from whisper_ft.training.directory import RunDir
 
@@ -38,10 +40,10 @@ SCRIPT = """
 import contextlib, io, json, os, sys
 from whisper_ft.publish.__main__ import main
 for arguments, token in json.loads(sys.argv[1]):
-    os.environ["HF_TOKEN"], said = token, io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    os.environ["HF_TOKEN"], output = token, io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = main(arguments)
-    print(json.dumps([code, said.getvalue()]))
+    print(json.dumps([code, output.getvalue()]))
 """
 PREDICTED = [
     {"id": str(i), "hits": 4 - i % 2, "substitutions": i % 2, "deletions": 0, "insertions": 0, "language": "be"}
@@ -93,20 +95,20 @@ def evaluate(folder: Path, model: Path, **summary: Any) -> Path:
     return folder
 
 
-def publish(hub: Hub, *asked: tuple[list[Any], str]) -> list[tuple[int, str]]:
+def publish(hub: Hub, *commands: tuple[list[Any], str]) -> list[tuple[int, str]]:
     """Exit code and output of each command line, with its token, in a fresh process."""
     environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
-    told = json.dumps([([str(argument) for argument in arguments], token) for arguments, token in asked])
+    argument = json.dumps([([str(argument) for argument in arguments], token) for arguments, token in commands])
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, told], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", SCRIPT, argument], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return [(code, said) for code, said in map(json.loads, ended.stdout.splitlines())]
+    return [(code, output) for code, output in map(json.loads, ended.stdout.splitlines())]
 
 
 @pytest.fixture(scope="module")
 def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hub, list[tuple[int, str]], Path]:
-    """A Hub that fails now and then, what each attempt to publish there said, and a download of the first."""
-    asked = [run, "--yes", "--evaluation", run / "test", "--license", "apache-2.0", "--dataset", "anna/speech-be"]
+    """A Hub that fails now and then, the exit code and output of each attempt, and a download of the first."""
+    arguments = [run, "--yes", "--evaluation", run / "test", "--license", "apache-2.0", "--dataset", "anna/speech-be"]
     own = tmp_path_factory.mktemp("card") / "card.md"
     assert main([str(run), "--repo", "anna/own", "--write_card", str(own)]) == 0
     own.write_text(own.read_text() + "\nThanks to all who read.\n")
@@ -114,13 +116,13 @@ def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hub,
         hub.private |= {"anna/open": False}
         hub.files |= {"anna/open": {}}
         hub.failing = {"validate-yaml": (1, 502), "commit": (1, 500)}
-        said = publish(
+        outputs = publish(
             hub,
-            ([*asked, "--repo", "anna/whisper-be"], TOKEN),
-            ([*asked, "--repo", "anna/whisper-be"], TOKEN),
-            ([*asked, "--repo", "anna/open"], TOKEN),
-            ([*asked, "--repo", "others/theirs"], TOKEN),
-            ([*asked, "--repo", "anna/refused"], "hf_wrong"),
+            ([*arguments, "--repo", "anna/whisper-be"], TOKEN),
+            ([*arguments, "--repo", "anna/whisper-be"], TOKEN),
+            ([*arguments, "--repo", "anna/open"], TOKEN),
+            ([*arguments, "--repo", "others/theirs"], TOKEN),
+            ([*arguments, "--repo", "anna/refused"], "hf_wrong"),
             ([run, "--yes", "--repo", "anna/for-all", "--public"], TOKEN),
             ([run, "--repo", "anna/not-asked"], TOKEN),
             ([run, "--repo", "anna/own", "--card", own, "--yes"], TOKEN),
@@ -128,39 +130,42 @@ def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hub,
     folder = tmp_path_factory.mktemp("download")
     for name, content in hub.files["anna/whisper-be"].items():
         (folder / name).write_bytes(content)
-    return hub, said, folder
+    return hub, outputs, folder
 
 
 def test_a_model_arrives_whole_in_a_private_repository_though_the_hub_fails_now_and_then(published: Any, run: Path):
-    hub, said, folder = published
-    code, output = said[0]
+    hub, outputs, folder = published
+    code, output = outputs[0]
     assert (code, hub.private["anna/whisper-be"]) == (0, True)
     assert output.count("the Hub failed") == 2
-    assert set(files_of(folder)) == {*files_of(run / "best"), "README.md", "curves.png"}
-    for name in set(files_of(run / "best")) - {"README.md"}:
+    assert set(file_sizes(folder)) == {*file_sizes(run / "best"), "README.md", "curves.png"}
+    for name in set(file_sizes(run / "best")) - {"README.md"}:
         assert (folder / name).read_bytes() == (run / "best" / name).read_bytes()
-    assert all(f"  {name} " in output for name in files_of(folder)), "each was shown before"
+    assert all(f"  {name} " in output for name in file_sizes(folder)), "each was shown before"
 
 
 def test_the_same_again_makes_no_second_commit(published: Any):
-    hub, said, _ = published
-    assert said[1][0] == 0
+    hub, outputs, _ = published
+    assert outputs[1][0] == 0
     assert len(hub.commits) == 3, "one here, one in the public repository, one with a card of one's own"
 
 
 def test_nothing_becomes_public_unasked(published: Any):
-    hub, said, _ = published
-    code, output = said[2]
+    hub, outputs, _ = published
+    code, output = outputs[2]
     assert code == 2
-    assert "is public on the Hub already; say --public" in output
+    assert "--public" in output
+    assert "error: --repo anna/open" in output
     assert not hub.files["anna/open"]
-    assert (said[5][0], hub.private["anna/for-all"]) == (0, False)
+    assert (outputs[5][0], hub.private["anna/for-all"]) == (0, False)
 
 
 def test_a_refusal_of_the_hub_is_one_line(published: Any):
-    _, said, _ = published
+    _, outputs, _ = published
     for (code, output), words in zip(
-        said[3:5], ("HF_TOKEN may not write there", "does not accept HF_TOKEN"), strict=True
+        outputs[3:5],
+        ("--repo others/theirs: HF_TOKEN", "--repo anna/refused: the Hub does not accept HF_TOKEN"),
+        strict=True,
     ):
         assert code == 2
         assert words in output
@@ -168,20 +173,20 @@ def test_a_refusal_of_the_hub_is_one_line(published: Any):
 
 
 def test_nothing_is_sent_without_a_yes(published: Any):
-    hub, said, _ = published
-    code, output = said[6]
+    hub, outputs, _ = published
+    code, output = outputs[6]
     assert code == 2
     assert "model.safetensors" in output, "the preview is shown"
-    assert output.endswith("there is no terminal to ask at; say --yes\n")
+    assert "--yes" in output.splitlines()[-1]
     assert "anna/not-asked" not in hub.private
 
 
 def test_nothing_of_this_machine_and_no_token_is_sent(published: Any, run: Path, micro_whisper: Path):
-    hub, said, folder = published
+    hub, outputs, folder = published
     for path in folder.iterdir():
         for secret in (TOKEN, str(run), "/secret/place", str(micro_whisper), str(Path.home()) + "/"):
             assert secret.encode() not in path.read_bytes(), f"{secret} in {path.name}"
-    assert TOKEN not in "".join(output for _, output in said)
+    assert TOKEN not in "".join(output for _, output in outputs)
     assert hub.cards[0] == (folder / "README.md").read_text()
 
 
@@ -196,9 +201,9 @@ def test_the_metadata_of_the_card_is_what_was_measured(published: Any):
 
 def test_the_page_of_the_card_has_figures_settings_and_curves(published: Any):
     page = (published[2] / "README.md").read_text()
-    low, high = map(float, re.findall(r"([\d.]+) – ([\d.]+) %", page)[0])
+    low, high = map(float, re.findall(r"([\d.]+) – ([\d.]+)%", page)[0])
     assert low < 12.5 < high < 25
-    assert f"| test | 40 | 160 | 12.50 % | 5.00 % | {low:.2f} – {high:.2f} % | 25.00 % | 10.00 % |" in page
+    assert f"| test | 40 | 160 | 12.50% | 5.00% | {low:.2f} – {high:.2f}% | 25.00% | 10.00% |" in page
     assert "the best evaluated step, 20" in page
     assert "| learning rate | 1e-05, linear, warm-up 10 % of the run |" in page
     assert "![Curves of the training](curves.png)" in page
@@ -211,40 +216,40 @@ def test_the_code_of_the_card_runs_as_it_stands(
     monkeypatch.chdir(tmp_path)
     soundfile.write("speech.wav", np.random.default_rng(1).uniform(-0.1, 0.1, 16_000), 16_000)
     blocks = re.findall(r"```python\n(.*?)```", (published[2] / "README.md").read_text(), re.DOTALL)
-    heard = []
+    texts = []
     for block in blocks:
         exec(block.replace("anna/whisper-be", str(published[2])), {})
-        heard.append(capsys.readouterr().out)
-    assert len(heard) == 2
-    assert heard[0].strip() == heard[1].strip() != "", "both write the same"
+        texts.append(capsys.readouterr().out)
+    assert len(texts) == 2
+    assert texts[0].strip() == texts[1].strip() != "", "both write the same"
 
 
 def test_the_hub_that_stays_away_ends_with_the_code_to_try_again(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(upload, "FIRST_WAIT_SECONDS", 0.001)
-    said: list[str] = []
+    lines: list[str] = []
     with pytest.raises(upload.HubError, match="failed 5 times") as caught:
-        upload._again(lambda: httpx2.get("http://127.0.0.1:9"), "anna/x", said.append)
-    assert (caught.value.exit_code, len(said)) == (75, 4)
+        upload._with_retries(lambda: httpx2.get("http://127.0.0.1:9"), "anna/x", lines.append)
+    assert (caught.value.exit_code, len(lines)) == (75, 4)
 
 
 def test_final_and_average_have_figures_of_their_own(run: Path, tmp_path: Path):
-    for what, figure in (("final", "20.00 %"), ("average", "10.00 %")):
+    for what, figure in (("final", "20.00%"), ("average", "10.00%")):
         assert main([str(run), "--repo", "a/b", "--what", what, "--write_card", str(tmp_path / what)]) == 0
         assert f"WER **{figure}**" in (tmp_path / what).read_text()
     assert "the mean of the weights of steps 20, 30" in (tmp_path / "average").read_text()
 
 
 def test_an_evaluation_of_another_model_is_refused(run: Path, tmp_path: Path):
-    with pytest.raises(UsageError, match=r"is of .*final, and .*best is to be published"):
-        of_an_evaluation(evaluate(tmp_path / "other", run / "final"), choose(run, "best"))
+    with pytest.raises(UsageError, match=r"is of .*final, not of .*best"):
+        result_of_evaluation(evaluate(tmp_path / "other", run / "final"), find_model(run, "best"))
 
 
 def test_an_interval_is_only_given_of_the_predictions_that_the_figure_is_of(run: Path, tmp_path: Path):
-    chosen = choose(run, "best")
-    assert of_an_evaluation(run / "test", chosen).interval is not None
-    told = evaluate(tmp_path / "told", run / "best", confidence={"by": "speaker", "wer": [0.1, 0.2]})
-    assert of_an_evaluation(told, chosen).interval == (0.1, 0.2), "drawn by evaluate.py, which knows more"
-    assert of_an_evaluation(evaluate(tmp_path / "test", run / "best", wer=0.126), chosen).interval is None
+    model_to_publish = find_model(run, "best")
+    assert result_of_evaluation(run / "test", model_to_publish).interval is not None
+    with_interval = evaluate(tmp_path / "drawn", run / "best", confidence={"by": "speaker", "wer": [0.1, 0.2]})
+    assert result_of_evaluation(with_interval, model_to_publish).interval == Interval(0.1, 0.2), "that of evaluate.py"
+    assert result_of_evaluation(evaluate(tmp_path / "test", run / "best", wer=0.126), model_to_publish).interval is None
 
 
 def test_only_what_was_read_from_the_hub_is_named():
@@ -260,9 +265,9 @@ def test_only_what_was_read_from_the_hub_is_named():
     assert hub_model("demo-data/micro-whisper") is None
 
 
-def test_a_model_that_is_replaced_while_it_is_uploaded_stays_the_one_that_was_shown(run: Path, micro_whisper: Path):
-    chosen, weights = choose(run, "final"), (run / "final/model.safetensors").read_bytes()
-    with bundled(chosen, {"README.md": b"card"}, []) as folder:
+def test_a_model_replaced_during_an_upload_is_uploaded_as_it_was_shown(run: Path, micro_whisper: Path):
+    final, weights = find_model(run, "final"), (run / "final/model.safetensors").read_bytes()
+    with bundled(final, {"README.md": b"card"}, []) as folder:
         model, processor = load_whisper(str(micro_whisper), ModelConfig())
         model.proj_out.weight.data.zero_()
         publish_final(RunDir(run), TrainState(step=30), model, processor)
@@ -274,25 +279,25 @@ def test_a_model_that_is_replaced_while_it_is_uploaded_stays_the_one_that_was_sh
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "fact"),
     [
-        (["RUN", "--repo", "a/b/c"], "is no name of a repository"),
-        (["RUN", "--repo", "a/b", "--license", "Apache 2.0"], "write it as the Hub does"),
-        (["RUN", "--repo", "a/b", "--base_model", "whisper"], "is no name on the Hub"),
-        (["RUN", "--repo", "a/b", "--card", "RUN/config.yaml"], "begins with no metadata"),
-        (["RUN", "--repo", "a/b", "--evaluation", "RUN"], "holds no summary.json"),
-        (["RUN/test", "--repo", "a/b"], "is no run directory"),
+        (["RUN", "--repo", "a/b/c"], "--repo a/b/c: "),
+        (["RUN", "--repo", "a/b", "--license", "Apache 2.0"], "apache-2.0"),
+        (["RUN", "--repo", "a/b", "--base_model", "whisper"], "--base_model whisper: "),
+        (["RUN", "--repo", "a/b", "--card", "RUN/config.yaml"], "--write_card"),
+        (["RUN", "--repo", "a/b", "--evaluation", "RUN"], "summary.json"),
+        (["RUN/test", "--repo", "a/b"], "config.yaml"),
         (["RUN"], "required: --repo"),
         (["RUN", "--repo", "a/b"], "HF_TOKEN is not set"),
     ],
 )
 def test_what_cannot_be_published_is_refused_in_one_line(
-    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], fact: str
 ):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     assert main([argument.replace("RUN", str(run)) for argument in arguments]) == 2
     error = capsys.readouterr().err
-    assert said in error
+    assert fact in error
     assert error.count("\n") == 1
 
 
@@ -307,16 +312,16 @@ def damage(name: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "fact"),
     [
         ("missing", "tokenizer.json is missing"),
-        ("cut", "cannot be read"),
-        ("token", "looks like a token"),
-        ("gone", "there is no model in best/; --what final is there"),
+        ("cut", "best: cannot be read"),
+        ("token", "notes.txt: contains a token"),
+        ("gone", "--what final"),
     ],
 )
 def test_a_model_that_is_not_fit_to_be_given_away_is_refused(
-    run: Path, tmp_path: Path, how: str, said: str, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, how: str, fact: str, capsys: pytest.CaptureFixture[str]
 ):
     copy = tmp_path / "run"
     (copy / "best").mkdir(parents=True)
@@ -326,12 +331,12 @@ def test_a_model_that_is_not_fit_to_be_given_away_is_refused(
             (copy / path.relative_to(run)).write_bytes(path.read_bytes())
     damage(how)(copy / "best")
     assert main([str(copy), "--repo", "a/b", "--yes"]) == 2
-    assert said in capsys.readouterr().err
+    assert fact in capsys.readouterr().err
 
 
 def test_a_card_of_ones_own_is_uploaded_in_place_of_the_one_that_is_made(published: Any):
-    hub, said, _ = published
-    assert said[7][0] == 0
+    hub, outputs, _ = published
+    assert outputs[7][0] == 0
     card = hub.files["anna/own"]["README.md"].decode()
     assert card.startswith("---\n")
     assert card.endswith("\nThanks to all who read.\n")

@@ -1,1 +1,1 @@
-"""A model of a run on the Hub, with a card made of what the run wrote. Never part of a training."""
+"""Upload of a run's model to the Hub, with a card made from the run directory. Never part of a training."""

@@ -1,4 +1,4 @@
-"""The model card: metadata that the Hub reads, and a page for people, both made of what the run wrote."""
+"""The model card: metadata for the Hub and a page for readers, both made from the run directory."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,101 +6,103 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from whisper_ft.cli.publish.chosen import ModelToPublish
-from whisper_ft.cli.publish.figures import Figures
+from whisper_ft.cli.publish.model_to_publish import ModelToPublish
 from whisper_ft.cli.publish.publish_arguments import HUB_NAME
-from whisper_ft.config.data import SourceConfig
+from whisper_ft.cli.publish.results import EvaluationResult
 from whisper_ft.config.training import DEFAULT_STEPS, TrainingConfig
 from whisper_ft.data.labels.languages import whisper_language
-from whisper_ft.runtime.errors import UsageError
+from whisper_ft.reports.text import percent
+from whisper_ft.runtime.errors import UsageError, one_line
+from whisper_ft.scoring.bootstrap import Interval
 
-CURVES = "curves.png"
-ISO = {"jw": "jv"}  # Whisper's codes are those of ISO 639, but for Javanese
-HUB_ADDRESS = re.compile(r"hf://datasets/([\w-][\w.-]*/[\w.-]+?)(?:@.*|/.*)?")
+README, CURVES = "README.md", "curves.png"
+TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
+ISO = {"jw": "jv"}  # the only code of Whisper that is not one of ISO 639: Javanese
+UNKNOWN = "–"
 
 
 @dataclass(frozen=True)
 class Publication:
-    """All that the card tells of. No path of this machine is in any of it."""
+    """Everything that the card shows. No value contains a path of this machine."""
 
     repo: str
-    chosen: ModelToPublish
+    model: ModelToPublish
     config: TrainingConfig
-    figures: Sequence[Figures]
+    results: Sequence[EvaluationResult]
     base_model: str | None
     """Name on the Hub."""
     datasets: Mapping[str, str]
-    """What the training data is called (names on the Hub, or words), and which part of it was used."""
+    """The part used of each training set, by the set's name: one on the Hub, or words."""
     license: str | None
-    versions: dict[str, str]
+    versions: Mapping[str, str]
 
     @property
     def name(self) -> str:
-        """Of the model, without its owner."""
+        """The name of the repository without its owner."""
         return self.repo.rpartition("/")[2]
 
     @property
     def languages(self) -> list[str]:
-        """Codes of ISO 639: those of the settings, else those that rows of the evaluations named."""
+        """ISO 639 codes: those of the settings, else those of the evaluated rows."""
         named = [language for language in self.config.data.languages if language]
-        found = named or [language for figures in self.figures for language in figures.languages]
-        return list(dict.fromkeys(ISO.get(code, code) for code in map(whisper_language, found)))
+        codes = named or [language for result in self.results for language in result.languages]
+        return list(dict.fromkeys(ISO.get(code, code) for code in map(whisper_language, codes)))
 
 
-def hub_model(name: str) -> str | None:
-    """The base model's name on the Hub; None for a folder, whose name may look the same: `owner/name`.
-
-    A name is one of the Hub if it is OpenAI's, or if the run left the model in the cache of downloads.
-    """
-    if not HUB_NAME.fullmatch(name) or Path(name).exists():
-        return None
-    is_cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
-    return name if is_cached or name.startswith("openai/whisper-") else None
-
-
-def hub_datasets(config: TrainingConfig, recorded: Mapping[str, Any]) -> dict[str, str]:
-    """Training data that is on the Hub: what was used of it, by its name; what is local or elsewhere is left out.
-
-    `recorded` is the fingerprint in a checkpoint: it has the commit of what was read from the Hub.
-    """
-    found = {}
-    sources: Sequence[SourceConfig] = config.data.sources or [config.data]
-    fingerprints = recorded.get("sources") or [recorded]
-    for source, fingerprint in zip(sources, [*fingerprints, *[{}] * len(sources)], strict=False):
-        if address := HUB_ADDRESS.fullmatch(source.path):
-            found[address[1]] = source.split or ""
-        elif commit := fingerprint.get("commit"):
-            found[source.path] = ", ".join(filter(None, (source.config_name, source.split, f"commit {commit[:10]}")))
-    return found
-
-
-def card_of(publication: Publication) -> ModelCard:
-    """The card, checked: read again, it says the same. UsageError for metadata that cannot be."""
-    data = metadata_of(publication)
-    card = ModelCard(f"---\n{data.to_yaml()}\n---\n\n{page_of(publication)}")
+def render_card(publication: Publication) -> ModelCard:
+    """The card from `templates/card.md.j2`. UsageError for metadata that does not survive YAML."""
+    data = card_metadata(publication)
+    card: ModelCard = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATE),
+        publication=publication,
+        name=publication.name,
+        first=publication.results[0] if publication.results else None,
+        language_names=[f"{LANGUAGES.get(code, code).title()} ({code})" for code in publication.languages],
+        call_options=_call_options(publication),
+        normalizer=_normalizer(publication),
+        settings=dict(_settings(publication)),
+        curves=CURVES,
+        is_hub_name=HUB_NAME.fullmatch,
+        escaped=escaped,
+        percent=lambda rate: UNKNOWN if rate is None else percent(rate),
+        interval=_interval,
+        count=lambda number: UNKNOWN if number is None else f"{number:,}",
+    )
     if card.data.to_yaml() != data.to_yaml():
-        raise UsageError("the card does not read as it was written; give one with --card FILE")
+        raise UsageError("the metadata of the card changed when it was read again; give a card with --card FILE")
     return card
 
 
-def metadata_of(publication: Publication) -> ModelCardData:
-    """What the Hub finds, filters and ranks models by."""
+def read_card(path: Path) -> ModelCard:
+    """A card written by the user. UsageError if the Hub could not read its metadata."""
+    try:
+        card = ModelCard(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--card {path}: {one_line(error)}") from error
+    if card.data.to_yaml().strip() in ("", "{}"):
+        raise UsageError(f"--card {path}: begins with no metadata between two lines of ---; --write_card writes some")
+    return card
+
+
+def card_metadata(publication: Publication) -> ModelCardData:
+    """The fields by which the Hub finds, filters and ranks models."""
     results = [
         EvalResult(
             task_type="automatic-speech-recognition",
             task_name="Speech recognition",
-            dataset_type=re.sub(r"[^a-z0-9]+", "-", figures.name.lower()).strip("-"),
-            dataset_name=figures.name,
+            dataset_type=re.sub(r"[^a-z0-9]+", "-", result.name.lower()).strip("-"),
+            dataset_name=result.name,
             metric_type=metric,
             metric_name=metric.upper(),
             metric_value=round(100 * rate, 2),
         )
-        for figures in publication.figures
+        for result in publication.results
         for metric in ("wer", "cer")
-        if (rate := figures.rate(metric)) is not None
+        if (rate := result.rate(metric)) is not None
     ]
     return ModelCardData(
         model_name=publication.name,
@@ -116,126 +118,35 @@ def metadata_of(publication: Publication) -> ModelCardData:
     )
 
 
-def page_of(publication: Publication) -> str:
-    """The page for people, in Markdown."""
-    parts = [
-        f"# {publication.name}",
-        _summary(publication),
-        "## How to use it",
-        _usage(publication),
-        "## How well it does",
-        *_scores(publication),
-        "## How it was trained",
-        *_training(publication),
-        f"![Curves of the training]({CURVES})",
-        "## Limits",
-        _limits(publication),
-        "## Licence",
-        publication.license or "None is stated, which means that all rights are reserved.",
-    ]
-    return "\n\n".join(parts) + "\n"
+def escaped(text: str) -> str:
+    """The text on one line, with nothing that Markdown would format."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
-def _summary(publication: Publication) -> str:
-    base = publication.base_model
-    start = f"[{base}](https://huggingface.co/{base})" if base else "a Whisper model"
-    names = [f"{LANGUAGES.get(code, code).title()} ({code})" for code in publication.languages]
-    languages = f" for {', '.join(names)}" if names else ""
-    told = f"Speech recognition{languages}: {start}, fine-tuned. These are the weights of {publication.chosen.origin}."
-    if publication.figures and (rate := publication.figures[0].rate(publication.figures[0].headline)) is not None:
-        first = publication.figures[0]
-        told += f" {first.headline.upper()} **{100 * rate:.2f} %** on {_inline(first.name)}."
-    return told
+def _call_options(publication: Publication) -> dict[str, str]:
+    """Arguments of `generate` as Python source, for code that writes the text that was scored.
 
-
-def _usage(publication: Publication) -> str:
-    """Code that runs as it stands, and writes what was scored: a test runs it.
-
-    The number of beams is said, because the pipeline takes 5 where it is not, and `generate` takes 1.
+    The number of beams is stated, because the pipeline's default is 5 and that of `generate` is 1. A model of one
+    language has its language in the generation config, and an English-only model accepts none.
     """
-    repo, languages = publication.repo, publication.languages
     options: dict[str, Any] = {"num_beams": publication.config.eval.num_beams}
-    generation = publication.chosen.generation  # a model of one language has its language in it; .en ones take none
-    if languages and generation.get("is_multilingual") and not generation.get("language"):
-        options |= {"language": languages[0], "task": publication.config.data.task}
-    told = "".join(f", {name}={value!r}" for name, value in options.items()).replace("'", '"')
-    asked = repr(options).replace("'", '"')
-    return f"""```python
-import soundfile
-from transformers import pipeline
-
-samples, rate = soundfile.read("speech.wav")  # one channel, 16 kHz
-transcribe = pipeline("automatic-speech-recognition", model="{repo}")
-print(transcribe({{"raw": samples, "sampling_rate": rate}}, generate_kwargs={asked})["text"])
-```
-
-The same without the pipeline:
-
-```python
-import soundfile
-from transformers import AutoProcessor, WhisperForConditionalGeneration
-
-processor = AutoProcessor.from_pretrained("{repo}")
-model = WhisperForConditionalGeneration.from_pretrained("{repo}")
-samples, rate = soundfile.read("speech.wav")  # one channel, 16 kHz
-features = processor(samples, sampling_rate=rate, return_tensors="pt").input_features
-tokens = model.generate(features{told})
-print(processor.batch_decode(tokens, skip_special_tokens=True)[0])
-```"""
+    generation = publication.model.generation
+    if publication.languages and generation.get("is_multilingual") and not generation.get("language"):
+        options |= {"language": publication.languages[0], "task": publication.config.data.task}
+    return {name: repr(value).replace("'", '"') for name, value in options.items()}
 
 
-def _scores(publication: Publication) -> Iterator[str]:
-    if not publication.figures:
-        yield "It was not evaluated."
-        return
-    interval = f"95 % interval of the {publication.figures[0].headline.upper()}"
-    head = ("set", "utterances", "words", "WER", "CER", interval, "WER as written", "CER as written")
-    yield _table(head, [_score_row(figures) for figures in publication.figures])
-    rules = next((f.summary["normalizer"] for f in publication.figures if f.summary.get("normalizer")), None)
-    if isinstance(rules, dict) and rules.get("name"):
-        identity = f"version {rules.get('version', '?')}, fingerprint {rules.get('fingerprint', '?')}"
-        yield (
-            f"WER and CER are of texts normalised by `{rules['name']}` ({identity}); *as written* compares case"
-            " and punctuation too. All errors of a set are summed and divided once; no utterance was left out "
-            "for being hard."
-        )
-    if any(figures.interval for figures in publication.figures):
-        yield (
-            "The interval is a bootstrap over speakers where they are known, else over utterances: how far the figure "
-            "depends on which ones are in the set."
-        )
-    if publication.figures[0].name.startswith("held-out") and publication.chosen.what == "best":
-        yield "The held-out set chose this step among others, so its figure flatters; a test set was not seen before."
-
-
-def _score_row(figures: Figures) -> list[str]:
-    low_high = figures.interval
-    return [
-        _inline(figures.name),
-        f"{figures.summary['scored_utterances']:,}" if "scored_utterances" in figures.summary else "–",
-        f"{figures.summary['words']:,}" if "words" in figures.summary else "–",
-        *(_percent(figures.rate(name)) for name in ("wer", "cer")),
-        f"{100 * low_high[0]:.2f} – {100 * low_high[1]:.2f} %" if low_high else "–",
-        *(_percent(figures.rate(name)) for name in ("wer_orthographic", "cer_orthographic")),
-    ]
-
-
-def _training(publication: Publication) -> Iterator[str]:
-    named = [_dataset(name) + (f" ({part})" if part else "") for name, part in publication.datasets.items()]
-    yield f"Data: {', '.join(named)}." if named else "Data: not named here; it is not a data set of the Hub."
-    if publication.config.data.normalizer != "keep":
-        yield (
-            f"Transcripts were rewritten by the rules `{publication.config.data.normalizer}` before they were learned, "
-            "and the model writes so."
-        )
-    yield _table(("setting", "value"), [[name, value] for name, value in _settings(publication)])
+def _normalizer(publication: Publication) -> Mapping[str, Any] | None:
+    """Name, version and fingerprint of the normaliser that scored; None if no result names one."""
+    rules = next((r.summary["normalizer"] for r in publication.results if r.summary.get("normalizer")), None)
+    return rules if isinstance(rules, dict) and rules.get("name") else None
 
 
 def _settings(publication: Publication) -> Iterator[tuple[str, str]]:
     config = publication.config
     optim, schedule, augment = config.optim, config.schedule, config.augment
     yield "base model", publication.base_model or "a local one"
-    yield "steps of the weights", ", ".join(f"{step:,}" for step in publication.chosen.steps)
+    yield "steps of the weights", ", ".join(f"{step:,}" for step in publication.model.steps)
     yield (
         "length of the run",
         f"{config.epochs:g} epochs" if config.epochs else f"{config.steps or DEFAULT_STEPS:,} steps",
@@ -259,33 +170,8 @@ def _settings(publication: Publication) -> Iterator[tuple[str, str]]:
         yield "software", ", ".join(f"{name} {version}" for name, version in sorted(publication.versions.items()))
 
 
-def _limits(publication: Publication) -> str:
-    told = [
-        f"It hears at most {publication.chosen.window_seconds:g} seconds at a time and writes no timestamps.",
-        "It can write what was not said, above all on silence, music and noise.",
-        "On speech unlike its training data (other accents, microphones, subjects) it does worse than the table says.",
-    ]
-    if publication.languages:
-        told.append("What it once knew of other languages may be lost.")
-    return "\n".join(f"- {line}" for line in told)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _dataset(name: str) -> str:
-    return f"[{name}](https://huggingface.co/datasets/{name})" if HUB_NAME.fullmatch(name) else _inline(name)
-
-
-def _inline(text: str) -> str:
-    """Text as it is, in a line or a cell of Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
-
-
-def _percent(rate: Any) -> str:
-    return "–" if rate is None else f"{100 * rate:.2f} %"
+def _interval(interval: Interval | None) -> str:
+    return f"{100 * interval.low:.2f} – {percent(interval.high)}" if interval else UNKNOWN
 
 
 def _duration(warmup: float) -> str:

@@ -1,0 +1,74 @@
+"""The model of a run that is published: its folder and its steps."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from whisper_ft.cli.publish.publish_arguments import WHAT, What
+from whisper_ft.runtime.errors import UsageError
+from whisper_ft.training.directory import RunDir
+
+NEEDED = ("config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json")
+POSITIONS_PER_SECOND = 50  # encoder positions in a second: one for two frames of 10 ms
+
+
+@dataclass(frozen=True)
+class ModelToPublish:
+    """One of the exported models of a run."""
+
+    what: What
+    folder: Path
+    steps: tuple[int, ...]
+    """The steps of the weights: several if the model is an average."""
+    recorded: tuple[str, float] | None
+    """Metric and value that the run recorded beside the model."""
+    generation: Mapping[str, Any]
+    """The generation config."""
+    window_seconds: float
+
+    @property
+    def origin(self) -> str:
+        """The weights in words, for a sentence."""
+        if self.what == "average":
+            return f"the mean of the weights of steps {', '.join(f'{step:,}' for step in self.steps)}"
+        return f"the {'best evaluated' if self.what == 'best' else 'last'} step, {self.steps[0]:,}"
+
+
+def find_model(run: Path, what: What) -> ModelToPublish:
+    """The model, checked to be complete. UsageError if it is not, with the models that are there."""
+    paths = RunDir(run)
+    folder = {"best": paths.best, "final": paths.final, "average": paths.average}[what]
+    if not (folder / "config.json").is_file():
+        there = [name for name in WHAT if (run / name / "config.json").is_file()]
+        instead = f"publish --what {' or '.join(there)}" if there else "it has none of best/, final/, average/ yet"
+        raise UsageError(f"{run}: there is no model in {what}/; {instead}")
+    if missing := [name for name in NEEDED if not (folder / name).is_file()]:
+        raise UsageError(f"{folder}: {', '.join(missing)} is missing; resume the run, which writes the model again")
+    try:
+        with safe_open(folder / "model.safetensors", "pt"):  # checks that the file is as long as its header says
+            pass
+        generation = json.loads((folder / "generation_config.json").read_bytes())
+        positions = json.loads((folder / "config.json").read_bytes())["max_source_positions"]
+        steps, recorded = _steps(paths, folder, what)
+    except (SafetensorError, OSError, ValueError, LookupError) as error:
+        raise UsageError(f"{folder}: cannot be read ({error}); resume the run, which writes the model again") from error
+    return ModelToPublish(what, folder, steps, recorded, generation, positions / POSITIONS_PER_SECOND)
+
+
+def _steps(run: RunDir, folder: Path, what: What) -> tuple[tuple[int, ...], tuple[str, float] | None]:
+    """Steps, metric and value: from best.json, or from the README.md that the run wrote into the folder."""
+    if what == "best":
+        if run.published is None:
+            raise ValueError("there is no best.json beside it")
+        return (run.published.step,), (run.published.metric, run.published.value)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    steps = tuple(int(number) for number in re.findall(r"\d+", text.splitlines()[0]))
+    if not steps:
+        raise ValueError("its README.md names no step")
+    rate = re.search(r"^(\w+) on the held-out set: ([\d.e-]+)$", text, re.MULTILINE)
+    return steps, (rate[1], float(rate[2])) if rate else None

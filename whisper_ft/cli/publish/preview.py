@@ -1,0 +1,88 @@
+"""The publication as it is collected from a run directory, and its preview."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from whisper_ft.checkpoint.format import newest_record
+from whisper_ft.cli.publish.card import CURVES, README, Publication
+from whisper_ft.cli.publish.hub_names import hub_datasets, hub_model
+from whisper_ft.cli.publish.model_to_publish import find_model
+from whisper_ft.cli.publish.results import is_older, result_of_evaluation, result_of_run
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.reports.curves.figure import curves_png
+from whisper_ft.reports.curves.history import read_history
+from whisper_ft.reports.curves.panel import panels_of
+from whisper_ft.reports.text import percent
+from whisper_ft.runtime.errors import UsageError, one_line
+
+SMOOTHING = 0.015  # standard deviation of the curves' smoothing, as a share of the run
+
+
+def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
+    """The content of the card, and the picture of the curves as PNG."""
+    run = args.run
+    config = load_config(TrainingConfig, ["--config", str(run / "config.yaml")])
+    history, model = read_history(run), find_model(run, args.what)
+    of_run = result_of_run(run, history, model)
+    record = newest_record(run / "checkpoints")
+    publication = Publication(
+        repo=args.repo,
+        model=model,
+        config=config,
+        results=[*(result_of_evaluation(folder, model) for folder in args.evaluation), *([of_run] if of_run else [])],
+        base_model=args.base_model or hub_model(config.model.name),
+        datasets={one_line(name): "" for name in args.dataset}
+        or hub_datasets(config, record["data"] if record else {}),
+        license=args.license,
+        versions=dict(record["versions"]) if record else {},
+    )
+    if not panels_of([history]):
+        raise UsageError(f"{run}: metrics.jsonl holds no step, so there are no curves to draw for the card")
+    return publication, curves_png({publication.name: history}, SMOOTHING, publication.name)
+
+
+def preview_lines(args: argparse.Namespace, publication: Publication, files: Mapping[str, int]) -> list[str]:
+    """The target, the files with their sizes in bytes, the content of the card, and warnings."""
+    model, width = publication.model, max(map(len, files))
+    visibility = "public" if args.public else "private"
+    lines = [f"to {args.repo} ({visibility}), from {model.folder}, {model.origin}"]
+    lines += [
+        f"  {name:<{width}}  {_size(size):>9}{'  generated' * (name in (README, CURVES))}"
+        for name, size in files.items()
+    ]
+    lines.append(f"  {f'{len(files)} files':<{width}}  {_size(sum(files.values())):>9}")
+    if args.card:
+        lines.append(f"card: {args.card}")
+    else:
+        rates = [
+            f"{result.headline.upper()} {percent(result.headline_rate)} on {result.name}"
+            for result in publication.results
+            if result.headline_rate is not None
+        ]
+        lines += [
+            f"card: {'; '.join(rates) or 'no error rate'}",
+            f"      base model {publication.base_model or 'not named (--base_model)'}",
+            f"      data {', '.join(publication.datasets) or 'not named (--dataset)'}",
+            f"      language {', '.join(publication.languages) or 'not known'}",
+            f"      licence {publication.license or 'none (--license)'}",
+        ]
+    older = [folder for folder in args.evaluation if is_older(folder, model)]
+    return lines + [
+        f"note: {folder} is older than the model; check that it evaluated these weights" for folder in older
+    ]
+
+
+def local_paths(run: Path, config: TrainingConfig) -> list[str]:
+    """Paths of this machine that no uploaded file may contain."""
+    paths = [str(run.resolve()), config.model.name, config.data.path, config.eval.path]
+    return [path for path in paths if Path(path).is_absolute() and len(path) > 1]
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.2f} GB"

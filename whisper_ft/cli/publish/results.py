@@ -1,0 +1,115 @@
+"""Results of the model on evaluation sets, with their confidence intervals."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from whisper_ft.cli.publish.model_to_publish import ModelToPublish
+from whisper_ft.reports.curves.history import History
+from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.bootstrap import Interval, interval_of
+from whisper_ft.scoring.edit_distance import ErrorCount
+from whisper_ft.scoring.scores import Prediction, ScoredRow
+
+HELD_OUT = "held-out set of the run"
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The rates of the model on one set."""
+
+    name: str
+    """Name of the set on the card."""
+    summary: Mapping[str, Any]
+    """As `Scores.summary` returns it: rates are fractions or None."""
+    interval: Interval | None = None
+    """95 % bootstrap interval of the headline rate, over speakers or utterances."""
+    languages: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """`wer`, or `cer` if the language is written without spaces."""
+        return "cer" if self.summary.get("unit") == "characters" else "wer"
+
+    def rate(self, name: str) -> float | None:
+        """A rate as a fraction; None if it is unknown."""
+        value = self.summary.get(name)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    @property
+    def headline_rate(self) -> float | None:
+        """The rate to judge by, as a fraction."""
+        return self.rate(self.headline)
+
+
+def result_of_run(run: Path, history: History, model: ModelToPublish) -> EvaluationResult | None:
+    """The result that the run measured for this model on its held-out set; None if it did not."""
+    recorded = EvaluationResult(HELD_OUT, dict([model.recorded])) if model.recorded else None
+    if model.what == "average":
+        return recorded
+    (step,) = model.steps
+    row = next((row for row in history.evaluated.rows if row["step"] == step), None)
+    return recorded if row is None else _result(HELD_OUT, row, run / "predictions" / f"step-{step:08d}.jsonl")
+
+
+def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResult:
+    """The result in an output folder of evaluate.py. UsageError if it belongs to another model."""
+    try:
+        summary = json.loads((folder / "summary.json").read_bytes())
+        evaluated, first = Path(summary["config"]["model"]), summary["config"]["max_utterances"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UsageError(f"--evaluation {folder}: holds no summary.json of evaluate.py ({error})") from error
+    is_another = evaluated.exists() and evaluated.resolve() != model.folder.resolve()  # a moved model does not exist
+    if is_another or evaluated.name != model.folder.name:
+        raise UsageError(f"--evaluation {folder}: is of {evaluated}, not of {model.folder}; evaluate that model")
+    name = folder.resolve().name + (f", first {first} utterances" if first else "")
+    return _result(name, summary, folder / "predictions.jsonl")
+
+
+def is_older(folder: Path, model: ModelToPublish) -> bool:
+    """True if an evaluation was written before the weights of the model."""
+    return (folder / "summary.json").stat().st_mtime < (model.folder / "model.safetensors").stat().st_mtime
+
+
+def _result(name: str, summary: Mapping[str, Any], predictions: Path) -> EvaluationResult:
+    rows = _rows(predictions)
+    languages = tuple(sorted({row["language"] for row in rows if row.get("language")}))
+    result = EvaluationResult(name, summary, languages=languages)
+    known = summary.get("confidence")
+    if not isinstance(known, dict):
+        return replace(result, interval=_interval(result, rows))
+    ends = known.get(result.headline)
+    return replace(result, interval=Interval(float(ends[0]), float(ends[1])) if ends else None)
+
+
+def _interval(result: EvaluationResult, rows: Sequence[dict[str, Any]]) -> Interval | None:
+    """The interval of the headline from the counts of each utterance; None if these do not add up to the rate."""
+    try:
+        scored = [
+            (ScoredRow(Prediction(row["id"], "", "", 0.0, 0, speaker=row.get("speaker")), "", "", count, count), count)
+            for row in rows
+            if (count := _count(row, result.headline)).reference_length
+        ]
+    except (LookupError, TypeError):
+        return None
+    rate, total = result.headline_rate, sum((count for _, count in scored), ErrorCount())
+    if rate is None or total.rate is None or abs(total.rate - rate) > 1e-9:
+        return None
+    return interval_of([row for row, _ in scored], [count for _, count in scored])
+
+
+def _count(row: Mapping[str, Any], rate: str) -> ErrorCount:
+    if rate == "cer":
+        return ErrorCount(hits=row["chars"] - row["char_errors"], substitutions=row["char_errors"])
+    return ErrorCount(*(row[kind] for kind in ("hits", "substitutions", "deletions", "insertions")))
+
+
+def _rows(predictions: Path) -> Sequence[dict[str, Any]]:
+    """The rows of a predictions file; none if the file is missing or a row is cut."""
+    try:
+        rows = [json.loads(line) for line in predictions.read_bytes().splitlines()]
+    except (OSError, ValueError):
+        return []
+    return rows if all(isinstance(row, dict) for row in rows) else []
