@@ -39,6 +39,7 @@ from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.models.whisper import load_whisper, quiet_libraries
 from whisper_ft.reports.evaluation.report import write_report
 from whisper_ft.reports.evaluation.tables import tables, wer_line
+from whisper_ft.reports.text import percent
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
@@ -113,7 +114,7 @@ class Evaluation:
                 nonlocal errors
                 if self.tracker.is_live:
                     errors += score([done], normalize).words
-                advance(1, "" if errors.rate is None else f"WER so far {100 * errors.rate:.1f} %")
+                advance(1, "" if errors.rate is None else f"WER so far {percent(errors.rate, 1)}")
 
             log_mel, tokenizer = LogMel(self.processor.feature_extractor), self.processor.tokenizer
             begin = time.monotonic()

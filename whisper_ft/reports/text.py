@@ -9,9 +9,9 @@ from whisper_ft.scoring.bootstrap import Interval
 MAX_TEXT_CHARACTERS = 1500  # characters of one transcript on a page: 30 s of speech have about 600
 
 
-def percent(rate: float | None) -> str:
-    """A fraction as a percentage with two decimals; `n/a` for None."""
-    return "n/a" if rate is None else f"{100 * rate:.2f}%"
+def percent(rate: float | None, decimals: int = 2) -> str:
+    """A fraction as a percentage, such as `2.26%`; `n/a` for None."""
+    return "n/a" if rate is None else f"{100 * rate:.{decimals}f}%"
 
 
 def percent_range(interval: Interval | None) -> str:

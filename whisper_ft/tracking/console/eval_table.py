@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from whisper_ft.checkpoint.state import Best, TrainState
+from whisper_ft.reports.text import percent
 from whisper_ft.scoring.scores import Scores
 
 RATES = {"wer": "WER", "cer": "CER", "ser": "SER", "wer_orthographic": "WER as written"}
@@ -62,11 +63,6 @@ def compared_with_best(state: TrainState) -> str:
 def _best(best: Best) -> str:
     value = percent(best.value) if best.metric in PERCENT else f"{best.value:g}"
     return f"{best.metric} {value} at step {best.step}"
-
-
-def percent(rate: float | None) -> str:
-    """A fraction as a percentage."""
-    return "n/a" if rate is None else f"{100 * rate:.2f} %"
 
 
 def change(before: float | None, now: float | None) -> Text:

@@ -7,6 +7,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
+from whisper_ft.reports.text import percent
 from whisper_ft.tracking.console.eta import clock
 
 Figure = tuple[str, str]
@@ -25,7 +26,7 @@ def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Fig
     ]
     if row.get("audio_hours") is not None:
         figures.append(("", f"{row['audio_hours']:.2f} h audio"))
-    figures.append(("wait ", f"{100 * row['data_wait']:.0f} %"))
+    figures.append(("wait ", percent(row["data_wait"], 0)))
     if row.get("memory_gb") is not None:
         figures.append(("mem ", f"{row['memory_gb']:.1f} GB"))
     figures += [("skipped ", str(row["skipped"]))] if row.get("skipped") else []

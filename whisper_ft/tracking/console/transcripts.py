@@ -7,6 +7,7 @@ from rich.cells import cell_len, split_graphemes
 from rich.table import Table
 from rich.text import Text
 
+from whisper_ft.reports.text import percent
 from whisper_ft.scoring.edit_distance import align
 from whisper_ft.scoring.scores import CHARACTERS, ScoredRow, Scores
 
@@ -47,7 +48,7 @@ def _lines(row: ScoredRow, scores: Scores, cells: float) -> Iterator[tuple[str, 
     """Label and text of each line for one utterance."""
     rate = scores.errors_of(row).rate
     name = "CER" if scores.unit == CHARACTERS else "WER"
-    yield "", Text(f"{name} {100 * (rate or 0):.0f} %  {_visible(row.prediction.id)}", style="dim", no_wrap=True)
+    yield "", Text(f"{name} {percent(rate or 0, 0)}  {_visible(row.prediction.id)}", style="dim", no_wrap=True)
     between = "" if scores.unit == CHARACTERS else " "
     pairs = align(_units(row.ref_norm, scores.unit), _units(row.hyp_norm, scores.unit))
     yield "ref", _marked([(left, left != right) for left, right in pairs if left], between, LEFT, cells)
