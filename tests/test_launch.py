@@ -285,10 +285,9 @@ def test_a_rank_that_is_killed_is_told_and_the_others_end(train: Trainer):
         time.sleep(0.01)
     _, err = started.communicate(timeout=START_SECONDS)
     assert started.returncode == 137, err
-    assert err.splitlines() == [
-        "error: another process of this run ended and could not say why",
-        "error: a process was ended by SIGKILL: did memory run out?",
-    ]
+    of_rank, of_launcher = err.splitlines()
+    assert of_rank.startswith("error: another process ")
+    assert of_launcher.startswith("error: a process was ended by SIGKILL")
     status = json.loads((train.folder / "run/status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("failed", 1)
 

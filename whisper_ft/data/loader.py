@@ -25,7 +25,7 @@ class _Packed:
     """What a worker hands over of a micro-batch: the features of all windows as one tensor, because each costs 0.5 ms.
 
     It comes in shared memory, whose descriptor is asked of the worker and mapped; one for each of 16 windows made the
-    wait of a step 15 ms in place of 10 (docs/performance.md).
+    wait of a step 15 ms in place of 10 (bench/LOG.md).
     """
 
     frames: torch.Tensor  # [M, frames of all windows]

@@ -1,6 +1,6 @@
-"""Processes that prepare data: from a server that has imported what they need, deaf to signals, gone with their run.
+"""Data worker processes, forked from a preloaded server. They ignore stop signals, and exit when the run does.
 
-Why not those of DataLoader: docs/decisions/0011-workers.md.
+docs/decisions/0011-workers.md gives the reasons against DataLoader's workers.
 """
 
 import errno
@@ -30,9 +30,9 @@ from whisper_ft.runtime.signals import STOP_SIGNALS
 
 Part = TypeVar("Part")
 
-# Not fork: the parent runs threads (BLAS, CUDA, gloo) whose locks a forked child would inherit.
+# Not fork, because a forked child would inherit the locks of the parent's threads (BLAS, CUDA, gloo).
 FORKSERVER = multiprocessing.get_context("forkserver")
-FAREWELL_SECONDS = 1.0
+FAREWELL_SECONDS = 1.0  # longest wait for the end of a worker whose pipe is closed
 TAKEN = b"."
 SHARED_IS_FULL = (
     "shared memory (/dev/shm) is full, which in a container is often 64 MB; give it more (docker run --shm-size=1g), "
@@ -41,16 +41,16 @@ SHARED_IS_FULL = (
 
 
 class Workers(Generic[Part]):
-    """Processes that make parts ahead: worker i of n makes what `make(i, n)` yields, in that order and without end.
+    """Processes that make parts ahead: worker i of n sends the endless items of `make(i, n)`, in order.
 
-    At most `ahead` parts of each wait to be taken. Each worker has a line of its own, which ends with it: one that is
-    killed, whatever it was doing, leaves no lock and no half of a message for which somebody would wait.
+    At most `ahead` parts of each worker wait to be taken. Each worker has its own pipe. The pipe of a killed worker
+    closes, so no lock or partial message can block the trainer.
     """
 
     def __init__(self, make: Callable[[int, int], Iterator[Part]], number: int, ahead: int) -> None:
         self._processes: list[BaseProcess] = []
         self._lines: list[Connection] = []
-        # Where nobody closes them, just before multiprocessing would wait for them without end, when Python exits.
+        # At the exit of Python, just before multiprocessing would wait forever for workers that nobody closed.
         self._kill = Finalize(self, _kill, (self._processes,), exitpriority=0)
         start_worker_server(make.__module__)
         with program_hidden():
@@ -58,12 +58,12 @@ class Workers(Generic[Part]):
                 line, far_end = FORKSERVER.Pipe()
                 worker = FORKSERVER.Process(target=_work, args=(make, i, number, far_end, ahead), daemon=True)
                 worker.start()
-                far_end.close()  # the worker has the only one, or the line would not end with it
+                far_end.close()  # only the worker holds this end, so the pipe closes with it
                 self._processes.append(worker)
                 self._lines.append(line)
 
     def take(self, number: int) -> Part:
-        """The next part of a worker, waited for. Raises what it met, and LostWorkerError if it is gone."""
+        """Next part of a worker. Raises the worker's exception, and LostWorkerError if the worker ended."""
         line = self._lines[number]
         try:
             part: Part | Exception = line.recv()
@@ -78,20 +78,22 @@ class Workers(Generic[Part]):
         return part
 
     def close(self) -> None:
-        """End the workers, also one that is stuck in a read: they hold nothing, and are deaf to gentler signals."""
+        """Kill the workers, also one stuck in a read. They hold no resources, and ignore gentler signals."""
         self._kill()
 
 
 def start_worker_server(module: str) -> None:
-    """Start the server that workers are forked from, where it does not run yet; best early, it takes seconds.
+    """Start the server that workers are forked from, unless it runs. It takes seconds, so call this early.
 
-    It imports a module once that each worker would otherwise import again. It is as deaf as they are, for a worker ends
-    when its parent is gone: blocked signals stay blocked in what is started meanwhile, and wait here.
+    The server imports a module once for all workers. It must ignore stop signals like the workers, because a worker
+    ends with its parent. Signals blocked here stay blocked in the server, and are delivered to this process afterwards.
     """
     FORKSERVER.set_forkserver_preload([module])
-    resource_tracker.ensure_running()  # or the server would start it, and it ends the blocking
+    resource_tracker.ensure_running()  # otherwise the server starts it, which unblocks the signals
     before, path = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS), os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))  # Python 3.11 hands it over and does not use it
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, sys.path)
+    )  # Python 3.11 passes sys.path on without using it
     try:
         forkserver.ensure_running()
     finally:
@@ -104,10 +106,10 @@ def start_worker_server(module: str) -> None:
 
 @contextmanager
 def program_hidden() -> Iterator[None]:
-    """Keep multiprocessing from running the program's file again in each process that starts meanwhile.
+    """Keep multiprocessing from running the program's file again in each process that starts in the block.
 
-    It does so for functions that are defined there. Workers need none, and what train.py imports takes twice as long as
-    what they need.
+    multiprocessing does so for functions defined in that file. Workers need none, and train.py's imports take twice as
+    long as theirs.
     """
     program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -118,28 +120,28 @@ def program_hidden() -> Iterator[None]:
 
 
 def shared(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, moved to shared memory, for a worker to hand over. LostWorkerError where that is full."""
+    """Tensor moved to shared memory, for the transfer from a worker. LostWorkerError if shared memory is full."""
     try:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         if os.strerror(errno.ENOSPC) not in str(error):
             raise
-        raise LostWorkerError(f"a data worker cannot hand over what it has read: {SHARED_IS_FULL}") from error
+        raise LostWorkerError(f"a data worker cannot hand over its data: {SHARED_IS_FULL}") from error
     return tensor
 
 
 def _work(make: Callable[[int, int], Iterator[Part]], number: int, of: int, line: Connection, ahead: int) -> None:
-    """What a worker does: send its parts, wait for room, and after an error only be there.
+    """Main function of a worker: send its parts, at most `ahead` before they are taken.
 
-    The descriptors of tensors that were sent are fetched from it when they are taken.
+    After an error the worker stays alive, because the trainer fetches the descriptors of sent tensors from it.
     """
     _begin()
     room = ahead
-    with suppress(OSError, EOFError):  # of the line: the run is gone, and this process is about to be
+    with suppress(OSError, EOFError):  # of the pipe: the run has ended, and this process ends, too
         for message in _messages(make, number, of):
             line.send_bytes(message)
             room -= 1
-            # Also with room left: unread words that a part was taken would fill the line, and the run wait to send one.
+            # Read acknowledgements even while room remains: a full pipe would block the trainer's next acknowledgement.
             while not room or line.poll():
                 line.recv_bytes()
                 room += 1
@@ -148,32 +150,32 @@ def _work(make: Callable[[int, int], Iterator[Part]], number: int, of: int, line
 
 
 def _messages(make: Callable[[int, int], Iterator[Part]], number: int, of: int) -> Iterator[memoryview]:
-    """The parts, pickled, to the first error, which comes in the place of a part and is raised where that is taken."""
+    """Pickled parts up to the first error, which takes the place of a part, and is raised when that is taken."""
     try:
         for part in make(number, of):
             yield ForkingPickler.dumps(part)
-    except Exception as error:  # noqa: BLE001 - whatever it is, somebody waits for the part
+    except Exception as error:  # noqa: BLE001 - the trainer waits for the part, whatever the error is
         yield ForkingPickler.dumps(_portable(error, number))
 
 
 def _begin() -> None:
-    """Make a worker ignore what asks a run to stop, and end when its run is gone.
+    """Make a worker ignore stop signals, and end when its run ends.
 
-    A terminal and Slurm signal every process of a run, but that is the loop's to hear: it finishes the step and saves,
+    A terminal and Slurm signal every process of a run. Only the training loop reacts: it finishes the step and saves,
     and needs its workers for that.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     torch.set_num_threads(1)
     keep_freed_memory()
-    gc.freeze()  # or a collection would touch, and so copy, every page that is shared with the server
+    gc.freeze()  # otherwise a collection touches, and so copies, every page shared with the server
     threading.Thread(target=_end_with_run, daemon=True).start()
 
 
 def _end_with_run() -> None:
-    """Wait for the end of the process that takes from this worker, however it comes, and end then.
+    """Wait for the end of the training process, and end this worker then.
 
-    Its parent is the server, which lives as long as any of the workers.
+    The worker's own parent is the server, which lives as long as any worker.
     """
     run = multiprocessing.parent_process()
     assert run is not None
@@ -183,31 +185,31 @@ def _end_with_run() -> None:
 
 def _kill(workers: list[BaseProcess]) -> None:
     for worker in workers:
-        if worker.is_alive():  # or its number may be another's by now
+        if worker.is_alive():  # otherwise its pid may belong to another process by now
             worker.kill()
 
 
 def _lost(worker: BaseProcess) -> LostWorkerError | None:
-    """What to tell of a worker that has ended; None if it has not."""
-    worker.join(FAREWELL_SECONDS)  # its line may end a moment before it does
+    """Error for a worker that has ended, with the probable reason; None for a live worker."""
+    worker.join(FAREWELL_SECONDS)  # its pipe may close a moment before it ends
     code = worker.exitcode
     if code is None:
         return None
     if code >= 0:
         return LostWorkerError(f"a data worker ended with code {code}; what it printed before may say why")
-    if code == -signal.SIGBUS:  # memory that was mapped, and cannot be had when it is first written to
+    if code == -signal.SIGBUS:  # mapped memory that is not available at the first write
         return LostWorkerError(f"a data worker was ended by SIGBUS: {SHARED_IS_FULL}")
     why = ": did memory run out? data.cache_gb bounds what is kept" if code == -signal.SIGKILL else ""
     return LostWorkerError(f"a data worker was ended by {signal.Signals(-code).name}{why}")
 
 
 def _portable(error: Exception, worker: int) -> Exception:
-    """An error that another process can raise, with the trace of this one as a note."""
+    """Error that another process can raise, with the traceback of this one as a note."""
     trace = "".join(traceback.format_exception(error))
     try:
         received: Exception = pickle.loads(pickle.dumps(error))
         unchanged = str(received) == str(error)
-    except Exception:  # noqa: BLE001 - some can be written and not read, or neither
+    except Exception:  # noqa: BLE001 - some errors cannot be pickled, or not read back
         unchanged = False
     if not unchanged:
         received = RuntimeError(f"{type(error).__name__}: {error}")
