@@ -15,9 +15,9 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import LANGUAGES as WHISPER_LANGUAGES
 
+from whisper_ft.cli.demo.micro_tokenizer import micro_tokenizer
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 from whisper_ft.cli.demo.sentences import LANGUAGES, sentences
-from whisper_ft.cli.demo.tokens import micro_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -178,7 +178,7 @@ def test_where_no_row_can_be_used_there_is_no_source(recording: Path, tmp_path: 
     for _ in range(2):
         code, said = prepare(listed, tmp_path / "out")
         assert code == 4
-        assert "left-out.jsonl says why" in said
+        assert "left-out.jsonl" in said
     assert not list((tmp_path / "out").glob("*.parquet"))
 
 
@@ -387,9 +387,9 @@ def test_a_split_that_others_know_names_the_files(corpus: Path, tmp_path: Path, 
         ({"data.path": "nowhere"}, "--data.path nowhere: there is no such file or folder"),
         ({"data.path": ""}, "--data.path is missing"),
         ({"out": "{corpus}/validation"}, "holds other files"),
-        ({"out": "{corpus}/test"}, "lies in --data.path {corpus}/test, which is read; name a folder elsewhere"),
-        ({"out": "{corpus}/test/new/../out"}, "lies in --data.path"),
-        ({"out": "{here}/link/out"}, "lies in --data.path"),
+        ({"out": "{corpus}/test"}, "--data.path {corpus}/test"),
+        ({"out": "{corpus}/test/new/../out"}, "--data.path {corpus}/test"),
+        ({"out": "{here}/link/out"}, "--data.path {corpus}/test"),
         ({"out": "{here}/file"}, "is a file, a folder is needed"),
         ({"group_mb": "0"}, "--group_mb must be above 0 and at most 1000"),
         ({"shard_mb": "-1"}, "--shard_mb must be above 0"),

@@ -1,4 +1,4 @@
-"""A small made-up world to try everything in: spoken sentences, and a Whisper small enough to learn them on a laptop.
+"""A synthetic corpus of spoken sentences, and a Whisper small enough to learn them on a laptop.
 
-`python -m whisper_ft demo --out demo-data` makes both; neither needs a network, a GPU or root.
+`python -m whisper_ft demo --out demo-data` makes both, without a network, a GPU or root.
 """

@@ -1,4 +1,4 @@
-"""One spoken sentence as an encoded file: who says it, how fast, in which format."""
+"""One spoken sentence as an encoded file: voice, speed and format."""
 
 import io
 import random
@@ -10,16 +10,16 @@ import soxr
 
 from whisper_ft.cli.demo.speech import synthesise
 
-VOICES = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4", "Alex", "linda")  # the clearest of espeak-ng's
+VOICES = ("m1", "m2", "m3", "m4", "m5", "m7", "f1", "f2", "f3", "f4", "Alex", "linda")  # espeak-ng's clearest voices
 WORDS_PER_MINUTE = (145, 155, 165, 175)
-PITCHES = (40, 45, 50, 55, 60)  # of 99; 50 is the voice's own
-MAX_SECONDS = 4.8  # the micro model hears 5 s
-LOUDNESS = 0.8  # of full scale: resampling and MP3 overshoot, and must not clip
+PITCHES = (40, 45, 50, 55, 60)  # on a scale of 0 to 99; 50 is the natural pitch of a voice
+MAX_SECONDS = 4.8  # the window of the micro model has 5 s
+LOUDNESS = 0.8  # share of full scale, because resampling and MP3 overshoot and must not clip
 
 
 @dataclass(frozen=True)
 class DemoClip:
-    """What to say and how: all that the encoded bytes depend on."""
+    """Sentence, voice and format of a clip: everything that its encoded bytes depend on."""
 
     name: str
     sentence: str
@@ -30,29 +30,29 @@ class DemoClip:
 
     @property
     def client_id(self) -> str:
-        """The speaker, as Common Voice calls it."""
+        """Speaker, under the column name of Common Voice."""
         return f"{self.language}-{self.voice}"
 
 
 def plan(language: str, split: str, texts: list[str], seed: int) -> list[DemoClip]:
-    """A clip for each sentence of the split: voice, speed and pitch by chance, every third an MP3."""
+    """A clip for each sentence of a split, with random voice, speed and pitch; every third clip is an MP3."""
     return [_clip(language, f"{language}_{split}_{index:06d}", text, index, seed) for index, text in enumerate(texts)]
 
 
 def _clip(language: str, stem: str, text: str, index: int, seed: int) -> DemoClip:
-    rng = random.Random(f"{stem} {seed}")  # its own stream: a clip does not change when the split grows
+    rng = random.Random(f"{stem} {seed}")  # a random stream per clip, so a clip does not change when the split grows
     voice, speed, pitch = (options[int(rng.random() * len(options))] for options in (VOICES, WORDS_PER_MINUTE, PITCHES))
-    ending = "mp3" if index % 3 == 2 else "flac"  # encoding MP3 takes longer than all the rest
+    ending = "mp3" if index % 3 == 2 else "flac"  # encoding MP3 takes longer than all other work
     return DemoClip(f"{stem}.{ending}", text, language, str(voice), int(speed), int(pitch))
 
 
 def encode(clip: DemoClip) -> bytes:
-    """The clip spoken, resampled and encoded as its name's ending says: 16 kHz FLAC or 48 kHz MP3."""
+    """Bytes of a clip, encoded by the ending of its name: 16 kHz FLAC or 48 kHz MP3."""
     samples, rate = synthesise(clip.sentence, clip.language, clip.voice, clip.words_per_minute, clip.pitch)
     seconds = len(samples) / rate
     assert seconds < MAX_SECONDS, f"{clip} takes {seconds:.1f} s: shorten the grammar's sentences or speak faster"
     kind, wanted_rate = ("FLAC", 16_000) if clip.name.endswith(".flac") else ("MP3", 48_000)
-    # Resampled as floating point: soxr dithers integers with noise seeded by the clock.
+    # Resampled as floating point, because soxr dithers integers with noise seeded by the clock.
     wave = soxr.resample(samples.astype(np.float32) * (LOUDNESS / 32_768), rate, wanted_rate)
     encoded = io.BytesIO()
     soundfile.write(encoded, wave, wanted_rate, format=kind)

@@ -1,7 +1,7 @@
-"""A spoken corpus in parquet, like one from the Hub: shards of encoded clips with their sentence and their speaker.
+"""Spoken corpus in parquet, in the layout of the Hub: shards of encoded clips with sentence and speaker.
 
-`python -m whisper_ft.demo.corpus --out DIR` writes the same bytes for the same arguments. Training, validation and test
-split share voices but no sentence; two clips of three are 16 kHz FLAC, one is 48 kHz MP3.
+`python -m whisper_ft.cli.demo.corpus --out DIR` writes the same bytes for the same arguments. The splits share voices
+but no sentence. Two clips of three are 16 kHz FLAC, the third is 48 kHz MP3.
 """
 
 import json
@@ -24,14 +24,14 @@ from whisper_ft.cli.demo.folder import write_once
 from whisper_ft.cli.demo.sentences import LANGUAGES, sentences
 from whisper_ft.runtime.command import Parser
 
-VERSION = 1  # raise it when a change here makes other bytes of the same arguments
+VERSION = 1  # raise it with each change that makes other bytes of the same arguments
 DESCRIPTION = "corpus.json"
 ROWS_PER_GROUP = 50
 MAX_ROWS_PER_SHARD = 1_000
-MIN_SHARDS = {"train": 4, "validation": 2, "test": 2}  # several, so that reading them in turn is put to the test
-CLIPS_PER_TASK = 25  # about 0.4 s of work: little next to it is the cost of handing it to another process
+MIN_SHARDS = {"train": 4, "validation": 2, "test": 2}  # several, to test that they are read in turn
+CLIPS_PER_TASK = 25  # about 0.4 s of work, much more than the cost of sending it to another process
 
-# The `huggingface` entry is how `datasets` knows an audio column from two plain ones.
+# By the `huggingface` entry `datasets` recognises an audio column.
 FEATURES = {
     "audio": {"_type": "Audio"},
     "sentence": {"dtype": "string", "_type": "Value"},
@@ -70,7 +70,7 @@ def write_corpus(
 
 
 def _write_splits(folder: Path, clips: dict[str, list[DemoClip]], processes: int) -> None:
-    """Write every split's shards, with a bar that counts the clips."""
+    """Write the shards of all splits, with a progress bar that counts clips."""
     console = Console(stderr=True)
     everything = [clip for split in clips.values() for clip in split]
     with (
@@ -87,17 +87,17 @@ def _write_splits(folder: Path, clips: dict[str, list[DemoClip]], processes: int
 
 @contextmanager
 def _encoded(clips: list[DemoClip], processes: int) -> Iterator[Iterator[bytes]]:
-    """The clips' bytes in order, made by several processes if that is worth starting them."""
+    """Bytes of the clips in order, encoded by several processes if there are enough clips."""
     if processes == 1 or len(clips) <= CLIPS_PER_TASK:
         yield map(encode, clips)
         return
-    # Spawned, not forked: a fork copies the caller's threads' locks, and not every system has it.
+    # Spawned, because a fork copies the locks of the caller's threads, and some systems have no fork.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield pool.map(encode, clips, chunksize=CLIPS_PER_TASK)
 
 
 def _shards(split: str, clips: list[DemoClip]) -> Iterator[tuple[str, list[DemoClip]]]:
-    """File name and clips of each of the split's shards, equal in size but for one clip."""
+    """File name and clips of each shard of a split; the sizes differ by at most one clip."""
     count = min(len(clips), max(MIN_SHARDS[split], -(-len(clips) // MAX_ROWS_PER_SHARD)))
     for shard in range(count):
         first, end = len(clips) * shard // count, len(clips) * (shard + 1) // count
@@ -105,7 +105,7 @@ def _shards(split: str, clips: list[DemoClip]) -> Iterator[tuple[str, list[DemoC
 
 
 def _write_shard(path: Path, clips: list[DemoClip], audio: Iterator[bytes]) -> None:
-    """Write one parquet file of the clips, taking as many from the stream of encoded audio."""
+    """Write clips to one parquet file, with the next items of the stream of encoded audio."""
     rows = [
         {"audio": {"bytes": next(audio), "path": clip.name}, "sentence": clip.sentence, "client_id": clip.client_id}
         for clip in clips

@@ -1,4 +1,4 @@
-"""A folder that is complete when it exists: written aside, described by one JSON file, then renamed."""
+"""Folder that is complete when it exists: written aside, described by one JSON file, then renamed."""
 
 import json
 import shutil
@@ -9,32 +9,32 @@ from pathlib import Path
 def write_once(
     out: Path, description: str, arguments: Mapping[str, object], write: Callable[[Path], None], *, flag: str = "--out"
 ) -> bool:
-    """True if `write` made the folder, False if it was there already, made with the same arguments.
+    """Make a folder by `write`; returns False if it exists, made with the same arguments.
 
-    The file `description` in it holds the arguments. A folder with anything else in it is left alone and refused.
+    The file `description` in it holds the arguments. Any other folder with content is refused with a ValueError.
     """
     if _is_described(out, description, arguments):
         return False
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(
-            f"{flag} {out} is there already, from other arguments or another version: delete it or name another folder"
+            f"{flag} {out} is there already, from other arguments or another version; delete it or name another folder"
         )
     aside = out.with_name(out.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed run left
+    shutil.rmtree(aside, ignore_errors=True)  # leftover of a killed process
     aside.mkdir(parents=True)
     try:
         write(aside)
         (aside / description).write_text(json.dumps(arguments, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         aside.rename(out)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)  # is there no more, unless something went wrong
+        shutil.rmtree(aside, ignore_errors=True)  # exists only after an error
     return True
 
 
 def _is_described(out: Path, description: str, arguments: Mapping[str, object]) -> bool:
-    """True if the folder's description holds exactly these arguments."""
+    """True if the description in the folder holds exactly these arguments."""
     try:
         written = json.loads((out / description).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no folder, no description, or not ours: the caller looks closer
+    except (OSError, ValueError):  # no folder, no description, or a foreign one: the caller checks which
         return False
     return bool(written == json.loads(json.dumps(arguments)))

@@ -1,8 +1,8 @@
-"""Small grammars as data: a slot in braces stands for any of its alternatives, which may hold slots themselves.
+"""Small grammars as data: a slot in braces is replaced by one of its alternatives, which may hold slots, too.
 
-The apostrophe is written ' here; which code point a sentence gets is decided in `sentences`. Words that must agree are
-kept in slots of their own (_f feminine, _m masculine, _n neuter, _acc accusative), so that every expansion is
-grammatical. About 100 words a language keeps each frequent enough to be learnt from a thousand sentences.
+The apostrophe is written ' here; `sentences` chooses its code point. Words that must agree have slots of their own (_f
+feminine, _m masculine, _n neuter, _acc accusative), so every expansion is grammatical. A language has about 100 words,
+so that each is frequent enough to be learnt from a thousand sentences.
 """
 
 Grammar = dict[str, tuple[str, ...]]

@@ -1,7 +1,8 @@
-"""A Whisper small enough to learn the demo's corpus from nothing in minutes, complete down to its generation config.
+"""Micro Whisper that learns the demo's corpus from random weights in minutes, with a complete generation config.
 
-`python -m whisper_ft.demo.model --out DIR` writes a folder like one from the Hub: `WhisperProcessor.from_pretrained`
-and `WhisperForConditionalGeneration.from_pretrained` load it. The same arguments give the same weights.
+`python -m whisper_ft.cli.demo.model --out DIR` writes a folder like one from the Hub, which
+`WhisperProcessor.from_pretrained` and `WhisperForConditionalGeneration.from_pretrained` load. The same arguments give
+the same weights.
 """
 
 import sys
@@ -13,34 +14,36 @@ from typing import Any
 
 from whisper_ft.cli.demo.demo_arguments import add_count, add_out, announce, exit_code_of_demo
 from whisper_ft.cli.demo.folder import write_once
+from whisper_ft.cli.demo.micro_tokenizer import STEPS_PER_SECOND, micro_tokenizer, special_tokens
 from whisper_ft.cli.demo.sentences import LANGUAGES
-from whisper_ft.cli.demo.tokens import STEPS_PER_SECOND, micro_tokenizer, special_tokens
 from whisper_ft.runtime.command import Parser
 
-VERSION = 1  # raise it when a change here makes another model of the same shape
+VERSION = 1  # raise it with each change that makes another model of the same shape
 DESCRIPTION = "micro_whisper.json"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Everything a micro Whisper depends on; the default has 1.3 million weights."""
+    """All parameters of a micro Whisper; the default has 1.3 million weights."""
 
     language: str = "be"
-    """Whose words the byte pairs are learnt from, and the tokenizer's default language."""
+    """Language of the words that the byte pairs are learnt from; the tokenizer's default language."""
     d_model: int = 128
     layers: int = 2
-    """Of the encoder, and as many of the decoder."""
+    """Layers of the encoder, and of the decoder."""
     heads: int = 4
     window_seconds: int = 5
     mel_bins: int = 80
     max_label_tokens: int = 128
-    """Decoder positions: the longest Assamese demo sentence takes 110 bytes."""
+    """Decoder positions. The longest Assamese demo sentence takes 110 bytes."""
     merges: int = 256
-    """Byte pairs in the vocabulary, 0 for pure bytes; 256 give 3 tokens a word, as Whisper has for Belarusian."""
+    """Byte pairs in the vocabulary, 0 for pure bytes. 256 give 3 tokens a word, as in Whisper for Belarusian."""
     init_std: float = 0.05
-    """Of the random weights. With Whisper's 0.02 so narrow an encoder hears almost nothing: behind the convolutions the
-    audio's spread is 0.015 beside 0.64 of the positions; with 0.05 it is 0.11. Measured after 400 updates of 16, peak
-    rate 2e-3, one seed: 72 % WER with 0.02, 26 % with 0.05."""
+    """Standard deviation of the random weights.
+
+    With Whisper's 0.02 the positions outweigh the audio in so narrow an encoder. Behind the convolutions the audio has
+    a standard deviation of 0.015, the positions 0.64; with 0.05 the audio has 0.11. After 400 updates of 16 utterances
+    at a peak rate of 2e-3 the WER was 72 % with 0.02 and 26 % with 0.05 (one seed)."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,7 +52,7 @@ class Shape:
 
 
 def write_micro_whisper(out: Path, shape: Shape | None = None) -> bool:
-    """True if the folder was written, False if it was there already."""
+    """Write a model; returns False if it is there already."""
     shape = shape or Shape()
 
     def write(aside: Path) -> None:
@@ -66,7 +69,7 @@ def write_micro_whisper(out: Path, shape: Shape | None = None) -> bool:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing one for 5 MB."""
+    """Keep transformers from drawing a progress bar for 5 MB."""
     from transformers.utils import logging
 
     if not logging.is_progress_bar_enabled():
@@ -80,14 +83,14 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def _random_model(shape: Shape, tokenizer: Any) -> Any:
-    """The untrained model; the caller's random state is left alone."""
+    """The untrained model. The caller's random state is not changed."""
     import torch
     from transformers import GenerationConfig, WhisperForConditionalGeneration
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(shape.seed)
         model = WhisperForConditionalGeneration(_config(shape, tokenizer))
-    # A fresh one: what the model derived from its config is marked so, and loses Whisper's fields when reloaded.
+    # A new one, because a generation config derived from the model's config loses Whisper's fields when reloaded.
     model.generation_config = GenerationConfig(**_generation_fields(shape, tokenizer))
     return model
 
@@ -116,7 +119,7 @@ def _config(shape: Shape, tokenizer: Any) -> Any:
 
 
 def _generation_fields(shape: Shape, tokenizer: Any) -> dict[str, Any]:
-    """All that `generate` wants to know, as in the generation configs of OpenAI's checkpoints."""
+    """Fields that `generate` reads, as in the generation configs of OpenAI's checkpoints."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in special_tokens()}
     tasks = ("translate", "transcribe")
     languages = list(ids)[2 : list(ids).index("<|translate|>")]  # after <|endoftext|>, <|startoftranscript|>
@@ -131,20 +134,20 @@ def _generation_fields(shape: Shape, tokenizer: Any) -> dict[str, Any]:
         "max_length": shape.max_label_tokens,  # without it generation stops after 20 tokens
         "max_initial_timestamp_index": STEPS_PER_SECOND,
         "return_timestamps": False,
-        # For word timestamps; in a model of two layers the last one does the aligning.
+        # For word timestamps. In a model of two layers the last layer aligns.
         "alignment_heads": [[shape.layers - 1, head] for head in range(shape.heads)],
         **_ends(tokenizer),
     }
 
 
 def _ends(tokenizer: Any) -> dict[str, int]:
-    """In Whisper one token begins, ends and pads, though the decoder starts with another."""
+    """Begin, end and padding token, which are one in Whisper. The decoder starts with another token."""
     end_of_text: int = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     return {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
 
 
 def _never_first(tokenizer: Any) -> list[int]:
-    """A lone space and the end: what Whisper does not let a transcript begin with."""
+    """Tokens that Whisper lets no transcript begin with: a lone space and the end."""
     return [tokenizer.convert_tokens_to_ids("Ġ"), tokenizer.convert_tokens_to_ids("<|endoftext|>")]
 
 

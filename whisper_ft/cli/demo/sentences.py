@@ -1,4 +1,4 @@
-"""Distinct, grammatical sentences of four or five words, the same for the same seed."""
+"""Distinct, grammatical sentences of four or five words; the same seed gives the same sentences."""
 
 import random
 import re
@@ -7,35 +7,35 @@ from collections.abc import Mapping
 from whisper_ft.cli.demo.grammars import GRAMMARS, Grammar
 
 LANGUAGES = tuple(GRAMMARS)
-APOSTROPHES = ("'", "'", "\u2019", "\u02bc")  # as people type them: mostly ASCII, then the typographer's and the letter
+APOSTROPHES = ("'", "'", "\u2019", "\u02bc")  # as typed: mostly ASCII, then the typographic one and the letter
 _SLOT = re.compile(r"{(\w+)}")
 _WORD = re.compile(r"[^\W\d_](?:[\w\u0980-\u09ff]|['\u2019\u02bc](?=\w))*")  # Bengali block: vowel signs are no \w
 _SHORT_U = re.compile(r"(?<=[аеёіоуыэюя] )у")
-_MAX_REPEATS = 2_000  # in a row: hardly anything new is left then
+_MAX_REPEATS = 2_000  # in a row: then hardly any new sentence is left
 
 
 def sentences(language: str, count: int, seed: int) -> list[str]:
-    """`count` sentences, no two with the same words; a longer list begins with the shorter one of the same seed."""
+    """Sentences with distinct words. A longer list begins with the shorter list of the same seed."""
     grammar = _grammar(language)
-    rng = random.Random(f"{language} {seed}")  # a text seeds the same stream on every platform and Python
-    found: dict[str, str] = {}
+    rng = random.Random(f"{language} {seed}")  # a text seeds the same stream on every platform and in every Python
+    texts: dict[str, str] = {}
     repeats = 0
-    while len(found) < count:
+    while len(texts) < count:
         raw = _spell(_expand("sentence", grammar, rng), language, rng)
-        repeats = repeats + 1 if plain(raw) in found else 0
+        repeats = repeats + 1 if plain(raw) in texts else 0
         if repeats == _MAX_REPEATS:
-            raise ValueError(f"the demo has about {len(found):,} sentences in {language!r}, {count:,} were asked for")
-        found.setdefault(plain(raw), raw)
-    return list(found.values())
+            raise ValueError(f"the demo has about {len(texts):,} sentences in {language!r}, {count:,} were asked for")
+        texts.setdefault(plain(raw), raw)
+    return list(texts.values())
 
 
 def plain(text: str) -> str:
-    """The words alone: lower case, no punctuation, the ASCII apostrophe. Two sentences are one if this is equal."""
+    """Words of a text in lower case, without punctuation, with the ASCII apostrophe. Equal words are one sentence."""
     return " ".join(_WORD.findall(text.lower())).replace("\u2019", "'").replace("\u02bc", "'")
 
 
 def vocabulary(language: str) -> list[str]:
-    """Every word of the language's grammar in lower case, sorted."""
+    """All words of a language's grammar in lower case, sorted."""
     texts = (text for options in _grammar(language).values() for text in options)
     return sorted({word for text in texts for word in plain(_SLOT.sub(" ", text)).split()})
 
@@ -47,15 +47,15 @@ def _grammar(language: str) -> Grammar:
 
 
 def _expand(slot: str, grammar: Mapping[str, tuple[str, ...]], rng: random.Random) -> str:
-    """One text for the slot: an alternative by chance, its own slots filled the same way."""
+    """One text for a slot: a random alternative, its own slots filled the same way."""
     alternatives = grammar[slot]
-    # random() is the one method whose sequence Python promises to keep.
+    # random() is the only method whose sequence Python promises to keep.
     chosen = alternatives[int(rng.random() * len(alternatives))]
     return _SLOT.sub(lambda inner: _expand(inner[1], grammar, rng), chosen)
 
 
 def _spell(text: str, language: str, rng: random.Random) -> str:
-    """The sentence as a person would type it: capital letter, one kind of apostrophe, Belarusian у shortened to ў."""
+    """A sentence as a person types it: capital letter, one kind of apostrophe, Belarusian у shortened to ў."""
     apostrophe = APOSTROPHES[int(rng.random() * len(APOSTROPHES))]
     if language == "be":
         text = _SHORT_U.sub("ў", text)

@@ -1,8 +1,8 @@
 """Speech from text with espeak-ng, repeatable to the last sample.
 
-espeak-ng keeps the state of its oscillators and noise generators between sentences, so that the same sentence sounds
-a little different each time (`espeak_Terminate` does not reset them). Here every sentence gets a freshly loaded library
-with fixed random seeds: 3 ms a sentence, and the samples depend on nothing but the arguments.
+espeak-ng keeps the state of its oscillators and noise generators between sentences, also after `espeak_Terminate`. So
+the same sentence sounds slightly different each time. Here every sentence gets a newly loaded library with fixed random
+seeds, which takes 3 ms, and the samples depend on the arguments only.
 """
 
 import _ctypes
@@ -27,10 +27,10 @@ CHARACTERS_UTF8 = 1
 PARAMETER_RATE = 1
 PARAMETER_PITCH = 3
 
-# What espeak-ng would spell out letter by letter, and the spelling (of the same sound) that it speaks.
+# Characters that espeak-ng would spell out, and the spelling of the same sound that it speaks.
 RESPELLED = {
     "\u2019": "'",
-    "\u02bc": "'",  # otherwise the English word "ejective" in the middle of a Belarusian one
+    "\u02bc": "'",  # otherwise spoken as the English word "ejective" inside a Belarusian word
     "\u09af\u09bc": "\u09df",  # য়, in two code points after NFC; espeak-ng knows it in one
     "\u09a2\u09bc": "\u09f0\u09cd\u09b9",  # ঢ় as ৰ্হ; espeak-ng's Assamese has no rule for it
 }
@@ -42,7 +42,7 @@ _one_at_a_time = threading.Lock()  # the library's state is global to the proces
 def synthesise(
     text: str, language: str, voice: str = "m1", words_per_minute: int = 160, pitch: int = 50
 ) -> tuple[NDArray[np.int16], int]:  # [samples], Hz
-    """The spoken text as mono samples, and their rate; `voice` is an espeak-ng variant such as m3, f2 or john."""
+    """Mono samples of a spoken text, and their rate. `voice` is an espeak-ng variant such as m3, f2 or john."""
     if not 80 <= words_per_minute <= 450 or not 0 <= pitch <= 99:
         raise ValueError(
             f"espeak-ng speaks 80 to 450 words per minute at a pitch of 0 to 99, "
@@ -55,7 +55,7 @@ def synthesise(
 
 
 def respell(text: str) -> str:
-    """The text in the one spelling that espeak-ng speaks: all apostrophes alike, one code point where it needs one."""
+    """A text in the spelling that espeak-ng speaks: one kind of apostrophe, composed code points."""
     text = unicodedata.normalize("NFC", text)
     for written, spoken in RESPELLED.items():
         text = text.replace(written, spoken)
@@ -63,14 +63,14 @@ def respell(text: str) -> str:
 
 
 def _refuse_unknown(voice: str) -> None:
-    """Refuse a voice that espeak-ng would replace by its own without a word."""
+    """ValueError for an unknown voice, which espeak-ng would silently replace by its own."""
     known = sorted(path.name for path in (Path(_paths()[1]) / "voices" / "!v").iterdir())
     if voice not in known:
         raise ValueError(f"espeak-ng has no voice {voice!r}, only {', '.join(known)}")
 
 
 def _choose_voice(library: ctypes.CDLL, name: str, words_per_minute: int, pitch: int) -> None:
-    """Set language, variant, speed and pitch of what is spoken next."""
+    """Set language, variant, speed and pitch of the next text."""
     if library.espeak_SetVoiceByName(name.encode()) != 0:
         raise ValueError(f"espeak-ng does not speak the language of {name!r}")
     library.espeak_SetParameter(PARAMETER_RATE, words_per_minute, 0)
@@ -78,7 +78,7 @@ def _choose_voice(library: ctypes.CDLL, name: str, words_per_minute: int, pitch:
 
 
 def _speak(library: ctypes.CDLL, text: str) -> NDArray[np.int16]:  # [samples]
-    """The samples of one text in the voice that is set."""
+    """Samples of one text in the current voice."""
     pieces: list[bytes] = []
 
     def keep(samples: "ctypes._Pointer[ctypes.c_int16]", count: int, events: int | None) -> int:
@@ -86,7 +86,7 @@ def _speak(library: ctypes.CDLL, text: str) -> NDArray[np.int16]:  # [samples]
             pieces.append(ctypes.string_at(samples, 2 * count))
         return 0  # go on
 
-    callback = _SampleCallback(keep)  # a name, so that it outlives the call into C
+    callback = _SampleCallback(keep)  # kept in a name, so that it outlives the call into C
     library.espeak_SetSynthCallback(callback)
     encoded = text.encode() + b"\0"
     size = ctypes.c_size_t(len(encoded))
@@ -98,7 +98,7 @@ def _speak(library: ctypes.CDLL, text: str) -> NDArray[np.int16]:  # [samples]
 
 @contextmanager
 def _fresh_library() -> Iterator[ctypes.CDLL]:
-    """The library as a new process would see it, unloaded afterwards."""
+    """The library in the state of a new process, unloaded afterwards."""
     library_path, data_path = _paths()
     _refuse_if_loaded(library_path)
     library = ctypes.CDLL(library_path)
@@ -107,7 +107,7 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
             raise RuntimeError(
                 f"espeak-ng cannot read its data in {data_path} (its limit is 160 characters for a path)"
             )
-        # Breathy voices draw noise from two generators: the library's own, seeded by the clock, and the C library's.
+        # Breathy voices draw noise from the library's own generator, seeded by the clock, and from that of libc.
         library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         ctypes.CDLL(None).srand(1)
         yield library
@@ -117,7 +117,7 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
 
 
 def _paths() -> tuple[str, str]:
-    """Where the wheel keeps the library and its voices."""
+    """Paths of the library and of its voices in the wheel."""
     try:
         import espeakng_loader
     except ModuleNotFoundError as missing:
@@ -128,9 +128,9 @@ def _paths() -> tuple[str, str]:
 
 
 def _refuse_if_loaded(library_path: str) -> None:
-    """Refuse to speak where the library cannot be loaded anew: the samples would depend on what was said before."""
+    """RuntimeError if the library is loaded already, because the samples would depend on earlier sentences."""
     try:
         ctypes.CDLL(library_path, mode=os.RTLD_NOLOAD)
-    except OSError:  # the loader's way to say that it is not loaded, as it should be
+    except OSError:  # raised by the loader if the library is not loaded, as required
         return
     raise RuntimeError("something else in this process holds espeak-ng open: synthesise in a process of its own")

@@ -1,4 +1,4 @@
-"""Chunks that are read while those before them are written: of what lies elsewhere, most of the time is waiting."""
+"""Chunks read ahead while earlier ones are written, because reading remote data is mostly waiting."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -6,18 +6,18 @@ from typing import Self
 
 from whisper_ft.data.types import Row, Source
 
-CHUNKS = 4  # read at a time, each over a connection of its own
-BYTES = 256_000_000  # of audio that may wait; of larger chunks fewer are read ahead
+CHUNKS = 4  # chunks read at a time, each over its own connection
+BYTES = 256_000_000  # audio that may wait in memory, so fewer of larger chunks are read ahead
 
 
 class ReadAhead:
-    """The chunks of a source in their order; a context that ends the reading."""
+    """Chunks of a source in order. As a context manager it ends the reading."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._pool = ThreadPoolExecutor(CHUNKS)
         self._reading: dict[int, Future[Sequence[Row]]] = {}
-        self._largest = 0  # bytes, of the chunks so far
+        self._largest = 0  # size in bytes of the largest chunk so far
 
     def __enter__(self) -> Self:
         return self
@@ -26,7 +26,7 @@ class ReadAhead:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """The rows of a chunk, or what reading it raises. It may be asked for again, until a later one was."""
+        """Rows of a chunk, or the exception of reading it. A chunk may be read again until a later one is read."""
         self._reading = {number: reading for number, reading in self._reading.items() if number >= chunk}
         rows = self._begin(chunk).result()
         # Segments of one recording share its bytes.

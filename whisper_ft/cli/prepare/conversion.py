@@ -1,4 +1,4 @@
-"""What is asked of prepare, and what is said in return."""
+"""Conversion of a source to shards, with its checks, progress bar and summary."""
 
 import json
 import os
@@ -16,25 +16,25 @@ from whisper_ft.runtime.errors import UsageError
 from whisper_ft.training.preflight import refuse_missing
 
 
-def told(state: State, out: Path) -> str:
-    """What was made, for people."""
-    said = f"{out}: {state.rows} rows in {state.shards} shards"
+def summary_line(state: State, out: Path) -> str:
+    """Line for people about the finished shards and the rows left out."""
+    line = f"{out}: {state.rows} rows in {state.shards} shards"
     if not state.left_out:
-        return said
+        return line
     lines = (out / LEFT_OUT).read_text(encoding="utf-8").splitlines()
     reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(json.loads(x)["reason"] for x in lines).most_common())
-    return f"{said}; {state.left_out} rows left out ({reasons}): {out / LEFT_OUT}"
+    return f"{line}; {state.left_out} rows left out ({reasons}): {out / LEFT_OUT}"
 
 
 def refuse_out_within(path: str, out: Path) -> None:
-    """UsageError if the shards would lie in the folder that is read: the next start would find them among its data."""
+    """UsageError for an output folder inside the data, where the next start would read the shards as data."""
     folder = fsspec.core.strip_protocol(path) if path.startswith(("file:", "local:")) else os.path.expanduser(path)
     if os.path.isdir(folder) and out.resolve().is_relative_to(Path(folder).resolve()):
-        raise UsageError(f"--out {out}: lies in --data.path {path}, which is read; name a folder elsewhere")
+        raise UsageError(f"--out {out}: lies inside --data.path {path}; name a folder outside of it")
 
 
 def prepare(settings: PrepareConfig) -> str:
-    """Write the shards, or what is missing of them; what to tell the user. RunError in one line."""
+    """Write all missing shards; returns the line for the user. Raises RunError."""
     refuse_missing("data.path", settings.data.path)
     if settings.out is None:
         raise UsageError("--out is missing: the folder for the shards")
@@ -43,8 +43,8 @@ def prepare(settings: PrepareConfig) -> str:
     preparation = Preparation(source, settings, settings.out)
     state, console = preparation.state, Console(stderr=True)
     if state.is_finished:
-        return f"nothing to do: {told(state, settings.out)}"
+        return f"nothing to do: {summary_line(state, settings.out)}"
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("preparing", total=sum(source.rows), completed=state.rows + state.left_out)
         state = preparation.run(lambda rows: progress.advance(bar, rows))
-    return told(state, settings.out)
+    return summary_line(state, settings.out)

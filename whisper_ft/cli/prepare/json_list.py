@@ -1,4 +1,4 @@
-"""What no source reads: a .json file that is one value over many lines, or one long line."""
+"""Sources in a .json file with one list of objects, which the readers of JSON lines cannot read."""
 
 import gzip
 import json
@@ -17,16 +17,16 @@ from whisper_ft.runtime.errors import RunError
 
 
 def open_any(where: SourceConfig) -> Source:
-    """As `open_source`; and a .json (or .json.gz) file that is one list of objects, or {"data": that list}."""
+    """As `open_source`, also for a .json or .json.gz file that is a list of objects, or {"data": list}."""
     is_json = where.path.endswith((".json", ".json.gz")) and where.format in ("auto", "manifest")
-    listed = _json_list(where.path) if is_json else None
-    if listed is None:
+    items = _json_list(where.path) if is_json else None
+    if items is None:
         return open_source(where)
     file_system, path = fsspec.core.url_to_fs(where.path)
     root = where.audio_root or file_system.unstrip_protocol(file_system._parent(path))
-    with tempfile.TemporaryDirectory() as folder:  # a manifest is read as a whole when it is opened
+    with tempfile.TemporaryDirectory() as folder:  # may be temporary, because opening a manifest reads all of it
         lines = Path(folder) / f"{path.rpartition('/')[2].removesuffix('.gz')}l"
-        lines.write_text("".join(f"{json.dumps(one)}\n" for one in listed), encoding="ascii")
+        lines.write_text("".join(f"{json.dumps(item)}\n" for item in items), encoding="ascii")
         try:
             return open_source(replace(where, path=str(lines), format="manifest", audio_root=root))
         except RunError as error:
@@ -34,7 +34,7 @@ def open_any(where: SourceConfig) -> Source:
 
 
 def _json_list(path: str) -> list[Any] | None:
-    """The list that a file is; None of a file of JSON lines, and of whatever else is not one."""
+    """The list in a JSON file; None for JSON lines and for any other content."""
     with data_errors(path):
         with fsspec.open(path, "rb") as file:
             content = file.read()
@@ -43,5 +43,5 @@ def _json_list(path: str) -> list[Any] | None:
         value = json.loads(text.decode("utf-8-sig", errors="surrogateescape"))
     except (ValueError, RecursionError):
         return None
-    found = value.get("data") if isinstance(value, dict) else value
-    return found if isinstance(found, list) else None
+    items = value.get("data") if isinstance(value, dict) else value
+    return items if isinstance(items, list) else None

@@ -1,4 +1,4 @@
-"""A row as it is written: its own audio, and all that the source says of it."""
+"""Record of a row in a shard: its own audio, and its columns in the source."""
 
 import io
 import json
@@ -12,9 +12,9 @@ from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.decode import MIN_SECONDS, SEGMENT_SLACK, decode
 from whisper_ft.data.types import RejectedError, Row
 
-MAX_SEGMENT_SECONDS = 3_600.0  # no window is as long, and 2 MB of FLAC can hold 11 hours
+MAX_SEGMENT_SECONDS = 3_600.0  # far longer than any window; a limit, because 2 MB of FLAC can hold 11 hours
 
-# The `huggingface` entry is how `datasets` knows an audio column from two plain ones.
+# By the `huggingface` entry `datasets` recognises an audio column.
 TEXTS = ("sentence", "language", "task", "client_id")
 FEATURES = {"audio": {"_type": "Audio"}} | {name: {"dtype": "string", "_type": "Value"} for name in TEXTS}
 SCHEMA = pa.schema(
@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
 
 
 def record_of(row: Row, where: SourceConfig) -> dict[str, Any]:
-    """A row as `SCHEMA` has it; UnusableError where it has a problem, or no audio."""
+    """A row as a record of `SCHEMA`; RejectedError for a row with a problem or without audio."""
     if row.problem is not None:
         raise RejectedError(*row.problem)
     if not row.audio:
@@ -32,8 +32,8 @@ def record_of(row: Row, where: SourceConfig) -> dict[str, Any]:
     try:
         "".join(filter(None, (row.id, row.text, row.language, row.task, row.speaker))).encode()
     except UnicodeEncodeError:
-        raise RejectedError("bad_label", "its text, or what else is said of it, is not UTF-8") from None
-    # Who names a language here wants it kept; `transcribe` goes without saying.
+        raise RejectedError("bad_label", "its text or another column is not UTF-8") from None
+    # A language given here is kept; the task `transcribe` is the default and not written.
     named_task = None if where.task == "transcribe" else where.task
     return {
         "audio": {"bytes": cut(row), "path": row.id},
@@ -45,25 +45,25 @@ def record_of(row: Row, where: SourceConfig) -> dict[str, Any]:
 
 
 def cut(row: Row) -> bytes:
-    """The row's own audio: its bytes as they are, or its segment of a recording as mono 16-bit FLAC at the same rate.
+    """Audio of a row: its bytes unchanged, or its segment of a recording as mono 16-bit FLAC at the same rate.
 
-    Lists often give the length of a whole file, rounded; such a file stays as it is. UnusableError as in `decode`.
+    Lists often give the rounded length of a whole file; such a file stays unchanged. RejectedError as in `decode`.
     """
     if row.offset == 0.0 and row.duration is None:
         return row.audio
     try:
         header = soundfile.info(io.BytesIO(row.audio))
         rate, seconds = int(header.samplerate), header.frames / header.samplerate
-    except Exception as error:  # a stranger's bytes, as in `decode`
+    except Exception as error:  # foreign bytes may raise anything, as in `decode`
         raise RejectedError("decode_error", "libsndfile cannot read its header") from error
     if row.offset == 0.0 and row.duration is not None and -MIN_SECONDS < row.duration - seconds <= SEGMENT_SLACK:
         return row.audio
-    # Mono, as all that is heard in training; decoded without a change of rate, so of 16-bit mono the bits stay.
+    # Mono, as in training. Decoded without resampling, so 16-bit mono keeps its bits.
     waveform = decode(row.audio, rate, MAX_SEGMENT_SECONDS, row.offset, row.duration)
     samples = np.clip(np.rint(waveform * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16)
     encoded = io.BytesIO()
     try:
         soundfile.write(encoded, samples, rate, format="FLAC", subtype="PCM_16")
-    except soundfile.LibsndfileError:  # above 65,535 FLAC has multiples of ten only
+    except soundfile.LibsndfileError:  # FLAC has only multiples of ten above 65,535 Hz
         raise RejectedError("decode_error", f"{rate} samples per second cannot be written as FLAC") from None
     return encoded.getvalue()

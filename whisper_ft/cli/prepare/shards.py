@@ -1,4 +1,4 @@
-"""A folder that is being filled with parquet shards, and what it says of how far that is."""
+"""Folder of parquet shards that is being filled, and the record of its progress."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,49 +22,49 @@ from whisper_ft.runtime.signals import interrupt_held
 MEGABYTE = 1_000_000
 DESCRIPTION = "prepared.json"
 LEFT_OUT = "left-out.jsonl"
-SPLITS = ("train", "validation", "dev", "test")  # parts that `datasets` knows by the beginning of a file's name
+SPLITS = ("train", "validation", "dev", "test")  # splits that `datasets` recognises by the beginning of a file name
 
 
 @dataclass(frozen=True)
 class State:
-    """How far it is: what is whole and durable, and which row comes next."""
+    """Progress of a conversion: the complete, durable part and the next row."""
 
     chunk: int = 0
     row: int = 0
     shards: int = 0
     rows: int = 0  # written
     left_out: int = 0
-    left_out_bytes: int = 0  # of LEFT_OUT; what follows them is of a start that was killed
+    left_out_bytes: int = 0  # size of LEFT_OUT in bytes; later bytes are of a killed process
     is_finished: bool = False
 
 
 class Preparation:
-    """A folder that is being filled with the rows of a source; LockedError while another process does so.
+    """A folder that is being filled with the rows of a source; LockedError if another process is filling it.
 
-    Shards have no name that ends in .parquet before all are there: half a data set is not taken for a whole one.
+    No shard has a name that ends in .parquet before all are complete, so nobody reads half a data set.
     """
 
     def __init__(self, source: Source, settings: PrepareConfig, out: Path) -> None:
         self._source, self._settings, self._out = source, settings, out
-        self._fingerprint = source.fingerprint()  # once: of a long list it takes seconds
+        self._fingerprint = source.fingerprint()  # computed once, because a long list takes seconds
         with disk_errors(out):
             if out.exists() and not out.is_dir():
                 raise UsageError(f"--out {out}: is a file, a folder is needed")
             out.mkdir(parents=True, exist_ok=True)
-            if not (out / DESCRIPTION).exists() and any(not _is_ours(found.name) for found in out.iterdir()):
+            if not (out / DESCRIPTION).exists() and any(not _is_ours(path.name) for path in out.iterdir()):
                 raise UsageError(f"--out {out}: holds other files; name a folder that is empty or not there yet")
             self._lock = lock_file(out / ".lock", "prepare")
         self.state = self._begin()
 
     def run(self, advance: Callable[[int], None]) -> State:
-        """Write what is missing; `advance` is called with the rows read now and then. DataError if no row is usable."""
+        """Write the missing shards; `advance` is called with the number of rows read. DataError if no row is usable."""
         with disk_errors(self._out):
             clean(self._out)
         with ReadAhead(self._source) as chunks:
             while self.state.chunk < len(self._source.rows):
                 self._write_shard(chunks, advance)
         if not self.state.rows:
-            raise DataError(f"{self._settings.data.path}: no row of it can be used; {self._out / LEFT_OUT} says why")
+            raise DataError(f"{self._settings.data.path}: no row is usable; {self._out / LEFT_OUT} lists the reasons")
         with disk_errors(self._out):
             for number in range(self.state.shards):
                 if self._part(number).exists():
@@ -74,25 +74,28 @@ class Preparation:
         return self.state
 
     def _begin(self) -> State:
-        """How far an earlier start came; UsageError if it was of another source, or with other settings."""
+        """Progress of an earlier start; UsageError if it had another source or other settings."""
         path = self._out / DESCRIPTION
         if not path.exists():
             self._record(State())
             return State()
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            state, then, before = State(**found["state"]), found["source"], found["settings"]
+            record = json.loads(path.read_text(encoding="utf-8"))
+            state, source_before, before = State(**record["state"]), record["source"], record["settings"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"--out {self._out}: its {DESCRIPTION} cannot be read; name another folder") from error
         now = self._described()
-        words = [f"--{name} was {before.get(name)!r}, is {value!r}" for name, value in now.items()]
-        words = [said for said, name in zip(words, now, strict=True) if before.get(name) != now[name]]
-        if other := "; ".join(filter(None, [changed(then, self._fingerprint), *words])):
+        differences = [
+            f"--{name} was {before.get(name)!r}, is {value!r}"
+            for name, value in now.items()
+            if before.get(name) != value
+        ]
+        if other := "; ".join(filter(None, [changed(source_before, self._fingerprint), *differences])):
             raise UsageError(f"--out {self._out}: is of another source or other settings: {other}; name another folder")
         return state
 
     def _described(self) -> dict[str, Any]:
-        """The settings that decide what is written."""
+        """Settings that determine the written bytes."""
         names = ("split", "config_name", "audio_column", "text_column", "language", "task")
         settings = self._settings
         return {f"data.{name}": getattr(settings.data, name) for name in names} | {
@@ -101,7 +104,7 @@ class Preparation:
         }
 
     def _record(self, state: State) -> None:
-        """Make it durable that all up to `state` is there."""
+        """Record durably that everything up to `state` is written."""
         write_json(
             self._out / DESCRIPTION,
             {"state": asdict(state), "settings": self._described(), "source": self._fingerprint},
@@ -109,7 +112,7 @@ class Preparation:
         self.state = state
 
     def _write_shard(self, chunks: ReadAhead, advance: Callable[[int], None]) -> None:
-        """The next shard, the rows left out on the way, and the record of both: in this order."""
+        """Write the next shard, then its rows left out, then the record of both."""
         aside, left_out = self._out / f"{ASIDE}shard", list[dict[str, str]]()
         with disk_errors(aside):
             # Encoded audio neither compresses nor repeats.
@@ -136,7 +139,7 @@ class Preparation:
         left_out: list[dict[str, str]],
         advance: Callable[[int], None],
     ) -> State:
-        """Write row groups from the next row on, until the shard is full or no row is left; the state after that."""
+        """Write row groups until the shard is full or no row is left; returns the state after that."""
         group: list[dict[str, Any]] = []
         group_bytes = shard_bytes = 0
         state, written = self.state, self.state.rows
@@ -169,7 +172,7 @@ class Preparation:
         return replace(state, chunk=len(self._source.rows), row=0, rows=written)
 
     def _rows(self, state: State, chunks: ReadAhead) -> Iterator[tuple[int, int, Row]]:
-        """Chunk, number in it, and row, from the next one on."""
+        """Chunk, row number in the chunk, and row, from the next row on."""
         first = state.row
         for chunk in range(state.chunk, len(self._source.rows)):
             for number, row in enumerate(chunks.read(chunk)[first:], first):
@@ -177,8 +180,8 @@ class Preparation:
             first = 0
 
     def _list(self, left_out: list[dict[str, str]]) -> int:
-        """Append to the rows left out, after those that are recorded; the bytes of the file."""
-        lines = "".join(f"{json.dumps(one, ensure_ascii=False)}\n" for one in left_out).encode(errors="replace")
+        """Append to the rows left out, behind the recorded ones; returns the size of the file in bytes."""
+        lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in left_out).encode(errors="replace")
         path, length = self._out / LEFT_OUT, self.state.left_out_bytes + len(lines)
         if not length:
             path.unlink(missing_ok=True)
@@ -199,5 +202,5 @@ class Preparation:
 
 
 def _is_ours(name: str) -> bool:
-    """True for what a start may leave that was killed before it had described itself."""
+    """True for a file that a start leaves if it is killed before it has written its description."""
     return name == ".lock" or name.startswith(ASIDE)

@@ -1,4 +1,4 @@
-"""A Whisper tokenizer with a vocabulary of hundreds instead of 51,865, in Whisper's order."""
+"""Whisper tokenizer with a vocabulary of hundreds of tokens in place of 51,865, in Whisper's order."""
 
 import json
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from whisper_ft.cli.demo.sentences import vocabulary
 
 BYTES = 256
-STEPS_PER_SECOND = 50  # of timestamp tokens and of encoder positions: 20 ms each
+STEPS_PER_SECOND = 50  # timestamp tokens, and encoder positions, per second: 20 ms each
 
 
 def micro_tokenizer(language: str, merges: int, window_seconds: int, max_label_tokens: int) -> Any:
-    """A WhisperTokenizer: bytes, `merges` byte pairs, special tokens, timestamps, in this order as in Whisper."""
+    """A WhisperTokenizer of bytes, `merges` byte pairs, special tokens and timestamps, in this order as in Whisper."""
     from tokenizers import AddedToken
     from transformers import WhisperTokenizer
 
@@ -41,8 +41,8 @@ def special_tokens() -> list[str]:
 def _byte_pairs(language: str, merges: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Ids of the 256 bytes and of the merged pairs, and the pairs in the order of merging.
 
-    Every text can be written with the bytes alone; merges only make labels of two or three bytes a letter shorter. They
-    are learnt from the demo's list of words, so that no sentence of any split is seen.
+    Bytes alone can write every text. Merges only shorten labels in scripts of two or three bytes a letter. They are
+    learnt from the demo's list of words, so no sentence of a split is used.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
