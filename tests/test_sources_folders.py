@@ -404,6 +404,17 @@ def test_an_arrow_file_cut_short_is_refused_before_the_run(tmp_path: Path, share
     assert str(error).startswith(f"{file}: ")
 
 
+def test_an_arrow_file_cut_short_after_it_was_opened_is_a_data_error(tmp_path: Path):
+    """A memory map of it would end the process with SIGBUS."""
+    dataset(150).save_to_disk(tmp_path / "set")
+    source = open_saved_dataset(SourceConfig(path=str(tmp_path / "set")))
+    (file,) = (tmp_path / "set").glob("*.arrow")
+    with file.open("r+b") as opened:
+        opened.truncate(3000)
+    with pytest.raises(DataError, match=f"^{file}: "):
+        source.read(len(source.rows) - 1)
+
+
 def test_a_damaged_arrow_file_does_no_more_than_end_the_run_in_its_own_words(tmp_path: Path):
     dataset(40).save_to_disk(tmp_path / "set")
     (file,) = (tmp_path / "set").glob("*.arrow")
