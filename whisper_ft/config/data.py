@@ -1,4 +1,4 @@
-"""Settings of the data: where utterances come from and how they are read."""
+"""Settings of the data: its sources and how they are read."""
 
 import math
 import re
@@ -15,36 +15,36 @@ Format = Literal[
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """Where utterances come from."""
+    """A source of utterances."""
 
     path: str = setting("free", "")  # the same data may lie elsewhere; its fingerprint has to be the same
     """File, folder, glob, fsspec address (hf://, s3://, gs://, https://) or the name of a data set on the Hub."""
     format: Format = setting("free", "auto")
-    """What lies there; auto sees it by the names of the files."""
+    """Format of the data; auto detects it from file names."""
     split: str | None = setting("exact", None)
-    """Part of a data set that has parts: train, or train+validation. Common Voice also: validated-without-test."""
+    """Split of a data set: train, or train+validation. Common Voice also has validated-without-test."""
     config_name: str | None = setting("exact", None)
     """Configuration of a data set on the Hub, often the language: be_by."""
     revision: str | None = setting("free", None)
-    """Branch, tag or commit of a data set on the Hub; checkpoints hold the commit it was."""
+    """Branch, tag or commit of a data set on the Hub; checkpoints record the commit."""
     audio_root: str | None = setting("free", None)
-    """Folder that the audio files named in a manifest have to lie in. None: the folder of the manifest."""
+    """Folder of the audio files that a manifest names. None: the folder of the manifest."""
     audio_column: str | None = setting("exact", None)
-    """Column that holds the audio or its path. None: the usual names, such as audio, path, audio_filepath."""
+    """Column with the audio or its path. None: the usual names, such as audio, path, audio_filepath."""
     text_column: str | None = setting("exact", None)
-    """Column that holds the transcript. None: the usual names, such as sentence, text, transcription."""
+    """Column with the transcript. None: the usual names, such as sentence, text, transcription."""
     language: str | None = setting("exact", None)
-    """Whisper code or name of the language spoken; a `language` column wins. None: the model's own default."""
+    """Whisper code or name of the spoken language; a `language` column wins. None: the model's own default."""
     task: Literal["transcribe", "translate"] = setting("exact", "transcribe")
-    """What the decoder is asked to do; a `task` column wins."""
+    """Task of the decoder; a `task` column wins."""
 
 
 @dataclass(frozen=True)
 class WeightedSourceConfig(SourceConfig):
-    """One of several sources that are mixed."""
+    """One source of a mixture."""
 
     weight: float = setting("exact", 1.0)
-    """Share of the stream, relative to those of the others."""
+    """Share of the stream, relative to the weights of the other sources."""
 
     def __post_init__(self) -> None:
         require(0 < self.weight < math.inf, "data.sources: weight", self.weight, "above 0")
@@ -57,21 +57,21 @@ class DataConfig(SourceConfig):
     sources: list[WeightedSourceConfig] = field(default_factory=list, metadata={"resume": "exact"})
     """Several sources in place of `path`, mixed by weight: [{path: a, weight: 7}, {path: b, language: sv, weight: 3}].
 
-    Each owns whole lanes; `language` is that of data.* where it is not given. The realised shares are printed."""
+    Each owns whole lanes of the stream, so shares are rounded; the run prints them. `language` defaults to data.*'s."""
     normalizer: str = setting("exact", "keep")
-    """What becomes of transcripts before they are learned: keep, lower, unpunctuated, golden; see normalizers.py."""
+    """Normaliser of the labels: keep, lower, unpunctuated, golden; see normalizers.py."""
     lanes: int | None = setting("exact", None, least=1)
-    """Interleaved streams the data is read in. None: from batch.size, 16 to 64."""
+    """Interleaved streams in which the data is read. None: 16 to 64, by batch.size."""
     window_chunks: int = setting("exact", 4, least=1)
-    """Chunks (parquet row groups) a lane shuffles together: more mixes better and takes more memory."""
+    """Chunks (parquet row groups) that a lane shuffles together; more mix better and need more memory."""
     workers: int = setting("free", 0, least=0)
-    """Processes that decode and compute log-mels, per rank; 0 does it in the training process."""
+    """Processes per rank that decode and compute log-mels; 0 uses the training process."""
     prefetch: int = setting("free", 4, least=1)
     """Micro-batches that each worker prepares ahead."""
     cache_gb: float = setting("free", 4.0)
-    """Gigabytes of audio that the processes on one machine keep of the chunks they are in; less means reading again."""
+    """Gigabytes of audio that all processes of a machine cache of their chunks; a smaller cache reads more often."""
     max_unusable_share: float = setting("free", 0.01)
-    """The run stops with exit code 4 once at least 20 rows, and more than this share, turned out to be unusable."""
+    """Largest share of unusable rows. Above it, and with at least 20 such rows, the run stops with exit code 4."""
 
     @property
     def languages(self) -> list[str | None]:
@@ -87,12 +87,12 @@ class DataConfig(SourceConfig):
 
 @dataclass(frozen=True)
 class NamedSourceConfig(SourceConfig):
-    """One of several sets that are scored in one call."""
+    """One set of several in a call of evaluate.py."""
 
     name: str = ""
-    """Its folder below --out; empty: the last part of its path, and its split."""
+    """Folder of the set below --out; empty: the last part of its path, and its split."""
 
 
 def is_hub_name(path: str) -> bool:
-    """True for `owner/name` of a data set on the Hub; where there is a folder `owner`, it is a path."""
+    """True for the `owner/name` of a data set on the Hub; if a folder `owner` exists, it is a path."""
     return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path)) and not Path(path.split("/")[0]).exists()

@@ -14,46 +14,46 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """How hypotheses are generated."""
+    """Generation of hypotheses."""
 
     batch_size: int = setting("free", 16, least=1)
     """Utterances decoded together on one device."""
     num_beams: int = setting("change", 1, least=1)
-    """1 is greedy."""
+    """Beams of the search; 1 is greedy."""
     detect_language: bool = setting("change", False)
-    """Let the model hear which language it is, in place of data.language and the rows' own."""
+    """Let the model detect the language, in place of data.language and the rows' languages."""
     timestamps: bool = setting("change", False)
-    """Let the model write when each phrase was said, by Whisper's rules: `segments` in predictions.jsonl. One that was
-    fine-tuned without timestamps may have forgotten how."""
+    """Let the model write the time of each phrase, by Whisper's rules: `segments` in predictions.jsonl. A model
+    fine-tuned without timestamps may have lost this ability."""
     prompt: str = setting("change", "")
-    """Text that the model takes for what was said before: names and spellings it would not know."""
+    """Previous text for the model, with names and spellings that it does not know."""
     max_new_tokens: int | None = setting("change", None, least=1)
-    """Most tokens of a hypothesis. None: all that the decoder has room for."""
+    """Most tokens of a hypothesis. None: the limit of the decoder."""
 
 
 @dataclass(frozen=True)
 class EvalConfig(DecodingConfig):
-    """Evaluation by generation while training; it says which model is the best."""
+    """Evaluation by generation while training; it selects the best model."""
 
     path: str = setting("free", "")  # as data.path: its fingerprint decides whether figures can be compared
-    """Held-out utterances, in the same format, columns and language as data.*; empty evaluates nothing."""
+    """Held-out utterances, in the same format, columns and language as data.*; empty: no evaluation."""
     split: str | None = setting("free", None)
-    """Part of the held-out set, as data.split; alone, without eval.path, it is a part of data.path."""
+    """Part of the held-out set, as data.split; without eval.path it is a part of data.path."""
     every: int = setting("free", 500, least=0)
-    """Steps between two evaluations (there is always one at the end); 0 evaluates never."""
+    """Steps between two evaluations; one more follows at the end. 0: no evaluation."""
     normalizer: str = setting("change", "golden")
-    """Applied to references and hypotheses before they are compared; see normalizers.py."""
+    """Normaliser of references and hypotheses before the comparison; see normalizers.py."""
     max_utterances: int | None = setting("change", None, least=1)
-    """Evaluate on the first so many only."""
+    """Number of utterances, from the start of the set. None: all."""
     metric: str = setting("change", "auto")
-    """Figure of an evaluation that best/ is judged by: wer, cer, wer_orthographic, cer_orthographic, ser, or any other
-    number of its row in metrics.jsonl. auto: wer, or cer where the language is written without spaces."""
+    """Figure that selects best/: wer, cer, wer_orthographic, cer_orthographic, ser, or any other number of the row in
+    metrics.jsonl. auto: wer, or cer for a language written without spaces."""
     greater_is_better: bool = setting("change", False)
-    """Whether a higher figure is a better one; it is not for error rates."""
+    """True if a higher figure is better, which is false for error rates."""
     min_delta: float = setting("change", 0.0, least=0)
-    """By how much a figure has to be better to count: 0.001 is a tenth of a percent of WER."""
+    """Least improvement that counts: 0.001 is a tenth of a percentage point of WER."""
     patience: int | None = setting("free", None, least=1)
-    """The run ends after so many evaluations in a row without a better one; None: never before its last step."""
+    """Evaluations in a row without improvement that end the run; None: the run never ends early."""
 
 
 @dataclass(frozen=True)
@@ -64,32 +64,31 @@ class EvaluationConfig:
     """Folder of a model, a run directory (its best model, else its final one), or a name on the Hub."""
     data: SourceConfig = field(default_factory=SourceConfig)
     sets: list[NamedSourceConfig] = field(default_factory=list)
-    """Several sets in place of `data.path`, each into a folder of its own: [{path: a, split: test}, {path: b}].
+    """Several sets in place of `data.path`, each with its own folder: [{path: a, split: test}, {path: b}].
 
-    Their `language` is that of data.* where it is not given."""
+    The default `language` of a set is that of data.*."""
     predictions: Path | None = None
-    """A predictions.jsonl to score again, in place of a model and data."""
+    """File predictions.jsonl to score again, in place of a model and data."""
     compare: Path | None = None
-    """A predictions.jsonl of another system on the same utterances: a paired test, and where the two differ."""
+    """File predictions.jsonl of another system on the same utterances, for a paired test and a list of differences."""
     columns: list[str] = field(default_factory=list)
-    """Columns of the data, or of --predictions, to break the rates down by besides length, language and speaker:
-    [gender, accents]. They are written to predictions.jsonl. Of its own there are: problem, windows, hit_token_limit,
-    detected_language."""
+    """Columns of the data, or of --predictions, for further breakdowns: [gender, accents]. predictions.jsonl contains
+    them. Columns made by the evaluation itself: problem, windows, hit_token_limit, detected_language."""
     fail_above: float | None = field(default=None, metadata={"least": 0})
-    """Exit code 8 if the rate (WER, or CER where a language is written without spaces) is above: 0.25 is 25 %."""
+    """Exit code 8 if the rate (WER, or CER for a language written without spaces) is above this: 0.25 is 25 %."""
     sound: bool = True
-    """Put the audio of the worst utterances into report.html, as far as it fits (16 MB)."""
+    """Put the audio of the worst utterances into report.html, up to 16 MB."""
     out: Path = Path("evaluation")
     """Folder for summary.json, predictions.jsonl and report.html."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     normalizer: str = "golden"
-    """Applied to references and hypotheses before they are compared; see normalizers.py."""
+    """Normaliser of references and hypotheses before the comparison; see normalizers.py."""
     max_utterances: int | None = field(default=None, metadata={"least": 1})
-    """Score the first so many only."""
+    """Number of utterances to score, from the start of the set. None: all."""
     precision: Precision = "fp32"
     """Arithmetic of encoder and decoder. A training run evaluates in its own `precision`."""
     device: Device = "auto"
-    """auto takes a GPU where there is one."""
+    """auto uses a GPU if there is one."""
 
     def __post_init__(self) -> None:
         require_bounds(self)
@@ -109,7 +108,7 @@ class EvaluationConfig:
 
     @property
     def named_sets(self) -> list[tuple[str, SourceConfig]]:
-        """Name and place of each set; the only one of `data` has no name."""
+        """Name and source of each set; the single set of `data` has an empty name."""
         if not self.sets:
             return [("", self.data)]
         found = []

@@ -1,9 +1,10 @@
-"""Every setting of a run: its meaning (the docstring under it is its --help), its default and its rule for resume.
+"""Settings of a training run, each with its default, its resume rule, and its --help in the docstring below it.
 
-Each field of a training run carries a resume rule as data (`rule(...)`):
-  exact    must be what it was when the checkpoint was written: another value would be another run
-  change   may change when named in `--allow_change`; the resumed run is then no longer that of the old settings
-  free     may change at any time: it does not alter what is learned
+The resume rules, which `setting(...)` attaches to a field:
+
+- exact: must equal the checkpoint's value, because another value would be another run
+- change: may change if `--allow_change` names it; the resumed run then differs from an uninterrupted one
+- free: may change at any time, because it does not alter the training
 """
 
 from dataclasses import dataclass, field, fields
@@ -27,17 +28,17 @@ class ModelConfig:
     dropout: float | None = setting("change", None)
     """Dropout probability while training; None keeps the checkpoint's own (0 for OpenAI's)."""
     layerdrop: float | None = setting("change", None)
-    """Probability that a layer of encoder or decoder is passed by in training; None keeps the checkpoint's own."""
+    """Probability that a layer of encoder or decoder is skipped in training; None keeps the checkpoint's own."""
     freeze: list[Literal["encoder", "decoder", "embeddings"]] = field(
         default_factory=list, metadata={"resume": "exact"}
     )
-    """Parts that are not trained: [encoder]. embeddings: those of the decoder, which are its output layer too."""
+    """Parts that are not trained: [encoder]. embeddings: the decoder's, which are tied to its output layer."""
     gradient_checkpointing: bool = setting("free", False)
-    """Compute activations again in the backward pass: a third more time, much less memory, the same gradients."""
+    """Recompute activations in the backward pass: a third more time, much less memory, the same gradients."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = setting("free", "sdpa")
-    """Implementation of attention; flash_attention_2 needs a GPU and its package. Another one changes the last bits."""
+    """Implementation of attention; flash_attention_2 needs a GPU and its package. A change alters the last bits."""
     compile: bool = setting("free", False)
-    """Train through torch.compile: minutes at the start, then faster on a GPU. Changes the last bits."""
+    """Train through torch.compile: minutes at the start, then faster on a GPU. It alters the last bits."""
 
     def __post_init__(self) -> None:
         for name in ("dropout", "layerdrop"):
@@ -47,18 +48,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """SpecAugment: masks in the log-mel of each training utterance, other ones in each epoch."""
+    """SpecAugment: masks in the log-mel of each training utterance, different in each epoch."""
 
     time_masks: int = setting("change", 0, least=0)
-    """Stretches of time that are masked; 0 masks none."""
+    """Number of time masks; 0 is off."""
     time_mask_seconds: float = setting("change", 1.0, least=0)
-    """Longest of them; each is between 0 and this."""
+    """Longest time mask in seconds; each is drawn between 0 and this."""
     time_mask_share: float = setting("change", 0.2)
-    """Longest of them as a share of the utterance, whichever is shorter."""
+    """Longest time mask as a share of the utterance; the shorter of the two limits counts."""
     frequency_masks: int = setting("change", 0, least=0)
-    """Bands of mel bins that are masked; 0 masks none."""
+    """Number of masked bands of mel bins; 0 is off."""
     frequency_mask_bins: int = setting("change", 27, least=0)
-    """Widest of them, of 80 or 128 bins."""
+    """Widest band, in bins; the model has 80 or 128."""
 
     def __post_init__(self) -> None:
         require(0 <= self.time_mask_share <= 1, "augment.time_mask_share", self.time_mask_share, "from 0 to 1")
@@ -66,10 +67,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What is minimised: cross-entropy over all label tokens of the global batch."""
+    """Loss: the mean cross-entropy over all label tokens of the global batch."""
 
     label_smoothing: float = setting("change", 0.0)
-    """Share of the target that is spread evenly over the vocabulary; the logged loss has it too."""
+    """Share of the target that is spread evenly over the vocabulary; the logged loss includes it."""
 
     def __post_init__(self) -> None:
         require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "from 0 to below 1")
@@ -77,18 +78,18 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class ScalerConfig:
-    """Loss scaling, for precision fp16 alone: gradients too small for it are multiplied up, and divided again."""
+    """Loss scaling, for precision fp16 only: it keeps small gradients from becoming zero."""
 
     initial: float = setting("change", 65536.0)
-    """Scale that a run begins with."""
+    """Scale at the start of a run."""
     growth: float = setting("change", 2.0)
     """Factor of the scale after `growth_every` updates without an overflow."""
     growth_every: int = setting("change", 2000, least=1)
     """Updates in a row without an overflow before the scale grows."""
     backoff: float = setting("change", 0.5)
-    """Factor of the scale at an overflow; that update is skipped."""
+    """Factor of the scale at an overflow, whose update is skipped."""
     floor: float = setting("change", 1.0)
-    """Below this scale the run ends with exit code 5: it is not the scale that is wrong."""
+    """The run stops with exit code 5 below this loss scale; smaller scales do not help a diverged model."""
 
     def __post_init__(self) -> None:
         for name in ("initial", "floor"):
@@ -100,7 +101,7 @@ class ScalerConfig:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """How many utterances make a step, and how they fit."""
+    """Utterances of a step, and of a forward pass."""
 
     size: int = setting("exact", 16, least=1)
     """Utterances per optimizer update, over all processes: the global batch."""
@@ -113,21 +114,21 @@ class OptimConfig:
     """The optimizer."""
 
     name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"] = setting("change", "adamw")
-    """adamw keeps 8 bytes per weight, adamw_8bit (bitsandbytes) 2, for embeddings 8; paged_adamw_8bit moves them to the
-    CPU's memory while the GPU's is short. adafactor: almost none. sgd: 4; it needs an `lr` far above the others'."""
+    """Optimizer. Its state in bytes per weight: adamw 8, adamw_8bit (bitsandbytes) 2, embeddings 8, adafactor almost
+    none, sgd 4. paged_adamw_8bit moves its state to CPU memory if the GPU's is short. sgd needs a far higher `lr`."""
     lr: float = setting("change", 1e-5)
-    """Peak learning rate; schedule.* says how it gets there and back."""
+    """Peak learning rate; schedule.* describes its course."""
     layer_decay: float = setting("change", 1.0)
-    """Factor of the learning rate from each layer to the one below it, in encoder and decoder; 1 is off.
+    """Factor of the learning rate from each layer to the next lower one, in encoder and decoder; 1 is off.
 
-    Their top layers and final norms have `lr` itself, layer l of L (l from 1) lr * layer_decay^(L - l), and what is
-    below layer 1 (convolutions, token embedding, which is the output layer too, positions) lr * layer_decay^L."""
+    Layer l of L (l from 1) has lr * layer_decay^(L - l), so the top layer and the final norm have `lr` itself.
+    Convolutions, positions and the token embedding, which is also the output layer, have lr * layer_decay^L."""
     betas: tuple[float, float] = setting("change", (0.9, 0.98))
-    """Decay rates of the two moments of the AdamWs."""
+    """Decay rates of the two moments, for the AdamW variants."""
     eps: float = setting("change", 1e-6)
-    """Added to the root of the second moment by the AdamWs."""
+    """Term added to the root of the second moment, for the AdamW variants."""
     momentum: float = setting("change", 0.9)
-    """Of sgd; 0 is without."""
+    """Momentum of sgd; 0 is off."""
     weight_decay: float = setting("change", 0.0, least=0)
     """Decoupled weight decay of matrices; norms, biases and positions have none. sgd adds it to the gradient."""
     clip_norm: float = setting("change", 1.0, least=0)
@@ -143,7 +144,7 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The learning rate over the run."""
+    """Course of the learning rate over the run."""
 
     kind: ScheduleKind = setting("change", "linear")
     """Shape after the warm-up: linear or cosine down to 0, constant, or wsd (stable, then down over `decay`)."""
@@ -160,35 +161,35 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is shown while training."""
+    """Output while training."""
 
     every: int = setting("free", 25, least=0)
-    """Steps between two logged ones; 0 logs none."""
+    """Steps between two logged steps; 0 logs none."""
     screen: ScreenMode = setting("free", "auto")
-    """live: a bar and figures that move; plain: a line for each logged step; quiet: warnings, errors and the last line.
-    auto: live on a terminal, plain elsewhere and where CI is set."""
+    """live: a progress bar with the newest figures; plain: a line for each logged step; quiet: warnings, errors and the
+    last line. auto: live on a terminal, plain elsewhere and if CI is set."""
 
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """Trackers of other makers, besides metrics.jsonl, which is always written. They never stop or delay training."""
+    """Trackers besides metrics.jsonl, which is always written. They never stop or delay training."""
 
     to: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list, metadata={"resume": "free"})
-    """Those that get each logged step and evaluation: [tensorboard, wandb, trackio]. Each needs its own package."""
+    """Trackers that get each logged step and evaluation: [tensorboard, wandb, trackio]. Each needs its own package."""
     project: str = setting("free", "whisper-ft")
-    """What wandb and trackio file the run under."""
+    """Project of the run in wandb and trackio."""
     name: str | None = setting("free", None)
-    """What they call the run. None: the name of run_dir."""
+    """Name of the run in the trackers. None: the name of run_dir."""
 
 
 @dataclass(frozen=True)
 class AverageConfig:
-    """The mean of the weights of several checkpoints, as a model beside best/ and final/."""
+    """Average of the weights of several checkpoints, as a model beside best/ and final/."""
 
     of: Literal["none", "last", "best"] = setting("free", "none")
-    """last: the newest checkpoints of save.every; best: those of the best evaluations."""
+    """last: average the newest checkpoints of save.every; best: average the checkpoints of the best evaluations."""
     checkpoints: int = setting("free", 5, least=2)
-    """How many; so many are then kept."""
+    """Number of averaged checkpoints; as many are kept."""
 
 
 @dataclass(frozen=True)
@@ -196,15 +197,15 @@ class SaveConfig:
     """Checkpoints to resume from."""
 
     every: int = setting("free", 500, least=0)
-    """Steps between two checkpoints (one is always written at the end, and one for each new best)."""
+    """Steps between two checkpoints. One is also written at the end, and one for each new best."""
     keep: int = setting("free", 2, least=2)
     """Newest checkpoints to keep, besides the best one; at least 2, so that a damaged one has a predecessor.
 
-    One with a file named `pinned` in its folder is kept too."""
+    A checkpoint with a file named `pinned` in its folder is kept, too."""
     keep_every: int = setting("free", 0, least=0)
-    """Keep also each checkpoint whose step is a multiple of this; 0 keeps none besides the others."""
+    """Also keep each checkpoint whose step is a multiple of this; 0 is off."""
     background: bool = setting("free", False)
-    """Go on training while a checkpoint is written: it is copied to the host's memory first, which has to hold it."""
+    """Continue training while a checkpoint is written. It is copied first, so host memory must have room for it."""
 
 
 @dataclass(frozen=True)
@@ -212,25 +213,25 @@ class TrainingConfig:
     """Fine-tune Whisper: `./launch.sh --config FILE [--section.field VALUE ...]`."""
 
     run_dir: Path = setting("free", Path("runs/default"))
-    """Everything the run writes; see README.txt in it."""
+    """Folder for all files of the run; its README.txt explains them."""
     seed: int = setting("exact", 1, least=0)
-    """Order of the data, dropout, and whatever else is random."""
+    """Seed of the data order, dropout, and all other randomness."""
     steps: int | None = setting("change", None, least=1)
-    """Optimizer updates of the whole run. None: from `epochs`, or 4000."""
+    """Optimizer updates of the whole run. None: by `epochs`, or 4000."""
     epochs: float | None = setting("change", None)
-    """The same as passes over all rows of the data, in place of `steps`: the last update ends with the last row."""
+    """Length of the run in passes over all rows, in place of `steps`. The last update ends exactly at the last row."""
     resume: str = setting("free", "auto")
     """auto: from the newest checkpoint in run_dir; never: only into an unused run_dir; best; or a checkpoint's path."""
     overwrite: bool = setting("free", False)
-    """With `resume` never: a run that is in run_dir is not refused but moved to RUN_DIR.replaced-1, -2 and so on."""
+    """With `resume` never: an existing run is moved to RUN_DIR.replaced-1, -2 and so on, in place of a refusal."""
     allow_change: list[str] = field(default_factory=list, metadata={"resume": "free"})
     """Settings with the rule `change` that may differ from the checkpoint's: --allow_change '[optim.lr, steps]'."""
     precision: Precision = setting("change", "fp32")
-    """Arithmetic of forward and backward; weights, moments and loss are always float32."""
+    """Arithmetic of forward and backward pass; weights, moments and loss are always float32."""
     device: Device = setting("free", "auto")
-    """auto takes a GPU where there is one."""
+    """auto uses a GPU if there is one."""
     rank_timeout: float = setting("free", 600.0)
-    """Seconds that the processes of a run wait for one of them in a step; evaluations and saves may take hours."""
+    """Longest wait in seconds for another process of the run in a step; evaluations and saves may take hours."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -261,17 +262,17 @@ class TrainingConfig:
             raise ValueError(f"--steps {self.steps} and --epochs {self.epochs:g}: give one of the two")
 
     def steps_over(self, rows: int) -> int:
-        """Updates of a run over so many rows."""
+        """Number of updates of a run over that many rows."""
         end = self.end_of(rows)
         return -(-end // self.batch.size) if end else self.steps or DEFAULT_STEPS
 
     def end_of(self, rows: int) -> int | None:
-        """Position of the stream where a run of `epochs` ends, also within a batch; None for one of `steps`."""
+        """Stream position at which a run with `epochs` ends, possibly within a batch; None for a run with `steps`."""
         return None if self.epochs is None else max(round(self.epochs * rows), 1)
 
     @property
     def held_out(self) -> SourceConfig | None:
-        """What the run is evaluated on: eval.path, or eval.split of data.path."""
+        """Source of the held-out set: eval.path, or eval.split of data.path; None without evaluation."""
         if not self.eval.every or not (self.eval.path or self.eval.split):
             return None
         shared = {f.name: getattr(self.data, f.name) for f in fields(SourceConfig)}
