@@ -272,7 +272,7 @@ def test_ctrl_c_ends_it_in_one_line(micro_whisper: Path, corpus: Path, tmp_path:
 
 
 def maps(pid: int) -> str:
-    """What a process has loaded."""
+    """Memory maps of a process, with the libraries it has loaded."""
     return Path(f"/proc/{pid}/maps").read_text()
 
 

@@ -141,7 +141,7 @@ def test_another_configuration_is_refused_before_any_process_starts(train: Train
 
 
 def test_processes_that_are_not_one_group_are_refused(train: Trainer):
-    """What `accelerate launch --multi_gpu` does on a CPU box by itself: two runs that both think they are alone."""
+    """By default `accelerate launch --multi_gpu` on a CPU starts two separate runs."""
     alone = {key: value for key, value in environment(1).items() if key != "ACCELERATE_USE_CPU"}
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU, so the processes are one group")

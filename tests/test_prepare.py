@@ -298,7 +298,7 @@ def test_ctrl_c_ends_it_in_one_line_and_the_same_command_goes_on(
 
 
 def maps(pid: int) -> str:
-    """What a process has loaded."""
+    """Memory maps of a process, with the libraries it has loaded."""
     return Path(f"/proc/{pid}/maps").read_text()
 
 

@@ -87,7 +87,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def evaluate(folder: Path, model: Path, **summary: Any) -> Path:
-    """What evaluate.py leaves."""
+    """Folder with the results of evaluate.py."""
     folder.mkdir()
     config = {"model": str(model), "max_utterances": None}
     write_json(folder / "summary.json", {**ROW, **summary, "config": config})

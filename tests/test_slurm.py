@@ -95,7 +95,7 @@ class Slurm:
             )
 
     def signal(self, number: signal.Signals, *to: str) -> None:
-        """What slurmctld does: to the `tasks` of srun, to the `batch` script, or to both."""
+        """Send a signal as slurmctld does: to the `tasks` of srun, to the `batch` script, or to both."""
         for name in to:
             for pid in (self.spool / name).read_text().split():
                 os.kill(int(pid), number)
