@@ -1,4 +1,4 @@
-"""A server of this machine that takes uploads of models as the Hub does: repositories, LFS, commits."""
+"""A local server that accepts uploads of models as the Hub does: repositories, LFS, commits."""
 
 import base64
 import hashlib
@@ -20,15 +20,15 @@ KINDS = ("repos/create", "validate-yaml", "preupload", "objects/batch", "verify"
 
 @dataclass
 class Hub:
-    """Repositories in memory. `failing` says how many more times a kind of request fails, with which status."""
+    """Repositories in memory. `failing` has, for a kind of request, how many more times it fails and the status."""
 
     port: int = 0
     private: dict[str, bool] = field(default_factory=dict)  # by repository
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     commits: list[str] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)  # of LFS, by sha256
-    cards: list[str] = field(default_factory=list)  # that were checked
-    asked: Counter[str] = field(default_factory=Counter)
+    cards: list[str] = field(default_factory=list)  # cards sent to be checked
+    requests: Counter[str] = field(default_factory=Counter)
     failing: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
@@ -36,16 +36,16 @@ class Hub:
         return f"http://127.0.0.1:{self.port}"
 
     def answer(self, path: str, token: str, body: bytes) -> tuple[int, Any]:
-        """Status, and what is answered."""
+        """Status and body of the answer."""
         kind = next((kind for kind in KINDS if kind in path), None)
         if kind is None:
             return 404, {}
-        self.asked[kind] += 1
+        self.requests[kind] += 1
         times, status = self.failing.get(kind, (0, 0))
         if times:
             self.failing[kind] = (times - 1, status)
             return status, b"<html>Bad gateway</html>"
-        if kind == "lfs":  # addresses that are signed need no token
+        if kind == "lfs":  # signed addresses need no token
             self.objects[path.rpartition("/")[2]] = body
             return 200, {}
         if token != f"Bearer {TOKEN}":
@@ -53,12 +53,12 @@ class Hub:
         return getattr(self, kind.replace("/", "_").replace("-", "_"))(path, body)
 
     def repos_create(self, _: str, body: bytes) -> tuple[int, Any]:
-        asked = json.loads(body)
-        name = f"{asked['organization'] or 'anna'}/{asked['name']}"
+        settings = json.loads(body)
+        name = f"{settings['organization'] or 'anna'}/{settings['name']}"
         if name.startswith("others/"):
             return 403, {"error": "You don't have the rights to create a model under this namespace"}
         known = name in self.private
-        self.private.setdefault(name, asked.get("visibility") == "private")
+        self.private.setdefault(name, settings.get("visibility") == "private")
         self.files.setdefault(name, {})
         return 409 if known else 200, {"url": f"{self.address}/{name}", "name": name}
 
@@ -75,21 +75,21 @@ class Hub:
     def preupload(self, path: str, body: bytes) -> tuple[int, Any]:
         files = self.files["/".join(path.split("/")[3:5])]
 
-        def told(name: str) -> dict[str, Any]:
+        def answer(name: str) -> dict[str, Any]:
             known, is_large = files.get(name), name.endswith(LFS)
             oid = known and (hashlib.sha256(known) if is_large else _git(known)).hexdigest()
             return {"path": name, "uploadMode": "lfs" if is_large else "regular", "shouldIgnore": False, "oid": oid}
 
-        return 200, {"files": [told(file["path"]) for file in json.loads(body)["files"]]}
+        return 200, {"files": [answer(file["path"]) for file in json.loads(body)["files"]]}
 
     def objects_batch(self, _: str, body: bytes) -> tuple[int, Any]:
-        def told(thing: dict[str, Any]) -> dict[str, Any]:
-            if thing["oid"] in self.objects:
-                return thing
+        def answer(item: dict[str, Any]) -> dict[str, Any]:
+            if item["oid"] in self.objects:
+                return item
             where = {"upload": "lfs", "verify": "verify"}
-            return thing | {"actions": {k: {"href": f"{self.address}/{v}/{thing['oid']}"} for k, v in where.items()}}
+            return item | {"actions": {k: {"href": f"{self.address}/{v}/{item['oid']}"} for k, v in where.items()}}
 
-        return 200, {"transfer": "basic", "objects": [told(thing) for thing in json.loads(body)["objects"]]}
+        return 200, {"transfer": "basic", "objects": [answer(item) for item in json.loads(body)["objects"]]}
 
     def verify(self, path: str, body: bytes) -> tuple[int, Any]:
         content = self.objects[path.rpartition("/")[2]]

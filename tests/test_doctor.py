@@ -1,4 +1,4 @@
-"""The doctor finds what was planted, says so in a real process, and leaves healthy data alone."""
+"""The doctor finds planted problems, reports them from a real process, and finds none in healthy data."""
 
 import io
 import shutil
@@ -54,7 +54,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def sick(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """18 rows: eight healthy ones, then ten with something wrong each."""
+    """18 rows: eight healthy ones, then ten with one problem each."""
     healthy = rows_of(corpus / "train")[:8]
     noise = np.random.default_rng(1).uniform(-0.3, 0.3, 16_000)
     spoken = healthy[0] | {"audio": flac(noise)}
@@ -91,23 +91,23 @@ def report(micro_whisper: Path, sick: Path, corpus: Path) -> DataReport:
 @pytest.mark.parametrize(
     ("finding", "row"),
     [
-        ("1 of 18 rows are unusable: empty_label", 8),
-        ("1 of 18 rows are unusable: decode_error", 9),
-        ("1 of 18 rows are unusable: too_long", 10),
-        ("1 of 18 rows are unusable: label_too_long", 11),
-        ("1 of 18 rows are unusable: silent", 12),
-        ("1 rows have the audio of an earlier row: sick.parquet#13 = sick.parquet#1", 13),
-        ("1 transcripts have a word of mixed scripts", 15),
-        ("1 transcripts have a zero-width character", 16),
-        ("1 held-out rows are also training rows (audio)", 17),
-        ("1 held-out rows are also training rows (pcm)", 17),
+        ("unusable rows (empty_label): 1 of 18,", 8),
+        ("unusable rows (decode_error): 1 of 18,", 9),
+        ("unusable rows (too_long): 1 of 18,", 10),
+        ("unusable rows (label_too_long): 1 of 18,", 11),
+        ("unusable rows (silent): 1 of 18,", 12),
+        ("rows with the audio of an earlier row: 1, such as sick.parquet#13 = sick.parquet#1", 13),
+        ("transcripts with a word of mixed scripts: 1,", 15),
+        ("transcripts with a zero-width character: 1,", 16),
+        ("held-out rows that are also training rows (audio): 1,", 17),
+        ("held-out rows that are also training rows (pcm): 1,", 17),
     ],
 )
-def test_what_was_planted_is_found_with_its_row(report: DataReport, finding: str, row: int):
+def test_a_planted_problem_is_found_with_its_row(report: DataReport, finding: str, row: int):
     assert [line for line in report.problems if line.startswith(finding) and f"sick.parquet#{row}" in line]
 
 
-def test_nothing_else_is_found(report: DataReport):
+def test_no_other_problem_is_found(report: DataReport):
     assert len(report.problems) == 10
 
 
@@ -118,9 +118,9 @@ def check(
 
 
 def bars(report: DataReport, title: str) -> Histogram:
-    found = report.sections[title][0]
-    assert isinstance(found, Histogram)
-    return found
+    block = report.sections[title][0]
+    assert isinstance(block, Histogram)
+    return block
 
 
 def test_figures_add_up(report: DataReport):
@@ -133,12 +133,12 @@ def test_figures_add_up(report: DataReport):
     assert sum(bars(report, "label tokens").rows) == 16  # not the empty and the endless one
 
 
-def test_the_same_text_by_another_voice_is_told_but_stands_in_no_way(report: DataReport):
+def test_the_same_text_by_another_voice_is_counted_but_is_no_problem(report: DataReport):
     assert "rows with the text of an earlier row: 1" in report.text("duplicates")
     assert "transcripts: digits: 1" in report.text("alphabet")
 
 
-def test_steps_and_epochs_are_told_in_each_other(report: DataReport):
+def test_steps_and_epochs_are_converted_into_each_other(report: DataReport):
     assert report.text("order") == [
         "one source",
         "an epoch is 4.5 steps of 4 utterances",
@@ -167,14 +167,14 @@ def test_the_batch_shows_prompt_text_and_mask(micro_whisper: Path, corpus: Path)
 
 def test_the_batch_shown_is_what_the_collator_makes(micro_whisper: Path, corpus: Path):
     config = load_config(TrainingConfig, settings(micro_whisper, corpus / "train", corpus))
-    told = [one for one in check(config, 4, "none").sections["one batch"] if not isinstance(one, str)]
+    shown_rows = [row for row in check(config, 4, "none").sections["one batch"] if not isinstance(row, str)]
     model, source = load_parts(str(micro_whisper)), open_mixture(config.data)
     encode = LabelEncoder.of(model, model.processor.tokenizer, "be", "transcribe")
     order = source.order(seed=config.seed, lanes=default_lanes(4), window=config.data.window_chunks)
     reader = WindowReader(source, LogMel(model.processor.feature_extractor), encode, cached_chunks=1)
     windows: Any = [reader.window(place.chunk, place.row) for place in map(order.locate, range(3))]
     batch = SpeechCollator(encode.start, model.processor.tokenizer.pad_token_id, (80, 500))(windows)
-    for number, window in enumerate(told):
+    for number, window in enumerate(shown_rows):
         assert isinstance(window, BatchRow)
         assert window.ids == batch.utterances[number]
         assert window.shape == batch.input_features[number].shape
@@ -183,31 +183,29 @@ def test_the_batch_shown_is_what_the_collator_makes(micro_whisper: Path, corpus:
         assert labels == batch.labels[number].tolist()
 
 
-def test_labels_that_a_run_rewrites_are_rewritten_or_said_to_be_as_written(micro_whisper: Path, corpus: Path):
+def test_labels_that_a_run_rewrites_are_rewritten_or_reported_as_written(micro_whisper: Path, corpus: Path):
     arguments = [*settings(micro_whisper, corpus / "train", corpus), "--data.normalizer", "lower"]
-    config, said = (
+    config, note = (
         load_config(TrainingConfig, arguments),
         "of the transcripts as written; a run applies data.normalizer lower",
     )
     as_written = check(config, 10, "none")
-    assert said in as_written.text("label tokens")
-    assert said in as_written.text("one batch")
+    assert note in as_written.text("label tokens")
+    assert note in as_written.text("one batch")
     rewritten = check(config, 10, "none", LabelNormalizer("lower", get_normalizer))
-    assert said not in rewritten.text("one batch")
+    assert note not in rewritten.text("one batch")
     texts = [one.text for one in rewritten.sections["one batch"] if isinstance(one, BatchRow)]
     assert texts == [text.lower() for text in texts] != []
 
 
-def test_a_mix_is_told_with_its_shares_and_how_often_each_source_is_gone_through(
-    micro_whisper: Path, sick: Path, corpus: Path
-):
+def test_a_mix_shows_the_share_and_the_epochs_of_each_source(micro_whisper: Path, sick: Path, corpus: Path):
     mix = f"[{{path: {corpus / 'train'}, weight: 3}}, {{path: {sick}, weight: 1, language: be}}]"
     arguments = ["--model.name", str(micro_whisper), "--data.language", "be", "--data.sources", mix]
     config = load_config(TrainingConfig, [*arguments, "--batch.size", "8", "--steps", "24"])
-    found = check(config, None, "fast")
-    assert "118 utterances" in found.text("data")
-    assert "no held-out set" in found.text("leakage")[0]
-    table = found.sections["order"][0]
+    report = check(config, None, "fast")
+    assert "118 utterances" in report.text("data")
+    assert "no held-out set" in report.text("leakage")[0]
+    table = report.sections["order"][0]
     assert isinstance(table, NumberTable)
     drawn = Counter(str(line["id"]).split("/")[0] for step in range(24) for line in replay(config, step))
     assert [list(row[1:]) for row in table.rows] == [
@@ -217,17 +215,19 @@ def test_a_mix_is_told_with_its_shares_and_how_often_each_source_is_gone_through
     assert table.rows[1][-1] == "2.67"
 
 
-def test_a_sick_set_ends_the_program_with_4_when_asked(micro_whisper: Path, sick: Path, corpus: Path, tmp_path: Path):
+def test_a_sick_set_ends_the_program_with_4_if_fail_is_given(
+    micro_whisper: Path, sick: Path, corpus: Path, tmp_path: Path
+):
     config = tmp_path / "run.yaml"
     config.write_text(f"model: {{name: {micro_whisper}}}\ndata: {{path: {sick}, language: be}}\n", encoding="utf-8")
     arguments = ["--config", str(config), "--eval.path", str(corpus / "validation")]
-    ended = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "whisper_ft.doctor", *arguments, "--out", str(tmp_path / "out"), "--fail"],
         cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert ended.returncode == 4, ended.stderr
-    assert (ended.stderr.count("\n"), "9 problems" in ended.stderr, "--fail" in ended.stderr) == (1, True, True)
-    assert "1 held-out rows are also training rows (audio)" in ended.stdout.splitlines()[-1]
+    assert done.returncode == 4, done.stderr
+    assert (done.stderr.count("\n"), "9 problems" in done.stderr, "--fail" in done.stderr) == (1, True, True)
+    assert "held-out rows that are also training rows (audio): 1," in done.stdout.splitlines()[-1]
     page = ElementTree.fromstring((tmp_path / "out/doctor.html").read_text(encoding="utf-8"))
     assert len(page.findall(".//svg")) == 2
     assert "9 problems found" in "".join(page.itertext())
@@ -236,7 +236,7 @@ def test_a_sick_set_ends_the_program_with_4_when_asked(micro_whisper: Path, sick
 def test_a_hostile_transcript_is_only_text_on_the_page(micro_whisper: Path, corpus: Path, tmp_path: Path):
     hostile = ["<script>alert(1)</script> 7", "\x1b[31m \u202eabc </style><img src=x>", "\u05e9\u05dc\u05d5\u05dd 5"]
     rows = rows_of(corpus / "train")[: len(hostile)]
-    table = pa.Table.from_pylist([row | {"sentence": said} for row, said in zip(rows, hostile, strict=True)])
+    table = pa.Table.from_pylist([row | {"sentence": text} for row, text in zip(rows, hostile, strict=True)])
     pq.write_table(table, tmp_path / "a<b>.parquet")
     config = load_config(TrainingConfig, settings(micro_whisper, tmp_path / "a<b>.parquet", corpus))
     page = write_page(tmp_path, "a<b>", check(config, None, "fast")).read_text(encoding="utf-8")
@@ -272,13 +272,13 @@ def test_ctrl_c_ends_it_in_one_line(micro_whisper: Path, corpus: Path, tmp_path:
 
 
 def maps(pid: int) -> str:
-    """Memory maps of a process, with the libraries it has loaded."""
+    """The files that a process has mapped."""
     return Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_healthy_data_is_left_alone(micro_whisper: Path, corpus: Path, capsys: pytest.CaptureFixture[str]):
-    asked = [*settings(micro_whisper, corpus / "train", corpus), "--max_rows", "20", "--fail"]
-    assert main(asked) == 0
+    arguments = [*settings(micro_whisper, corpus / "train", corpus), "--max_rows", "20", "--fail"]
+    assert main(arguments) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "no problems found"
     assert "20 utterances (the first of 100;" in out
@@ -295,7 +295,7 @@ def test_healthy_data_is_left_alone(micro_whisper: Path, corpus: Path, capsys: p
         (["--config", "nowhere.yaml"], "there is no such file"),
     ],
 )
-def test_what_cannot_work_is_told_in_one_line(arguments, message, capsys: pytest.CaptureFixture[str]):
+def test_arguments_that_cannot_work_are_refused_in_one_line(arguments, message, capsys: pytest.CaptureFixture[str]):
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -321,7 +321,7 @@ def test_what_cannot_work_is_told_in_one_line(arguments, message, capsys: pytest
         ("и\u0306", {"not in the normal form NFC"}),
     ],
 )
-def test_what_seldom_belongs_in_a_transcript_is_named(text: str, expected: set[str]):
+def test_a_suspicious_spelling_is_named(text: str, expected: set[str]):
     assert {what for what, _ in suspicions(text)} == expected
 
 
@@ -332,10 +332,10 @@ def test_nothing_that_a_terminal_obeys_or_hides_is_shown():
 
 def test_a_histogram_holds_each_value_once_also_beyond_its_top():
     values = Counter({0: 1, 19: 2, 20: 4, 300: 1, 99_999: 1})  # tenths of a second; the window has 30 s
-    found = histogram("seconds", values, 0.1, 30.0)
-    assert list(zip(found.labels, found.rows, strict=True))[:2] == [("0 - 2", 3), ("2 - 4", 4)]
-    assert (found.labels[-1], found.rows[-1]) == ("30 +", 2)
-    assert len(found.lines()) == 1 + len(found.rows)
+    result = histogram("seconds", values, 0.1, 30.0)
+    assert list(zip(result.labels, result.rows, strict=True))[:2] == [("0 - 2", 3), ("2 - 4", 4)]
+    assert (result.labels[-1], result.rows[-1]) == ("30 +", 2)
+    assert len(result.lines()) == 1 + len(result.rows)
     assert quantiles(Counter({1: 50, 2: 49, 9: 1}), 1) == "minimum 1, median 2, 95th percentile 2, maximum 9"
     assert quantiles(Counter(), 1) == "no rows"
     assert histogram("seconds", Counter(), 0.1, 30.0).rows == [0]
@@ -344,8 +344,8 @@ def test_a_histogram_holds_each_value_once_also_beyond_its_top():
 @pytest.mark.parametrize("most", [5, 30, 448])
 def test_bars_are_as_wide_as_the_data_needs(most: int):
     for last in range(1, 600):
-        found = histogram("label tokens", Counter({last: 1, 0: 2}), 1, most)
-        assert sum(found.rows) == 3
-        assert len(found.rows) <= 21
-        assert found.edges[-1] <= most
-        assert found.rows[-1] == (3 if len(found.rows) == 1 else 1)
+        result = histogram("label tokens", Counter({last: 1, 0: 2}), 1, most)
+        assert sum(result.rows) == 3
+        assert len(result.rows) <= 21
+        assert result.edges[-1] <= most
+        assert result.rows[-1] == (3 if len(result.rows) == 1 else 1)

@@ -1,4 +1,4 @@
-"""A model goes to the Hub whole, private, with a card that tells the truth and nothing of this machine."""
+"""A model arrives on the Hub complete and private, with a correct card and nothing of this machine."""
 
 import json
 import os
@@ -35,7 +35,7 @@ from whisper_ft.scoring.bootstrap import Interval
 from whisper_ft.training.artifacts import publish_average, publish_final
 from whisper_ft.training.directory import RunDir
 
-# Publishes several times in one process, which huggingface_hub lets know only one address of the Hub.
+# Publishes several times in one process, because huggingface_hub reads the address of the Hub once per process.
 SCRIPT = """
 import contextlib, io, json, os, sys
 from whisper_ft.publish.__main__ import main
@@ -87,7 +87,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def evaluate(folder: Path, model: Path, **summary: Any) -> Path:
-    """Folder with the results of evaluate.py."""
+    """An output folder of evaluate.py."""
     folder.mkdir()
     config = {"model": str(model), "max_utterances": None}
     write_json(folder / "summary.json", {**ROW, **summary, "config": config})

@@ -38,20 +38,19 @@ def problem_count(report: DataReport) -> str:
 def problems_of(statistics: RowStatistics, shared: Leakage | None) -> list[str]:
     """The problems of the data, one line each."""
     lines = [
-        f"{tally.rows:,} of {statistics.rows:,} rows are unusable: {reason}, such as {': '.join(tally.examples[0])}"
+        f"unusable rows ({reason}): {tally.rows:,} of {statistics.rows:,}, such as {': '.join(tally.examples[0])}"
         for reason, tally in sorted(statistics.unusable.items())
     ]
     if statistics.same_audio.rows:
         rows, first = statistics.same_audio.rows, " = ".join(statistics.same_audio.examples[0])
-        lines.append(f"{rows:,} rows have the audio of an earlier row: {first}")
+        lines.append(f"rows with the audio of an earlier row: {rows:,}, such as {first}")
     for kind in SUSPECT:
         if tally := statistics.suspicious.get(kind):
-            lines.append(f"{tally.rows:,} transcripts have a {kind}, such as {': '.join(tally.examples[0])}")
+            lines.append(f"transcripts with a {kind}: {tally.rows:,}, such as {': '.join(tally.examples[0])}")
     for leak in shared.leaks if shared else ():
         train, heldout = leak.examples[0]
-        lines.append(
-            f"{leak.heldout_rows:,} held-out rows are also training rows ({leak.kind}), such as {heldout} = {train}"
-        )
+        rows = leak.heldout_rows
+        lines.append(f"held-out rows that are also training rows ({leak.kind}): {rows:,}, such as {heldout} = {train}")
     return lines
 
 
