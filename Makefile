@@ -43,6 +43,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m tests.prose
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench --out bench/results.json
