@@ -12,7 +12,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from tests.conftest import ROOT, environment
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.runtime.launch_plan import LaunchPlan, Machine, plan_launch, this_machine
+from whisper_ft.runtime.launch_plan import LaunchPlan, plan_launch
+from whisper_ft.runtime.machine import Machine, this_machine
 
 CONFIGURATIONS = [ROOT / "accelerate_config.yaml", *sorted((ROOT / "configs/accelerate").glob("*.yaml"))]
 SHOWS = """

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, RunError, UsageError
-from whisper_ft.runtime.launch_plan import LaunchPlan, plan_launch, this_machine
+from whisper_ft.runtime.launch_plan import LaunchPlan, plan_launch
+from whisper_ft.runtime.machine import this_machine
 
 if TYPE_CHECKING:
     from whisper_ft.config.training import TrainingConfig

@@ -6,15 +6,12 @@
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from runpy import run_path
-from shutil import which
 
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.machine import Machine
 
 OWN_NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # set by the launcher for each of its processes
 MPI_NAMES = (
@@ -29,20 +26,6 @@ SHOWN_NAMES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ACCELERATE_USE_CPU"
 DEFAULT_PORT = "29500"  # torchrun's: the machines of a run must agree on a port before they meet
 DEFAULT_JOIN_SECONDS = "600"  # time that one machine waits for the others at the start
 SPIN_COUNT = "1000"  # iterations an idle OpenMP thread spins: see `_use_cpu`
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The facts about a machine that a plan depends on."""
-
-    gpus: tuple[str, ...] = ()
-    """Numbers of the GPUs that `nvidia-smi -L` lists."""
-    gpu_problem: str = ""
-    """First line of nvidia-smi's error, if it is installed and fails."""
-    cores: int = 1
-    torch_has_cuda: bool = True
-    first_host: Callable[[str], str] = lambda hosts: hosts
-    """The first host of a Slurm list such as node[1-9]."""
 
 
 @dataclass(frozen=True)
@@ -70,32 +53,6 @@ class LaunchPlan:
         variables = [f"{name}={self.environment[name]}" for name in SHOWN_NAMES if name in self.environment]
         assigned = [name + "=" + shlex.quote(value) for name, _, value in (text.partition("=") for text in variables)]
         return " ".join([*assigned, "accelerate launch", shlex.join(self.command)])
-
-
-def this_machine() -> Machine:
-    """The machine that this process runs on. torch is not imported, which would take seconds."""
-    gpus, problem = (), ""
-    if which("nvidia-smi"):
-        done = subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-        text = done.stdout.decode(errors="replace")
-        if done.returncode == 0:
-            gpus = tuple(re.findall(r"^GPU (\d+):", text, re.MULTILINE))  # the lines of slices (MIG) are indented
-        else:
-            problem = text.partition("\n")[0] or f"exit code {done.returncode}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(gpus, problem, cores, not gpus or _torch_has_cuda(), _first_host)
-
-
-def _torch_has_cuda() -> bool:
-    torch = find_spec("torch")
-    if torch is None or torch.origin is None:
-        return False
-    return run_path(str(Path(torch.origin).with_name("version.py")))["cuda"] is not None
-
-
-def _first_host(hosts: str) -> str:
-    done = subprocess.run(["scontrol", "show", "hostnames", hosts], stdout=subprocess.PIPE, text=True, check=False)
-    return done.stdout.partition("\n")[0]
 
 
 def plan_launch(

@@ -14,7 +14,7 @@ def keep_freed_memory() -> None:
     with a 30 s window needs 70,000 to 120,000 pages: 0.2 to 0.5 s of its 4 s of processor time.
 
     The memory kept is the peak of a step and, because it is fragmented, up to half as much again
-    (docs/performance.md).
+    (bench/LOG.md).
     """
     if sys.platform != "linux":
         return
