@@ -195,7 +195,7 @@ def wanting(text: str) -> list[str]:
         missing += (
             [] if is_old_name or (place / "__main__.py").exists() or place.with_suffix(".py").exists() else [module]
         )
-    missing += [name for name in re.findall(r"-m whisper_ft ([\w.-]+)", text) if name not in {*COMMANDS, "COMMAND"}]
+    missing += [name for name in re.findall(r"-m whisper_ft (\w[\w.-]*)", text) if name not in {*COMMANDS, "COMMAND"}]
     return missing + [name for name in re.findall(r"\bconfigs/[\w/-]+\.yaml", text) if not is_there(name)]
 
 
