@@ -49,51 +49,67 @@ settings.register_profile("steady", derandomize=True, deadline=None, max_example
 settings.load_profile("steady")
 
 
-def group_of(item: pytest.Item) -> str:
-    """The smallest group of tests that one process has to run whole: a test, or all tests with fixtures of a module."""
-    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
-    is_bound = any(definitions[-1].scope in ("module", "class") for definitions in fixtures)
-    return item.path.stem if is_bound else f"{item.path.stem}::{item.name}"
-
-
 @cache
 def durations() -> dict[str, float]:
-    """Seconds of each group that took long, as RECORD_DURATIONS=1 wrote them."""
+    """Seconds of each group of tests that took long, as RECORD_DURATIONS=1 wrote them."""
     return dict(json.loads(DURATIONS.read_text())) if DURATIONS.exists() else {}
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def group_of(nodeid: str) -> str:
+    """The group of a test, which one process runs whole: its file, or the test alone where it takes long."""
+    file, _, name = nodeid.partition("::")
+    alone = f"{Path(file).stem}::{name}"
+    return alone if alone in durations() else Path(file).stem
+
+
+def is_bound(item: pytest.Item) -> bool:
+    """True for a test with a fixture of its module, which would be made again in each process."""
+    fixtures = item._fixtureinfo.name2fixturedefs.values()  # type: ignore[attr-defined]
+    return any(definitions[-1].scope in ("module", "class") for definitions in fixtures)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests, the longest group first: begun last, it would keep a single process busy at the end."""
-    groups = {}
+    """Put the longest group first: begun last, it would keep a single process busy at the end."""
     for item in items:
-        smallest = group_of(item)
-        groups[item] = smallest if smallest in durations() else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
-        item.user_properties.append(("group", smallest))
-    items.sort(key=lambda item: -durations().get(groups[item], 0.0))
+        item.user_properties.append(("bound", is_bound(item)))
+    items.sort(key=lambda item: -durations().get(group_of(item.nodeid), 0.0))
 
 
-RECORDED: dict[str, float] = {}
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The scheduler of `--dist loadscope` with these groups as scopes.
+
+    `--dist loadgroup` has no effect in pytest 9.2, where a change of an item's id by pytest-xdist 3.8 is not seen.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+RECORDED: dict[tuple[str, bool], float] = {}
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Add up the seconds of each group."""
-    group = str(dict(report.user_properties).get("group"))
-    RECORDED[group] = RECORDED.get(group, 0.0) + report.duration
+    """Add up the seconds of each test, and note whether it is bound to its module."""
+    key = (report.nodeid, bool(dict(report.user_properties).get("bound", True)))
+    RECORDED[key] = RECORDED.get(key, 0.0) + report.duration
 
 
 def pytest_sessionfinish() -> None:
-    """Write durations.json where RECORD_DURATIONS is set: a short test counts for its file."""
+    """Write durations.json where RECORD_DURATIONS is set."""
     if "PYTEST_XDIST_WORKER" in os.environ or not os.environ.get("RECORD_DURATIONS"):
         return
-    seconds = dict(durations())
-    seconds |= {group: 0.0 for group in RECORDED if "::" not in group or group in seconds}
-    for group, value in RECORDED.items():
-        kept = group if value >= SHORT_SECONDS else group.partition("::")[0]
-        seconds[kept] = seconds.get(kept, 0.0) + value
-    seconds = {group: round(value, 1) for group, value in sorted(seconds.items()) if value >= SHORT_SECONDS}
-    DURATIONS.write_text(json.dumps(seconds, indent=1) + "\n")
+    seconds: dict[str, float] = {}
+    for (nodeid, bound), value in RECORDED.items():
+        file, _, name = nodeid.partition("::")
+        group = Path(file).stem + (f"::{name}" if value >= SHORT_SECONDS and not bound else "")
+        seconds[group] = seconds.get(group, 0.0) + value
+    seconds = durations() | {group: round(value, 1) for group, value in seconds.items() if value >= SHORT_SECONDS}
+    DURATIONS.write_text(json.dumps(dict(sorted(seconds.items())), indent=1) + "\n")
 
 
 @pytest.fixture(scope="session")
