@@ -110,8 +110,8 @@ def furnish(mine: Path, corpus: Path) -> None:
     tables = as_common_voice(release, clips) / "be"
     head, *named = (tables / "train.tsv").read_text().splitlines()
     for table, some in (("train", named[:4]), ("dev", named[4:6]), ("test", named[6:8]), ("validated", named)):
-        told = [line.replace("m\t", f"{table if table != 'validated' else i}\t", 1) for i, line in enumerate(some)]
-        (tables / f"{table}.tsv").write_text("\n".join([head, *told]) + "\n")
+        lines = [line.replace("m\t", f"{table if table != 'validated' else i}\t", 1) for i, line in enumerate(some)]
+        (tables / f"{table}.tsv").write_text("\n".join([head, *lines]) + "\n")
     with tarfile.open(f"{release}-be.tar.gz", "w:gz") as archive:
         archive.add(release, release.name)
 
@@ -164,14 +164,14 @@ def test_settings_in_yaml_on_a_page_are_settings(page: str, tmp_path: Path):
 
 def can_be_loaded(path: Path) -> str | None:
     """None, or why a file is the configuration neither of a run nor of an evaluation."""
-    said = []
+    reasons = []
     for kind in (TrainingConfig, EvaluationConfig):
         try:
             load_config(kind, ["--config", str(path)])
             return None
         except UsageError as error:
-            said.append(str(error))
-    return "; ".join(said)
+            reasons.append(str(error))
+    return "; ".join(reasons)
 
 
 def spans(page: str) -> list[str]:

@@ -101,7 +101,7 @@ def test_a_resumed_trainer_passes_over_what_train_py_refuses_or_does(tmp_path: P
     assert theirs["higher_rate"]["learning_rates"] == theirs["whole"]["learning_rates"], "the new rate is ignored"
     assert_mentions(ours["higher_rate"]["message"], "optim.lr", "0.001", "0.01")
     rates = zip(ours["higher_rate_allowed"]["learning_rates"], ours["whole"]["learning_rates"], strict=True)
-    assert all(now == pytest.approx(10 * then) for now, then in rates)
+    assert all(now == pytest.approx(10 * before) for now, before in rates)
     assert theirs["no_optimizer"]["learning_rates"][0] == 0, "the warm-up begins again"
     assert_mentions(ours["no_optimizer"]["message"], "optimizer.safetensors", "missing")
     assert {ours[way]["exit_code"] for way in ("higher_rate", "more_steps", "no_optimizer")} <= {2, 3}

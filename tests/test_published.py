@@ -50,11 +50,11 @@ def loaded_without_a_word(folder: Path, caplog: pytest.LogCaptureFixture) -> Any
     transformers.logging.enable_propagation()
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")
-        model, told = WhisperForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
+        model, problems = WhisperForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
         WhisperProcessor.from_pretrained(folder)
     transformers.logging.disable_propagation()
     assert not caplog.records
-    assert not any(told.values()), told
+    assert not any(problems.values()), problems
     assert model.proj_out.weight.data_ptr() == model.model.decoder.embed_tokens.weight.data_ptr()
     return model
 
@@ -68,7 +68,7 @@ def test_best_and_final_load_without_a_word_and_are_the_model(
     for folder in (run.best, run.final):
         loaded = loaded_without_a_word(folder, caplog)
         pairs = zip(loaded.state_dict().items(), model.state_dict().items(), strict=True)
-        assert all(name == other and torch.equal(one, two) for (name, one), (other, two) in pairs)
+        assert all(name == other and torch.equal(left, right) for (name, left), (other, right) in pairs)
     # What the one is made of from a checkpoint and the other by `save_pretrained` is the same but for the README.
     assert {path.name for path in run.best.iterdir()} == {path.name for path in run.final.iterdir()}
     for path in run.best.iterdir():
@@ -84,9 +84,9 @@ def test_a_best_that_a_kill_left_half_published_is_made_anew(run: RunDir, whispe
         publish_best(run, Best(1, "wer", 0.9), checkpoint.path_of(run.checkpoints, 1), config_files(*whisper))
     elif left == "best.json alone":
         (run.path / "best.json").write_text(json.dumps({"step": 2, "metric": "wer", "value": 0.5}))
-    state, told = repair_best(run, TrainState(step=3, best=BEST), source, *whisper)
+    state, message = repair_best(run, TrainState(step=3, best=BEST), source, *whisper)
     assert (state.best, run.published) == (BEST, BEST)
-    assert told == f"best/ was made anew from {source}"
+    assert str(source) in str(message)
     assert (run.best / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     assert repair_best(run, state, source, *whisper) == (state, None)
 
@@ -112,10 +112,10 @@ def test_verify_names_what_is_damaged_and_ends_with_code_3(run: RunDir, capsys: 
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
     assert main(["verify", str(newest)]) == 3
-    told = capsys.readouterr()
-    assert told.out == "step-00000003: model.safetensors is damaged (its sha256 differs)\n"
-    assert told.err.startswith("error: 1 of 1 checkpoints ")
-    assert told.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert all(fact in printed.out for fact in ("step-00000003", "model.safetensors", "sha256"))
+    assert printed.err.startswith("error: 1 of 1 checkpoints ")
+    assert printed.err.count("\n") == 1
 
 
 def test_an_export_is_a_model_and_passes_over_what_is_damaged(
@@ -123,15 +123,15 @@ def test_an_export_is_a_model_and_passes_over_what_is_damaged(
 ):
     (run.checkpoints / "step-00000003/model.safetensors").write_bytes(b"")
     assert main(["export", str(run.path), "--out", str(tmp_path / "out")]) == 0
-    told = capsys.readouterr()
-    assert told.out == f"step-00000002 is in {tmp_path / 'out'}\n"
-    assert "step-00000003 is not usable: model.safetensors has 0 bytes" in told.err
+    printed = capsys.readouterr()
+    assert all(fact in printed.out for fact in ("step-00000002", str(tmp_path / "out")))
+    assert all(fact in printed.err for fact in ("step-00000003", "model.safetensors", "0 bytes"))
     loaded = loaded_without_a_word(tmp_path / "out", caplog)
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), whisper[0].parameters(), strict=True))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "fact"),
     [
         (["list", "{nowhere}"], "nowhere: "),
         (["export", "{run}", "--out", "{run}"], "is there already"),
@@ -142,13 +142,13 @@ def test_an_export_is_a_model_and_passes_over_what_is_damaged(
     ],
 )
 def test_what_cannot_be_done_with_checkpoints_is_one_line(
-    run: RunDir, tmp_path: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    run: RunDir, tmp_path: Path, arguments: list[str], fact: str, capsys: pytest.CaptureFixture[str]
 ):
     places = {"run": run.path, "nowhere": tmp_path / "nowhere"}
     assert main([argument.format(**places) for argument in arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert told in err
+    assert fact in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "nowhere").exists()
 

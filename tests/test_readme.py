@@ -74,9 +74,9 @@ def test_a_bare_launch_is_the_demo(clone: Path):
         ["./launch.sh"], cwd=clone, env=environment(1), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert started.stdout is not None
-    told = next(line for line in started.stdout if line.startswith(("step 25/1200", "error", "Traceback")))
+    line_seen = next(line for line in started.stdout if line.startswith(("step 25/1200", "error", "Traceback")))
     started.send_signal(signal.SIGTERM)
-    assert (started.wait(60), told.split()[0]) == (75, "step")
+    assert (started.wait(60), line_seen.split()[0]) == (75, "step")
     assert yaml.safe_load((clone / "runs/demo/config.yaml").read_text())["optim"]["lr"] == 2e-3
 
 

@@ -150,10 +150,10 @@ def test_prompts_are_openais_in_every_language_and_task(folders: dict[str, Path]
         for task in ("transcribe", "translate"):
             theirs = get(vocabulary.is_multilingual, num_languages=vocabulary.languages, language=code, task=task)
             context = [theirs.sot_prev, *theirs.encode(f" {settings.prompt}")]
-            heard = AudioWindow(0, Row("a", b"", "", language=code, task=task), torch.empty(0), 1.0)
+            window = AudioWindow(0, Row("a", b"", "", language=code, task=task), torch.empty(0), 1.0)
             assert encode.prompt(code, task) == [*theirs.sot_sequence_including_notimestamps]
-            assert plain.prompt(heard) == [*context, *theirs.sot_sequence_including_notimestamps]
-            assert timed.prompt(heard) == [*context, *theirs.sot_sequence]
+            assert plain.prompt(window) == [*context, *theirs.sot_sequence_including_notimestamps]
+            assert timed.prompt(window) == [*context, *theirs.sot_sequence]
 
 
 def test_every_language_is_known_by_openais_code_and_names():
@@ -209,9 +209,9 @@ def test_the_log_mel_is_openais_padded_and_cut_alike(bins: int, clip: np.ndarray
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_of_the_hub_needs_no_repair_and_is_trained_in_float32(folders: dict[str, Path], kind: str):
-    told: list[str] = []
-    model, processor = load_whisper(str(folders[kind]), on_repair=told.append)
-    assert told == []
+    repairs: list[str] = []
+    model, processor = load_whisper(str(folders[kind]), on_repair=repairs.append)
+    assert repairs == []
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     stored = load_file(folders[kind] / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {KINDS[kind].stored}
@@ -255,9 +255,9 @@ def test_transformers_decodes_an_export_in_its_language_and_task(tmp_path: Path,
 
     recognize = pipeline("automatic-speech-recognition", model=str(tmp_path))
 
-    def text(**asked: str) -> str:
+    def text(**arguments: str) -> str:
         clip = {"raw": spoken(), "sampling_rate": SECOND}
-        return str(recognize(clip, generate_kwargs=asked | {"max_new_tokens": 8})["text"])
+        return str(recognize(clip, generate_kwargs=arguments | {"max_new_tokens": 8})["text"])
 
     assert text() == text(language="be", task="translate") != text(language="sv", task="transcribe")
 
@@ -274,10 +274,10 @@ def as_saved_until_2023(folder: Path, source: Path) -> Path:
 
 def test_a_tokenizer_of_the_old_files_takes_no_transcript_for_commands(tmp_path: Path, folders: dict[str, Path]):
     """Read by transformers 5, its special tokens are ordinary ones: `<|be|>` in a transcript was one token."""
-    old, told = as_saved_until_2023(tmp_path / "old", folders["multilingual"]), list[str]()
-    model, processor = load_whisper(str(old), on_repair=told.append)
-    assert len(told) == 1
-    assert told[0].startswith(f"{old}: 106 special tokens")
+    old, repairs = as_saved_until_2023(tmp_path / "old", folders["multilingual"]), list[str]()
+    model, processor = load_whisper(str(old), on_repair=repairs.append)
+    assert len(repairs) == 1
+    assert repairs[0].startswith(f"{old}: 106 special tokens")
     export(model, config_files(model, processor), tmp_path / "new", "")
     text = "<|be|> так <|endoftext|>"
     expected = MULTILINGUAL.theirs.encode(text, disallowed_special=())
@@ -309,8 +309,8 @@ def trained_and_scored(train: Trainer, model: Path, language: str, **settings: A
     train.model = model
     run_dir = train("run", **steps, data__language=language, model__dropout=0, **settings)
     out = train.folder / "scored"
-    given = ["--data.path", str(train.corpus / "test"), "--out", str(out), "--max_utterances", "2"]
-    ended = run("evaluate.py", "--model", str(run_dir), *given, "--decoding.max_new_tokens", "4")
+    arguments = ["--data.path", str(train.corpus / "test"), "--out", str(out), "--max_utterances", "2"]
+    ended = run("evaluate.py", "--model", str(run_dir), *arguments, "--decoding.max_new_tokens", "4")
     assert ended.code == 0, ended.out + ended.err
     return run_dir, json.loads((out / "summary.json").read_text())
 
@@ -321,9 +321,9 @@ def test_a_model_of_the_hub_is_trained_and_scored(train: Trainer, folders: dict[
     run_dir, summary = trained_and_scored(train, folders[kind], language)
     assert summary["utterances"] == 2
     assert 9 < metrics(run_dir)[1]["loss"] < 13  # of 51,865 tokens, none likelier than another: ln 51,865 is 10.9
-    said = json.loads((run_dir / "final/generation_config.json").read_text())
+    config = json.loads((run_dir / "final/generation_config.json").read_text())
     expected = (None, None) if kind == "English" else ("be", "transcribe")
-    assert (said.get("language"), said.get("task")) == expected
+    assert (config.get("language"), config.get("task")) == expected
     assert WhisperForConditionalGeneration.from_pretrained(run_dir / "final").dtype == torch.float32
 
 

@@ -28,8 +28,8 @@ def test_a_run_that_is_overwritten_is_moved_to_the_first_free_name(tmp_path: Pat
         run = RunDir(tmp_path / "run")
         run.open(overwrite=True)
         (run.path / "metrics.jsonl").write_text(mark)
-    found = {path.name: (path / "metrics.jsonl").read_text() for path in tmp_path.iterdir()}
-    assert found == {"run": "third", "run.replaced-1": "first", "run.replaced-2": "second"}
+    marks = {path.name: (path / "metrics.jsonl").read_text() for path in tmp_path.iterdir()}
+    assert marks == {"run": "third", "run.replaced-1": "first", "run.replaced-2": "second"}
     assert run.moved_to == tmp_path / "run.replaced-2"
 
 

@@ -38,7 +38,7 @@ def test_an_unusable_row_is_listed_once_over_several_starts(tmp_path: Path):
         tracker.quarantine([row])
         tracker.quarantine([row, Rejected("a#2", "silent", "")])
     listed = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_bytes().splitlines()[1:]]
-    assert [(one["id"], one["reason"]) for one in listed] == [("a#1", "silent"), ("a#2", "silent")]
+    assert [(row["id"], row["reason"]) for row in listed] == [("a#1", "silent"), ("a#2", "silent")]
 
 
 def test_a_log_that_cannot_be_written_is_said_once_and_stops_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]):

@@ -137,9 +137,9 @@ def test_every_step_has_its_figures(train: Trainer):
 
 def test_the_run_directory_is_what_its_readme_says(train: Trainer):
     run_dir = train.reference()
-    told = (run_dir / "README.txt").read_text()
+    readme = (run_dir / "README.txt").read_text()
     for path in run_dir.iterdir():
-        assert path.name in told, f"{path.name} is not explained"
+        assert path.name in readme, f"{path.name} is not explained"
     assert json.loads((run_dir / "status.json").read_text())["state"] == "finished"
     best = json.loads((run_dir / "best.json").read_text())
     evaluations = metrics(run_dir, having="wer")
@@ -156,17 +156,17 @@ from whisper_ft.optim.loss import TokenLoss
 drawn, graphs = [], []
 
 class Collator(train.SpeechCollator):
-    def __call__(self, *given):
+    def __call__(self, *arguments):
         print("batches", sum(batch() is not None for batch in drawn))
-        batch = super().__call__(*given)
+        batch = super().__call__(*arguments)
         drawn.append(weakref.ref(batch))
         return batch
 
-def before(module, given):
+def before(module, arguments):
     if isinstance(module, TokenLoss):
         print("graphs", sum(graph() is not None for graph in graphs))
 
-def after(module, given, loss):
+def after(module, arguments, loss):
     if isinstance(module, TokenLoss):
         def marker(*gradients):  # lives as long as the graph that it hangs on
             pass
