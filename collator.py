@@ -1,58 +1,22 @@
 """Windows to padded tensors: the batch that Whisper is trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 
-IGNORE = -100  # label of a position that is not predicted, as torch's cross_entropy has it
-
-
-class Window(Protocol):
-    """Features and tokens of one input of the model."""
-
-    @property
-    def features(self) -> torch.Tensor:
-        """Log-mel, [M, t]; of t < T frames the last one stands for all that follow, which are silence."""
-
-    @property
-    def tokens(self) -> Sequence[int]:
-        """Start token, language, task, ..., text, end token."""
-
-    @property
-    def utterances(self) -> tuple[str, ...]:
-        """Ids of what is said in it."""
-
-
-# B windows, M mel bins, T frames of 10 ms, L label tokens of the longest window
-@dataclass(frozen=True)
-class Batch:
-    """What one forward pass takes."""
-
-    input_features: torch.Tensor  # [B, M, T] float32
-    decoder_input_ids: torch.Tensor  # [B, L] int64
-    labels: torch.Tensor  # [B, L] int64, IGNORE where nothing is predicted
-    predicted: torch.Tensor  # [N] int64, where labels.flatten() is not: known here, a GPU would have to be asked
-    utterances: tuple[str, ...]
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
-        return replace(
-            self,
-            input_features=self.input_features.to(device, non_blocking=True),
-            decoder_input_ids=self.decoder_input_ids.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            predicted=self.predicted.to(device, non_blocking=True),
-        )
+from whisper_ft.data.audio.log_mel import pad_windows
+from whisper_ft.data.types import IGNORE, Batch, Window
 
 
 class SpeechCollator:
-    """Stacks features and pads tokens; the decoder reads `tokens[:-1]` and predicts `tokens[1:]`.
+    """Stacks features and pads tokens. The decoder reads `tokens[:-1]` and predicts `tokens[1:]`.
 
-    `start_token` is the model's `decoder_start_token_id` (`<|startoftranscript|>`). It is not the tokenizer's
-    `bos_token_id`: in Whisper that is `<|endoftext|>`. With `pin_memory` the features lie where a GPU can fetch them
-    by itself, while it computes.
+    Parameters
+        start_token: the model's `decoder_start_token_id` (`<|startoftranscript|>`). The tokenizer's `bos_token_id` is
+            another token: in Whisper it is `<|endoftext|>`.
+        pad_token: token that fills decoder inputs up to the longest sequence.
+        feature_shape: (M, T), mel bins and frames of the encoder's input.
+        pin_memory: put features into page-locked memory, from which a GPU copies while it computes.
     """
 
     def __init__(
@@ -62,10 +26,10 @@ class SpeechCollator:
         self._pin_memory = pin_memory
 
     def __call__(self, windows: Sequence[Window]) -> Batch:
-        """The batch of some windows; of none, a batch of one silent window without labels.
+        """Batch of the windows; without windows, a batch of one silent window without targets.
 
-        A rank whose slots are all empty still has to take part in the backward pass, where the ranks meet; a window
-        without labels adds exactly zero to loss and gradient. ValueError for tokens that repeat the start token.
+        A rank without windows still takes part in the backward pass, because the ranks synchronise there. A window
+        without targets adds exactly zero to loss and gradient. ValueError for tokens without one start token.
         """
         if not windows:
             return self._empty()
@@ -73,32 +37,31 @@ class SpeechCollator:
         length = max(len(tokens) for tokens in sequences) - 1
         decoder_input_ids = torch.full((len(windows), length), self._pad)
         labels = torch.full((len(windows), length), IGNORE)
-        for i, tokens in enumerate(sequences):
+        for i, (window, tokens) in enumerate(zip(windows, sequences, strict=True)):
             # Why is the first label cut? At each position the decoder has read the tokens up to it and predicts the
-            # next one. It starts from <|startoftranscript|>, so that token is read and never predicted: it is first
-            # among the inputs and absent from the labels. (transformers, given labels only, puts a start token in
-            # front of them by itself; a label sequence that still has its own then starts with two, which the
-            # pretrained model has never seen.)
+            # next one. Decoding starts from <|startoftranscript|>, so that token is read and never predicted: it is
+            # the first input and no label. If transformers gets labels only, it puts a start token in front of them.
+            # Labels that still have their own start token then begin with two, which pretraining has never shown.
             decoder_input_ids[i, : len(tokens) - 1] = torch.tensor(tokens[:-1])
-            # Masked by length and not by comparing with the pad token: Whisper pads with <|endoftext|>, and the one
-            # real <|endoftext|> has to be learned, or the model never stops.
-            labels[i, : len(tokens) - 1] = torch.tensor(tokens[1:])
-        features = torch.empty(len(windows), *self._feature_shape, pin_memory=self._pin_memory)
-        for row, window in zip(features, windows, strict=True):
-            frames = window.features.shape[1]
-            row[:, :frames] = window.features
-            row[:, frames:] = window.features[:, -1:]
+            # Label position j predicts token j + 1. The mask follows lengths and positions, never the pad token:
+            # Whisper pads with <|endoftext|>, and the model must learn the one real <|endoftext|>, or it never stops.
+            first = window.first_target - 1
+            labels[i, first : len(tokens) - 1] = torch.tensor(tokens[first + 1 :])
+        features = pad_windows([window.features for window in windows], self._feature_shape[1], self._pin_memory)
         predicted = (labels.flatten() != IGNORE).nonzero()[:, 0]
         utterances = tuple(u for window in windows for u in window.utterances)
         return Batch(features, decoder_input_ids, labels, predicted, utterances)
 
     def _with_one_start_token(self, window: Window) -> list[int]:
+        """Tokens of a window whose start token stands right before the first target."""
         tokens = list(window.tokens)
-        if not tokens or tokens[0] != self._start:
+        if window.first_target == 1 and tokens[:1] != [self._start]:
             tokens = [self._start, *tokens]
-        if self._start in tokens[1:] or len(tokens) < 2:
+        starts = [index for index, token in enumerate(tokens) if token == self._start]
+        if starts != [window.first_target - 1] or len(tokens) <= window.first_target:
             raise ValueError(
-                f"{', '.join(window.utterances)}: tokens need one start token and a label, got {tokens[:8]}"
+                f"{', '.join(window.utterances)}: tokens need one start token, right before the first target, and at "
+                f"least one target; got {tokens[:8]} with first_target {window.first_target}"
             )
         return tokens
 

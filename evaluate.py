@@ -4,8 +4,8 @@
     NPROC=2 ./launch.sh evaluate.py --model ... --data.path ... --out ...      # the same, in two processes
     python evaluate.py --predictions runs/demo/test/predictions.jsonl --compare other/predictions.jsonl --out again
 
-Writes summary.json, predictions.jsonl and report.html to --out and prints tables. The same `transcribe` and `score` as
-the training loop, so the WER of a model here is the WER in its log. Interrupted, the same command goes on.
+Writes summary.json, predictions.jsonl and report.html to --out and prints tables. Training uses the same transcription
+and scoring, so the WER of a model here is the WER in its log. After an interruption, the same command continues.
 """
 
 from whisper_ft.config.evaluation import EvaluationConfig
@@ -18,10 +18,10 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import accelerate
 import torch
@@ -36,6 +36,7 @@ from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_source, pin
 from whisper_ft.decoding.evaluator import Evaluator
 from whisper_ft.decoding.resume_log import ResumeLog
+from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.whisper import load_whisper, quiet_libraries
 from whisper_ft.reports.evaluation.report import write_report
 from whisper_ft.reports.evaluation.tables import tables, wer_line
@@ -51,138 +52,201 @@ from whisper_ft.runtime.processes import start_processes
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.predictions import data_columns, read_predictions
-from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.scoring.scores import Prediction, Scores, count_word_errors, score
 from whisper_ft.scoring.summary import save_summary
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.preflight import model_of, refuse_impossible_evaluation
 
-SCHEMA = 2  # of summary.json; raised when a key changes its meaning
+SCHEMA = 2  # version of summary.json, raised when a key changes its meaning
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """The model under test."""
+
+    model: transformers.WhisperForConditionalGeneration
+    processor: transformers.WhisperProcessor
+    sha256: str
+
+    @property
+    def spelling(self) -> dict[str, str] | None:
+        """Spelling table of Whisper's English normaliser, if the tokenizer has one."""
+        return getattr(self.processor.tokenizer, "english_spelling_normalizer", None)
 
 
 class Transcribed(NamedTuple):
-    """What a model wrote of a set."""
+    """Transcripts of a set."""
 
-    rows: list[Prediction]
-    where: SourceConfig  # of the set, pinned
-    times_real_time: float | None  # seconds of audio a second, of what was transcribed by this start
-
-
-class Evaluation:
-    """One model, or none where transcripts are only scored again, and the sets that it is scored on."""
-
-    def __init__(
-        self, config: EvaluationConfig, accelerator: accelerate.Accelerator, agreement: Collectives, tracker: Tracker
-    ) -> None:
-        self.config, self.agreement, self.tracker = config, agreement, tracker
-        with as_usage_error("normalizer"):
-            get_normalizer(config.normalizer)  # an unknown name should not be found after an hour of decoding
-        self.other = read_predictions(config.compare) if config.compare else None
-        self.columns = [] if config.predictions else data_columns(config.columns)
-        self.language = config.data.language
-        self.model_hash, self.spelling = None, None
-        self.held: list[Any] = []  # locks
-        if config.predictions is None:
-            model, self.processor = load_whisper(model_of(config.model), on_repair=tracker.say)
-            self.model = model.to(accelerator.device).eval()
-            self.model_hash = hash_of(model)
-            self.spelling = getattr(self.processor.tokenizer, "english_spelling_normalizer", None)
-
-    def transcribed(self, name: str, where: SourceConfig) -> Transcribed:
-        """What the model writes of a set, read at one commit by all ranks. A collective."""
-        config, agreement = self.config, self.agreement
-        # Where the language is to be heard, the encoder's stands for it in the prompt only.
-        given = where.language or ("en" if config.decoding.detect_language else None)
-        encode = LabelEncoder.of(self.model, self.processor.tokenizer, given, where.task)
-        self.language = where.language if config.decoding.detect_language else encode.language
-        where = agreement.broadcast_from_main(lambda: pin(where))
-        heldout = Evaluator(
-            open_source(where, columns=self.columns), config.decoding, config.max_utterances, config.precision
-        )
-        source = {name: value for name, value in asdict(where).items() if name not in ("path", "audio_root")}
-        job = {"model": self.model_hash, "source": source, **heldout.eval_protocol()}
-        job |= {"columns": self.columns} if self.columns else {}
-        agreement.main_only(lambda: self.hold(config.out / name))
-        known = agreement.broadcast_from_main(lambda: ResumeLog.open(config.out / name, job))
-        if known:
-            self.tracker.say(f"{len(known)} of {heldout.total} utterances were transcribed before; the rest follows")
-        parts = ResumeLog(config.out / name, agreement.rank, known)
-        normalize, errors = get_normalizer(config.normalizer, language=self.language), ErrorCount()
-        mine = -(-(heldout.total - len(known)) // agreement.world)
-        with self.tracker.live(0), self.tracker.progress_bar(f"transcribing {name}".strip(), mine) as advance:
-
-            def progress(done: Prediction) -> None:
-                nonlocal errors
-                if self.tracker.is_live:
-                    errors += score([done], normalize).words
-                advance(1, "" if errors.rate is None else f"WER so far {percent(errors.rate, 1)}")
-
-            log_mel, tokenizer = LogMel(self.processor.feature_extractor), self.processor.tokenizer
-            begin = time.monotonic()
-            rows = heldout.transcripts(self.model, tokenizer, encode, log_mel, agreement, progress, parts)
-        seconds = time.monotonic() - begin
-        heard = sum(row.audio_seconds for index, row in enumerate(rows) if index not in known)
-        return Transcribed(rows, where, heard / seconds if len(known) < len(rows) else None)
-
-    def hold(self, out: Path) -> None:
-        """Keep others out of a folder until this process ends; LockedError where another evaluation writes into it."""
-        with atomic.disk_errors(out):
-            out.mkdir(parents=True, exist_ok=True)
-            self.held.append(lock_folder(out, "evaluation"))
-
-    def scored(self, predictions: list[Prediction]) -> tuple[Scores, Analysis]:
-        """Rates and all that is found besides. DataError for another system that has other utterances."""
-        normalize = get_normalizer(self.config.normalizer, language=self.language)
-        is_english = normalize.language == "en"
-        usual = partial(get_normalizer, "whisper-english" if is_english else "whisper-basic", language=self.language)
-        beside = [get_normalizer("golden", language=self.language), get_normalizer("none", language=self.language)]
-        beside.append(usual(spelling=self.spelling) if is_english else usual())
-        scores = score(predictions, normalize)
-        other = self.other and (str(self.config.compare), score(self.other, normalize))
-        try:
-            return scores, Analysis.of(scores, beside, self.config.columns, other=other or None, name=self.title(""))
-        except ValueError as error:
-            raise DataError(str(error)) from error
-
-    def title(self, name: str) -> str:
-        """What is scored, for people."""
-        return " on ".join(filter(None, [str(self.config.predictions or self.config.model), name]))
+    predictions: list[Prediction]
+    source: SourceConfig  # pinned to a commit if it is on the Hub
+    language: str | None  # language of the normaliser
+    times_real_time: float | None = None  # seconds of audio per second, for utterances transcribed by this start
 
 
 class Outcome(NamedTuple):
-    """The evaluation of one set."""
+    """Evaluation of one set."""
 
     scores: Scores
-    findings: Analysis
+    analysis: Analysis
     seconds: float
     times_real_time: float | None
 
 
-def evaluate(evaluation: Evaluation, name: str, where: SourceConfig) -> Outcome | None:
-    """Transcribe or read one set, score it and write it into its folder; what came out of it, on rank 0."""
-    config, agreement, begin = evaluation.config, evaluation.agreement, time.monotonic()
-    speed = None
-    if config.predictions is None:
-        predictions, where, speed = evaluation.transcribed(name, where)
+class Inputs(NamedTuple):
+    """Everything that is loaded before the first set, so that no error appears after hours of decoding."""
+
+    scored: ScoredModel | None  # None if the predictions of an earlier evaluation are scored again
+    other: list[Prediction] | None  # predictions of the system to compare with
+    columns: list[str]  # extra columns to read from the data
+
+
+def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[str], object]) -> Inputs:
+    """Load model and predictions. UsageError or DataError for a part that cannot be used."""
+    with as_usage_error("normalizer"):
+        get_normalizer(config.normalizer)
+    other = read_predictions(config.compare) if config.compare else None
+    if config.predictions is not None:
+        return Inputs(None, other, [])
+    columns = data_columns(config.columns)
+    model, processor = load_whisper(model_of(config.model), on_repair=say)
+    return Inputs(ScoredModel(model.to(device).eval(), processor, hash_of(model)), other, columns)
+
+
+def hash_of(model: torch.nn.Module) -> str:
+    """sha256 over all weights with their names, independent of the folder that the model lies in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def evaluate(
+    inputs: Inputs,
+    config: EvaluationConfig,
+    name: str,
+    source: SourceConfig,
+    collectives: Collectives,
+    tracker: Tracker,
+) -> Outcome | None:
+    """Transcribe or read one set, score it and write its folder. Returns the outcome on rank 0, None on others."""
+    begin, scored = time.monotonic(), inputs.scored
+    if scored is None:
+        transcribed = read(config)
     else:
-        predictions = read_predictions(config.predictions, config.columns)
-        languages = {row.language for row in predictions if row.language}
-        evaluation.language = evaluation.language or (languages.pop() if len(languages) == 1 else None)
+        transcribed = transcribe(scored, config, name, source, inputs.columns, collectives, tracker)
 
     def finish() -> Outcome:
-        outcome = Outcome(*evaluation.scored(predictions), time.monotonic() - begin, speed)
-        write(evaluation, name, where, outcome)
-        for table in tables(outcome.scores, evaluation.title(name or where.path), outcome.seconds, outcome.findings):
-            evaluation.tracker.show(table)
-        evaluation.tracker.say(wer_line(outcome.scores))
-        evaluation.tracker.say(f"summary, predictions and report are in {config.out / name}")
+        scores, analysis = score_set(transcribed, config, inputs)
+        outcome = Outcome(scores, analysis, time.monotonic() - begin, transcribed.times_real_time)
+        write(outcome, config, name, transcribed.source, scored)
+        for table in tables(scores, title_of(config, name or transcribed.source.path), outcome.seconds, analysis):
+            tracker.show(table)
+        tracker.say(wer_line(scores))
+        tracker.say(f"summary, predictions and report are in {config.out / name}")
         return outcome
 
-    return agreement.main_only(finish)
+    return collectives.main_only(finish)
 
 
-def write(evaluation: Evaluation, name: str, where: SourceConfig, outcome: Outcome) -> None:
-    """Put summary.json, predictions.jsonl and report.html into a set's folder, each whole or not there."""
-    config, (scores, findings, seconds, speed) = evaluation.config, outcome
+def transcribe(
+    scored: ScoredModel,
+    config: EvaluationConfig,
+    name: str,
+    source: SourceConfig,
+    columns: list[str],
+    collectives: Collectives,
+    tracker: Tracker,
+) -> Transcribed:
+    """Transcripts of a set by the model, continued if an earlier start was interrupted. A collective."""
+    detect, tokenizer = config.decoding.detect_language, scored.processor.tokenizer
+    # With language detection the prompt needs some language; the detected one takes its place.
+    encode = LabelEncoder.of(scored.model, tokenizer, source.language or ("en" if detect else None), source.task)
+    language = source.language if detect else encode.language
+    source, out = collectives.broadcast_from_main(lambda: pin(source)), config.out / name
+    rows = open_source(source, columns=columns)
+    evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision)
+    job = {"model": scored.sha256, "source": _identity_of(source), **evaluator.protocol.to_json()}
+    job |= {"columns": columns} if columns else {}
+    known = collectives.broadcast_from_main(lambda: open_folder(out, job))
+    if known:
+        tracker.say(f"{len(known)} of {evaluator.total} utterances are transcribed already; the rest follows")
+    normalize, errors = get_normalizer(config.normalizer, language=language), ErrorCount()
+    share = -(-(evaluator.total - len(known)) // collectives.world)
+    with tracker.live(0), tracker.progress_bar(f"transcribing {name}".strip(), share) as advance:
+
+        def progress(prediction: Prediction) -> None:
+            nonlocal errors
+            if tracker.is_live:
+                errors += count_word_errors(prediction, normalize)
+            advance(1, "" if errors.rate is None else f"WER so far {percent(errors.rate, 1)}")
+
+        transcriber = Transcriber(scored.model, tokenizer, encode, config.decoding, config.precision)
+        log, log_mel = ResumeLog(out, collectives.rank, known), LogMel(scored.processor.feature_extractor)
+        begin = time.monotonic()
+        predictions = evaluator.transcribe(transcriber, log_mel, collectives, progress, log)
+    seconds = time.monotonic() - begin
+    audio = sum(row.audio_seconds for index, row in enumerate(predictions) if index not in known)
+    return Transcribed(predictions, source, language, audio / seconds if len(known) < len(predictions) else None)
+
+
+def _identity_of(source: SourceConfig) -> dict[str, Any]:
+    """Settings that identify a source; the same data may lie elsewhere."""
+    return {name: value for name, value in asdict(source).items() if name not in ("path", "audio_root")}
+
+
+def open_folder(out: Path, job: dict[str, Any]) -> dict[int, Prediction]:
+    """Lock the folder of a set until this process ends, and read the predictions of an interrupted evaluation.
+
+    LockedError if another evaluation writes into the folder. Main process only.
+    """
+    with atomic.disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        LOCKS.append(lock_folder(out, "evaluation"))
+    return ResumeLog.open(out, job)
+
+
+LOCKS: list[TextIO] = []
+"""Locks of the folders of all sets, held until this process ends."""
+
+
+def read(config: EvaluationConfig) -> Transcribed:
+    """Transcripts in a predictions.jsonl. Their language is the given one, else the only one that the rows name."""
+    assert config.predictions is not None
+    predictions = read_predictions(config.predictions, config.columns)
+    languages = {row.language for row in predictions if row.language}
+    only = languages.pop() if len(languages) == 1 else None
+    return Transcribed(predictions, config.data, config.data.language or only)
+
+
+def score_set(transcribed: Transcribed, config: EvaluationConfig, inputs: Inputs) -> tuple[Scores, Analysis]:
+    """Rates of a set and their analysis. DataError if the other system has other utterances."""
+    language = transcribed.language
+    normalize = get_normalizer(config.normalizer, language=language)
+    if normalize.language == "en":
+        spelling = inputs.scored.spelling if inputs.scored else None
+        whisper = get_normalizer("whisper-english", language=language, spelling=spelling)
+    else:
+        whisper = get_normalizer("whisper-basic", language=language)
+    others = [get_normalizer("golden", language=language), get_normalizer("none", language=language), whisper]
+    scores = score(transcribed.predictions, normalize)
+    other = None if inputs.other is None else (str(config.compare), score(inputs.other, normalize))
+    try:
+        return scores, Analysis.of(scores, others, config.columns, other=other, name=title_of(config, ""))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def title_of(config: EvaluationConfig, name: str) -> str:
+    """Title of an evaluation: the model or its predictions, and the set."""
+    return " on ".join(filter(None, [str(config.predictions or config.model), name]))
+
+
+def write(
+    outcome: Outcome, config: EvaluationConfig, name: str, source: SourceConfig, scored: ScoredModel | None
+) -> None:
+    """Write summary.json, predictions.jsonl and report.html of a set, each complete or not at all."""
+    scores, analysis, seconds, speed = outcome
     out = config.out / name
     with atomic.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -191,23 +255,23 @@ def write(evaluation: Evaluation, name: str, where: SourceConfig, outcome: Outco
     versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
     facts = {
         "model": str(config.predictions or config.model),
-        "data": where.path,
+        "data": source.path,
         "normaliser": config.normalizer,
         "decoding": "greedy" if config.decoding.num_beams == 1 else f"{config.decoding.num_beams} beams",
         "precision": config.precision,
         "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
         "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
     }
-    sound = clips_of(where) if config.sound and config.predictions is None else None
-    title = evaluation.title(name or where.path)
-    write_report(out / "report.html", scores, title=title, facts=facts, analysis=findings, audio=sound)
+    audio = clips_of(source) if config.sound and scored else None
+    title = title_of(config, name or source.path)
+    write_report(out / "report.html", scores, title, facts, analysis, audio)
     summary = {
         "schema": SCHEMA,
         **scores.summary(),
-        **findings.summary(),
+        **analysis.summary(),
         "seconds": round(seconds, 3),
         "times_real_time": speed and round(speed, 3),
-        "model_sha256": evaluation.model_hash,
+        "model_sha256": scored.sha256 if scored else None,
         "predictions_sha256": atomic.sha256(out / "predictions.jsonl"),
         "versions": versions,
         "config": to_plain(config),
@@ -216,60 +280,23 @@ def write(evaluation: Evaluation, name: str, where: SourceConfig, outcome: Outco
     ResumeLog.close(out)
 
 
-def clips_of(where: SourceConfig) -> Callable[[str], bytes | None]:
-    """The encoded audio of an utterance by its id; None for a part of a longer recording."""
-    source = open_source(where)
-    read = lru_cache(maxsize=2)(source.read)  # a long set has many clips of one chunk among its worst
+def clips_of(config: SourceConfig) -> Callable[[str], bytes | None]:
+    """Function from the id of an utterance to its encoded audio; None for a part of a longer recording."""
+    source = open_source(config)
+    read_chunk = lru_cache(maxsize=2)(source.read)  # many of the worst utterances of a long set share a chunk
     places = {source.row_id(chunk, row): (chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)}
 
-    def clip(name: str) -> bytes | None:
-        chunk, number = places[name]
-        row = read(chunk)[number]
+    def clip(utterance: str) -> bytes | None:
+        chunk, number = places[utterance]
+        row = read_chunk(chunk)[number]
         is_part = row.offset or row.duration is not None
         return None if is_part or row.problem else row.audio or None
 
     return clip
 
 
-def hash_of(model: Any) -> str:
-    """sha256 of all weights with their names: the same for the same model, wherever it lies."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def main() -> NoReturn:
-    """Evaluate, and turn whatever goes wrong into one line and an exit code."""
-    end_with_parent()
-    quiet_libraries()
-    keep_freed_memory()
-    agreement, code = None, FINISHED
-    try:
-        config = load_config(EvaluationConfig)
-        refuse_impossible_evaluation(config)
-        accelerator = start_processes(config.device)
-        agreement = Collectives()
-        tracker = Tracker(config.out, steps=0, enabled=accelerator.is_main_process)
-        evaluation = agreement.run_on_all(partial(Evaluation, config, accelerator, agreement, tracker))
-        rates: dict[str, tuple[str, float | None]] = {}
-        for name, where in config.named_sets:
-            outcome = agreement.run_on_all(partial(evaluate, evaluation, name, where))
-            if outcome is not None:
-                rates[name or where.path or str(config.predictions)] = outcome.scores.headline
-        agreement.main_only(lambda: conclude(config, rates))
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-        report_error(RunError("stopped; the same command goes on"), agreement)
-    except Exception as error:  # noqa: BLE001 - what is no RunError is a bug of ours: all of it is shown
-        code = error.exit_code if isinstance(error, RunError) else 1
-        report_error(error, agreement)
-    exit_process(code)
-
-
 def conclude(config: EvaluationConfig, rates: dict[str, tuple[str, float | None]]) -> None:
-    """Write the rates of several sets beside their folders; ScoreError for one above --fail_above."""
+    """Write the rates of several sets next to their folders. ScoreError for a rate above --fail_above."""
     if config.sets:
         summary = {name: {"metric": metric, "value": value} for name, (metric, value) in rates.items()}
         atomic.write_json(Path(config.out, "summary.json"), {"schema": SCHEMA, "sets": summary})
@@ -277,8 +304,36 @@ def conclude(config: EvaluationConfig, rates: dict[str, tuple[str, float | None]
         return
     for name, (metric, value) in rates.items():
         if value is None or value > config.fail_above:
-            shown = "not known" if value is None else f"{value:.4f}"
-            raise ScoreError(f"{metric} of {name} is {shown}, --fail_above is {config.fail_above:g}")
+            shown = "unknown" if value is None else f"{value:.4f}"
+            raise ScoreError(f"{metric} of {name} is {shown}, above --fail_above {config.fail_above:g}")
+
+
+def main() -> NoReturn:
+    """Evaluate, and turn every error into one line and an exit code."""
+    end_with_parent()
+    quiet_libraries()
+    keep_freed_memory()
+    collectives, code = None, FINISHED
+    try:
+        config = load_config(EvaluationConfig)
+        refuse_impossible_evaluation(config)
+        accelerator = start_processes(config.device)
+        collectives = Collectives()
+        tracker = Tracker(config.out, steps=0, enabled=accelerator.is_main_process)
+        inputs = collectives.run_on_all(partial(load_inputs, config, accelerator.device, tracker.say))
+        rates: dict[str, tuple[str, float | None]] = {}
+        for name, source in config.named_sets:
+            outcome = collectives.run_on_all(partial(evaluate, inputs, config, name, source, collectives, tracker))
+            if outcome is not None:
+                rates[name or source.path or str(config.predictions)] = outcome.scores.headline
+        collectives.main_only(lambda: conclude(config, rates))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        report_error(RunError("stopped; the same command continues"), collectives)
+    except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
+        code = error.exit_code if isinstance(error, RunError) else 1
+        report_error(error, collectives)
+    exit_process(code)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 import transformers
 from transformers import WhisperProcessor
 
-from bench.prepare import run_of
+from bench.prepare import stream_of
 from bench.tasks import TrainingTask, answer, from_argument
 from bench.trainer import Collator, streamed_examples
 from bench.watch import Watch, keep_to_one_core
@@ -21,9 +21,9 @@ from bench.watch import Watch, keep_to_one_core
 
 def ours(task: TrainingTask) -> Iterator[int]:
     """Number of utterances of each batch, as it is drawn."""
-    stream = run_of(task, Path(task.scratch)).stream(0)
+    stream = stream_of(task, Path(task.scratch))
     while True:
-        yield stream.draw().utterances
+        yield stream.draw().counts.utterances
 
 
 def trainer(task: TrainingTask) -> Iterator[int]:

@@ -9,7 +9,7 @@ from bench.sizes import Effort, Size
 from bench.tasks import BATCH_TENSORS, TrainingTask
 
 if TYPE_CHECKING:
-    from whisper_ft.training.run import Run
+    from whisper_ft.data.loader import TrainStream
 
 ROOT = Path(__file__).parents[1]
 LANGUAGE = "be"
@@ -42,20 +42,17 @@ def write_model(size: Size, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def run_of(task: TrainingTask, folder: Path) -> "Run":
-    """Run of the task in that folder, as train.py builds it."""
-    import accelerate
+def stream_of(task: TrainingTask, folder: Path) -> "TrainStream":
+    """Stream of the task's steps, as train.py opens it."""
+    import torch
 
     from collator import SpeechCollator
-    from normalizers import get_normalizer
     from whisper_ft.config.data import DataConfig
     from whisper_ft.config.evaluation import EvalConfig
     from whisper_ft.config.training import BatchConfig, ModelConfig, OptimConfig, ScheduleConfig, TrainingConfig
     from whisper_ft.models.whisper import quiet_libraries
-    from whisper_ft.runtime.collectives import Collectives
-    from whisper_ft.runtime.signals import StopRequest
-    from whisper_ft.training.directory import RunDir
-    from whisper_ft.training.run import Run
+    from whisper_ft.training.data import open_stream, open_training_data
+    from whisper_ft.training.learner import build_learner
 
     quiet_libraries()
     config = TrainingConfig(
@@ -69,15 +66,16 @@ def run_of(task: TrainingTask, folder: Path) -> "Run":
         schedule=ScheduleConfig("constant", 0),
         eval=EvalConfig(every=0),
     )
-    accelerator = accelerate.Accelerator(cpu=True)
-    return Run(config, accelerator, Collectives(), RunDir(folder), StopRequest(), SpeechCollator, get_normalizer)
+    data = open_training_data(config, config.data, folder / "index")
+    learner = build_learner(config, torch.device("cpu"), None, print)
+    return open_stream(data, config, learner.encode, learner.log_mel, learner.collator(SpeechCollator), 0, print)
 
 
 def write_batches(task: TrainingTask) -> None:
     """Save the batches of the task's steps, drawn from train.py's own stream."""
     from safetensors.torch import save_file
 
-    stream = run_of(task, Path(task.scratch)).stream(0)
+    stream = stream_of(task, Path(task.scratch))
     tensors = {}
     for step in range(task.steps):
         (batch,) = stream.draw().micro_batches

@@ -21,9 +21,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, START_SECONDS
-from whisper_ft import checkpoint
+from whisper_ft.checkpoint.format import list_checkpoints, path_of, verify
+from whisper_ft.checkpoint.record import CheckpointRecord, read_record
+from whisper_ft.checkpoint.retention import retain
 from whisper_ft.checkpoint.state import Best, TrainState
-from whisper_ft.checkpoint.writer import Contents
+from whisper_ft.checkpoint.writer import Contents, write
 from whisper_ft.runtime.errors import RunError
 from whisper_ft.training.artifacts import publish_best
 from whisper_ft.training.directory import RunDir
@@ -41,17 +43,22 @@ def state_at(step: int) -> TrainState:
 def contents_at(step: int, elements: int = ELEMENTS) -> Contents:
     """A checkpoint in which every number is its step, so that no part of another one can hide in it."""
     tensor = torch.full((elements,), float(step))
-    trainer = {"state": state_at(step).to_json(), "config": {}}
-    return Contents(step, {"w": tensor}, {"w/exp_avg": tensor}, json.dumps(trainer).encode())
+    record = json.dumps(record_of(state_at(step)).to_json()).encode()
+    return Contents(step, {"w": tensor}, {"w/exp_avg": tensor}, record)
+
+
+def record_of(state: TrainState) -> CheckpointRecord:
+    """Record of a state, with nothing else in it."""
+    return CheckpointRecord(state, config={"data": {"lanes": 16}}, data={"lanes": 16}, lr=0.1, world=1)
 
 
 def save(run: RunDir, step: int, elements: int = ELEMENTS) -> None:
     """Save as a run does: commit, best, retention, status."""
-    path = checkpoint.write(run.checkpoints, None, contents_at(step, elements))
+    path = write(run.checkpoints, None, contents_at(step, elements))
     state = state_at(step)
     if state.improved and state.best:
         publish_best(run, state.best, path, {"config.json": b"{}"})
-    checkpoint.retain(run.checkpoints, 2, ())
+    retain(run.checkpoints, 2, ())
     run.status("running", step)
 
 
@@ -63,7 +70,7 @@ def start(folder: Path) -> RunDir:
 
 
 def newest_step(folder: Path) -> int:
-    saved = checkpoint.list_checkpoints(folder / "checkpoints")
+    saved = list_checkpoints(folder / "checkpoints")
     return saved[0].step if saved else 0
 
 
@@ -71,8 +78,8 @@ def problems(folder: Path, acknowledged: int) -> list[str]:
     """Faults of a run after an accident, once it is opened again; `acknowledged`: last step known as saved."""
     faults = []
     run = start(folder)
-    saved = checkpoint.list_checkpoints(run.checkpoints)
-    usable = [entry for entry in saved if entry.problem is None and checkpoint.verify(entry.path) is None]
+    saved = list_checkpoints(run.checkpoints)
+    usable = [entry for entry in saved if entry.problem is None and verify(entry.path) is None]
     if len(usable) < len(saved):
         faults.append(f"damaged: {[entry.path.name for entry in saved if entry not in usable]}")
     if acknowledged and (not usable or usable[0].step < acknowledged):
@@ -81,7 +88,7 @@ def problems(folder: Path, acknowledged: int) -> list[str]:
         faults.append("fewer than two are left")
     for entry in usable:
         faults += [f"{name} of step {entry.step} is mixed" for name in mixed(entry.path, entry.step)]
-    if usable and not best_is_at_hand(run, TrainState.from_json(checkpoint.read_record(usable[0].path)["state"])):
+    if usable and not best_is_at_hand(run, read_record(usable[0].path).state):
         faults.append("the best model is neither in best/ nor in a checkpoint")
     left = [path.name for path in (*folder.iterdir(), *run.checkpoints.iterdir()) if path.name[:2] in (".t", ".r")]
     if left:
@@ -92,7 +99,7 @@ def problems(folder: Path, acknowledged: int) -> list[str]:
 def mixed(path: Path, step: int) -> list[str]:
     """Files of a checkpoint that hold numbers of another."""
     wrong = [name for name in ("model", "optimizer") if not all_are(path / f"{name}.safetensors", step)]
-    return wrong + ["trainer"] * (checkpoint.read_record(path)["state"]["step"] != step)
+    return wrong + ["trainer"] * (read_record(path).state.step != step)
 
 
 def all_are(path: Path, step: int) -> bool:
@@ -104,7 +111,7 @@ def best_is_at_hand(run: RunDir, state: TrainState) -> bool:
     assert state.best is not None
     if run.published == state.best and (run.best / "config.json").exists():
         return all_are(run.best / "model.safetensors", state.best.step)
-    return checkpoint.verify(checkpoint.path_of(run.checkpoints, state.best.step)) is None
+    return verify(path_of(run.checkpoints, state.best.step)) is None
 
 
 def in_child(action: Callable[[], None]) -> int:
@@ -187,7 +194,7 @@ def exits(folder: Path, step: int = 4) -> dict[str, Any]:
         if os.waitstatus_to_exitcode(status) == 0:
             break
         faults += [f"after {points} calls: {problem}" for problem in problems(copy, 3)]
-        newest = checkpoint.list_checkpoints(copy / "checkpoints")[0]
+        newest = list_checkpoints(copy / "checkpoints")[0]
         outcomes.add((newest.step, newest.save))
         save(start(copy), 5, elements=100)  # it goes on
         shutil.rmtree(copy)
@@ -239,7 +246,7 @@ def read_only(folder: Path) -> dict[str, Any]:
     starting = refused(lambda: RunDir(folder / "run").open())
     saving = refused(lambda: save(run, 2))
     source = folder / "run/checkpoints/step-00000001"
-    return {"starting": starting, "saving": saving, "damage": checkpoint.verify(source)}
+    return {"starting": starting, "saving": saving, "damage": verify(source)}
 
 
 def resisting(folder: Path) -> dict[str, Any]:
@@ -247,11 +254,11 @@ def resisting(folder: Path) -> dict[str, Any]:
     mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder))
     run = start(folder / "run")
     for step in (4, 5, 6):
-        checkpoint.write(run.checkpoints, None, contents_at(step, 100))
-    oldest = str(checkpoint.path_of(run.checkpoints, 4))
+        write(run.checkpoints, None, contents_at(step, 100))
+    oldest = str(path_of(run.checkpoints, 4))
     mount("--bind", oldest, oldest)
-    warnings = checkpoint.retain(run.checkpoints, 2, ())
-    return {"warnings": warnings, "steps": [entry.step for entry in checkpoint.list_checkpoints(run.checkpoints)]}
+    warnings = retain(run.checkpoints, 2, ())
+    return {"warnings": warnings, "steps": [entry.step for entry in list_checkpoints(run.checkpoints)]}
 
 
 def power_cut(folder: Path, synced: bool = True) -> dict[str, Any]:
@@ -271,7 +278,7 @@ def power_cut(folder: Path, synced: bool = True) -> dict[str, Any]:
     run = start(place / "run")
     faults: dict[int, list[str]] = {}
     for step in (1, 2, 3, 4):
-        checkpoint.write(run.checkpoints, None, contents_at(step))
+        write(run.checkpoints, None, contents_at(step))
         shutil.copyfile(disk, folder / "copy")
         mount("-o", "loop", str(folder / "copy"), str(cut))
         try:

@@ -11,8 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, Trainer, command, digest, environment, metrics
-from tests.saving import contents_at
-from whisper_ft import checkpoint
+from tests.saving import contents_at, record_of
+from whisper_ft.checkpoint.format import MODEL, list_checkpoints, read_manifest, verify
+from whisper_ft.checkpoint.loading import load_optimizer
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.checkpoint.writer import contents_of, write
 
 BACKGROUND = {"save__background": "true"}
 
@@ -28,10 +31,10 @@ def test_a_run_that_does_not_wait_for_its_saves_leaves_the_same_bits(train: Trai
     parts = ["final/model.safetensors", "best/model.safetensors", "best.json"]
     for part in (*parts, f"{last}/model.safetensors", f"{last}/optimizer.safetensors"):
         assert digest(run_dir, part) == digest(whole, part)
-    for saved in checkpoint.list_checkpoints(run_dir / "checkpoints"):
-        assert checkpoint.verify(saved.path) is None
-        parent = checkpoint.read_manifest(saved.path)["parent"]
-        assert parent == checkpoint.read_manifest(whole / "checkpoints" / saved.path.name)["parent"]
+    for saved in list_checkpoints(run_dir / "checkpoints"):
+        assert verify(saved.path) is None
+        parent = read_manifest(saved.path)["parent"]
+        assert parent == read_manifest(whole / "checkpoints" / saved.path.name)["parent"]
     assert [row["step"] for row in saves(run_dir)] == [2, 4, 6, 8], "each was waited for"
 
 
@@ -50,14 +53,14 @@ def test_a_copied_checkpoint_keeps_the_weights_of_its_step(tmp_path: Path, copie
     """Without a copy it does not: the proof that this test can fail."""
     model, moments = torch.nn.Linear(3, 3), {"weight/exp_avg": torch.ones(3)}
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    contents = checkpoint.contents_of(1, model, moments, {}, copied=copied)
+    contents = contents_of(model, moments, record_of(TrainState(step=1)), copied=copied)
     with torch.no_grad():
         for tensor in (*model.parameters(), *moments.values()):
             tensor += 1
-    path = checkpoint.write(tmp_path, None, contents)
-    saved = load_file(path / checkpoint.MODEL)
+    path = write(tmp_path, None, contents)
+    saved = load_file(path / MODEL)
     assert all(torch.equal(saved[name], tensor) for name, tensor in before.items()) == copied
-    assert bool((checkpoint.load_optimizer(path)["weight/exp_avg"] == 1).all()) == copied
+    assert bool((load_optimizer(path)["weight/exp_avg"] == 1).all()) == copied
 
 
 @pytest.mark.long
@@ -67,8 +70,8 @@ def test_a_stop_signal_in_a_save_waits_for_it_and_the_same_command_goes_on(train
     run_dir = train.folder / "run"
     status = json.loads((run_dir / "status.json").read_text())
     assert status["last_checkpoint"] == f"step-{status['step']:08d}" == f"step-{saves(run_dir)[-1]['step']:08d}"
-    saved = checkpoint.list_checkpoints(run_dir / "checkpoints")
-    assert [checkpoint.verify(entry.path) for entry in saved] == [None] * len(saved)
+    saved = list_checkpoints(run_dir / "checkpoints")
+    assert [verify(entry.path) for entry in saved] == [None] * len(saved)
     assert not list((run_dir / "checkpoints").glob(".*"))
     assert digest(train("run", **BACKGROUND)) == digest(train.reference())
 
@@ -98,6 +101,6 @@ def test_a_save_in_the_background_that_fails_ends_all_ranks_in_one_line(train: T
 
 def test_the_bytes_of_a_checkpoint_are_known_before_it_is_written(tmp_path: Path):
     contents = contents_at(3)
-    path = checkpoint.write(tmp_path, None, contents)
+    path = write(tmp_path, None, contents)
     written = sum(inner.stat().st_size for inner in path.iterdir())
     assert contents.size < written < contents.size + 2_000, "headers and manifest"

@@ -6,32 +6,31 @@ data with few chunks per lane is read more than 1.1 times. Here a lane has 30 ch
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from collator import SpeechCollator
-from normalizers import get_normalizer
 from tests.elsewhere import AUDIO, Elsewhere, serve
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import with_values
 from whisper_ft.data.formats.mixture import MixedSource
+from whisper_ft.data.loader import TrainStream
 from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sampling.partition import Partition
 from whisper_ft.data.sources import open_mixture
 from whisper_ft.data.types import Row
-from whisper_ft.runtime.collectives import Collectives
-from whisper_ft.runtime.signals import StopRequest
-from whisper_ft.training.directory import RunDir
-from whisper_ft.training.run import Run
+from whisper_ft.training.data import TrainingData, open_stream, open_training_data
+from whisper_ft.training.learner import Learner, build_learner
 
 CHUNKS_PER_LANE = 30
 WORLDS = (1, 2, 3, 4, 8)
@@ -74,53 +73,68 @@ class Counted:
 
 
 @dataclass
-class Runs:
-    """Runs of one epoch as train.py builds them, in this process and not started."""
+class Reading:
+    """Data of a run of one epoch as train.py opens it, in this process, and the learner that its windows are for."""
 
-    folder: Path
-    model: Path
+    config: TrainingConfig
+    data: TrainingData
+    learner: Learner
 
-    def __call__(self, path: Path | str, batch_size: int) -> Run:
-        settings = {"run_dir": self.folder, "model.name": self.model, "data.path": path, "batch.size": batch_size}
-        arguments = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
-        config = load_config(TrainingConfig, [*arguments, "--data.language", "be", "--epochs", "1", "--device", "cpu"])
-        accelerator = accelerate.Accelerator(cpu=True)
-        folder = RunDir(self.folder)
-        return Run(config, accelerator, Collectives(), folder, StopRequest(), SpeechCollator, get_normalizer)
+    def stream(self, first_step: int = 0) -> TrainStream:
+        collate = self.learner.collator(SpeechCollator)
+        return open_stream(
+            self.data, self.config, self.learner.encode, self.learner.log_mel, collate, first_step, print
+        )
+
+    def reopened(self) -> "Reading":
+        """The same as a resumed run opens it, with the index of the first."""
+        return replace(self, data=open_training_data(self.config, self.config.data, self.config.run_dir / "index"))
+
+
+Open = Callable[..., Reading]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, micro_whisper: Path) -> Runs:
-    return Runs(tmp_path_factory.mktemp("runs"), micro_whisper)
+def opened(tmp_path_factory: pytest.TempPathFactory, micro_whisper: Path) -> Open:
+    folder, learners = tmp_path_factory.mktemp("runs"), list[Learner]()
+
+    def open_run(path: Path | str, batch_size: int, **settings: Any) -> Reading:
+        settings = {"model.name": micro_whisper, "data.path": path, "batch.size": batch_size, "epochs": 1} | settings
+        arguments = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
+        config = load_config(TrainingConfig, [*arguments, "--run_dir", str(folder), "--data.language", "be"])
+        learners[:] = learners or [build_learner(config, torch.device("cpu"), None, print)]
+        return Reading(config, open_training_data(config, config.data, folder / "index"), learners[0])
+
+    return open_run
 
 
-def one_pass(run: Run, world: int, readers: int) -> list[str]:
-    """Ids of what the readers of all ranks prepare in one epoch, each with a cache of its own."""
-    run.config = replace(run.config, data=replace(run.config.data, workers=readers))
-    ids = []
+def one_pass(reading: Reading, world: int, readers: int) -> list[str]:
+    """Ids of the rows that the readers of all ranks prepare in one epoch, each with a cache of its own."""
+    reading = replace(reading, config=with_values(reading.config, {"data.workers": readers}))
+    data, size, ids = reading.data, reading.config.batch.size, []
     for rank in range(world):
-        run.share = Partition(run.config.batch.size, run.config.batch.size, rank, world, run.lanes)
+        partition = Partition(size, size, rank, world, data.partition.lanes)
+        stream = replace(reading, data=replace(data, partition=partition)).stream()
         for reader in range(readers):
-            prepared = run.stream(0)._slots.parts(reader, readers)  # what worker `reader` would run
-            parts = islice(prepared, run.steps * run.share.accumulate)
-            ids += [row.id for part in parts for row in part]
+            shares = islice(stream._shares.of_reader(reader), data.steps * partition.accumulate)
+            ids += [row.id for blocks in shares for block in blocks for row in block]
     return ids
 
 
 @pytest.mark.parametrize("batch_size", [8, 16, *(pytest.param(size, marks=pytest.mark.long) for size in (24, 32))])
-def test_one_pass_reads_each_byte_about_once_however_many_read(runs: Runs, tmp_path: Path, batch_size: int):
+def test_one_pass_reads_each_byte_about_once_however_many_read(opened: Open, tmp_path: Path, batch_size: int):
     path = write(tmp_path / "a.parquet", CHUNKS_PER_LANE * default_lanes(batch_size))
-    run, group_bytes = runs(path, batch_size), sizes(path)
-    found = {}
+    reading, group_bytes = opened(path, batch_size), sizes(path)
+    times_read = {}
     for world in WORLDS:
         for readers in (1, 2):
-            run.source = counted = Counted(open_mixture(run.config.data))
-            ids = one_pass(run, world, readers)
-            assert len(ids) == len(set(ids)) == sum(run.source.rows), "each row once, over all ranks and readers"
+            counted: Any = Counted(open_mixture(reading.config.data))
+            ids = one_pass(replace(reading, data=replace(reading.data, source=counted)), world, readers)
+            assert len(ids) == len(set(ids)) == reading.data.rows, "each row once, over all ranks and readers"
             read = sum(times * size for times, size in zip(counted.reads, group_bytes, strict=True))
-            found[world, readers] = read / sum(group_bytes)
-    assert min(found.values()) >= 1.0
-    assert max(found.values()) <= AGAIN, found
+            times_read[world, readers] = read / sum(group_bytes)
+    assert min(times_read.values()) >= 1.0
+    assert max(times_read.values()) <= AGAIN, times_read
 
 
 @pytest.fixture(scope="module")
@@ -138,33 +152,29 @@ def bytes_asked(elsewhere: Elsewhere) -> int:
 
 
 @pytest.mark.parametrize("world", [1, 3, 8])
-def test_of_a_server_too_one_pass_asks_for_each_byte_about_once(runs: Runs, elsewhere: Elsewhere, world: int):
-    run = runs(f"{elsewhere.address}/files/a.parquet", 16)
+def test_of_a_server_too_one_pass_asks_for_each_byte_about_once(opened: Open, elsewhere: Elsewhere, world: int):
+    reading = opened(f"{elsewhere.address}/files/a.parquet", 16)
     elsewhere.forget()
-    one_pass(run, world, readers=1)
+    one_pass(reading, world, readers=1)
     assert len(elsewhere.ranges) == len(elsewhere.asked), "never the whole file"
     there = sum(sizes(elsewhere.folder / "a.parquet"))
     assert there <= bytes_asked(elsewhere) <= AGAIN * there
 
 
-def test_a_resume_reads_as_little_at_any_step(runs: Runs, elsewhere: Elsewhere):
+def test_a_resume_reads_as_little_at_any_step(opened: Open, elsewhere: Elsewhere):
     """In the first epoch, in the tenth, and at step 1,000,000: counted from the opening of the source on."""
-    run = runs(f"{elsewhere.address}/files/a.parquet", 16)
-    run.config = replace(run.config, epochs=None, steps=2_000_000)
-    steps_of_epoch = sum(run.source.rows) // 16
+    reading = opened(f"{elsewhere.address}/files/a.parquet", 16, epochs="null", steps=2_000_000)
+    steps_of_epoch = reading.data.rows // 16
     first_batch, five_batches = [], []  # bytes
     for step in (0, steps_of_epoch // 2, 10 * steps_of_epoch + 7, 1_000_000):
         elsewhere.forget()
-        run.source = open_mixture(
-            run.config.data, run.folder.index
-        )  # as a resumed run does, with the index of the first
-        stream = run.stream(step)
-        assert len(stream.draw().unusable) == 16
+        stream = reading.reopened().stream(step)
+        assert len(stream.draw().rejected) == 16
         assert len(elsewhere.ranges) <= 16, "one row group for each row at most, and no footer"
         first_batch.append(bytes_asked(elsewhere))
         for _ in range(4):
             stream.draw()
-        assert len(elsewhere.ranges) <= run.lanes * (run.config.data.window_chunks + 1)
+        assert len(elsewhere.ranges) <= reading.data.partition.lanes * (reading.config.data.window_chunks + 1)
         five_batches.append(bytes_asked(elsewhere))
     # Row groups are not all of one size, and rows of a lane may be of one row group or of several.
     assert max(first_batch) <= 1.2 * min(first_batch)

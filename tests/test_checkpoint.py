@@ -13,8 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
-from whisper_ft import checkpoint
+from tests.saving import record_of
 from whisper_ft.checkpoint import safetensors_stream
+from whisper_ft.checkpoint.format import list_checkpoints, read_manifest, verify
+from whisper_ft.checkpoint.loading import load_optimizer, load_weights
+from whisper_ft.checkpoint.retention import PINNED, retain
+from whisper_ft.checkpoint.selection import choose
+from whisper_ft.checkpoint.state import Best, TrainState
+from whisper_ft.checkpoint.writer import contents_of, write
 from whisper_ft.config.training import OptimConfig
 from whisper_ft.models.whisper import parameters_by_name
 from whisper_ft.optim import optimizer as optim
@@ -39,16 +45,21 @@ def train_a_little(model: Any, steps: int = 3) -> torch.optim.Optimizer:
 
 def save(folder: Path, step: int, model: Any, optimizer: torch.optim.Optimizer | None = None) -> Path:
     tensors = optim.state_tensors(optimizer, parameters_by_name(model)) if optimizer else {}
-    return checkpoint.save(folder, step, None, model, tensors, {"state": {}, "lr": 0.1})
+    return commit(folder, step, model, tensors)
+
+
+def commit(folder: Path, step: int, model: Any, tensors: dict[str, torch.Tensor], best: Best | None = None) -> Path:
+    record = record_of(TrainState(step=step, best=best))
+    return write(folder, None, contents_of(model, tensors, record, copied=False))
 
 
 def test_weights_and_moments_come_back_to_the_bit(tmp_path: Path, model: Any, micro_whisper: Path):
     optimizer = train_a_little(model)
     path = save(tmp_path, 3, model, optimizer)
     other = WhisperForConditionalGeneration.from_pretrained(micro_whisper)
-    checkpoint.load_weights(path, other)
+    load_weights(path, other)
     restored = optim.build_optimizer(parameters_by_name(other), OptimConfig(lr=1e-3, weight_decay=0.1))
-    optim.load_state_tensors(restored, parameters_by_name(other), checkpoint.load_optimizer(path))
+    optim.load_state_tensors(restored, parameters_by_name(other), load_optimizer(path))
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True))
     before, after = optimizer.state_dict(), restored.state_dict()
     for index, state in before["state"].items():
@@ -59,7 +70,7 @@ def test_weights_and_moments_come_back_to_the_bit(tmp_path: Path, model: Any, mi
 def test_a_restored_optimizer_has_the_rates_that_are_configured_now(tmp_path: Path, model: Any):
     path = save(tmp_path, 3, model, train_a_little(model))
     now = optim.build_optimizer(parameters_by_name(model), OptimConfig(lr=5e-4, weight_decay=0.2, eps=1e-7))
-    optim.load_state_tensors(now, parameters_by_name(model), checkpoint.load_optimizer(path))
+    optim.load_state_tensors(now, parameters_by_name(model), load_optimizer(path))
     assert [(group["lr"], group["weight_decay"], group["eps"]) for group in now.param_groups] == [
         (5e-4, 0.2, 1e-7),
         (5e-4, 0.0, 1e-7),
@@ -69,7 +80,7 @@ def test_a_restored_optimizer_has_the_rates_that_are_configured_now(tmp_path: Pa
 @pytest.mark.parametrize("fault", ["shape", "foreign", "missing"])
 def test_optimizer_state_of_another_model_is_refused_by_name(tmp_path: Path, model: Any, fault: str):
     path = save(tmp_path, 3, model, train_a_little(model))
-    tensors = checkpoint.load_optimizer(path)
+    tensors = load_optimizer(path)
     first = "model.encoder.conv1.weight/exp_avg"
     if fault == "shape":
         tensors[first] = tensors[first][:-1]
@@ -111,7 +122,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
     older, newer = save(tmp_path, 1, model), save(tmp_path, 2, model)
     damage(newer)
     lines: list[str] = []
-    assert checkpoint.choose(tmp_path, "auto", None, lines.append) == older
+    assert choose(tmp_path, "auto", None, lines.append) == older
     assert len(lines) == 1
     assert fact in lines[0]
     assert "step-00000002 is not usable" in lines[0]
@@ -122,13 +133,13 @@ def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, model: Any):
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["../../etc/passwd"] = {"bytes": 1, "sha256": "0"}
     (path / "manifest.json").write_text(json.dumps(manifest))
-    assert "outside" in (checkpoint.verify(path) or "")
+    assert "outside" in (verify(path) or "")
 
 
 def test_without_any_usable_checkpoint_nothing_starts_from_zero(tmp_path: Path, model: Any):
     flip(save(tmp_path, 1, model) / "model.safetensors")
     with pytest.raises(ResumeError, match="none is usable"):
-        checkpoint.choose(tmp_path, "auto", None, lambda line: None)
+        choose(tmp_path, "auto", None, lambda line: None)
 
 
 def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path, model: Any):
@@ -136,8 +147,8 @@ def test_what_is_not_a_checkpoint_is_left_alone(tmp_path: Path, model: Any):
     (tmp_path / "step-00000009").write_text("a file")
     (tmp_path / "other").mkdir()
     path = save(tmp_path, 1, model)
-    assert [saved.path for saved in checkpoint.list_checkpoints(tmp_path)] == [path]
-    checkpoint.retain(tmp_path, 2, ())
+    assert [saved.path for saved in list_checkpoints(tmp_path)] == [path]
+    retain(tmp_path, 2, ())
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -145,7 +156,7 @@ def test_the_newest_is_the_last_saved_whatever_step_or_clock_say(tmp_path: Path,
     save(tmp_path, 9, model)
     again = save(tmp_path, 4, model)  # a branch that went on from an older checkpoint
     os.utime(again, (0, 0))
-    assert checkpoint.choose(tmp_path, "auto", None, lambda line: None) == again
+    assert choose(tmp_path, "auto", None, lambda line: None) == again
 
 
 def test_a_clock_that_is_set_back_between_two_saves_changes_nothing(
@@ -157,42 +168,41 @@ def test_a_clock_that_is_set_back_between_two_saves_changes_nothing(
     newest = save(tmp_path, 3, model)
     for inner in (newest, *newest.iterdir()):
         os.utime(inner, (0, 0))
-    assert checkpoint.read_manifest(newest)["time"] == "1970-01-01T00:00:00Z"
-    assert checkpoint.choose(tmp_path, "auto", None, lambda line: None) == newest
-    checkpoint.retain(tmp_path, 2, ())
-    assert [saved.step for saved in checkpoint.list_checkpoints(tmp_path)] == [3, 2]
+    assert read_manifest(newest)["time"] == "1970-01-01T00:00:00Z"
+    assert choose(tmp_path, "auto", None, lambda line: None) == newest
+    retain(tmp_path, 2, ())
+    assert [saved.step for saved in list_checkpoints(tmp_path)] == [3, 2]
 
 
 def test_the_newest_and_the_named_ones_are_kept(tmp_path: Path, model: Any):
     for step in range(1, 7):
         save(tmp_path, step, model)
-    checkpoint.retain(tmp_path, 2, {2})
-    assert sorted(saved.step for saved in checkpoint.list_checkpoints(tmp_path)) == [2, 5, 6]
+    retain(tmp_path, 2, {2})
+    assert sorted(saved.step for saved in list_checkpoints(tmp_path)) == [2, 5, 6]
 
 
 def test_the_best_of_every_kept_checkpoint_is_kept(tmp_path: Path, model: Any):
     """When the newest turns out to be damaged, the run goes on from the one before, and needs the best of that time."""
     for step, best in ((1, 1), (2, 1), (3, 3), (4, 3), (5, 1), (6, 6)):
-        state = {"best": {"step": best, "metric": "wer", "value": 1 / step}}
-        checkpoint.save(tmp_path, step, None, model, {}, {"state": state, "lr": 0.1})
-    checkpoint.retain(tmp_path, 2, ())
-    assert sorted(saved.step for saved in checkpoint.list_checkpoints(tmp_path)) == [1, 5, 6]
+        commit(tmp_path, step, model, {}, Best(best, "wer", 1 / step))
+    retain(tmp_path, 2, ())
+    assert sorted(saved.step for saved in list_checkpoints(tmp_path)) == [1, 5, 6]
 
 
 def test_regular_and_pinned_ones_are_kept_besides(tmp_path: Path, model: Any):
     for step in range(1, 10):
         save(tmp_path, step, model)
-    (tmp_path / "step-00000002" / checkpoint.PINNED).touch()
-    assert checkpoint.retain(tmp_path, 2, (), every=3) == []
-    assert sorted(saved.step for saved in checkpoint.list_checkpoints(tmp_path)) == [2, 3, 6, 8, 9]
-    assert checkpoint.verify(tmp_path / "step-00000002") is None, "a pin is no damage"
+    (tmp_path / "step-00000002" / PINNED).touch()
+    assert retain(tmp_path, 2, (), every=3) == []
+    assert sorted(saved.step for saved in list_checkpoints(tmp_path)) == [2, 3, 6, 8, 9]
+    assert verify(tmp_path / "step-00000002") is None, "a pin is no damage"
 
 
 def test_what_is_visibly_damaged_is_not_one_of_the_two_that_are_kept(tmp_path: Path, model: Any):
     for step in range(1, 5):
         save(tmp_path, step, model)
     truncate(tmp_path / "step-00000003/optimizer.safetensors")
-    checkpoint.retain(tmp_path, 2, ())
+    retain(tmp_path, 2, ())
     assert sorted(path.name[-1] for path in tmp_path.iterdir()) == ["2", "3", "4"]
 
 
@@ -202,9 +212,9 @@ def test_a_link_is_no_checkpoint_and_what_it_points_to_is_left_alone(tmp_path: P
     for step in (2, 3, 4):
         save(folder, step, model)
     (folder / "step-00000001").symlink_to(precious)
-    checkpoint.retain(folder, 2, ())
-    assert checkpoint.verify(precious) is None
-    assert [saved.step for saved in checkpoint.list_checkpoints(folder)] == [4, 3]
+    retain(folder, 2, ())
+    assert verify(precious) is None
+    assert [saved.step for saved in list_checkpoints(folder)] == [4, 3]
     assert (folder / "step-00000001").is_symlink()
 
 
@@ -217,10 +227,10 @@ def test_a_pickle_in_a_checkpoint_is_refused_by_name_and_never_read(tmp_path: Pa
     older, newer = save(tmp_path / "run", 1, model), save(tmp_path / "run", 2, model)
     (newer / name).write_bytes(pickle.dumps(Evil()))
     lines: list[str] = []
-    assert checkpoint.choose(tmp_path / "run", "auto", None, lines.append) == older
+    assert choose(tmp_path / "run", "auto", None, lines.append) == older
     assert name in lines[0]
     with pytest.raises(ResumeError, match=name):
-        checkpoint.choose(tmp_path / "run", str(newer), None, lines.append)
+        choose(tmp_path / "run", str(newer), None, lines.append)
     assert not (tmp_path / "executed").exists()
     pickle.loads((newer / name).read_bytes())
     assert (tmp_path / "executed").exists(), "it would have been"
@@ -229,15 +239,15 @@ def test_a_pickle_in_a_checkpoint_is_refused_by_name_and_never_read(tmp_path: Pa
 def test_a_file_of_another_step_is_found_out(tmp_path: Path, model: Any):
     older, newer = save(tmp_path, 1, model, train_a_little(model)), save(tmp_path, 2, model, train_a_little(model))
     shutil.copy(older / "optimizer.safetensors", newer)
-    assert checkpoint.verify(newer) == "optimizer.safetensors is damaged (its sha256 differs)"
+    assert verify(newer) == "optimizer.safetensors is damaged (its sha256 differs)"
 
 
 def test_a_moved_and_a_copied_checkpoint_is_as_good(tmp_path: Path, model: Any):
     path = save(tmp_path / "a", 1, model)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     moved = (tmp_path / "a").rename(tmp_path / "c")
-    assert checkpoint.verify(tmp_path / "b" / path.name) is None
-    assert checkpoint.choose(moved, "auto", None, lambda line: None) == moved / path.name
+    assert verify(tmp_path / "b" / path.name) is None
+    assert choose(moved, "auto", None, lambda line: None) == moved / path.name
 
 
 def test_any_tensor_comes_back_as_the_format_has_it(tmp_path: Path):
@@ -268,8 +278,8 @@ def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path, model: Any):
 def test_saving_a_step_again_replaces_it(tmp_path: Path, model: Any):
     save(tmp_path, 1, model)
     path = save(tmp_path, 1, model)
-    assert checkpoint.verify(path) is None
-    assert [saved.save for saved in checkpoint.list_checkpoints(tmp_path)] == [2]
+    assert verify(path) is None
+    assert [saved.save for saved in list_checkpoints(tmp_path)] == [2]
 
 
 def test_weights_of_another_shape_are_refused_in_one_line(tmp_path: Path, model: Any):
@@ -278,7 +288,7 @@ def test_weights_of_another_shape_are_refused_in_one_line(tmp_path: Path, model:
     tensors["model.encoder.conv1.weight"] = tensors["model.encoder.conv1.weight"][:-1].contiguous()
     save_file(tensors, path / "model.safetensors")
     with pytest.raises(ResumeError) as refused:
-        checkpoint.load_weights(path, model)
+        load_weights(path, model)
     assert "do not fit this model" in str(refused.value)
     assert "\n" not in str(refused.value)
 

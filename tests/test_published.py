@@ -3,6 +3,7 @@
 import json
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 import transformers
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from whisper_ft import checkpoint
+from tests.saving import record_of
+from whisper_ft.checkpoint.format import path_of
 from whisper_ft.checkpoint.state import Best, TrainState
+from whisper_ft.checkpoint.writer import contents_of, write
 from whisper_ft.cli.checkpoint import main
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
@@ -38,9 +41,9 @@ def run(tmp_path: Path, whisper: tuple[Any, Any], micro_whisper: Path) -> RunDir
     folder = RunDir(tmp_path / "run")
     folder.open()
     for step in (1, 2, 3):
-        state = TrainState(step=step, best=BEST if step > 1 else None).to_json()
-        trainer = {"state": state, "config": {"model": {"name": str(micro_whisper)}}}
-        checkpoint.save(folder.checkpoints, step, None, whisper[0], {}, trainer)
+        record = record_of(TrainState(step=step, best=BEST if step > 1 else None))
+        record = replace(record, config={**record.config, "model": {"name": str(micro_whisper)}})
+        write(folder.checkpoints, None, contents_of(whisper[0], {}, record, copied=False))
     return folder
 
 
@@ -63,7 +66,7 @@ def test_best_and_final_load_without_a_word_and_are_the_model(
     run: RunDir, whisper: tuple[Any, Any], caplog: pytest.LogCaptureFixture
 ):
     model, processor = whisper
-    publish_best(run, BEST, checkpoint.path_of(run.checkpoints, 2), config_files(model, processor))
+    publish_best(run, BEST, path_of(run.checkpoints, 2), config_files(model, processor))
     publish_final(run, TrainState(step=3, best=BEST), model, processor)
     for folder in (run.best, run.final):
         loaded = loaded_without_a_word(folder, caplog)
@@ -79,9 +82,9 @@ def test_best_and_final_load_without_a_word_and_are_the_model(
 
 @pytest.mark.parametrize("left", ["nothing", "best.json alone", "the one before"])
 def test_a_best_that_a_kill_left_half_published_is_made_anew(run: RunDir, whisper: tuple[Any, Any], left: str):
-    source = checkpoint.path_of(run.checkpoints, 2)
+    source = path_of(run.checkpoints, 2)
     if left == "the one before":
-        publish_best(run, Best(1, "wer", 0.9), checkpoint.path_of(run.checkpoints, 1), config_files(*whisper))
+        publish_best(run, Best(1, "wer", 0.9), path_of(run.checkpoints, 1), config_files(*whisper))
     elif left == "best.json alone":
         (run.path / "best.json").write_text(json.dumps({"step": 2, "metric": "wer", "value": 0.5}))
     state, message = repair_best(run, TrainState(step=3, best=BEST), source, *whisper)
@@ -94,7 +97,7 @@ def test_a_best_that_a_kill_left_half_published_is_made_anew(run: RunDir, whispe
 def test_the_list_shows_steps_in_the_order_of_saves_with_their_role(
     run: RunDir, whisper: tuple[Any, Any], capsys: pytest.CaptureFixture[str]
 ):
-    publish_best(run, BEST, checkpoint.path_of(run.checkpoints, 2), config_files(*whisper))
+    publish_best(run, BEST, path_of(run.checkpoints, 2), config_files(*whisper))
     (run.checkpoints / "step-00000001/pinned").touch()
     (run.checkpoints / "step-00000003/trainer.json").write_text("short")
     assert main(["list", str(run.path)]) == 0

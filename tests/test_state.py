@@ -4,7 +4,7 @@ import json
 import math
 from dataclasses import replace
 
-from whisper_ft.checkpoint.state import Best, TrainState
+from whisper_ft.checkpoint.state import Best, Counts, TrainState
 
 
 def at_step(step: int, best: Best | None = None) -> TrainState:
@@ -12,8 +12,9 @@ def at_step(step: int, best: Best | None = None) -> TrainState:
 
 
 def test_a_state_survives_json():
-    state = TrainState(step=7, skipped=1, utterances=112, unusable=2, label_tokens=999, best=Best(5, "wer", 0.25))
-    state = replace(state, evaluated=((5, 0.25), (7, None)))
+    counts = Counts(utterances=112, unusable=2, label_tokens=999, audio_samples=16_000)
+    state = TrainState(7, 1, 0, counts, evaluated=((5, 0.25), (7, None)), best=Best(5, "wer", 0.25))
+    assert state.to_json()["utterances"] == 112, "the counts have the keys of every version so far"
     assert TrainState.from_json(json.loads(json.dumps(state.to_json()))) == state
 
 
@@ -40,16 +41,16 @@ def test_nan_and_nothing_to_compare_are_never_best():
 
 
 def test_a_skipped_update_is_a_step_and_a_good_one_ends_the_streak():
-    counts = {"utterances": 4, "unusable": 0, "label_tokens": 40}
-    state = TrainState().after_step(applied=False, **counts).after_step(applied=False, **counts)
+    counts = Counts(utterances=4, label_tokens=40)
+    state = TrainState().after_step(counts, applied=False).after_step(counts, applied=False)
     assert (state.step, state.skipped, state.skipped_in_a_row) == (2, 2, 2)
-    state = state.after_step(applied=True, **counts)
-    assert (state.step, state.skipped, state.skipped_in_a_row, state.utterances) == (3, 2, 0, 12)
+    state = state.after_step(counts, applied=True)
+    assert (state.step, state.skipped, state.skipped_in_a_row, state.counts.utterances) == (3, 2, 0, 12)
 
 
 def test_improved_holds_only_at_the_step_that_was_best():
     state = at_step(10).after_evaluation("wer", 0.5)
-    assert not state.after_step(applied=True, utterances=1, unusable=0, label_tokens=1).improved
+    assert not state.after_step(Counts(utterances=1, label_tokens=1), applied=True).improved
 
 
 def evaluated(*values: float | None, **how: object) -> TrainState:

@@ -5,8 +5,8 @@ import multiprocessing
 import os
 import signal
 import traceback
+from collections.abc import Sequence
 from contextlib import closing
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,24 @@ import soundfile
 import torch
 from transformers import WhisperProcessor
 
+from collator import SpeechCollator
 from tests.conftest import run_script
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.log_mel import LogMel, pad_windows
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.loader import StepBatches, TrainStream
-from whisper_ft.data.sampling.order import Order
+from whisper_ft.data.sampling.batch_plan import BatchPlan
+from whisper_ft.data.sampling.order import Order, Place
 from whisper_ft.data.sampling.partition import Partition
 from whisper_ft.data.sources import open_source
-from whisper_ft.data.types import Rejected, Row, Window
-from whisper_ft.data.windows import WindowReader
+from whisper_ft.data.types import Batch, Rejected, Row, Window
+from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.decoding.long_form import audio_windows
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.errors import DataError, LostWorkerError, UsageError
+
+START, END = 1000, 1001  # any two numbers: nothing is predicted here
 
 
 @pytest.fixture(scope="session")
@@ -85,11 +89,24 @@ def stream(
 ) -> Any:
     order = Order(source.rows, seed=7, lanes=16, window=2)
     reader = WindowReader(source, log_mel, encode, cached_chunks=64)
-    return TrainStream(reader, order, share, list, first_step=first_step, workers=workers)
+    plan = BatchPlan(order, share, max(workers, 1))
+    return TrainStream(reader, plan, KeepingCollator(log_mel), first_step=first_step, workers=workers)
 
 
-def ids(step: StepBatches[list[Window]]) -> list[str]:
-    return [utterance for batch in step.micro_batches for window in batch for utterance in window.utterances]
+class KeepingCollator(SpeechCollator):
+    """The collator, with the windows of the batches that it made."""
+
+    def __init__(self, log_mel: LogMel) -> None:
+        super().__init__(START, END, (log_mel.bins, log_mel.frames))
+        self.windows: list[Window] = []
+
+    def __call__(self, windows: Sequence[Window]) -> Batch:
+        self.windows += windows
+        return super().__call__(windows)
+
+
+def ids(step: StepBatches) -> list[str]:
+    return [utterance for batch in step.micro_batches for utterance in batch.utterances]
 
 
 @pytest.mark.parametrize(("world", "per_device"), [(1, 3), (2, 8), (3, 2), (4, 1)])
@@ -124,10 +141,12 @@ def test_workers_hand_over_the_same_windows_in_the_same_slots(corpus: Path, enco
     for _ in range(3):
         expected, drawn = inline.draw(), in_workers.draw()
         assert ids(drawn) == ids(expected)
-        for a, b in zip(chain(*expected.micro_batches), chain(*drawn.micro_batches), strict=True):
-            assert torch.equal(a.features, b.features)
-            assert b.features.shape[1] < b.audio_samples / 160 + 4, "no more frames than have sound, or one of silence"
-            assert a.tokens == b.tokens
+    read = 3 * share.batch_size
+    windows = zip(inline._collate.windows[:read], in_workers._collate.windows[:read], strict=True)
+    for a, b in windows:
+        assert torch.equal(a.features, b.features)
+        assert b.features.shape[1] < b.audio_samples / 160 + 4, "no more frames than have sound, or one of silence"
+        assert a.tokens == b.tokens
 
 
 @pytest.mark.parametrize(
@@ -161,10 +180,12 @@ from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.loader import TrainStream
-from whisper_ft.data.sampling.order import Order
+from collator import SpeechCollator
+from whisper_ft.data.sampling.batch_plan import BatchPlan
+from whisper_ft.data.sampling.order import Order, Place
 from whisper_ft.data.sampling.partition import Partition
 from whisper_ft.data.sources import open_source
-from whisper_ft.data.windows import WindowReader
+from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.models.whisper import load_whisper
 
 model, processor = load_whisper(sys.argv[1])
@@ -172,8 +193,10 @@ encode = LabelEncoder.of(model, processor.tokenizer, "be", "transcribe")
 source = open_source(SourceConfig(path=sys.argv[2]))
 reader = WindowReader(source, LogMel(processor.feature_extractor), encode, cached_chunks=4)
 order = Order(source.rows, seed=7, lanes=16, window=2)
-windows = TrainStream(reader, order, Partition(4, 4, 0, 1, 16), list, first_step=0, workers=2)
-print(windows.draw().utterances)
+plan = BatchPlan(order, Partition(4, 4, 0, 1, 16), 2)
+collate = SpeechCollator(encode.start, processor.tokenizer.pad_token_id, (80, 500))
+stream = TrainStream(reader, plan, collate, first_step=0, workers=2)
+print(stream.draw().counts.utterances)
 """
 
 
@@ -197,7 +220,7 @@ def damaged(tmp_path: Path) -> Path:
     return path
 
 
-def failure(drawn: TrainStream[list[Window]]) -> Exception:
+def failure(drawn: TrainStream) -> Exception:
     """The error of a stream that cannot be drawn to the end of its first epoch."""
     with closing(drawn), pytest.raises(Exception) as error:
         for _ in range(4):
@@ -228,7 +251,7 @@ def test_any_other_error_of_a_worker_keeps_type_and_message_and_shows_where_it_w
     assert str(of_worker) == str(inline)
     shown = "".join(traceback.format_exception(of_worker))
     assert "In data worker" in shown
-    assert "stream.py" in shown
+    assert "window_reader.py" in shown
 
 
 @pytest.mark.parametrize(
@@ -249,7 +272,7 @@ def test_a_row_with_nothing_in_it_is_unusable_and_heard_as_silence(
     table = pa.table({"audio": pa.array([audio], kind), "sentence": pa.array([text], pa.string())})
     pq.write_table(table, tmp_path / "a.parquet")
     source = open_source(SourceConfig(path=str(tmp_path)))
-    window = WindowReader(source, log_mel, encode, cached_chunks=1).window(0, 0)
+    (window,) = WindowReader(source, log_mel, encode, cached_chunks=1).windows([Place(0, 0, 0)])
     assert isinstance(window, Rejected)
     assert (window.id, window.reason) == ("a.parquet#0", reason)
     (utterance,) = audio_windows(source, log_mel, 0, 1)
@@ -264,10 +287,11 @@ def test_an_unusable_row_leaves_its_slot_empty_and_moves_no_other(encode: LabelE
     bad[9] = spoken(9, text="  ")
     share = Partition(16, 4, 0, 1, 16)
     whole, holed = stream(Rows(good), encode, log_mel, share).draw(), stream(Rows(bad), encode, log_mel, share).draw()
-    assert {(row.id, row.reason) for row in holed.unusable} == {("row-3", "decode_error"), ("row-9", "empty_label")}
+    assert {(row.id, row.reason) for row in holed.rejected} == {("row-3", "decode_error"), ("row-9", "empty_label")}
     assert ids(holed) == [name for name in ids(whole) if name not in ("row-3", "row-9")]
-    assert holed.utterances == 14
-    assert [len(batch) for batch in whole.micro_batches] == [4, 4, 4, 4]
+    assert holed.counts.utterances == 14
+    assert holed.counts.unusable == 2
+    assert [len(batch.utterances) for batch in whole.micro_batches] == [4, 4, 4, 4]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +311,7 @@ def test_an_unusable_row_leaves_its_slot_empty_and_moves_no_other(encode: LabelE
 )
 def test_each_unusable_row_has_a_reason(encode: LabelEncoder, log_mel: LogMel, fields: dict[str, Any], reason: str):
     reader = WindowReader(Rows([spoken(0, **fields)]), log_mel, encode, cached_chunks=1)
-    window = reader.window(0, 0)
+    (window,) = reader.windows([Place(0, 0, 0)])
     assert isinstance(window, Rejected)
     assert window.reason == reason
 
@@ -346,7 +370,7 @@ def test_windows_of_a_real_corpus_fit_the_model(corpus: Path, parts: Any, encode
     model, _ = parts
     source = open_source(SourceConfig(path=str(corpus / "train")))
     reader = WindowReader(source, log_mel, encode, cached_chunks=8)
-    windows = [reader.window(chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)]
+    windows = reader.windows([Place(0, chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)])
     assert len(windows) == 100
     for window in windows:
         assert isinstance(window, Window), window

@@ -9,7 +9,7 @@ import torch
 
 from tests.conftest import Trainer, logged, metrics
 from whisper_ft.checkpoint.format import newest_record
-from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.checkpoint.state import Counts, TrainState
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.sources import open_source
@@ -71,9 +71,9 @@ def test_the_audio_of_one_epoch_is_counted_to_the_sample_also_over_a_kill(train:
     options = {"epochs": 1, "steps": "null", "eval__every": 0, "save__every": 3, "data__workers": 2}
     train.interrupt("one", logged(7), signal.SIGKILL, processes, **options)
     run_dir = train("one", processes, **options)
-    trainer = newest_record(run_dir / "checkpoints")
-    assert trainer is not None
-    counted = trainer["state"]["audio_samples"]
+    record = newest_record(run_dir / "checkpoints")
+    assert record is not None
+    counted = record.state.counts.audio_samples
     assert counted == samples_of(corpus / "train")
     assert metrics(run_dir)[13]["audio_hours"] == round(counted / RATE / 3600, 6)
 
@@ -81,11 +81,9 @@ def test_the_audio_of_one_epoch_is_counted_to_the_sample_also_over_a_kill(train:
 def test_a_state_from_before_the_audio_was_counted_does_not_invent_a_count():
     fields = {name: value for name, value in TrainState(step=5).to_json().items() if name != "audio_samples"}
     state = TrainState.from_json(fields)
-    after = state.after_step(applied=True, utterances=1, unusable=0, label_tokens=1, audio_samples=RATE)
-    assert after.audio_samples is None
-    assert TrainState().after_step(
-        applied=True, utterances=1, unusable=0, label_tokens=1, audio_samples=7
-    ) == TrainState(step=1, utterances=1, label_tokens=1, audio_samples=7)
+    counts = Counts(utterances=1, label_tokens=1, audio_samples=7)
+    assert state.after_step(counts, applied=True).counts.audio_samples is None
+    assert TrainState().after_step(counts, applied=True) == TrainState(step=1, counts=counts)
 
 
 def test_the_memory_of_a_process_is_what_it_holds():

@@ -1,65 +1,64 @@
-"""Checkpoints that are there: found, verified, read."""
+"""Checkpoints on disk: their files, their list and their verification. Without torch."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model
-
+from whisper_ft.checkpoint.record import TRAINER, CheckpointRecord, read_record
 from whisper_ft.runtime import atomic
-from whisper_ft.runtime.errors import ResumeError, one_line
+from whisper_ft.runtime.errors import one_line
 
-MODEL, OPTIMIZER, TRAINER, MANIFEST = "model.safetensors", "optimizer.safetensors", "trainer.json", "manifest.json"
+MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
-"""Endings of files that other programs unpickle, which runs whatever is in them."""
+"""Suffixes of files that other programs unpickle. Unpickling runs code from the file."""
 
 
 @dataclass(frozen=True)
 class ListedCheckpoint:
-    """A committed checkpoint; `problem` says in a line why its manifest cannot be used."""
+    """A committed checkpoint."""
 
     path: Path
     step: int
     save: int
+    """Save counter. It orders checkpoints; a clock does not."""
     problem: str | None = None
+    """Reason why its manifest cannot be used, in one line."""
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step is, in the checkpoints folder of its run."""
+    """Folder of the checkpoint of a step, in the checkpoints folder of its run."""
     return folder / f"step-{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[ListedCheckpoint]:
-    """Everything here that has a checkpoint's name, newest save first; only manifests are read, not the other files."""
-    found = []
+    """All folders named like a checkpoint, newest save first. Only their manifests are read."""
+    listed = []
     for path in folder.glob("step-*"):
         if not path.is_dir() or path.is_symlink() or not path.name.removeprefix("step-").isdigit():
             continue
         step = int(path.name.removeprefix("step-"))
         try:
-            found.append(ListedCheckpoint(path, step, int(read_manifest(path)["save"])))
+            listed.append(ListedCheckpoint(path, step, int(read_manifest(path)["save"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            found.append(ListedCheckpoint(path, step, 0, f"its {MANIFEST} cannot be read ({one_line(error)})"))
-    # Those whose place in the order is unknown come first, so that they are named before another is used.
-    return sorted(found, key=lambda one: (one.problem is not None, one.save), reverse=True)
+            listed.append(ListedCheckpoint(path, step, 0, f"its {MANIFEST} cannot be read ({one_line(error)})"))
+    # Checkpoints without a save counter come first, so that they are reported before another one is used.
+    return sorted(listed, key=lambda item: (item.problem is not None, item.save), reverse=True)
 
 
 def verify(path: Path, *, deep: bool = True) -> str | None:
-    """Why a checkpoint cannot be used, in a line; None if every byte is what was written.
+    """Reason why a checkpoint cannot be used, in one line; None if every byte is as written.
 
-    Without `deep` no file is read but the manifest: sizes are compared, contents are not.
+    Without `deep`, sizes are compared and contents are not read.
     """
     try:
         files = read_manifest(path)["files"]
         sizes = {name: (int(expected["bytes"]), str(expected["sha256"])) for name, expected in files.items()}
-        planted = sorted(inner.name for inner in path.iterdir() if inner.suffix.lower() in PICKLES)
+        pickles = sorted(inner.name for inner in path.iterdir() if inner.suffix.lower() in PICKLES)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its {MANIFEST} cannot be read ({one_line(error)})"
-    if planted:
-        return f"it holds {planted[0]}, by its name a pickle: none was written here and none is read; take it away"
+    if pickles:
+        return f"it holds {pickles[0]}, a pickle by its name; no pickle is written or read here, so remove it"
     for name in (MODEL, OPTIMIZER, TRAINER):
         if name not in sizes:
             return f"its {MANIFEST} does not list {name}"
@@ -67,14 +66,14 @@ def verify(path: Path, *, deep: bool = True) -> str | None:
 
 
 def _problem_of(path: Path, name: str, size: int, sha256: str, deep: bool) -> str | None:
-    """Why a file is not what the manifest says of it."""
+    """Reason why a file does not match the manifest; None if it matches."""
     if Path(name).name != name:
         return f"its {MANIFEST} names a file outside of it: {name}"
     if not (path / name).is_file():
         return f"{name} is missing"
-    found = (path / name).stat().st_size
-    if found != size:
-        return f"{name} has {found} bytes, {size} were written"
+    actual = (path / name).stat().st_size
+    if actual != size:
+        return f"{name} has {actual} bytes, {size} were written"
     try:
         if deep and atomic.sha256(path / name) != sha256:
             return f"{name} is damaged (its sha256 differs)"
@@ -84,37 +83,17 @@ def _problem_of(path: Path, name: str, size: int, sha256: str, deep: bool) -> st
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Step, save counter, parent, time, and size and sha256 of each file."""
+    """Manifest of a checkpoint: step, save counter, parent, time, and size and sha256 of each file."""
     manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     return manifest
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """What was recorded beside the tensors: state, configuration, data, versions."""
-    trainer: dict[str, Any] = json.loads((path / TRAINER).read_text(encoding="utf-8"))
-    return trainer
-
-
-def newest_record(folder: Path) -> dict[str, Any] | None:
-    """What the newest checkpoint recorded beside its tensors; None where none can be read. Verifies nothing."""
-    for found in list_checkpoints(folder):
-        try:
-            trainer = read_record(found.path)
-        except (OSError, ValueError):
-            continue
-        if found.problem is None and isinstance(trainer, dict) and isinstance(trainer.get("config"), dict):
-            return trainer
+def newest_record(folder: Path) -> CheckpointRecord | None:
+    """Record of the newest checkpoint in a folder, not verified; None if no record can be read."""
+    for listed in list_checkpoints(folder):
+        if listed.problem is None:
+            try:
+                return read_record(listed.path)
+            except (OSError, KeyError, TypeError, ValueError, AttributeError):
+                continue
     return None
-
-
-def load_weights(path: Path, model: Any) -> None:
-    """Put a checkpoint's weights into a model of the same shape; tied weights stay tied. ResumeError."""
-    try:
-        load_model(model, str(path / MODEL), strict=True)
-    except (RuntimeError, SafetensorError) as error:
-        raise ResumeError(f"{path}: the weights do not fit this model: {one_line(error)}") from error
-
-
-def load_optimizer(path: Path) -> dict[str, torch.Tensor]:
-    """A checkpoint's optimizer state by name."""
-    return dict(load_file(path / OPTIMIZER))

@@ -115,7 +115,9 @@ def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
 
 def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> None:
     """Export the newest whole checkpoint as a folder for `from_pretrained`."""
-    from whisper_ft import checkpoint
+    from whisper_ft.checkpoint.format import MODEL, verify
+    from whisper_ft.checkpoint.loading import load_weights
+    from whisper_ft.checkpoint.record import read_record
     from whisper_ft.models.export.hf import config_files, export
     from whisper_ft.models.whisper import load_whisper, quiet_libraries
 
@@ -123,17 +125,17 @@ def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> 
         raise UsageError(f"--out {args.out}: is there already; name a new folder")
     quiet_libraries()
     for item in checkpoints:
-        if problem := item.problem or checkpoint.verify(item.path):
+        if problem := item.problem or verify(item.path):
             print(f"{item.path.name} is not usable: {problem}", file=sys.stderr)
             continue
-        trained = str(checkpoint.read_record(item.path)["config"]["model"]["name"])
+        trained = str(read_record(item.path).config["model"]["name"])
         try:
             model, processor = load_whisper(args.model or trained)
         except UsageError as error:
             raise UsageError(f"{error}; name the model the run started from, or best/ of the run: --model") from error
-        checkpoint.load_weights(item.path, model)  # only to check that the weights fit the configuration
+        load_weights(item.path, model)  # only to check that the weights fit the configuration
         readme = f"# Model at step {item.step}\n\nMade from {item.path.name} of a run that began at {trained}.\n"
-        export(item.path / checkpoint.MODEL, config_files(model, processor), args.out, readme)
+        export(item.path / MODEL, config_files(model, processor), args.out, readme)
         print(f"{item.path.name} is in {args.out}")
         return
     raise ResumeError(f"{checkpoints[0].path.parent}: none of {len(checkpoints)} checkpoints is whole")

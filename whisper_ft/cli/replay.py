@@ -43,9 +43,9 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
     from whisper_ft.data.sources import pin_mixture
     from whisper_ft.training.preflight import refuse_missing_data
 
-    saved, trainer = run_dir / "config.yaml", newest_record(run_dir / "checkpoints")
-    if trainer is not None:
-        config = config_from_plain(TrainingConfig, trainer["config"])
+    saved, record = run_dir / "config.yaml", newest_record(run_dir / "checkpoints")
+    if record is not None:
+        config = config_from_plain(TrainingConfig, record.config)
     elif saved.exists():
         config = load_config(TrainingConfig, ["--config", str(saved)])
     else:
@@ -60,9 +60,9 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
         raise UsageError(
             f"{error} from {Path.cwd()}; replay from the folder where the run was started, or give --data.path PATH"
         ) from error
-    if trainer is None:
+    if record is None:
         return config
-    return replace(config, data=pin_mixture(config.data, trainer["config"]["data"], trainer["data"]))
+    return replace(config, data=pin_mixture(config.data, record.config["data"], record.data))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -60,7 +60,7 @@ class DataConfig(SourceConfig):
     Each owns whole lanes of the stream, so shares are rounded; the run prints them. `language` defaults to data.*'s."""
     normalizer: str = setting("exact", "keep")
     """Normaliser of the labels: keep, lower, unpunctuated, golden; see normalizers.py."""
-    lanes: int | None = setting("exact", None, least=1)
+    lanes: int | None = setting("exact", None, least=1, auto=None)
     """Interleaved streams in which the data is read. None: 16 to 64, by batch.size."""
     window_chunks: int = setting("exact", 4, least=1)
     """Chunks (parquet row groups) that a lane shuffles together; more mix better and need more memory."""

@@ -53,6 +53,11 @@ def early_answer(cls: type[C]) -> None:
         exit_process(FINISHED)
 
 
+def given_settings(cls: type[C], argv: Sequence[str] | None = None) -> frozenset[str]:
+    """Dotted names of the settings that the user gave, on the command line or in a --config file."""
+    return frozenset(name for name, _, _ in _settings_of(cls, list(sys.argv[1:] if argv is None else argv)))
+
+
 def config_from_plain(cls: type[C], plain: dict[str, Any]) -> C:
     """The configuration written by `to_plain`; UsageError if the mapping is not one."""
     return _parse(cls, plain, cls.__name__)

@@ -1,59 +1,121 @@
-"""What a resumed run may change: the rule of each setting, and how two configurations compare by it.
-
-`python -m whisper_ft.config.resume_policy` prints docs/resume.md.
-"""
+"""What a resumed run may change: settings of the recorded run against those of the present command line."""
 
 import re
-import sys
-from collections.abc import Iterator
-from dataclasses import is_dataclass
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple
 
 from whisper_ft.config.data import WeightedSourceConfig
-from whisper_ft.config.setting import ResumeRule
+from whisper_ft.config.setting import UNSET, ResumeRule
 from whisper_ft.config.training import TrainingConfig
-from whisper_ft.config.tree import flatten, leaves, to_plain
-from whisper_ft.runtime.command import exit_code_of
+from whisper_ft.config.tree import flatten, leaves, to_plain, with_values
 from whisper_ft.runtime.errors import UsageError
 
-PAGE = """# What a resumed run may change
-
-Made by `python -m whisper_ft.config.resume_policy > docs/resume.md` from the settings in `whisper_ft/config/`; a
-test fails when the two differ, or when a setting has no rule.
-
-The same command goes on with the newest whole checkpoint in its `run_dir`. What is given is compared with what stands
-in that checkpoint, setting by setting:
-
-- **exact**: must be what it was. Another value is another run: it is refused (exit code 2), for another `run_dir`.
-- **change**: may change when it is named: `--allow_change '[optim.lr, steps]'`. Else it is refused, with this way out.
-  The run says `was x, is y`, the next checkpoints record the new value, and the run is another one from there.
-- **free**: may change at any time; it does not alter what is learned.
-
-Not settings, and compared as well: the data (by the fingerprint of its files and rows: other data is refused, and the
-message names what changed), and what evaluations are judged by (evaluation set, normaliser, metric, decoding,
-precision: the run goes on, and `best` is judged anew, with a message). The number of processes may change: the batches
-and the learning rate stay, the last bits do not. Where `optim.name` changes, the new optimizer starts without moments;
-where `precision` becomes fp16, its loss scale starts at `scaler.initial`.
-
-| setting | rule | default | meaning |
-|---|---|---|---|
-"""
+SECTIONS_OF_LISTS = {"data.sources.": WeightedSourceConfig}
+"""Settings whose value is a list of sections: prefix of their names, and the class of a section."""
 
 
-def differences(saved: dict[str, Any], now: dict[str, Any], kind: ResumeRule) -> list[tuple[str, Any, Any]]:
-    """(name, saved value, value now) of every setting under a rule that is not what it was; both as from `to_plain`."""
-    # A setting that a checkpoint does not know came later: the run was trained with its default.
-    then, today, kinds = {**_settings(to_plain(TrainingConfig())), **_settings(saved)}, _settings(now), rules()
-    return [
-        (name, then.get(name), value)
-        for name, value in today.items()
-        if kinds[re.sub(r"\.\d+\.", ".", name)] == kind and then.get(name, value) != value
-    ]
+class Change(NamedTuple):
+    """A setting that is not what it was."""
+
+    name: str
+    saved: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.name} was {self.saved!r} and is {self.now!r}"
+
+
+def as_resumed(config: TrainingConfig, given: Collection[str], saved: dict[str, Any]) -> TrainingConfig:
+    """Configuration of a resumed run: `auto` as recorded, and new settings as before they existed.
+
+    Parameters
+        given: dotted names that the user gave on the command line or in a file. They win over `before`.
+        saved: configuration in the checkpoint, as from `to_plain`.
+    """
+    then, now = flatten(saved), flatten(to_plain(config))
+    values: dict[str, Any] = {}
+    for name, leaf in leaves(TrainingConfig):
+        auto, before = leaf.metadata.get("auto", UNSET), leaf.metadata.get("before", UNSET)
+        if name not in then:
+            if before is not UNSET and name not in given:
+                values[name] = before
+        elif auto is not UNSET and now[name] == auto:
+            values[name] = then[name]
+    return with_values(config, values)
+
+
+def refuse_changes(saved: dict[str, Any], config: TrainingConfig, checkpoint: Path | None = None) -> list[Change]:
+    """Changes that the rules allow and `allow_change` names. UsageError for every other one.
+
+    `checkpoint` is the folder that holds `saved`, if it is not the run directory's own.
+    """
+    now = to_plain(config)
+    is_own = checkpoint is None or config.run_dir.resolve() in checkpoint.resolve().parents
+    holder = f"{config.run_dir} holds a run" if is_own else f"{checkpoint} is of a run"
+    other_place = ", or choose another --run_dir" if is_own else ""
+    if exact := differences(saved, now, "exact"):
+        raise UsageError(
+            f"{holder} with another configuration: {', '.join(map(str, exact))}. Continue it with the old value"
+            f"{other_place}"
+        )
+    changes = differences(saved, now, "change")
+    if refused := [change for change in changes if change.name not in config.allow_change]:
+        names = ", ".join(change.name for change in refused)
+        raise UsageError(
+            f"{holder} with another configuration: {', '.join(map(str, refused))}. Continue it with the old value, "
+            f"allow it with --allow_change '[{names}]'{other_place}"
+        )
+    return changes
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any], kind: ResumeRule) -> list[Change]:
+    """Settings with one rule whose value changed. Both configurations are as from `to_plain`."""
+    then, today, metadata = _settings(saved), _settings(now), _metadata()
+    changes = []
+    for name, value in today.items():
+        data = metadata[_without_numbers(name)]
+        was = then[name] if name in then else _before(name, value, data)
+        if data["resume"] == kind and was != value:
+            changes.append(Change(name, was, value))
+    return changes
+
+
+def _before(name: str, value: Any, data: dict[str, Any]) -> Any:
+    """Value of a setting in a run whose checkpoint does not have it, because it was written before the setting existed.
+
+    A section that was added to a list differs by the length of the list already, so its own settings do not.
+    """
+    if data["before"] is not UNSET:
+        return data["before"]
+    return value if _without_numbers(name) != name else data["default"]
+
+
+def rules() -> dict[str, ResumeRule]:
+    """Resume rule of every setting of a training run, by dotted name."""
+    return {name: data["resume"] for name, data in _metadata().items()}
+
+
+def _metadata() -> dict[str, dict[str, Any]]:
+    """Metadata and default of every setting, by dotted name."""
+    found = leaves(TrainingConfig)
+    for prefix, section in SECTIONS_OF_LISTS.items():
+        found += leaves(section, prefix)
+    return {name: {"before": UNSET, **leaf.metadata, "default": _default(leaf)} for name, leaf in found}
+
+
+def _default(leaf: Any) -> Any:
+    default = leaf.default_factory() if callable(leaf.default_factory) else leaf.default
+    return str(default) if isinstance(default, Path) else list(default) if isinstance(default, tuple) else default
+
+
+def _without_numbers(name: str) -> str:
+    """`data.sources.0.weight` as `data.sources.weight`."""
+    return re.sub(r"\.\d+\.", ".", name)
 
 
 def _settings(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """As `flatten`, and each section of a list under its number, beside how many there are."""
+    """Settings by dotted name, as `flatten`; a list of sections counts them, and has each under its number."""
     settings: dict[str, Any] = {}
     for name, value in flatten(plain, prefix).items():
         if not value or not isinstance(value, list) or not all(isinstance(section, dict) for section in value):
@@ -63,68 +125,3 @@ def _settings(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         for number, section in enumerate(value):
             settings |= _settings(section, f"{name}.{number}.")
     return settings
-
-
-def rules() -> dict[str, ResumeRule]:
-    """The resume rule of every setting of a training run, by dotted name."""
-    found = [*leaves(TrainingConfig), *leaves(WeightedSourceConfig, "data.sources.")]
-    return {name: setting.metadata["resume"] for name, setting in found}
-
-
-def page() -> str:
-    """docs/resume.md."""
-    rows = [*_rows(TrainingConfig, ""), *_rows(WeightedSourceConfig, "data.sources.N.")]
-    return PAGE + "".join(f"| `{name}` | {rule} | {default} | {meaning} |\n" for name, rule, default, meaning in rows)
-
-
-def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    """Name, rule, default and meaning of each setting, in the order of the configuration."""
-    from docstring_parser import parse_from_object  # jsonargparse reads the same docstrings for --help
-
-    meanings = {
-        attribute.arg_name: attribute.description or ""
-        for base in reversed(cls.__mro__[:-1])
-        for attribute in parse_from_object(base).params
-    }
-    hints = get_type_hints(cls)
-    for found in cls.__dataclass_fields__.values():
-        if is_dataclass(hints[found.name]):
-            yield from _rows(hints[found.name], f"{prefix}{found.name}.")
-        else:
-            default = found.default_factory() if callable(found.default_factory) else found.default
-            shown = "none" if default is None or default == "" else f"`{default}`"
-            meaning = " ".join(meanings[found.name].split()).replace("|", "\\|")
-            yield f"{prefix}{found.name}", found.metadata["resume"], shown, meaning
-
-
-if __name__ == "__main__":
-    sys.exit(exit_code_of(lambda: print(page(), end="")))
-
-
-def refuse_changes(
-    saved: dict[str, Any], config: TrainingConfig, checkpoint: Path | None = None
-) -> list[tuple[str, Any, Any]]:
-    """Allowed changes (name, saved, now) of settings with the rule `change`; UsageError for any other difference.
-
-    `checkpoint` is what holds `saved`, where that is not the run directory's own.
-    """
-    now = to_plain(config)
-    is_own = checkpoint is None or config.run_dir.resolve() in checkpoint.resolve().parents
-    holder = f"{config.run_dir} holds" if is_own else f"{checkpoint} is of"
-    other_place = ", or choose another --run_dir" if is_own else ""
-
-    def told(changes: list[tuple[str, Any, Any]]) -> str:
-        return ", ".join(f"{name} was {then!r} and is {today!r}" for name, then, today in changes)
-
-    if exact := differences(saved, now, "exact"):
-        raise UsageError(
-            f"{holder} a run of another configuration: {told(exact)}. Continue it with the old value{other_place}"
-        )
-    changed = differences(saved, now, "change")
-    if silent := [change for change in changed if change[0] not in config.allow_change]:
-        names = ", ".join(name for name, _, _ in silent)
-        raise UsageError(
-            f"{holder} a run of another configuration: {told(silent)}. Continue it with the old value, "
-            f"allow it with --allow_change '[{names}]'{other_place}"
-        )
-    return changed

@@ -1,8 +1,11 @@
 """Trees of dataclasses as plain values, and their fields by dotted name."""
 
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar("T")
 
 
 def to_plain(config: Any) -> dict[str, Any]:
@@ -36,3 +39,12 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in plain.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def with_values(config: T, values: Mapping[str, Any]) -> T:
+    """Copy of a configuration with other values, by dotted name."""
+    own: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
+    for section in {name.partition(".")[0] for name in values if "." in name}:
+        inner = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{section}.")}
+        own[section] = with_values(getattr(config, section), inner)
+    return replace(config, **own)  # type: ignore[type-var]

@@ -1,180 +1,67 @@
-"""Rows to windows, by position: who reads what, in worker processes or inline, and the micro-batches of a step.
+"""Training data by step: micro-batches of one rank, prepared ahead by worker processes or by a thread.
 
-Ranks and workers only divide the slots of a batch; what is in a slot is decided by the order. Nothing here is saved:
-a stream that starts at a step is a function of that step.
+Ranks and workers only divide the positions of a batch; the order decides which row each position has. Nothing here is
+saved, because a stream that starts at a step is a function of that step.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Generic, NamedTuple, Self, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 
-from whisper_ft.data.sampling.order import MixedOrder, Order
-from whisper_ft.data.sampling.partition import Partition
-from whisper_ft.data.types import NO_FEATURES, Rejected, Window
-from whisper_ft.data.windows import WindowReader
+from whisper_ft.checkpoint.state import Counts
+from whisper_ft.data.sampling.batch_plan import BatchPlan
+from whisper_ft.data.types import NO_FEATURES, Batch, Collator, Rejected, Window
+from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.data.workers import Workers, shared
 from whisper_ft.runtime.prefetch import prefetch
 
-Batch = TypeVar("Batch")
+Prepared = list[Window | Rejected]
+"""Windows that a reader made from one block of rows, and its rows that cannot be used."""
 
 
 @dataclass(frozen=True)
-class _Packed:
-    """What a worker hands over of a micro-batch: the features of all windows as one tensor, because each costs 0.5 ms.
+class StepBatches:
+    """Data of one rank for one step."""
 
-    It comes in shared memory, whose descriptor is asked of the worker and mapped; one for each of 16 windows made the
-    wait of a step 15 ms in place of 10 (bench/LOG.md).
-    """
-
-    frames: torch.Tensor  # [M, frames of all windows]
-    others: list[tuple[Window, int] | Rejected]  # each window without its features, and how many of the frames it has
-
-    @classmethod
-    def of(cls, part: Sequence[Window | Rejected]) -> Self:
-        kept, others = list[torch.Tensor](), list[tuple[Window, int] | Rejected]()
-        for item in part:
-            if isinstance(item, Window):
-                kept.append(item.features)
-                others.append((replace(item, features=NO_FEATURES), item.features.shape[1]))
-            else:
-                others.append(item)
-        return cls(shared(torch.cat(kept, 1)) if kept else NO_FEATURES, others)
-
-    def part(self) -> Iterator[Window | Rejected]:
-        at = 0
-        for item in self.others:
-            if isinstance(item, Rejected):
-                yield item
-            else:
-                window, frames = item
-                yield replace(window, features=self.frames[:, at : at + frames])
-                at += frames
+    micro_batches: list[Batch] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    counts: Counts = Counts()
 
 
-@dataclass(frozen=True)
-class _Slots:
-    """What one reader prepares: of each micro-batch, its part of the slots. Runs in a worker process, or inline."""
+class TrainStream:
+    """Steps of a run from `first_step` on, one at a time.
 
-    reader: WindowReader
-    order: Order | MixedOrder
-    share: Partition
-    first_step: int
-    end: int | None
+    Each of n workers prepares its share of every micro-batch. A thread puts the shares back into the order of the
+    batch one step ahead, so that the model does not wait for it.
 
-    def parts(self, number: int, readers: int) -> Iterator[list[Window | Rejected]]:
-        step = self.first_step
-        while True:
-            for micro_batch in range(self.share.accumulate):
-                slots = self.share.slots(micro_batch)
-                mine = [slot for slot in slots if self.share.reader(slot, readers) == number]
-                positions = [step * self.share.batch_size + slot for slot in mine]
-                yield [self._window(p) for p in positions if self.end is None or p < self.end]
-            step += 1
-
-    def packed(self, number: int, readers: int) -> Iterator[_Packed]:
-        return map(_Packed.of, self.parts(number, readers))
-
-    def _window(self, position: int) -> Window | Rejected:
-        place = self.order.locate(position)
-        return self.reader.window(place.chunk, place.row, place.epoch)
-
-
-@dataclass(frozen=True)
-class StepBatches(Generic[Batch]):
-    """What a rank trains on in one step."""
-
-    micro_batches: list[Batch]
-    unusable: list[Rejected]
-    utterances: int
-    unusable_rows: int
-    """How many of the unusable are of the first pass over the data, in which each row comes once."""
-    audio_samples: int = 0
-    """Length of the utterances at the model's sampling rate."""
-
-
-class StepTotals(NamedTuple):
-    """What all ranks together train on in one step."""
-
-    label_tokens: int
-    utterances: int
-    unusable: int
-    unusable_rows: int
-    audio_samples: int
-
-
-class TrainStream(Generic[Batch]):
-    """The steps of a run from `first_step` on, one at a time; slots from position `end` on are empty.
-
-    With n workers each prepares its part of a micro-batch, so n parts make one, taken of one after the other. Their
-    windows are then put back into the order of the slots, one step ahead in a thread: a GPU would wait for that.
+    Parameters
+        workers: processes that prepare data; 0 prepares it in this process.
+        ahead: micro-batches that each worker prepares ahead.
     """
 
     def __init__(
         self,
         reader: WindowReader,
-        order: Order | MixedOrder,
-        share: Partition,
-        collate: Callable[[Sequence[Window]], Batch],
+        plan: BatchPlan,
+        collate: Collator,
         *,
         first_step: int,
-        end: int | None = None,
         workers: int = 0,
-        prefetch: int = 4,
+        ahead: int = 4,
     ) -> None:
-        self._collate, self._share = collate, share
-        self._step, self._rows, self._end = first_step, order.total, end
-        self._slots = _Slots(reader, order, share, first_step, end)
-        self._readers, self._prefetch = max(workers, 1), prefetch
-        self._inline = None if workers else self._slots.parts(0, 1)
-        self._workers: Workers[_Packed] | None = None
-        self._steps: Generator[StepBatches[Batch], None, None] | None = None
+        self._plan, self._collate, self._first_step = plan, collate, first_step
+        self._shares = _Shares(reader, plan, first_step)
+        self._number_of_workers, self._ahead = workers, ahead
+        self._workers: Workers[_PackedShare] | None = None
+        self._steps: Generator[StepBatches, None, None] | None = None
 
-    def draw(self) -> StepBatches[Batch]:
-        """This rank's micro-batches of the next step; raises what a worker met while it prepared them."""
+    def draw(self) -> StepBatches:
+        """Data of the next step. Raises the error of a worker that could not prepare it."""
         if self._steps is None:
-            self._steps = self._started()
+            self._steps = self._start()
         return next(self._steps)
-
-    def _started(self) -> Generator[StepBatches[Batch], None, None]:
-        """The steps to come, with the workers started that prepare them."""
-        if self._inline is not None:
-            return self._drawn()
-        self._workers = Workers(self._slots.packed, self._readers, self._prefetch)
-        return prefetch(self._drawn(), 1)
-
-    def _drawn(self) -> Generator[StepBatches[Batch], None, None]:
-        while True:
-            yield self._draw()
-
-    def _draw(self) -> StepBatches[Batch]:
-        micro_batches, unusable, utterances, unusable_rows, audio_samples = [], list[Rejected](), 0, 0, 0
-        first = self._step * self._share.batch_size  # position of slot 0
-        for i in range(self._share.accumulate):
-            parts = [self._part(reader) for reader in range(self._readers)]
-            windows = []
-            for slot in self._share.slots(i):
-                if self._end is not None and first + slot >= self._end:
-                    break
-                found = next(parts[self._share.reader(slot, self._readers)])
-                if isinstance(found, Window):
-                    windows.append(found)
-                else:
-                    unusable.append(found)
-                    unusable_rows += first + slot < self._rows
-            utterances += sum(len(window.utterances) for window in windows)
-            audio_samples += sum(window.audio_samples for window in windows)
-            micro_batches.append(self._collate(windows))
-        self._step += 1
-        return StepBatches(micro_batches, unusable, utterances, unusable_rows, audio_samples)
-
-    def _part(self, reader: int) -> Iterator[Window | Rejected]:
-        """What a reader prepared of the next micro-batch."""
-        if self._inline is not None:
-            return iter(next(self._inline))
-        assert self._workers is not None
-        return self._workers.take(reader).part()
 
     def close(self) -> None:
         """End the workers."""
@@ -182,3 +69,106 @@ class TrainStream(Generic[Batch]):
             self._workers.close()
         if self._steps is not None:
             self._steps.close()
+
+    def _start(self) -> Generator[StepBatches, None, None]:
+        """Start the workers, and return the steps to come."""
+        if not self._number_of_workers:
+            inline = self._shares.of_reader(0)
+            return self._assemble(lambda _: next(inline))
+        workers = Workers(self._shares.packed, self._number_of_workers, self._ahead)
+        self._workers = workers
+        return prefetch(self._assemble(lambda reader: workers.take(reader).unpack()), 1)
+
+    def _assemble(self, take: "TakeShare") -> Generator[StepBatches, None, None]:
+        """Steps without end, put together from the readers' shares."""
+        step = self._first_step
+        while True:
+            batches, rejected, counts = list[Batch](), list[Rejected](), Counts()
+            for micro_batch in range(self._plan.micro_batches):
+                shares = [take(reader) for reader in range(self._plan.readers)]
+                windows = list[Window]()
+                for block in self._plan.blocks(step, micro_batch):
+                    first_pass = self._plan.in_first_pass(block)
+                    for item, is_first in zip(next(shares[block.reader]), first_pass, strict=True):
+                        if isinstance(item, Window):
+                            windows.append(item)
+                        else:
+                            rejected.append(item)
+                            counts += Counts(unusable=1, unusable_rows=int(is_first))
+                batch = self._collate(windows)
+                batches.append(batch)
+                counts += Counts(
+                    label_tokens=len(batch.predicted),
+                    utterances=sum(len(window.utterances) for window in windows),
+                    audio_samples=sum(window.audio_samples for window in windows),
+                )
+            yield StepBatches(batches, rejected, counts)
+            step += 1
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """Shares of the readers, micro-batch by micro-batch without end. Runs in a worker process, or inline."""
+
+    reader: WindowReader
+    plan: BatchPlan
+    first_step: int
+
+    def of_reader(self, number: int) -> Iterator[Iterator[Prepared]]:
+        """For each micro-batch, the blocks of one reader."""
+        step = self.first_step
+        while True:
+            for micro_batch in range(self.plan.micro_batches):
+                blocks = [block for block in self.plan.blocks(step, micro_batch) if block.reader == number]
+                yield iter([self.reader.windows(self.plan.places(block)) for block in blocks])
+            step += 1
+
+    def packed(self, number: int, readers: int) -> "Iterator[_PackedShare]":
+        """The same for transport from worker `number`; `readers` is the number of workers, as in the plan."""
+        assert readers == self.plan.readers
+        return map(_PackedShare.pack, self.of_reader(number))
+
+
+@dataclass(frozen=True)
+class _PackedShare:
+    """A worker's share of a micro-batch for transport: features of all windows as one shared-memory tensor.
+
+    Each tensor costs about 0.5 ms to map. With one tensor for each of 16 windows a step waited 15 ms instead of 10
+    (docs/performance.md).
+    """
+
+    frames: torch.Tensor  # [M, frames of all windows]
+    blocks: list[list[tuple[Window, int] | Rejected]]  # windows without features, each with its number of frames
+
+    @classmethod
+    def pack(cls, blocks: Iterator[Prepared]) -> Self:
+        """Share of prepared blocks."""
+        features, packed = list[torch.Tensor](), list[list[tuple[Window, int] | Rejected]]()
+        for block in blocks:
+            items = list[tuple[Window, int] | Rejected]()
+            for item in block:
+                if isinstance(item, Window):
+                    features.append(item.features)
+                    items.append((replace(item, features=NO_FEATURES), item.features.shape[1]))
+                else:
+                    items.append(item)
+            packed.append(items)
+        return cls(shared(torch.cat(features, 1)) if features else NO_FEATURES, packed)
+
+    def unpack(self) -> Iterator[Prepared]:
+        """The prepared blocks, with features that are views of the shared tensor."""
+        begin = 0
+        for block in self.blocks:
+            items: Prepared = []
+            for item in block:
+                if isinstance(item, Rejected):
+                    items.append(item)
+                else:
+                    window, frames = item
+                    items.append(replace(window, features=self.frames[:, begin : begin + frames]))
+                    begin += frames
+            yield items
+
+
+TakeShare = Callable[[int], Iterator[Prepared]]
+"""Takes the next share of a reader, by the reader's number."""

@@ -1,53 +1,19 @@
-"""What the model is given: a window of log-mel frames and the tokens of what is said in it.
-
-An utterance is a row of the data; a window is the model's input. Today a window holds one utterance.
-"""
+"""Types that pass between the parts of the data pipeline: rows, sources, windows, batches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, Self
 
 import torch
 
+IGNORE = -100  # label of a position without a target; the default `ignore_index` of torch's cross_entropy
 NO_FEATURES = torch.empty(0, 0)
-"""In place of features that are kept elsewhere, or no longer needed."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """One input of the encoder with the target of the decoder."""
-
-    features: torch.Tensor
-    """[M, t] log-mel of M bins and t frames of 10 ms. Of fewer than the T that the model hears, the last one stands for
-    all that follow: the frames of padding are alike, and of a short clip they are nearly all there are."""
-    tokens: list[int]  # start token, language, task, ..., text, end token
-    utterances: tuple[str, ...]  # ids of the rows it was made from
-    audio_samples: int = 0  # of their audio at the model's rate, the padding not counted
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A row that leaves its slot empty, and why."""
-
-    id: str
-    reason: str  # a code: decode_error, too_long, ...
-    detail: str  # for people
-
-
-class RejectedError(Exception):
-    """Raised below the stream when a row cannot become a window; becomes an Unusable there."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
-
-
-"""One row of a source."""
+"""Placeholder for features that are stored elsewhere or no longer needed."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An utterance as stored: encoded audio and what is said in it."""
+    """One utterance as stored: encoded audio and its transcript."""
 
     id: str
     audio: bytes
@@ -56,34 +22,103 @@ class Row:
     task: str | None = None
     speaker: str | None = None
     offset: float = 0.0
-    """Seconds of the audio before the utterance, in a recording of several."""
+    """Start of the utterance in its audio file, in seconds."""
     duration: float | None = None
-    """Seconds of the utterance; None is all that follows."""
+    """Length of the utterance in seconds; None runs to the end of the audio."""
     problem: tuple[str, str] | None = None
-    """Reason code, and detail for people, where there is no audio: missing_file, outside_root, file_too_large, ..."""
+    """Reason code and explanation if the audio could not be read: missing_file, outside_root, file_too_large, ..."""
     columns: Mapping[str, str | None] | None = None
-    """Other columns by name, where some were asked for."""
-
-
-"""What a source is."""
+    """Extra columns by name, if some were requested."""
 
 
 class Source(Protocol):
-    """Rows in chunks, read at random."""
+    """Rows of a data set, stored in chunks that are read one at a time."""
 
     @property
     def rows(self) -> Sequence[int]:
-        """Number of rows of each chunk."""
+        """Number of rows in each chunk."""
 
     @property
     def largest_chunk(self) -> int | None:
-        """Bytes of the largest chunk in memory, where the index tells."""
+        """Size of the largest chunk in memory, in bytes; None if the index does not say."""
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """The rows of one chunk, in their order."""
+        """Rows of one chunk, in stored order."""
 
     def row_id(self, chunk: int, row: int) -> str:
-        """Id of a row, without reading it: the same in every run."""
+        """Id of a row, known without reading the row and equal in every run."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What the index says, in a few JSON values: recorded in checkpoints and compared on resume."""
+        """JSON summary of the index. Checkpoints record it, and a resumed run compares it."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """One input of the encoder and the token sequence that belongs to it."""
+
+    features: torch.Tensor
+    """Log-mel [M, t]: M bins, t frames of 10 ms. If t is below the model's T, the last frame is the silence frame and
+    is repeated up to T when the batch is built. Short clips are mostly padding, so this saves memory and transport."""
+    tokens: list[int]
+    """Start token, language, task, ..., text, end token; a prompt may stand before the start token."""
+    utterances: tuple[str, ...]
+    """Ids of the rows in the window."""
+    audio_samples: int = 0
+    """Length of the audio at the model's sampling rate, without padding."""
+    first_target: int = 1
+    """Index of the first token that the decoder learns to predict. A prompt before it is read and not trained."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that cannot be used. Its batch position stays empty."""
+
+    id: str
+    reason: str  # code: decode_error, too_long, ...
+    detail: str  # explanation for a person
+
+
+class RejectedError(Exception):
+    """A row cannot become a window. The window reader turns this error into `Rejected`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+# B windows, M mel bins, T frames of 10 ms, L label tokens of the longest window, N targets
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of one forward pass."""
+
+    input_features: torch.Tensor  # [B, M, T] float32
+    decoder_input_ids: torch.Tensor  # [B, L] int64
+    labels: torch.Tensor  # [B, L] int64, IGNORE at positions without a target
+    predicted: torch.Tensor  # [N] int64, indices into labels.flatten() that have a target; computed on the CPU once
+    utterances: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """Copy of the batch on a device."""
+        return replace(
+            self,
+            input_features=self.input_features.to(device, non_blocking=True),
+            decoder_input_ids=self.decoder_input_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            predicted=self.predicted.to(device, non_blocking=True),
+        )
+
+
+class Collator(Protocol):
+    """Assembles windows into a batch. The root's `SpeechCollator` is one."""
+
+    def __call__(self, windows: Sequence[Window]) -> Batch:
+        """Batch of the windows; without windows, a batch of one silent window without targets."""
+
+
+class CollatorFactory(Protocol):
+    """Builds the collator for a model."""
+
+    def __call__(
+        self, *, start_token: int, pad_token: int, feature_shape: tuple[int, int], pin_memory: bool
+    ) -> Collator:
+        """Collator for features [M, T]; `pin_memory` puts features into page-locked memory for a GPU."""

@@ -1,7 +1,8 @@
 """Transcription of log-mel windows by one model, and of an utterance from its windows."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -73,6 +74,16 @@ class Transcriber:
             suppressed += timestamp_ids(model, tokenizer)
         self._generation_config.suppress_tokens = suppressed
         self._greedy = GreedyDecoder(model, suppressed, model.generation_config.begin_suppress_tokens or ())
+
+    @contextmanager
+    def inference(self) -> Iterator[None]:
+        """Put the model into evaluation mode, and afterwards back into its present mode."""
+        was_training = self._model.training
+        self._model.eval()
+        try:
+            yield
+        finally:
+            self._model.train(was_training)
 
     def prompt(self, window: AudioWindow) -> list[int]:
         """Tokens before the text of a window. Windows with equal prompts can be transcribed together."""

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import WhisperForConditionalGeneration
 
-IGNORE = -100  # label of a position that is not predicted; torch and transformers use this value, too
 TOKENS_AT_ONCE = 2048
 """Tokens in a block of logits. With Whisper's vocabulary a block takes 0.4 GB; the logits of a batch may take 10 GB."""
 
@@ -31,7 +30,7 @@ class TokenLoss(torch.nn.Module):
         input_features: torch.Tensor,  # [B, M, T]
         decoder_input_ids: torch.Tensor,  # [B, L]
         labels: torch.Tensor,  # [B, L]
-        predicted: torch.Tensor,  # [N], where labels.flatten() is not IGNORE
+        predicted: torch.Tensor,  # [N], indices into labels.flatten() that have a target
     ) -> torch.Tensor:  # []
         """Return the cross-entropy summed over the predicted labels."""
         hidden = self.model.model(
@@ -53,7 +52,7 @@ class TokenLoss(torch.nn.Module):
 def token_loss_sum(
     logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:  # [..., V], [...] -> []
-    """Cross-entropy summed over the labels that are not IGNORE, in float32 for logits of any type.
+    """Cross-entropy summed over the labels that are not -100 (torch's default), in float32 for logits of any type.
 
     `label_smoothing` is the share of the target that is spread evenly over the vocabulary (Szegedy et al. 2015,
     arXiv 1512.00567).
@@ -61,12 +60,6 @@ def token_loss_sum(
     return F.cross_entropy(
         logits.float().flatten(0, -2),
         labels.flatten(),
-        ignore_index=IGNORE,
         reduction="sum",
         label_smoothing=label_smoothing,
     )
-
-
-def count_labels(labels: torch.Tensor) -> int:  # [B, L]
-    """Number of labels that are predicted."""
-    return int((labels != IGNORE).sum())

@@ -3,6 +3,7 @@
 import math
 
 from whisper_ft.config.setting import ScheduleKind
+from whisper_ft.config.training import OptimConfig, ScheduleConfig
 
 
 def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int) -> float:
@@ -31,3 +32,9 @@ def steps_of(duration: float, steps: int) -> int:
 def due(step: int, every: int, last: bool = False) -> bool:
     """True after each `every`-th step and after the last one; never if `every` is 0."""
     return every > 0 and (last or step % every == 0)
+
+
+def learning_rate(step: int, steps: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
+    """Learning rate of update `step` (counted from 0): a function of the step, so a checkpoint needs no scheduler."""
+    warmup, decay = steps_of(schedule.warmup, steps), steps_of(schedule.decay, steps)
+    return optim.lr * lr_factor(step, steps, schedule.kind, warmup, decay)

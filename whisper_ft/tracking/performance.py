@@ -17,17 +17,19 @@ class Throughput:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Measure a whole step."""
+        """Measure the update of a step."""
         begin = time.monotonic()
         yield
         self._training += time.monotonic() - begin
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Measure the wait for a step's data, inside `training`."""
+        """Measure the wait for a step's data, before `training`; the wait is part of the time of the step."""
         begin = time.monotonic()
         yield
-        self._waiting += time.monotonic() - begin
+        seconds = time.monotonic() - begin
+        self._waiting += seconds
+        self._training += seconds
 
     def count(self, utterances: int) -> None:
         """Add the utterances of a step, over all ranks."""

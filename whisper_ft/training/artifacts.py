@@ -1,70 +1,71 @@
-"""The models a run gives to others: best/ and final/, folders for `from_pretrained`, published by rename."""
+"""Models that a run publishes: best/, final/ and average/, folders for `from_pretrained`, replaced by rename."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from whisper_ft import checkpoint
+from whisper_ft.checkpoint.format import MODEL, path_of, verify
+from whisper_ft.checkpoint.record import read_record
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.runtime import atomic
 from whisper_ft.training.directory import RunDir
 
 
-def publish_best(folder: RunDir, best: Best, source: Path, frame: Mapping[str, bytes]) -> None:
-    """Put the weights of a verified checkpoint into best/, with best.json beside it. Main process only."""
+def publish_best(directory: RunDir, best: Best, source: Path, frame: Mapping[str, bytes]) -> None:
+    """Publish the weights of a verified checkpoint as best/, and write best.json. Main process only."""
     readme = f"# Best model\n\nBest {best.metric} of its run: {best.value:.6f}, at step {best.step}.\n"
-    export(source / checkpoint.MODEL, frame, folder.best, readme)
-    atomic.write_json(folder.path / "best.json", asdict(best))
+    export(source / MODEL, frame, directory.best, readme)
+    atomic.write_json(directory.path / "best.json", asdict(best))
 
 
-def publish_final(folder: RunDir, state: TrainState, model: Any, processor: Any) -> None:
-    """Put the weights after the last update into final/. Main process only."""
+def publish_final(directory: RunDir, state: TrainState, model: Any, processor: Any) -> None:
+    """Publish the weights after the last update as final/. Main process only."""
     if state.best is None:
-        told = "The run evaluated nothing, so there is no best/."
+        relation = "The run evaluated nothing, so there is no best/."
     elif state.best.step == state.step:
-        told = "It is also the best of its run."
+        relation = "It is also the best model of its run."
     else:
-        told = f"It is not the best of its run: that is step {state.best.step}, in ../best."
-    readme = f"# Model after the last update, step {state.step}\n\n{told}\n"
-    export(model, config_files(model, processor), folder.final, readme)
+        relation = f"The best model of its run is another one: step {state.best.step}, in ../best."
+    readme = f"# Model after the last update, step {state.step}\n\n{relation}\n"
+    export(model, config_files(model, processor), directory.final, readme)
 
 
-def publish_average(folder: RunDir, steps: Sequence[int], model: Any, processor: Any, told: str) -> None:
-    """Put averaged weights into average/; `told` is how they do. Main process only."""
+def publish_average(directory: RunDir, steps: Sequence[int], model: Any, processor: Any, result: str) -> None:
+    """Publish averaged weights as average/; `result` is a sentence about their score. Main process only."""
     made_of = ", ".join(map(str, steps))
-    readme = f"# Mean of the weights of steps {made_of}\n\n{told}\n"
-    export(model, config_files(model, processor), folder.average, readme)
+    readme = f"# Mean of the weights of steps {made_of}\n\n{result}\n"
+    export(model, config_files(model, processor), directory.average, readme)
 
 
 def repair_best(
-    folder: RunDir, state: TrainState, resumed_from: Path, model: Any, processor: Any
+    directory: RunDir, state: TrainState, resumed_from: Path, model: Any, processor: Any
 ) -> tuple[TrainState, str | None]:
-    """Make best/ the model that a resumed state calls best: the state to go on with, and a line about what was done.
+    """Make best/ the model that a resumed state calls best. Returns the state to continue with and a message.
 
-    They differ when the run was killed between a checkpoint and the publishing of its model, when the newest
-    checkpoints were damaged and the run goes on from an older one, and when it goes on from a checkpoint of another
-    run. Where the best model is nowhere at hand, it is judged anew. Of `model` only the configs are used.
+    State and best/ differ in three cases. The run was killed between a checkpoint and the publication of its model. The
+    newest checkpoints were damaged, so the run continues from an older one. The run continues from a checkpoint of
+    another run. If the best model is nowhere to be found, the best is chosen anew. Of `model` only configs are used.
     """
     if state.best is None:
-        given_up = folder.published is not None and folder.published.step > state.step
-        return state, _withdraw(folder) if given_up else None
-    if folder.published == state.best and (folder.best / "config.json").exists():
+        is_later = directory.published is not None and directory.published.step > state.step
+        return state, _withdraw(directory) if is_later else None
+    if directory.published == state.best and (directory.best / "config.json").exists():
         return state, None
-    for checkpoints in (resumed_from.parent, folder.checkpoints):
-        source = checkpoint.path_of(checkpoints, state.best.step)
-        if checkpoint.verify(source) is None and checkpoint.read_record(source)["state"]["best"] == asdict(state.best):
-            publish_best(folder, state.best, source, config_files(model, processor))
-            return state, f"best/ was made anew from {source}"
-    _withdraw(folder)
-    told = f"the best model, of step {state.best.step}, is neither in best/ nor in a checkpoint; it is judged anew"
-    return state.reset_best(), told
+    for checkpoints in (resumed_from.parent, directory.checkpoints):
+        source = path_of(checkpoints, state.best.step)
+        if verify(source) is None and read_record(source).state.best == state.best:
+            publish_best(directory, state.best, source, config_files(model, processor))
+            return state, f"best/ was rebuilt from {source}"
+    _withdraw(directory)
+    message = f"the best model, of step {state.best.step}, is in neither best/ nor a checkpoint; it is chosen anew"
+    return state.reset_best(), message
 
 
-def _withdraw(folder: RunDir) -> str | None:
-    """Remove a best/ of steps that were given up."""
-    (folder.path / "best.json").unlink(missing_ok=True)
-    if atomic.remove(folder.best):
-        return "best/ was removed: it is from later steps, which were given up"
+def _withdraw(directory: RunDir) -> str | None:
+    """Remove a best/ of later steps, which the resumed run does not have."""
+    (directory.path / "best.json").unlink(missing_ok=True)
+    if atomic.remove(directory.best):
+        return "best/ was removed, because it belongs to later steps than the checkpoint"
     return None

@@ -1,4 +1,4 @@
-"""The mean of the weights of several checkpoints (Izmailov et al. 2018, arXiv 1803.05407): often better than each."""
+"""Mean of the weights of several checkpoints, often better than each (Izmailov et al. 2018, arXiv 1803.05407)."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -8,15 +8,21 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from whisper_ft import checkpoint
+from whisper_ft.checkpoint.format import MODEL, path_of, verify
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.artifacts import publish_average
+from whisper_ft.training.directory import RunDir
+from whisper_ft.training.evaluation import Evaluation
+from whisper_ft.training.learner import Learner
 
 
 def steps_to_average(state: TrainState, settings: TrainingConfig, steps: int) -> list[int]:
-    """Steps of the checkpoints that the average is made of once the run is at this state; [] where none is made.
+    """Steps of the checkpoints that the average of this state is made of; [] if no average is requested.
 
-    A function of the settings and the evaluations: what a stop signal saved in between never counts.
+    It follows from the settings and the evaluations only, so a checkpoint that a stop signal caused never counts.
     """
     count = settings.average.checkpoints
     if settings.average.of == "best":
@@ -30,9 +36,34 @@ def steps_to_average(state: TrainState, settings: TrainingConfig, steps: int) ->
 
 
 def load_average(checkpoints: Sequence[Path], model: Any) -> None:
-    """Put the mean of the weights of verified checkpoints into a model, summed in float64; tied weights stay tied."""
+    """Load the mean of the weights of verified checkpoints into a model, summed in float64; tied weights stay tied."""
     with ExitStack() as stack, torch.no_grad():
-        opened = [stack.enter_context(safe_open(path / checkpoint.MODEL, "pt")) for path in checkpoints]
+        files = [stack.enter_context(safe_open(path / MODEL, "pt")) for path in checkpoints]
         for name, parameter in model.named_parameters():
-            mean = sum(file.get_tensor(name).double() for file in opened) / len(opened)
+            mean = sum(file.get_tensor(name).double() for file in files) / len(files)
             parameter.copy_(mean.to(parameter.dtype))
+
+
+def publish_mean(
+    steps: list[int],
+    collectives: Collectives,
+    directory: RunDir,
+    tracker: Tracker,
+    learner: Learner,
+    evaluation: Evaluation,
+) -> None:
+    """Publish the mean of the weights of several checkpoints with its score. The model keeps these weights."""
+    paths = [path_of(directory.checkpoints, step) for step in steps]
+    damaged = collectives.broadcast_from_main(
+        lambda: [f"{path.name} ({problem})" for path in paths if (problem := verify(path))]
+    )
+    if damaged:
+        tracker.say(f"no average was made, because it needs these checkpoints: {', '.join(damaged)}", always=True)
+        return
+    collectives.run_on_all(lambda: load_average(paths, learner.model))
+    result = "It was not evaluated."
+    if evaluation.evaluators:
+        name, value = evaluation.score(evaluation.evaluators[0]).figure(evaluation.settings.metric)
+        result = f"{name} on the held-out set: {value}"
+    collectives.broadcast_from_main(lambda: publish_average(directory, steps, learner.model, learner.processor, result))
+    tracker.say(f"the mean of steps {', '.join(map(str, steps))} is in {directory.average}; {result}")

@@ -1,4 +1,4 @@
-"""The run directory: its lock, its README, the configuration and the status that outlives a launcher's exit code."""
+"""The run directory: lock, README, configuration, and a status that survives a launcher's exit code."""
 
 import json
 import os
@@ -15,35 +15,36 @@ from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
 from whisper_ft.runtime.lock import lock_folder
 
-README = """What is here
-============
+README = """Contents of this folder
+=======================
 README.txt        this page
 config.yaml       every setting of the run, resolved; usable again with --config
-status.json       running, finished, preempted or failed; step, reason, exit code, newest checkpoint
-metrics.jsonl     one JSON object per logged step and per evaluation; after {"event": "resumed", "step": N}, earlier
-                  lines with a step above N belong to a branch that was given up
+status.json       state (running, finished, preempted or failed), step, reason, exit code, newest checkpoint
+metrics.jsonl     one JSON object for each logged step and each evaluation. After {"event": "resumed", "step": N},
+                  earlier lines with a step above N are not part of the run any more
 quarantine.jsonl  rows of the data that could not be used, with the reason, each once
-checkpoints/      step-00001000/: weights, optimizer, state, and a manifest with a sha256 of each; to resume from.
-                  `touch checkpoints/step-00001000/pinned` and that one is never removed
+checkpoints/      step-00001000/: weights, optimizer, state, and a manifest with a sha256 of each file; to resume from.
+                  `touch checkpoints/step-00001000/pinned` protects that checkpoint from removal
 best.json         step, metric and value of the best evaluation
 best/             the model of that step: a folder for from_pretrained, and for evaluate.py --model
 final/            the model after the last update, best or not
 average/          with average.of: the mean of the weights of several checkpoints, which its README names
 plots/            curves.png and curves.html, by python -m whisper_ft plot
-tensorboard/      with track.to; likewise wandb/. trackio has a folder of its own. tracker-id says which run this is for
-                  them: remove it from a copy
-index/            what was read of remote data and of tars to find the rows in them; may be removed
-predictions/      what the model wrote at each evaluation
-.last-words-N     why process N ended, where it failed alone; gone with the next start
-.lock             held while a run is using this directory
+tensorboard/      with track.to; likewise wandb/. trackio has a folder of its own. Trackers know the run by tracker-id:
+                  remove this file from a copy of the folder
+index/            cached indexes of remote data and of tar archives; may be removed
+predictions/      transcripts of each evaluation
+.last-words-N     reason why process N ended, if it failed alone; removed at the next start
+.lock             held while a run uses this folder
 
-Run the same command again and it goes on from the newest whole checkpoint. The directory may be moved or copied.
-`python -m whisper_ft checkpoint list|verify|export` looks at the checkpoints. Names that begin with .tmp-, .trash- or
-.replaced- are of a save that was cut short, and are dealt with at the next start.
+Run the same command again and it continues from the newest complete checkpoint. The folder may be moved or copied.
+`python -m whisper_ft checkpoint list|verify|export` reads the checkpoints. Names that begin with .tmp-, .trash- or
+.replaced- belong to an interrupted save and are cleaned up at the next start.
 """
 
 
-LAST_WORDS, LAST_WORDS_SECONDS = ".last-words-", 1.0
+LAST_WORDS = ".last-words-"  # prefix of the file in which a rank leaves the reason of its end
+LAST_WORDS_SECONDS = 1.0  # time that a rank waits for the last words of another one
 
 
 class RunDir:
@@ -55,14 +56,18 @@ class RunDir:
         self.best, self.final, self.average = path / "best", path / "final", path / "average"
         self.predictions = path / "predictions"
         self.index = path / "index"
-        self.moved_to: Path | None = None  # where the run is that was here, with --overwrite
-        self.in_flight: Future[Any] | None = None  # a save that is being written while training goes on
+        self.moved_to: Path | None = None
+        """New path of the run that was here before, with `overwrite`."""
+        self.step: int | None = None
+        """Step that the run has reached; None before it began."""
+        self.in_flight: Future[Any] | None = None
+        """A save that is written while training continues."""
         self._lock: Any = None
 
     def open(self, overwrite: bool = False) -> None:
-        """Create and lock the directory, and remove what a killed process left. LockedError, DiskError.
+        """Create and lock the directory, and remove leftovers of a killed process. LockedError, DiskError.
 
-        `overwrite` moves a run that is there to another name, once its lock shows that nobody is using it.
+        With `overwrite`, a run that is here gets another name, once the lock shows that no process uses it.
         """
         try:
             self._make()
@@ -81,21 +86,21 @@ class RunDir:
         self.status("running")
 
     def describe(self, config: dict[str, Any]) -> None:
-        """Write config.yaml: only once a start is accepted, so that a refused one leaves the run's own."""
+        """Write config.yaml. Called once a start is accepted, so that a refused start leaves the run's own file."""
         atomic.write_text(self.path / "config.yaml", yaml12.dump(config))
 
     @property
     def published(self) -> Best | None:
-        """What best.json says of the model in best/."""
+        """Content of best.json, which describes the model in best/; None without one."""
         try:
             return Best(**json.loads((self.path / "best.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def last_words(self, rank: int, reason: str, *, lost: bool) -> str:
-        """Why the run ends. A rank that fails alone leaves it here; one that only lost the others looks for it here.
+        """Reason why the run ends. A rank that fails alone writes it here; a rank that lost another one reads it here.
 
-        Not through the process group, which may be what broke.
+        The process group is not used, because it may be the part that broke.
         """
         if not lost:
             if rank:
@@ -106,21 +111,22 @@ class RunDir:
         while time.monotonic() < deadline:
             for path in sorted(self.path.glob(f"{LAST_WORDS}*")):
                 with suppress(OSError, UnicodeDecodeError):
-                    if said := path.read_text(encoding="utf-8"):
-                        return f"rank {path.name.removeprefix(LAST_WORDS)}: {said}"
+                    if words := path.read_text(encoding="utf-8"):
+                        return f"rank {path.name.removeprefix(LAST_WORDS)}: {words}"
             time.sleep(0.05)
         return reason
 
     def status(self, state: str, step: int | None = None, reason: str = "", exit_code: int | None = None) -> None:
-        """Replace status.json, if this process holds the lock; `step` None is that of the newest checkpoint.
+        """Replace status.json if this process holds the lock. Waits for a save in flight.
 
-        A disk that is full must not hide the reason why a run ended, so nothing is raised. A save in flight ends first.
+        `step` defaults to the step of the newest checkpoint. Nothing is raised, because a full disk must not hide the
+        reason why a run ended.
         """
         if self._lock is None:
             return
         if self.in_flight is not None:
             wait([self.in_flight])
-        newest = next((found for found in list_checkpoints(self.checkpoints) if found.problem is None), None)
+        newest = next((listed for listed in list_checkpoints(self.checkpoints) if listed.problem is None), None)
         fields = {
             "state": state,
             "step": step if step is not None else newest.step if newest else 0,
@@ -138,11 +144,11 @@ class RunDir:
             folder.mkdir(parents=True, exist_ok=True)
 
     def _is_used(self) -> bool:
-        """Whether a run was here that did something."""
+        """True if a run in this folder has logged or saved anything."""
         return (self.path / "metrics.jsonl").exists() or any(self.checkpoints.glob("step-*"))
 
     def _move_away(self) -> None:
-        """Give the directory the first free name; what a link points to, where it is one."""
+        """Rename the folder to the first free name; if it is a link, rename its target."""
         used = self.path.resolve()
         number = 1
         while os.path.lexists(away := used.with_name(f"{used.name}.replaced-{number}")):

@@ -1,64 +1,139 @@
-"""Where a run goes on and what it leaves to go on with: the checkpoint it begins at, and those that it saves."""
+"""Resume: the configuration, data and state with which a run continues from a checkpoint."""
 
+from collections.abc import Collection
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from whisper_ft import checkpoint
+from whisper_ft.checkpoint.format import MANIFEST, list_checkpoints, newest_record
+from whisper_ft.checkpoint.record import TRAINER, Branch, CheckpointRecord, read_record
+from whisper_ft.checkpoint.selection import branch_name, choose
 from whisper_ft.checkpoint.state import TrainState
-from whisper_ft.config.resume_policy import refuse_changes
-from whisper_ft.config.tree import to_plain
+from whisper_ft.config.data import DataConfig, SourceConfig
+from whisper_ft.config.resume_policy import as_resumed, refuse_changes
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import to_plain, with_values
 from whisper_ft.data.formats.fingerprint import changed
-from whisper_ft.decoding.evaluator import comparable
-from whisper_ft.optim.optimizer import keeps_state, load_state_tensors
+from whisper_ft.data.sampling.order import default_lanes
+from whisper_ft.data.sources import pin, pin_mixture
+from whisper_ft.decoding.eval_protocol import EvalProtocol
+from whisper_ft.optim.schedule import learning_rate
 from whisper_ft.runtime import atomic
+from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import ResumeError, UsageError
-from whisper_ft.training import data_summary
+from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.artifacts import repair_best
-from whisper_ft.training.run import Run
+from whisper_ft.training.data import TrainingData
+from whisper_ft.training.data_summary import summary_lines
+from whisper_ft.training.directory import RunDir
+from whisper_ft.training.evaluation import Evaluation
+from whisper_ft.training.learner import Learner
+from whisper_ft.training.saver import Lineage
 
 
-def restore(run: Run) -> TrainState:
-    """Where the run goes on: at the checkpoint that rank 0 chose and verified, or at step 0. On every rank the same."""
-    config, folder, agreement = run.config, run.folder, run.agreement
+class Start(NamedTuple):
+    """Settings with which a run starts or continues, equal on every rank."""
 
-    def choose() -> Path | None:
+    config: TrainingConfig
+    """Every `auto` resolved, and new settings as before they existed (`config.resume_policy.as_resumed`)."""
+    data: DataConfig
+    """Training data, pinned to a commit if it is on the Hub."""
+    held_out: SourceConfig | None
+
+
+def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) -> Start:
+    """Settings of a start, from the newest checkpoint if there is one. Main process only.
+
+    A data set on the Hub is pinned to the recorded commit, else to its present one. One rank asks for all, because the
+    data set may change while they start.
+    """
+    record = recorded_start(config, directory.checkpoints)
+    if record is None:
+        return Start(resolved(config), pin_mixture(config.data), config.held_out and pin(config.held_out))
+    config = resolved(as_resumed(config, given, record.config))
+    saved, protocol = record.config, record.eval_protocol
+    data = pin_mixture(config.data, saved["data"], record.data)
+    if config.held_out is None:
+        return Start(config, data, None)
+    of_eval = {**saved["data"], "path": saved["eval"]["path"] or saved["data"]["path"]}
+    return Start(config, data, pin(config.held_out, of_eval, protocol and protocol["data"]))
+
+
+def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecord | None:
+    """Record of the checkpoint that a start is compared with: the newest, else the one that `--resume` names."""
+    if record := newest_record(checkpoints):
+        return record
+    if Path(config.resume, TRAINER).is_file():
+        with suppress(OSError, KeyError, TypeError, ValueError):  # damage is reported when the checkpoint is chosen
+            return read_record(Path(config.resume))
+    return None
+
+
+def resolved(config: TrainingConfig) -> TrainingConfig:
+    """The configuration with every `auto` that the program chooses by itself replaced by its choice."""
+    return with_values(config, {"data.lanes": config.data.lanes or default_lanes(config.batch.size)})
+
+
+def begin_or_resume(
+    config: TrainingConfig,
+    collectives: Collectives,
+    directory: RunDir,
+    tracker: Tracker,
+    data: TrainingData,
+    learner: Learner,
+    evaluation: Evaluation,
+) -> tuple[TrainState, Lineage]:
+    """State at which the run begins or continues, and the lineage of its next checkpoint."""
+    protocol = evaluation.protocol
+    chosen = choose_checkpoint(config, directory, collectives, tracker)
+    if directory.moved_to:
+        tracker.say(f"the run that was in {directory.path} is now {directory.moved_to}")
+    state, lineage = TrainState(), Lineage(eval_protocol=None if protocol is None else protocol.to_json())
+    if chosen is None:
+        tracker.say(f"starting at step 0 of {data.steps} in {directory.path}")
+        held_out = evaluation.evaluators[0].source if evaluation.evaluators else None
+        for line in collectives.broadcast_from_main(
+            lambda: list(summary_lines(data.source, held_out, data.partition.lanes, learner.encode))
+        ):
+            tracker.say(line)
+    else:
+        state, lineage = resume_from(chosen, config, data, learner, protocol, directory, collectives, tracker)
+    directory.step = state.step
+    # Written only now, so that a refused start leaves the files of the run as they are.
+    collectives.broadcast_from_main(lambda: directory.describe(to_plain(config)))
+    return state, lineage
+
+
+def choose_checkpoint(
+    config: TrainingConfig, directory: RunDir, collectives: Collectives, tracker: Tracker
+) -> Path | None:
+    """Checkpoint to continue from, chosen and verified by rank 0; None for a fresh start. Equal on every rank."""
+
+    def on_main() -> Path | None:
         if config.resume == "never":
-            if checkpoint.list_checkpoints(folder.checkpoints):
+            if list_checkpoints(directory.checkpoints):
                 raise UsageError(
-                    f"--resume never: {folder.path} holds a run already; choose another --run_dir, or move that run "
-                    "aside with --overwrite true"
+                    f"--resume never: {directory.path} holds a run already; choose another --run_dir, or move that "
+                    "run aside with --overwrite true"
                 )
             return None
-        best_step = folder.published.step if folder.published else None
-        return checkpoint.choose(folder.checkpoints, config.resume, best_step, partial(run.tracker.say, always=True))
+        best_step = directory.published.step if directory.published else None
+        return choose(directory.checkpoints, config.resume, best_step, partial(tracker.say, always=True))
 
-    chosen = agreement.broadcast_from_main(choose)
-    if folder.moved_to:
-        run.tracker.say(f"the run that was in {folder.path} is now {folder.moved_to}")
-    if chosen is None:
-        run.tracker.say(f"starting at step 0 of {run.steps} in {folder.path}")
-        heldout = run.heldout.source if run.heldout else None
-        for line in agreement.broadcast_from_main(
-            lambda: list(data_summary.summary_lines(run.source, heldout, run.lanes, run.rewriting, run.encode.language))
-        ):
-            run.tracker.say(line)
-    else:
-        _refuse_another_view(run, chosen)
-        run.state = resume_from(run, chosen)
-    # Only now: a start that was refused must not change what the run's own files say.
-    agreement.broadcast_from_main(lambda: folder.describe(to_plain(config)))
-    return run.state
+    chosen = collectives.broadcast_from_main(on_main)
+    if chosen is not None:
+        _refuse_another_view(chosen, collectives)
+    return chosen
 
 
-def _refuse_another_view(run: Run, chosen: Path) -> None:
-    """ResumeError unless every rank sees the checkpoint that rank 0 verified: a shared disk may lag, or not be one."""
-    manifest = chosen / checkpoint.MANIFEST
-    seen = run.agreement.gather(_digest(manifest))  # a collective: nothing may be raised instead of it
-    if others := [str(rank) for rank, digest in enumerate(seen) if digest != seen[0]]:
+def _refuse_another_view(chosen: Path, collectives: Collectives) -> None:
+    """ResumeError unless every rank sees the checkpoint that rank 0 verified: its disk may lag or be another one."""
+    digests = collectives.gather(_digest(chosen / MANIFEST))  # a collective, so no rank may raise before it
+    if others := [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]:
         raise ResumeError(
-            f"{chosen}: rank {', '.join(others)} sees another folder there, or none; is --run_dir on a disk that all "
-            "machines share? If it is, it lags: the same command may work in a minute"
+            f"{chosen}: rank {', '.join(others)} sees another folder there, or none. Put --run_dir on a disk that all "
+            "machines share; if it is on one, its view lags: run the same command again in a minute"
         )
 
 
@@ -69,65 +144,63 @@ def _digest(path: Path) -> str:
         return str(error)
 
 
-def resume_from(run: Run, chosen: Path) -> TrainState:
-    """Take back weights, moments and state of a checkpoint, if its run and this one are the same by the rules."""
-    config, say = run.config, run.tracker.say
-    trainer = checkpoint.read_record(chosen)
-    allowed = refuse_changes(trainer["config"], config, chosen)
-    if difference := changed(trainer["data"], run.data):
-        raise UsageError(f"the data is not what {chosen} was trained on: {difference}")
-    for name, then, now in allowed:
-        say(f"{name}: was {then}, is {now}, as allowed")
-
+def resume_from(
+    chosen: Path,
+    config: TrainingConfig,
+    data: TrainingData,
+    learner: Learner,
+    protocol: EvalProtocol | None,
+    directory: RunDir,
+    collectives: Collectives,
+    tracker: Tracker,
+) -> tuple[TrainState, Lineage]:
+    """State of a checkpoint, with its tensors loaded, if the rules allow this run to continue from it."""
     try:
-        state = TrainState.from_json(trainer["state"])
-    except (KeyError, TypeError) as error:
+        record = read_record(chosen)
+    except (KeyError, TypeError, ValueError) as error:
         raise ResumeError(f"{chosen} was written by another version of this program: {error} is not known") from error
-    if state.step > run.steps:
-        raise UsageError(f"{chosen} is at step {state.step} already: the run cannot be shortened to {run.steps} steps")
-    state = _judged(run, state, trainer["judged_on"], chosen)
-    _take_back(run, trainer, chosen)
-    run.parent, run.resumed_steps, run.branch = chosen.name, {state.step}, trainer["branch"]
-    began = checkpoint.branch_name(config.resume)
-    if config.resume != "auto" and not (run.branch and run.branch["resume"] == began):
-        run.branch = {"resume": began, "step": state.step}
-    say(f"resumed from {chosen}")
-    say(f"LR at step {state.step}: saved {trainer['lr']:.6g}, now {run.lr(state.step):.6g}")
-    run.tracker.record({"event": "resumed", "step": state.step})
-    return state
-
-
-def _judged(run: Run, state: TrainState, judged_on: dict[str, Any] | None, chosen: Path) -> TrainState:
-    """The state with a best that is in best/, and that the coming evaluations can be compared with."""
-    state, told = run.agreement.broadcast_from_main(
-        lambda: repair_best(run.folder, state, chosen, run.model, run.processor)
+    allowed = refuse_changes(record.config, config, chosen)
+    if difference := changed(record.data, data.fingerprint):
+        raise UsageError(f"the data differs from the data of {chosen}: {difference}")
+    for name, then, now in allowed:
+        tracker.say(f"{name}: was {then}, is {now}, as allowed")
+    state = record.state
+    if state.step > data.steps:
+        raise UsageError(f"{chosen} is at step {state.step} already: the run cannot be shortened to {data.steps} steps")
+    state, message = collectives.broadcast_from_main(
+        lambda: repair_best(directory, state, chosen, learner.model, learner.processor)
     )
-    if told:
-        run.tracker.say(told, always=True)
-    if run.eval_protocol is None:
-        run.eval_protocol = judged_on
-    elif not comparable(judged_on, run.eval_protocol):
+    if message:
+        tracker.say(message, always=True)
+    state, recorded = _with_comparable_best(state, record, protocol, tracker)
+    learner.restore(chosen, record, config, tracker.say)
+    tracker.say(f"resumed from {chosen}")
+    lr = learning_rate(state.step, data.steps, config.optim, config.schedule)
+    tracker.say(f"LR at step {state.step}: saved {record.lr:.6g}, now {lr:.6g}")
+    tracker.record({"event": "resumed", "step": state.step})
+    return state, Lineage(chosen.name, _branch(config, record, state.step), frozenset({state.step}), recorded)
+
+
+def _with_comparable_best(
+    state: TrainState, record: CheckpointRecord, protocol: EvalProtocol | None, tracker: Tracker
+) -> tuple[TrainState, dict[str, object] | None]:
+    """State whose best can be compared with the coming evaluations, and the protocol to record from here on."""
+    if protocol is None:
+        return state, record.eval_protocol
+    if record.eval_protocol is not None and not protocol.matches(EvalProtocol.from_json(record.eval_protocol)):
         if state.best:
-            run.tracker.say(
-                "the evaluation changed, so figures cannot be compared: best is judged anew; best/ stays until then",
+            tracker.say(
+                "the evaluation changed, so figures cannot be compared: the best model is chosen anew, and best/ stays "
+                "until then",
                 always=True,
             )
         state = state.reset_best()
-    return state
+    return state, protocol.to_json()
 
 
-def _take_back(run: Run, trainer: dict[str, Any], chosen: Path) -> None:
-    """Weights, moments and loss scale of a checkpoint."""
-    checkpoint.load_weights(chosen, run.model)
-    was, now = trainer["config"]["optim"], run.config.optim
-    if keeps_state(was, now):
-        load_state_tensors(run.optimizer, run.parameters, checkpoint.load_optimizer(chosen))
-    else:
-        told = f"the moments of {was['name']} are of no use to {now.name}: it starts without"
-        run.tracker.say(told, always=True)
-    if run.scaler.is_enabled():
-        if saved := trainer.get("scaler"):
-            # What the scale was; by how much and when it changes is this configuration's.
-            run.scaler.load_state_dict({**run.scaler.state_dict(), **saved})
-        else:
-            run.tracker.say(f"the loss scale starts at {run.config.scaler.initial:g}: the checkpoint has none")
+def _branch(config: TrainingConfig, record: CheckpointRecord, step: int) -> Branch | None:
+    """Branch of the resumed run: a new one if `--resume` names another start than the recorded one."""
+    name = branch_name(config.resume)
+    if config.resume == "auto" or (record.branch and record.branch.resume == name):
+        return record.branch
+    return Branch(name, step)

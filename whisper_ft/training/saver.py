@@ -2,108 +2,147 @@
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import accelerate
 import torch
 import transformers
 
-from whisper_ft import checkpoint
+from whisper_ft.checkpoint.record import Branch, CheckpointRecord
+from whisper_ft.checkpoint.retention import retain
 from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.checkpoint.writer import write
+from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.models.export.hf import config_files
-from whisper_ft.optim.optimizer import state_tensors
+from whisper_ft.optim.schedule import learning_rate
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.artifacts import publish_best
 from whisper_ft.training.averaging import steps_to_average
-from whisper_ft.training.run import Run
+from whisper_ft.training.data import TrainingData
+from whisper_ft.training.directory import RunDir
+from whisper_ft.training.learner import Learner
 
 
 @dataclass(frozen=True)
-class Saved:
-    """A save that is done."""
+class Lineage:
+    """Relation of the coming checkpoints to the earlier ones of the run."""
+
+    parent: str | None = None
+    """Name of the checkpoint that the next one follows."""
+    branch: Branch | None = None
+    """The `--resume` other than auto that this run began with."""
+    resumed_steps: frozenset[int] = frozenset()
+    """Step of the checkpoint that this process resumed; its checkpoint is never removed."""
+    eval_protocol: dict[str, object] | None = None
+    """Protocol of the evaluations in the state, in JSON values."""
+
+
+@dataclass(frozen=True)
+class FinishedSave:
+    """Result of a save."""
 
     path: Path
     bytes: int
     seconds: float
-    told: list[str]
+    warnings: list[str] = field(default_factory=list)
 
 
-def save(run: Run, state: TrainState) -> TrainState:
-    """Commit a checkpoint, publish the best model, remove what is old; rank 0 writes and all learn how it went.
+class Saver:
+    """Commits checkpoints, publishes the best model and removes old checkpoints. Rank 0 writes for all."""
 
-    With `save.background` training goes on once all of it is copied: `look_after_save` then takes note of the end.
-    """
-    finish_save(run, wait=True)
-    settings, folder = run.config.save, run.folder
+    def __init__(
+        self,
+        config: TrainingConfig,
+        data: TrainingData,
+        learner: Learner,
+        collectives: Collectives,
+        directory: RunDir,
+        tracker: Tracker,
+        lineage: Lineage,
+    ) -> None:
+        self._config, self._data, self._learner = config, data, learner
+        self._collectives, self._directory, self._tracker = collectives, directory, tracker
+        self._lineage, self._parent = lineage, lineage.parent
 
-    def begin() -> None:
-        tensors = state_tensors(run.optimizer, run.parameters)
-        contents = checkpoint.contents_of(
-            state.step, run.model, tensors, _trainer(run, state), copied=settings.background
-        )
-        frame = config_files(run.model, run.processor) if state.improved else {}
-        began_at = {run.branch["step"]} if run.branch else set()
-        kept = {*began_at, *steps_to_average(state, run.config, run.steps), *run.resumed_steps}
-        parent = run.parent
+    def is_wanted(self, state: TrainState) -> bool:
+        """True if the weights of this step are needed later: as the best, or for the average."""
+        return state.improved or state.step in steps_to_average(state, self._config, self._data.steps)
 
-        def write() -> Saved:
-            began = time.monotonic()
-            path = checkpoint.write(folder.checkpoints, parent, contents)
-            seconds = time.monotonic() - began
-            # Only now: what is left, and what is best, is judged by what is committed.
+    def save(self, state: TrainState) -> TrainState:
+        """Save a checkpoint of this state. With `save.background` only the copy of the tensors is awaited."""
+        self.finish(wait=True)
+        self._collectives.broadcast_from_main(lambda: self._begin(state))
+        if self._collectives.rank != 0:
+            self._directory.in_flight = Future()  # never done: the flag of rank 0 counts
+        if not self._config.save.background:
+            self.finish(wait=True)
+        return state
+
+    @property
+    def is_done(self) -> bool:
+        """True on rank 0 once a save in flight is complete, successful or not."""
+        flight = self._directory.in_flight
+        return flight is not None and flight.done()
+
+    def finish(self, *, done: bool = False, wait: bool = False) -> None:
+        """Report a save that is done; its error is raised on every rank. A collective if `done` or `wait`.
+
+        Parameters
+            done: `is_done` of any rank, agreed on by all.
+            wait: wait for a save in flight, as before the next save and at the end of a run.
+        """
+        flight, tracker = self._directory.in_flight, self._tracker
+        if flight is None or not (done or wait):
+            return
+        try:
+            saved: FinishedSave = self._collectives.broadcast_from_main(flight.result)
+        finally:
+            self._directory.in_flight = None
+        step = int(saved.path.name.removeprefix("step-"))
+        self._parent = saved.path.name
+        self._collectives.broadcast_from_main(lambda: self._directory.status("running", step))
+        tracker.say(f"saved {saved.path} ({saved.bytes / 1e6:.1f} MB in {saved.seconds:.1f} s)")
+        tracker.record({"event": "saved", "step": step, "seconds": round(saved.seconds, 3), "bytes": saved.bytes})
+        for line in saved.warnings:
+            tracker.say(line)
+
+    def _begin(self, state: TrainState) -> None:
+        """Collect the contents of the checkpoint and start to write them in a thread."""
+        learner, settings, folder = self._learner, self._config.save, self._directory
+        contents = learner.contents(self._record(state), copied=settings.background)
+        files = config_files(learner.model, learner.processor) if state.improved else {}
+        branch, parent = self._lineage.branch, self._parent
+        kept = {*self._lineage.resumed_steps, *steps_to_average(state, self._config, self._data.steps)}
+        kept |= {branch.step} if branch else set()
+
+        def write_all() -> FinishedSave:
+            begin = time.monotonic()
+            path = write(folder.checkpoints, parent, contents)
+            seconds = time.monotonic() - begin
+            # After the commit, because only committed checkpoints count for the best model and for retention.
             if state.improved and state.best:
-                publish_best(folder, state.best, path, frame)
-            told = checkpoint.retain(folder.checkpoints, settings.keep, kept, settings.keep_every)
-            return Saved(path, contents.size, seconds, told)
+                publish_best(folder, state.best, path, files)
+            warnings = retain(folder.checkpoints, settings.keep, kept, settings.keep_every)
+            return FinishedSave(path, contents.size, seconds, warnings)
 
-        # A thread of its own, which a process that ends waits for. Files and hashes hold no lock of the interpreter.
-        with_one = ThreadPoolExecutor(1, thread_name_prefix="save")
-        folder.in_flight = with_one.submit(write)
-        with_one.shutdown(wait=False)
+        # A thread, because files and hashes release the interpreter's lock. Python waits for it at exit.
+        pool = ThreadPoolExecutor(1, thread_name_prefix="save")
+        folder.in_flight = pool.submit(write_all)
+        pool.shutdown(wait=False)
 
-    run.agreement.broadcast_from_main(begin)
-    if run.agreement.rank != 0:
-        folder.in_flight = Future()  # which this rank never sees done
-    if not settings.background:
-        finish_save(run, wait=True)
-    return state
-
-
-def finish_save(run: Run, *, wait: bool = False) -> None:
-    """Take note of a save in flight once it is done; what it met is raised on every rank. Between steps, on all ranks.
-
-    `wait` for it: before the next one, before the run ends, and before checkpoints are read.
-    """
-    folder, tracker = run.folder, run.tracker
-    flight = folder.in_flight
-    if flight is None or not (wait or run.agreement.all_reduce_sum(flight.done())[0]):
-        return
-    try:
-        saved: Saved = run.agreement.broadcast_from_main(flight.result)
-    finally:
-        folder.in_flight = None
-    step = int(saved.path.name.removeprefix("step-"))
-    run.parent = saved.path.name
-    run.agreement.broadcast_from_main(lambda: folder.status("running", step))
-    tracker.say(f"saved {saved.path} ({saved.bytes / 1e6:.1f} MB in {saved.seconds:.1f} s)")
-    tracker.record({"event": "saved", "step": step, "seconds": round(saved.seconds, 3), "bytes": saved.bytes})
-    for line in saved.told:
-        tracker.say(line)
-
-
-def _trainer(run: Run, state: TrainState) -> dict[str, Any]:
-    """What a checkpoint records beside its tensors."""
-    scaled = run.scaler.is_enabled()
-    return {
-        "state": state.to_json(),
-        "config": to_plain(run.config),
-        "data": run.data,
-        "judged_on": run.eval_protocol,
-        "branch": run.branch,
-        "lr": run.lr(state.step),
-        "scaler": {name: run.scaler.state_dict()[name] for name in ("scale", "_growth_tracker") if scaled},
-        "world": run.agreement.world,
-        "versions": {module.__name__: module.__version__ for module in (torch, transformers, accelerate)},
-    }
+    def _record(self, state: TrainState) -> CheckpointRecord:
+        config = self._config
+        return CheckpointRecord(
+            state=state,
+            config=to_plain(config),
+            data=self._data.fingerprint,
+            lr=learning_rate(state.step, self._data.steps, config.optim, config.schedule),
+            world=self._collectives.world,
+            eval_protocol=self._lineage.eval_protocol,
+            branch=self._lineage.branch,
+            scaler=self._learner.scaler_state,
+            versions={module.__name__: module.__version__ for module in (torch, transformers, accelerate)},
+        )

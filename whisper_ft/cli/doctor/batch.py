@@ -1,9 +1,5 @@
 """The beginning of the first batch as the model gets it, decoded to text."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
-
-import torch
 from transformers import WhisperTokenizer
 
 from whisper_ft.cli.doctor.blocks import BatchRow, Block, Position
@@ -12,30 +8,10 @@ from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sampling.order import MixedOrder
-from whisper_ft.data.types import Source, Window
-from whisper_ft.data.windows import WindowReader
+from whisper_ft.data.types import Batch, CollatorFactory, Source, Window
+from whisper_ft.data.window_reader import WindowReader
 
 WINDOWS = 3  # windows shown: each takes several lines, and most sources have them in different chunks
-
-
-class CollatedBatch(Protocol):
-    """The parts of the collator's batch that are shown. B windows, M mel bins, T frames, L positions."""
-
-    @property
-    def input_features(self) -> torch.Tensor:
-        """Log-mel, [B, M, T]."""
-
-    @property
-    def decoder_input_ids(self) -> torch.Tensor:
-        """Tokens that the decoder reads, [B, L]."""
-
-    @property
-    def labels(self) -> torch.Tensor:
-        """Tokens that it predicts, [B, L]; negative at a masked position."""
-
-
-BuildCollator = Callable[..., Callable[[Sequence[Window]], CollatedBatch]]
-"""Called with `start_token`, `pad_token` and `feature_shape`, as `collator.SpeechCollator` is."""
 
 
 def first_batch(
@@ -45,15 +21,18 @@ def first_batch(
     encode: LabelEncoder,
     log_mel: LogMel,
     tokenizer: WhisperTokenizer,
-    collator: BuildCollator,
+    collator: CollatorFactory,
 ) -> list[Block]:
     """The first windows of the run, as the collator makes them: tokens read and predicted at each position."""
     reader = WindowReader(source, log_mel, encode, cached_chunks=1)
     places = [order.locate(position) for position in range(min(WINDOWS, config.batch.size))]
-    slots = [reader.window(place.chunk, place.row) for place in places]
+    slots = reader.windows(places)
     windows = [slot for slot in slots if isinstance(slot, Window)]
     collate = collator(
-        start_token=encode.start, pad_token=tokenizer.pad_token_id, feature_shape=(log_mel.bins, log_mel.frames)
+        start_token=encode.start,
+        pad_token=tokenizer.pad_token_id,
+        feature_shape=(log_mel.bins, log_mel.frames),
+        pin_memory=False,
     )
     batch = collate(windows)
     length = batch.labels.shape[1] if windows else 0
@@ -69,7 +48,7 @@ def first_batch(
     ]
 
 
-def _batch_row(window: Window, batch: CollatedBatch, index: int, tokenizer: WhisperTokenizer) -> BatchRow:
+def _batch_row(window: Window, batch: Batch, index: int, tokenizer: WhisperTokenizer) -> BatchRow:
     special = set(tokenizer.all_special_ids)
     read, labels = batch.decoder_input_ids[index].tolist(), batch.labels[index].tolist()
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate, islice
 from typing import Literal
 
-from whisper_ft.cli.doctor.batch import BuildCollator, first_batch
+from whisper_ft.cli.doctor.batch import first_batch
 from whisper_ft.cli.doctor.blocks import Block
 from whisper_ft.cli.doctor.data_report import DataReport, problems_of, report_figures, report_sections
 from whisper_ft.cli.doctor.row_check import RowCheck
@@ -17,7 +17,7 @@ from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of
 from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import open_mixture, open_source
-from whisper_ft.data.types import RejectedError, Row, Source
+from whisper_ft.data.types import CollatorFactory, RejectedError, Row, Source
 from whisper_ft.models.whisper import load_parts
 from whisper_ft.runtime.errors import as_usage_error
 
@@ -30,7 +30,7 @@ def check_data(
     max_rows: int | None,
     leakage: Depth,
     progress: Progress,
-    collator: BuildCollator,
+    collator: CollatorFactory,
     rewrite: LabelNormalizer | None = None,
 ) -> DataReport:
     """Check the rows of data.* (the first `max_rows`), compare them with the held-out set, and show the first batch.

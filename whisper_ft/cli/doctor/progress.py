@@ -3,18 +3,18 @@
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from whisper_ft.cli.doctor.batch import BuildCollator
 from whisper_ft.cli.doctor.data_check import Depth, check_data
 from whisper_ft.cli.doctor.data_report import DataReport
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.types import CollatorFactory
 
 
 def check_with_progress(
     config: TrainingConfig,
     max_rows: int | None,
     leakage: Depth,
-    collator: BuildCollator,
+    collator: CollatorFactory,
     rewrite: LabelNormalizer | None,
 ) -> DataReport:
     """`check_data` with a bar on standard error, if that is a terminal."""

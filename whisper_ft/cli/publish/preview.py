@@ -33,10 +33,9 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
         config=config,
         results=[*(result_of_evaluation(folder, model) for folder in args.evaluation), *([of_run] if of_run else [])],
         base_model=args.base_model or hub_model(config.model.name),
-        datasets={one_line(name): "" for name in args.dataset}
-        or hub_datasets(config, record["data"] if record else {}),
+        datasets={one_line(name): "" for name in args.dataset} or hub_datasets(config, record.data if record else {}),
         license=args.license,
-        versions=dict(record["versions"]) if record else {},
+        versions=record.versions if record else {},
     )
     if not panels_of([history]):
         raise UsageError(f"{run}: metrics.jsonl holds no step, so there are no curves to draw for the card")

@@ -13,9 +13,9 @@ MIN_FRAMES = 64
 """Fewest frames computed, because BLAS multiplies a narrower matrix in another order, which changes the last bit."""
 
 
-def pad_windows(features: Sequence[torch.Tensor], frames: int) -> torch.Tensor:  # each [M, t] -> [B, M, T]
-    """Input of the encoder for several windows: the last frame of each is repeated up to `frames`."""
-    padded = torch.empty(len(features), len(features[0]), frames)
+def pad_windows(features: Sequence[torch.Tensor], frames: int, pin_memory: bool = False) -> torch.Tensor:
+    """Encoder input [B, M, T] of features [M, t] each: the last frame of each, its silence frame, fills up to T."""
+    padded = torch.empty(len(features), len(features[0]), frames, pin_memory=pin_memory)
     for row, window in zip(padded, features, strict=True):
         row[:, : window.shape[1]] = window
         row[:, window.shape[1] :] = window[:, -1:]

@@ -8,9 +8,9 @@ from whisper_ft.scoring.normalizer import Normalizer, NormalizerFactory
 
 
 class LabelNormalizer:
-    """What becomes of a transcript before it is learned: a normaliser by name, for the language of the row.
+    """Rewrites transcripts before they are learned, by a named normaliser for the language of each row.
 
-    `get_normalizer(name, language)` gives it; ValueError for a name that it does not know.
+    `get_normalizer(name, language)` makes the normaliser and raises ValueError for an unknown name.
     """
 
     def __init__(self, name: str, get_normalizer: NormalizerFactory) -> None:
@@ -20,22 +20,22 @@ class LabelNormalizer:
 
     @classmethod
     def named(cls, name: str, get_normalizer: NormalizerFactory) -> Self | None:
-        """That of `data.normalizer`; None for `keep`, which leaves transcripts as they are to the byte."""
+        """Label normaliser of `data.normalizer`; None for `keep`, which leaves every byte of a transcript as it is."""
         return None if name == "keep" else cls(name, get_normalizer)
 
     def __call__(self, text: str, language: str | None) -> str:
-        """The text as it is to be written."""
+        """Text as the model learns to write it."""
         if language not in self._of_language:
             self._of_language[language] = self._get_normalizer(self.name, language)
         return self._of_language[language](text)
 
-    def told(self, rows: Iterable[tuple[object, str | None]], shown: int = 3) -> list[str]:
-        """For people: how many of some (transcript, language) it changes, and the first of them before and after."""
+    def examples(self, rows: Iterable[tuple[object, str | None]], limit: int = 3) -> list[str]:
+        """Lines for the user: how many of some (transcript, language) rows change, and the first `limit` of those."""
         texts = [(text, language) for text, language in rows if text_problem(text) is None]
         changed = [(text, new) for text, language in texts if (new := self(str(text), language)) != text]
         empty = sum(not new for _, new in changed)
-        emptied = f"; nothing is left of {empty}" if empty else ""
+        emptied = f"; {empty} of them become empty" if empty else ""
         return [
             f"data.normalizer {self.name} changes {len(changed)} of the first {len(texts)} transcripts{emptied}",
-            *(f"  {text!r} is learned as {new!r}" for text, new in changed[:shown]),
+            *(f"  {text!r} is learned as {new!r}" for text, new in changed[:limit]),
         ]

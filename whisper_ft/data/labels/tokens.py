@@ -32,10 +32,10 @@ class LabelEncoder:
         max_tokens: int,
         language: str | None,
         task: str,
-        rewrite: LabelNormalizer | None = None,
+        normalizer: LabelNormalizer | None = None,
     ) -> None:
         self.max_tokens = max_tokens
-        self._rewrite = rewrite
+        self.normalizer = normalizer
         self._tokenizer = tokenizer
         self.start: int = generation_config.decoder_start_token_id
         self._end: int = tokenizer.eos_token_id
@@ -54,14 +54,14 @@ class LabelEncoder:
 
     @classmethod
     def of(
-        cls, model: Any, tokenizer: Any, language: str | None, task: str, rewrite: LabelNormalizer | None = None
+        cls, model: Any, tokenizer: Any, language: str | None, task: str, normalizer: LabelNormalizer | None = None
     ) -> Self:
         """The encoder of a loaded model; `language` None takes the one it was fine-tuned for or the only one it has."""
         refuse_all_but_english(model, language, task)
         generation = model.generation_config
         only = None if generation.is_multilingual else "en"
         language = language or getattr(generation, "language", None) or only
-        return cls(tokenizer, generation, model.config.max_target_positions, language, task, rewrite)
+        return cls(tokenizer, generation, model.config.max_target_positions, language, task, normalizer)
 
     @property
     def is_multilingual(self) -> bool:
@@ -132,11 +132,11 @@ class LabelEncoder:
         if not text:
             raise RejectedError("empty_label", "the transcript is empty")
         prompt = self.prompt(language, task)
-        if self._rewrite is not None:
-            written, text = text, self._rewrite(text, self.language if _is_blank(language) else str(language))
+        if self.normalizer is not None:
+            written, text = text, self.normalizer(text, self.language if _is_blank(language) else str(language))
             if not text:
                 raise RejectedError(
-                    "empty_label", f"data.normalizer {self._rewrite.name} leaves nothing of {written!r}"
+                    "empty_label", f"data.normalizer {self.normalizer.name} leaves nothing of {written!r}"
                 )
         tokens = [*prompt, *self._plain(text), self._end]
         # The decoder reads all but the last token and predicts all but the first.

@@ -1,9 +1,9 @@
-"""The order of the training data: position in the global stream <-> (epoch, chunk, row), computed, never replayed.
+"""Order of the training data: position in the global stream <-> (epoch, chunk, row), computed and never replayed.
 
-L lanes are interleaved: within an epoch of N rows, position j belongs to lane j % L. The epoch's chunks (parquet row
-groups, say) are permuted; each lane owns a contiguous stretch of that sequence of rows, so it reads few chunks at a
-time, and shuffles rows inside windows of K chunks. Everything is a hash of (seed, source, epoch, lane, window): the
-number of processes, workers and prefetched batches never enters. Design §4; evidence in docs/decisions.
+A lane is one of L interleaved streams: within an epoch of N rows, position j belongs to lane j % L. The chunks of an
+epoch (row groups of parquet, for example) are permuted. Each lane owns a contiguous stretch of that sequence of rows,
+so it reads few chunks at a time. It shuffles rows inside a shuffle span of K chunks. Every permutation is a hash of
+(seed, source, epoch, lane, span). The number of processes, workers and prefetched batches never enters.
 """
 
 from collections.abc import Sequence
@@ -20,31 +20,34 @@ from whisper_ft.runtime.rng import permutation
 
 ORDER_VERSION = 1  # recorded in checkpoints; raise it whenever a position would come out differently
 
-USUAL_WORLDS = (2, 3, 4, 8)  # processes
+USUAL_WORLDS = (2, 3, 4, 8)  # numbers of processes that the default number of lanes should suit
 
-MAX_WEIGHT_ERROR = 0.1  # of a source's share, by rounding to whole lanes
+MAX_WEIGHT_ERROR = 0.1  # largest relative error of a source's share that rounding to whole lanes may cause
 
-_CHUNKS, _ROWS = 0, 1  # which permutation a hash is for
+_CHUNKS, _ROWS = 0, 1  # last part of a hash: permutation of chunks, or of rows
 
 
 class Place(NamedTuple):
-    """Where the utterance of one position is."""
+    """Place of an utterance in its source; also its key for every random choice about it."""
 
     epoch: int
     chunk: int
-    row: int  # within the chunk
+    row: int  # number within the chunk
 
 
 @dataclass(frozen=True)
 class _Epoch:
-    chunks: npt.NDArray[np.int64]  # [C] the chunks in this epoch's order
-    ends: npt.NDArray[np.int64]  # [C] rows up to and including each of them
+    chunks: npt.NDArray[np.int64]  # [C] chunk numbers in the order of this epoch
+    ends: npt.NDArray[np.int64]  # [C] cumulative number of rows up to the end of each chunk
 
 
 class Order:
-    """The infinite stream over one source: epoch after epoch, each a permutation of all its rows.
+    """Infinite stream over one source: epoch after epoch, each a permutation of all rows.
 
-    `rows` gives the number of rows of each chunk; `window` the number of chunks a lane shuffles together.
+    Parameters
+        rows: number of rows of each chunk.
+        window: shuffle span, in chunks; a lane shuffles the rows of that many chunks together.
+        source: number of the source in a mixture, part of every hash.
     """
 
     def __init__(self, rows: Sequence[int], *, seed: int, lanes: int, window: int, source: int = 0) -> None:
@@ -54,7 +57,7 @@ class Order:
         self._rows = np.asarray(rows, dtype=np.int64)
         self._seed, self._lanes, self._window, self._source = seed, lanes, window, source
         self._epoch = lru_cache(maxsize=2)(self._permute_chunks)
-        # A lane stays in one window for many positions; its permutation is worth keeping.
+        # Cached, because a lane stays in one shuffle span for many positions.
         self._shuffle = lru_cache(maxsize=2 * lanes)(self._permute_rows)
 
     def __getstate__(self) -> dict[str, object]:
@@ -66,14 +69,14 @@ class Order:
         self._shuffle = lru_cache(maxsize=2 * self._lanes)(self._permute_rows)
 
     def locate(self, position: int) -> Place:
-        """Epoch, chunk and row of a position; the cost does not depend on the position."""
+        """Place of a position, at a cost that does not depend on the position."""
         number, j = divmod(position, self.total)
         lane, offset = j % self._lanes, j // self._lanes
         epoch = self._epoch(number)
         begin, end = self._stretch(lane)
         first_chunk = self._chunk_at(epoch, begin)
 
-        # The window around the row: `window` chunks counted from the lane's first, cut to the lane's stretch.
+        # Shuffle span of the row: `window` chunks counted from the first of the lane, cut to the stretch of the lane.
         index = (self._chunk_at(epoch, begin + offset) - first_chunk) // self._window
         low = first_chunk + index * self._window
         high = min(low + self._window, len(epoch.ends))
@@ -86,13 +89,13 @@ class Order:
         return Place(number, int(epoch.chunks[chunk]), row - (int(epoch.ends[chunk - 1]) if chunk else 0))
 
     def _stretch(self, lane: int) -> tuple[int, int]:
-        """Rows [begin, end) of the epoch's sequence that a lane owns; lengths differ by at most one."""
+        """Rows [begin, end) of an epoch's sequence that a lane owns; the lengths differ by at most one."""
         length, longer = divmod(self.total, self._lanes)
         begin = lane * length + min(lane, longer)
         return begin, begin + length + (lane < longer)
 
     def _chunk_at(self, epoch: _Epoch, row: int) -> int:
-        """Index in the epoch's sequence of the chunk that holds a row; empty chunks are passed over."""
+        """Index, in the epoch's sequence, of the chunk with a row. Empty chunks are skipped."""
         return int(np.searchsorted(epoch.ends, row, side="right"))
 
     def _permute_chunks(self, number: int) -> _Epoch:
@@ -104,17 +107,20 @@ class Order:
 
 
 class MixedOrder:
-    """One stream over several sources: each owns whole lanes, so that the mix is exact in every L positions.
+    """One stream over several sources. Each source owns whole lanes, so the mixture is exact in every L positions.
 
-    `parts` gives the rows of the chunks of each source, `lanes_of` how many of the L lanes it owns. Chunks are numbered
-    through all sources. A source begins its next epoch when it is through, whatever the others do. Of one source alone
-    this is its `Order`.
+    Chunks are numbered through all sources. A source begins its next epoch when its rows are used up, independently of
+    the others. With one source the stream is that of its `Order`.
+
+    Parameters
+        parts: for each source, the number of rows of each chunk.
+        lanes_of: number of the L lanes that each source owns.
     """
 
     def __init__(self, parts: Sequence[Sequence[int]], lanes_of: Sequence[int], *, seed: int, window: int) -> None:
         self.total = sum(map(sum, parts))
         self._lanes_of = list(lanes_of)
-        self._owners = _spread(lanes_of)  # [L] source of each lane
+        self._owners = _spread(lanes_of)  # [L] number of the source of each lane
         self._places = [self._owners[:lane].count(owner) for lane, owner in enumerate(self._owners)]
         self._first_chunk = [0, *accumulate(map(len, parts))]
         self._orders = [
@@ -123,7 +129,7 @@ class MixedOrder:
         ]
 
     def locate(self, position: int) -> Place:
-        """Epoch of its source, chunk and row of a position."""
+        """Place of a position; its epoch counts the passes over its own source."""
         turn, lane = divmod(position, len(self._owners))
         source = self._owners[lane]
         place = self._orders[source].locate(turn * self._lanes_of[source] + self._places[lane])
@@ -131,15 +137,15 @@ class MixedOrder:
 
 
 def lanes_by_weight(weights: Sequence[float], lanes: int) -> list[int]:
-    """How many of the lanes each source gets: in proportion, at least one, by largest remainders.
+    """Number of lanes of each source: in proportion to its weight, at least one, by largest remainders.
 
-    ValueError where rounding moves a weight by over 10 %, naming a number of lanes that would do.
+    ValueError if rounding changes a share by over 10 %; its message names a number of lanes that is enough.
     """
     shares = [weight / sum(weights) for weight in weights]
     given = _round(shares, lanes)
     if (worst := _error(shares, given)) > MAX_WEIGHT_ERROR:
         enough = next((n for n in range(lanes, 4097, lanes) if _error(shares, _round(shares, n)) <= 0.1), None)
-        way_out = f"{enough} lanes would do" if enough else "choose weights nearer to each other"
+        way_out = f"use {enough} lanes" if enough else "choose weights nearer to each other"
         realised = ", ".join(f"{n / lanes:.3f} for {share:.3f}" for n, share in zip(given, shares, strict=True))
         raise ValueError(f"{lanes} lanes give shares of {realised}, which is off by {100 * worst:.0f} %; {way_out}")
     return given
@@ -150,7 +156,7 @@ def _round(shares: Sequence[float], lanes: int) -> list[int]:
     by_need = sorted(range(len(shares)), key=lambda i: (given[i] - shares[i] * lanes, i))
     for i in by_need[: max(lanes - sum(given), 0)]:
         given[i] += 1
-    while sum(given) > lanes and max(given) > 1:  # the least was more than their share for some: the largest gives
+    while sum(given) > lanes and max(given) > 1:  # some got one lane and are owed less: the largest pays for them
         given[given.index(max(given))] -= 1
     return given
 
@@ -161,16 +167,16 @@ def _error(shares: Sequence[float], given: Sequence[int]) -> float:
 
 
 def _spread(lanes_of: Sequence[int]) -> list[int]:
-    """The owner of each lane, with the lanes of each source as evenly apart as can be."""
+    """Source of each lane; the lanes of each source are spaced evenly."""
     wanted = [((i + 0.5) / lanes, source) for source, lanes in enumerate(lanes_of) for i in range(lanes)]
     return [source for _, source in sorted(wanted)]
 
 
 def default_lanes(batch_size: int) -> int:
-    """Lanes for a global batch: 16 to 64, dividing or being divided by it, so that no two readers share a chunk.
+    """Default number of lanes for a global batch: 16 to 64, and a divisor or a multiple of the batch size.
 
-    Of those that divide it the one that usual numbers of processes can share most evenly, and of equal ones the most.
-    Never taken from the machine.
+    Two readers then never share a chunk. Among divisors it is the one that usual numbers of processes share
+    most evenly, and among equal ones the largest. It never depends on the machine.
     """
     if batch_size <= 16:
         return batch_size * -(-16 // batch_size)

@@ -1,6 +1,6 @@
-"""Who reads what: the slots of a global batch over ranks, and those of a rank over its readers.
+"""Partition of a global batch over ranks, and of a rank's share over its readers.
 
-It changes neither what is in a slot nor the gradient, only which process reads it.
+A partition changes neither the content of a batch nor its gradient, only the process that reads each position.
 """
 
 import math
@@ -8,29 +8,31 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-MOST_UNEVEN = 1.1  # slots of the busiest rank, over those of an even share
+MAX_UNEVENNESS = 1.1  # positions of the busiest rank, as a multiple of an even share
 
 
 @dataclass(frozen=True)
 class Partition:
-    """The slots of one rank.
+    """Batch positions (slots) of one rank.
 
-    Position p of the stream is of lane p % lanes, so slot s of any batch is only ever of lanes that equal s modulo
-    gcd(lanes, batch size). All slots of such a class go to one rank, and there to one reader: a chunk is then read by
-    one of them, not by several. Where that would give one rank clearly more to train on, every `world`-th slot is its.
+    Slots that are congruent modulo gcd(lanes, batch_size) read the same lanes, because position p of the stream
+    belongs to lane p % lanes. They form a class, and a class goes to one rank and one reader, so that a chunk is read
+    once. If this would load a rank over 10 % above its share, slots are dealt round-robin instead.
     """
 
-    batch_size: int  # global
+    batch_size: int
+    """Utterances of the global batch."""
     per_device: int
+    """Utterances of a micro-batch."""
     rank: int
     world: int
     lanes: int
 
     @cached_property
     def _classes(self) -> int:
-        """Number of classes of slots that are kept together; each slot alone where they cannot be."""
+        """Number of classes of slots; `batch_size` if every slot is its own class."""
         classes = math.gcd(self.lanes, self.batch_size)
-        return classes if unevenness(self.batch_size, classes, self.world) <= MOST_UNEVEN else self.batch_size
+        return classes if unevenness(self.batch_size, classes, self.world) <= MAX_UNEVENNESS else self.batch_size
 
     @cached_property
     def _slots_of_ranks(self) -> list[list[int]]:
@@ -39,21 +41,21 @@ class Partition:
 
     @property
     def accumulate(self) -> int:
-        """Micro-batches per step: the same on every rank, also where the slots do not divide evenly."""
+        """Micro-batches of a step: equal on every rank, also if the slots do not divide evenly."""
         return -(-max(map(len, self._slots_of_ranks)) // self.per_device)
 
     def slots(self, micro_batch: int) -> list[int]:
-        """This rank's slots in one micro-batch; at the end of an uneven batch there may be none."""
-        mine = self._slots_of_ranks[self.rank]
-        return mine[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
+        """Slots of this rank in one micro-batch; the last one of an uneven batch may have none."""
+        own = self._slots_of_ranks[self.rank]
+        return own[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
 
     def reader(self, slot: int, readers: int) -> int:
-        """Which of this rank's `readers` prepares a slot."""
+        """Number of the reader, of this rank's `readers`, that prepares a slot."""
         return slot % self._classes // self.world % readers
 
     def lanes_read(self, readers: int) -> int:
-        """Most lanes that one of this rank's `readers` is ever in: its cache has to hold a window of each."""
-        steps = range(self.lanes // math.gcd(self.lanes, self.batch_size))  # then slots and lanes meet as at the start
+        """Largest number of lanes that one of this rank's `readers` reads; its cache holds a span of each."""
+        steps = range(self.lanes // math.gcd(self.lanes, self.batch_size))  # slots and lanes repeat after these steps
         lanes_of: list[set[int]] = [set() for _ in range(readers)]
         for slot in self._slots_of_ranks[self.rank]:
             lanes_of[self.reader(slot, readers)].update((step * self.batch_size + slot) % self.lanes for step in steps)
@@ -61,6 +63,6 @@ class Partition:
 
 
 def unevenness(batch_size: int, classes: int, world: int) -> float:
-    """Slots of the busiest rank over an even share, where slots that are equal modulo `classes` stay together."""
+    """Slots of the busiest rank, as a multiple of an even share, if congruent slots modulo `classes` stay together."""
     busiest = max(Counter(slot % classes % world for slot in range(batch_size)).values())
     return busiest / -(-batch_size // world)

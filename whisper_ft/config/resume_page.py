@@ -1,0 +1,68 @@
+"""The page docs/resume.md, made from the settings: `python -m whisper_ft.config.resume_page > docs/resume.md`."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Any, get_type_hints
+
+from whisper_ft.config.data import WeightedSourceConfig
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.command import exit_code_of
+
+PAGE = """# What a resumed run may change
+
+Made from the settings in `whisper_ft/config/` by `python -m whisper_ft.config.resume_page > docs/resume.md`. A test
+fails when page and settings differ, or when a setting has no rule.
+
+The same command continues from the newest complete checkpoint in its `run_dir`. Each setting given now is compared with
+the value in that checkpoint:
+
+- **exact**: must be equal. Another value is another run, so it is refused (exit code 2) and needs another `run_dir`.
+- **change**: may change if it is named: `--allow_change '[optim.lr, steps]'`. Otherwise it is refused with that hint.
+  The run prints `was x, is y`. Later checkpoints record the new value.
+- **free**: may change at any time, because it does not alter the trained weights.
+
+A setting that is newer than the checkpoint keeps the value that runs had before it existed, unless you give another
+one. `auto` (for `data.lanes`: none) is resolved when a run begins and recorded; on resume it means the recorded value.
+
+Two more things are compared. The data: its fingerprint covers files and rows, other data is refused, and the message
+names the difference. The protocol of evaluation: evaluation set, normaliser, metric, decoding and precision. If it
+changed, the run continues, and the best model is chosen anew, with a message.
+
+The number of processes may change: batches and learning rate stay equal, the last bits do not. If `optim.name`
+changes, the new optimizer starts without moments. If `precision` becomes fp16, its loss scale starts at
+`scaler.initial`.
+
+| setting | rule | default | meaning |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """Text of docs/resume.md."""
+    rows = [*_rows(TrainingConfig, ""), *_rows(WeightedSourceConfig, "data.sources.N.")]
+    return PAGE + "".join(f"| `{name}` | {rule} | {default} | {meaning} |\n" for name, rule, default, meaning in rows)
+
+
+def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
+    """Name, rule, default and meaning of each setting, in the order of the configuration."""
+    from docstring_parser import parse_from_object  # jsonargparse reads the same docstrings for --help
+
+    meanings = {
+        attribute.arg_name: attribute.description or ""
+        for base in reversed(cls.__mro__[:-1])
+        for attribute in parse_from_object(base).params
+    }
+    hints = get_type_hints(cls)
+    for leaf in cls.__dataclass_fields__.values():
+        if is_dataclass(hints[leaf.name]):
+            yield from _rows(hints[leaf.name], f"{prefix}{leaf.name}.")
+        else:
+            default = leaf.default_factory() if callable(leaf.default_factory) else leaf.default
+            shown = "none" if default is None or default == "" else f"`{default}`"
+            meaning = " ".join(meanings[leaf.name].split()).replace("|", "\\|")
+            yield f"{prefix}{leaf.name}", leaf.metadata["resume"], shown, meaning
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code_of(lambda: print(page(), end="")))

@@ -1,0 +1,59 @@
+"""Agreement of the ranks between two steps, in one small all-reduce."""
+
+from typing import NamedTuple
+
+from whisper_ft.checkpoint.state import Counts
+from whisper_ft.data.loader import StepBatches
+from whisper_ft.runtime.collectives import Collectives
+
+
+class Agreement(NamedTuple):
+    """Sums and flags over all ranks, equal on every rank."""
+
+    counts: Counts
+    """Counts of the global batch that was drawn for the coming step."""
+    micro_batches: int
+    """Micro-batches of the coming step: the maximum over ranks. A rank with fewer adds empty ones."""
+    loss: float
+    """Sum of the cross-entropy of the last update, over all label tokens."""
+    failed: bool
+    """True if a rank could not read its data."""
+    stopping: bool
+    """True if a rank got a stop signal."""
+    save_done: bool
+    """True if the save in flight is complete."""
+
+
+def agree(
+    collectives: Collectives, drawn: StepBatches, *, loss: float, failed: bool, stopping: bool, save_done: bool
+) -> Agreement:
+    """Agree on everything that the ranks must know alike before they continue. A collective.
+
+    The sum needs one vector. The maximum of the micro-batches comes from the same sum: each rank has an element of its
+    own in the vector, and the others add zero to it.
+    """
+    own_micro_batches = [0.0] * collectives.world
+    own_micro_batches[collectives.rank] = len(drawn.micro_batches)
+    counts = drawn.counts
+    tokens, utterances, unusable, rows, samples, loss_sum, failures, stops, saves, *micro_batches = (
+        collectives.all_reduce_sum(
+            counts.label_tokens,
+            counts.utterances,
+            counts.unusable,
+            counts.unusable_rows,
+            counts.audio_samples or 0,
+            loss,
+            failed,
+            stopping,
+            save_done,
+            *own_micro_batches,
+        )
+    )
+    return Agreement(
+        Counts(int(tokens), int(utterances), int(unusable), int(rows), int(samples)),
+        int(max(micro_batches)),
+        loss_sum,
+        failures > 0,
+        stops > 0,
+        saves > 0,
+    )

@@ -1,0 +1,98 @@
+"""Training data of a run: its source, order and partition, and the stream of its steps."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from whisper_ft.config.data import DataConfig
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.augment.transforms import transforms_of
+from whisper_ft.data.formats.mixture import MixedSource
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.loader import TrainStream
+from whisper_ft.data.sampling.batch_plan import BatchPlan
+from whisper_ft.data.sampling.order import ORDER_VERSION, MixedOrder, default_lanes
+from whisper_ft.data.sampling.partition import Partition
+from whisper_ft.data.sources import open_mixture
+from whisper_ft.data.types import Collator
+from whisper_ft.data.window_reader import WindowReader
+from whisper_ft.runtime.errors import as_usage_error
+from whisper_ft.training import data_summary
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Rows of a run, in their order, and the share of this rank."""
+
+    source: MixedSource
+    order: MixedOrder
+    partition: Partition
+    steps: int
+    """Updates of the run."""
+    end: int | None
+    """Position of the stream at which the run ends; None for a run of a number of steps."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows in the data."""
+        return sum(self.source.rows)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Version of the order, number of lanes and content of the source: recorded, and compared on resume."""
+        return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **self.source.fingerprint()}
+
+    def ids(self, step: int) -> list[str]:
+        """Ids of the utterances of a step's global batch, as `python -m whisper_ft replay` prints them."""
+        size = self.partition.batch_size
+        positions = range(step * size, min((step + 1) * size, self.end or (step + 1) * size))
+        return [self.source.row_id(place.chunk, place.row) for place in map(self.order.locate, positions)]
+
+
+def open_training_data(
+    config: TrainingConfig, data: DataConfig, index: Path, rank: int = 0, world: int = 1
+) -> TrainingData:
+    """Data of a run.
+
+    Parameters
+        data: settings of the data, pinned to a commit if it is on the Hub.
+        index: folder for cached file indexes.
+    """
+    source = open_mixture(data, index)
+    lanes = config.data.lanes or default_lanes(config.batch.size)
+    with as_usage_error("data.sources"):
+        order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
+    partition = Partition(config.batch.size, config.batch.per_device, rank, world, lanes)
+    rows = sum(source.rows)
+    return TrainingData(source, order, partition, config.steps_over(rows), config.end_of(rows))
+
+
+def open_stream(
+    data: TrainingData,
+    config: TrainingConfig,
+    encode: LabelEncoder,
+    log_mel: LogMel,
+    collate: Collator,
+    first_step: int,
+    say: Callable[[str], object],
+) -> TrainStream:
+    """Micro-batches of this rank from a step on. `say` reports a warning if the cache is too small."""
+    settings = config.data
+    readers = max(settings.workers, 1)
+    # For each lane its shuffle span, the first chunk of the next span, and one more, because the lanes change spans at
+    # different steps.
+    chunks = data.partition.lanes_read(readers) * (settings.window_chunks + 2)
+    cached_bytes = settings.cache_gb * 1e9 / readers / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if warning := data_summary.cache_warning(data.source, chunks, cached_bytes):
+        say(warning)
+    return TrainStream(
+        WindowReader(data.source, log_mel, encode, chunks, cached_bytes, transforms_of(config, log_mel)),
+        BatchPlan(data.order, data.partition, readers, data.end),
+        collate,
+        first_step=first_step,
+        workers=settings.workers,
+        ahead=settings.prefetch,
+    )

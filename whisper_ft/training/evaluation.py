@@ -1,0 +1,88 @@
+"""Evaluation of a run: its evaluators, their scores, and the choice of the best model."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.config.evaluation import EvalConfig
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.decoding.eval_protocol import EvalProtocol
+from whisper_ft.decoding.evaluator import Evaluator
+from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.optim.schedule import due
+from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.runtime.errors import PreemptedError, as_usage_error
+from whisper_ft.runtime.signals import StopRequest
+from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.learner import Learner
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Evaluators of a run and everything that scores a model on them. The first one chooses the best model."""
+
+    evaluators: Sequence[Evaluator]
+    normalize: Any
+    settings: EvalConfig
+    learner: Learner
+    collectives: Collectives
+    tracker: Tracker
+    stop: StopRequest
+
+    @property
+    def protocol(self) -> EvalProtocol | None:
+        """Everything that the choice of the best model depends on; None if nothing is evaluated."""
+        if not self.evaluators:
+            return None
+        return self.evaluators[0].protocol.judged_by(self.settings, self.normalize.fingerprint)
+
+    def is_due(self, state: TrainState, steps: int) -> bool:
+        """True after every `eval.every` steps and at the end, unless the step was evaluated before a resume."""
+        regular = due(state.step, self.settings.every, state.step >= steps)
+        return bool(self.evaluators) and state.step > 0 and state.evaluated_step < state.step and regular
+
+    def run(self, state: TrainState) -> TrainState:
+        """State after the present model was scored on every evaluator.
+
+        A stop signal ends the evaluation early, because it can be repeated, and a machine that is reclaimed leaves
+        little time to save. The state is then returned unchanged.
+        """
+        settings = self.settings
+        try:
+            scores = [self.score(evaluator) for evaluator in self.evaluators]
+        except PreemptedError:
+            self.tracker.say(f"the evaluation of step {state.step} was stopped; the resumed run begins with it")
+            return state
+        state = state.after_evaluation(
+            *scores[0].figure(settings.metric),
+            greater_is_better=settings.greater_is_better,
+            min_delta=settings.min_delta,
+        )
+        self.tracker.log_evaluation(state, scores[0])
+        return state
+
+    def score(self, evaluator: Evaluator) -> Scores:
+        """Scores of the present model on one evaluator, equal on every rank. PreemptedError at a stop signal."""
+        learner = self.learner
+        transcriber = Transcriber(
+            learner.model, learner.processor.tokenizer, learner.encode, evaluator.decoding, evaluator.precision
+        )
+        with self.tracker.progress_bar("evaluating", -(-evaluator.total // self.collectives.world)) as advance:
+
+            def progress(_: Prediction) -> None:
+                advance(1)
+                if self.stop.signal is not None:
+                    raise PreemptedError("a signal stopped the evaluation; run the same command to continue")
+
+            predictions = evaluator.transcribe(transcriber, learner.log_mel, self.collectives, progress)
+        return score(predictions, self.normalize)
+
+
+def refuse_unknown_names(config: TrainingConfig, get_normalizer: Callable[..., Any]) -> None:
+    """UsageError for an unknown normaliser or metric, which would otherwise appear at the first evaluation."""
+    with as_usage_error("eval.normalizer"):
+        get_normalizer(config.eval.normalizer)
+    with as_usage_error("eval.metric"):
+        Scores.empty().figure(config.eval.metric)

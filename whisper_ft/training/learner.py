@@ -1,0 +1,108 @@
+"""Learner: the model of a run and everything that trains it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from whisper_ft.checkpoint.loading import load_optimizer, load_weights
+from whisper_ft.checkpoint.record import CheckpointRecord
+from whisper_ft.checkpoint.writer import Contents, contents_of
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labels.languages import whisper_language
+from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.types import Collator, CollatorFactory
+from whisper_ft.models.whisper import freeze, load_whisper, parameters_by_name
+from whisper_ft.optim.optimizer import build_optimizer, keeps_state, load_state_tensors, state_tensors
+from whisper_ft.optim.scaler import build_scaler
+from whisper_ft.runtime.errors import as_usage_error
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Model, processor, label encoder, optimizer and loss scaler."""
+
+    model: WhisperForConditionalGeneration
+    processor: WhisperProcessor
+    encode: LabelEncoder
+    log_mel: LogMel
+    parameters: dict[str, torch.nn.Parameter]
+    """Trained parameters by name."""
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    device: torch.device
+
+    def collator(self, build: CollatorFactory) -> Collator:
+        """Collator for this model."""
+        return build(
+            start_token=self.model.generation_config.decoder_start_token_id,
+            pad_token=self.processor.tokenizer.pad_token_id,
+            feature_shape=(self.log_mel.bins, self.log_mel.frames),
+            pin_memory=self.device.type == "cuda",
+        )
+
+    @property
+    def scaler_state(self) -> dict[str, float]:
+        """Loss scale and its growth counter, as a checkpoint records them; empty without fp16."""
+        state = self.scaler.state_dict()
+        return {name: state[name] for name in ("scale", "_growth_tracker") if self.scaler.is_enabled()}
+
+    def contents(self, record: CheckpointRecord, *, copied: bool) -> Contents:
+        """Contents of a checkpoint; `copied` allows training to continue while they are written."""
+        moments = state_tensors(self.optimizer, self.parameters)
+        return contents_of(self.model, moments, record, copied=copied)
+
+    def restore(
+        self, checkpoint: Path, record: CheckpointRecord, config: TrainingConfig, say: Callable[..., None]
+    ) -> None:
+        """Load weights, moments and loss scale of a checkpoint. ResumeError if they do not fit."""
+        load_weights(checkpoint, self.model)
+        saved, now = record.config["optim"], config.optim
+        if keeps_state(saved, now):
+            load_state_tensors(self.optimizer, self.parameters, load_optimizer(checkpoint))
+        else:
+            say(f"optimizer {now.name} starts without moments: it cannot use those of {saved['name']}", always=True)
+        if self.scaler.is_enabled():
+            if record.scaler:
+                # The scale is the recorded one; how it changes from here is set by this configuration.
+                self.scaler.load_state_dict({**self.scaler.state_dict(), **record.scaler})
+            else:
+                say(f"the loss scale starts at {config.scaler.initial:g}: the checkpoint has none")
+
+
+def build_learner(
+    config: TrainingConfig, device: torch.device, normalizer: LabelNormalizer | None, say: Callable[[str], object]
+) -> Learner:
+    """Learner of a run. UsageError for a model, a part to freeze or a language that cannot be used.
+
+    Parameters
+        normalizer: rewrites transcripts before they are learned; None leaves them as they are.
+        say: reports a line for the user.
+    """
+    loaded, processor = load_whisper(config.model.name, config.model, say)
+    with as_usage_error("model.freeze"):
+        freeze(loaded, config.model.freeze)
+    model = loaded.to(device)
+    languages = set(config.data.languages)
+    # Language of rows without one. If a source has no language either, it is the model's own, if the model has one.
+    default = None if None in languages else config.data.languages[0]
+    encode = LabelEncoder.of(model, processor.tokenizer, default, config.data.task, normalizer)
+    if encode.is_multilingual and encode.language and len(languages) == 1:
+        # The exported model then writes the language it was trained on, without a setting of the user.
+        model.generation_config.language = whisper_language(encode.language)
+        model.generation_config.task = config.data.task
+    parameters = parameters_by_name(model)
+    return Learner(
+        model=model,
+        processor=processor,
+        encode=encode,
+        log_mel=LogMel(processor.feature_extractor),
+        parameters=parameters,
+        optimizer=build_optimizer(parameters, config.optim),
+        scaler=build_scaler(config.scaler, device, config.precision),
+        device=device,
+    )

@@ -1,0 +1,70 @@
+"""Log row of a step, and the limits beyond which a run ends early."""
+
+import math
+from typing import NamedTuple
+
+from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.errors import DataError, NonFiniteError
+from whisper_ft.tracking.performance import Throughput, memory_gb
+from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.data import TrainingData
+from whisper_ft.training.learner import Learner
+
+MAX_SKIPPED_IN_A_ROW = 25  # updates with a non-finite gradient; by then the run has diverged, its checkpoints have not
+MIN_REJECTED_ROWS = 20  # rows; fewer never end a run, because a small set may have a few bad ones
+
+
+class Update(NamedTuple):
+    """Figures of one optimizer update."""
+
+    lr: float
+    label_tokens: int  # of the global batch
+    loss: float  # cross-entropy of this rank's label tokens, summed
+    grad_norm: float  # before clipping
+    loss_scale: float
+    applied: bool  # False if the gradient was not finite, so the weights were left as they are
+
+
+def log_step(
+    tracker: Tracker, state: TrainState, update: Update, loss_of_all: float, learner: Learner, throughput: Throughput
+) -> None:
+    """Log the step just done; its loss is the sum over ranks, divided once."""
+    counts = state.counts
+    row: dict[str, float | None] = {
+        "step": state.step,
+        "loss": _finite_or_none(loss_of_all / max(update.label_tokens, 1)),
+        "lr": update.lr,
+        "grad_norm": _finite_or_none(update.grad_norm),
+        "loss_scale": update.loss_scale,
+    }
+    row |= {"label_tokens": update.label_tokens, "skipped": state.skipped, "unusable": counts.unusable}
+    hours = counts.audio_samples and round(counts.audio_samples / learner.log_mel.sample_rate / 3600, 6)
+    row |= {**throughput.read(), "audio_hours": hours, "memory_gb": round(memory_gb(learner.device), 3)}
+    tracker.log_step(row)
+
+
+def _finite_or_none(value: float) -> float | None:
+    """The value, or None if it is not finite, because JSON has no NaN."""
+    return value if math.isfinite(value) else None
+
+
+def refuse_to_continue(state: TrainState, config: TrainingConfig, data: TrainingData, learner: Learner) -> None:
+    """End a run that wastes time: its gradients stay non-finite, or too many rows cannot be used.
+
+    Rows are judged over the first epoch, in which each comes once, so a few bad rows do not add up over the epochs.
+    """
+    scale, floor = learner.scaler.get_scale(), config.scaler.floor
+    below_floor = learner.scaler.is_enabled() and scale < floor
+    if state.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW or below_floor:
+        message = f"{state.skipped_in_a_row} gradients in a row were not finite, up to step {state.step}"
+        if below_floor:
+            message += f", and the loss scale fell to {scale:g} (scaler.floor is {floor:g})"
+        raise NonFiniteError(f"{message}; the last batch: {', '.join(data.ids(state.step - 1))}")
+    limit, rejected = config.data.max_unusable_share, state.counts.unusable_rows
+    seen = min(state.step * config.batch.size, data.rows)
+    if rejected >= MIN_REJECTED_ROWS and rejected > limit * seen:
+        raise DataError(
+            f"{rejected} of {seen} rows could not be used ({100 * rejected / seen:.1f} %; the limit is "
+            f"{100 * limit:g} %, --data.max_unusable_share); quarantine.jsonl lists them"
+        )
