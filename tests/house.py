@@ -24,7 +24,7 @@ FLOORS = (  # from the lowest
     ("cli",),
 )
 PROGRAMS = ("train", "evaluate")  # root files that compose; they may import everything
-LEAVES = ("collator", "normalizers")  # root files that import nothing of ours; passed to the package as arguments
+LEAVES = ("collator", "normalizers")  # root files that are passed to the package as arguments; it never imports them
 
 PAGE = """# The house: where everything is
 

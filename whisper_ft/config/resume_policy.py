@@ -15,7 +15,7 @@ SECTIONS_OF_LISTS = {"data.sources.": WeightedSourceConfig}
 """Settings whose value is a list of sections: prefix of their names, and the class of a section."""
 
 
-class Change(NamedTuple):
+class SettingChange(NamedTuple):
     """A setting that is not what it was."""
 
     name: str
@@ -45,7 +45,9 @@ def as_resumed(config: TrainingConfig, given: Collection[str], saved: dict[str, 
     return with_values(config, values)
 
 
-def refuse_changes(saved: dict[str, Any], config: TrainingConfig, checkpoint: Path | None = None) -> list[Change]:
+def refuse_changes(
+    saved: dict[str, Any], config: TrainingConfig, checkpoint: Path | None = None
+) -> list[SettingChange]:
     """Changes that the rules allow and `allow_change` names. UsageError for every other one.
 
     `checkpoint` is the folder that holds `saved`, if it is not the run directory's own.
@@ -69,7 +71,7 @@ def refuse_changes(saved: dict[str, Any], config: TrainingConfig, checkpoint: Pa
     return changes
 
 
-def differences(saved: dict[str, Any], now: dict[str, Any], kind: ResumeRule) -> list[Change]:
+def differences(saved: dict[str, Any], now: dict[str, Any], kind: ResumeRule) -> list[SettingChange]:
     """Settings with one rule whose value changed. Both configurations are as from `to_plain`."""
     then, today, metadata = _settings(saved), _settings(now), _metadata()
     changes = []
@@ -77,7 +79,7 @@ def differences(saved: dict[str, Any], now: dict[str, Any], kind: ResumeRule) ->
         data = metadata[_without_numbers(name)]
         was = then[name] if name in then else _before(name, value, data)
         if data["resume"] == kind and was != value:
-            changes.append(Change(name, was, value))
+            changes.append(SettingChange(name, was, value))
     return changes
 
 

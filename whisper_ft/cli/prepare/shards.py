@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from whisper_ft.cli.prepare.ahead import ReadAhead
 from whisper_ft.cli.prepare.prepare_config import PrepareConfig
-from whisper_ft.cli.prepare.record import SCHEMA, record_of
+from whisper_ft.cli.prepare.shard_row import SCHEMA, record_of
 from whisper_ft.data.formats.fingerprint import changed
 from whisper_ft.data.types import RejectedError, Row, Source
 from whisper_ft.runtime.atomic import ASIDE, clean, disk_errors, sync_file, sync_folder, write_json
