@@ -1,4 +1,4 @@
-"""What a resumed run may change: settings of the recorded run against those of the present command line."""
+"""Resume policy: settings of the recorded run compared with those of the present command line, by their rules."""
 
 import re
 from collections.abc import Collection
