@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +21,6 @@ from tests.conftest import (
     START_SECONDS,
     Trainer,
     digest,
-    environment,
     logged,
     metrics,
     parent,
@@ -75,15 +72,13 @@ def test_a_few_bad_rows_do_not_add_up_over_the_epochs(train: Trainer, corpus: Pa
 
 def test_a_closed_output_hides_neither_exit_code_nor_status(train: Trainer, corpus: Path, tmp_path: Path):
     data = with_bad_rows(corpus, tmp_path / "data.parquet", bad=30)
-    arguments = " ".join(train.arguments("run", data__path=data, steps=20, eval__every=0))
-    done = subprocess.run(
-        ["bash", "-c", f"{sys.executable} train.py {arguments} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"],
-        cwd=ROOT,
-        env=environment(1),
-        capture_output=True,
-        timeout=120,
-    )
-    assert done.returncode == 4
+    arguments = train.arguments("run", data__path=data, steps=20, eval__every=0)
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as lines, os.fdopen(writer, "w") as output:
+        started = parent().start("train.py", arguments, ROOT, output, output)
+        output.close()
+        assert lines.readline()  # as `| head -1` does
+    assert started.wait(START_SECONDS) == 4
     assert (status(tmp_path / "run")["state"], status(tmp_path / "run")["exit_code"]) == ("failed", 4)
 
 
@@ -95,22 +90,22 @@ def test_gradients_that_stay_non_finite_end_the_run_and_are_never_saved(train: T
     assert not list((run_dir / "checkpoints").iterdir()), "the first update broke it, and the rest could not mend it"
 
 
+LIMITED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))  # bytes of a file, as `ulimit -f` sets
+import train
+train.main()
+"""
+
+
 def test_a_full_disk_ends_the_run_in_one_line_and_the_next_start_goes_on(train: Trainer, tmp_path: Path):
     train.interrupt("run", logged(5), signal.SIGKILL, eval__every=0)
     newest = tmp_path / "run/checkpoints/step-00000004/model.safetensors"
     before = newest.read_bytes()
-    limited = f"ulimit -f {len(before) // 2048}; exec {sys.executable} train.py " + '"$@"'  # in blocks of 1,024 bytes
-    done = subprocess.run(
-        ["bash", "-c", limited, "bash", *train.arguments("run", eval__every=0)],
-        cwd=ROOT,
-        env=environment(1),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == status(tmp_path / "run")["exit_code"] == 6, done.stdout + done.stderr
-    assert str(tmp_path / "run/checkpoints") in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    ended = run_script(LIMITED.format(size=len(before) // 2), *train.arguments("run", eval__every=0))
+    assert ended.code == status(tmp_path / "run")["exit_code"] == 6, ended.out + ended.err
+    assert str(tmp_path / "run/checkpoints") in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
     assert newest.read_bytes() == before
     assert not list((tmp_path / "run/checkpoints").glob(".tmp-*"))
     assert digest(train("run", eval__every=0)) == digest(train.reference())
