@@ -4,8 +4,8 @@
     ./launch.sh --config configs/whisper-small.yaml --optim.lr 5e-6   # any setting: --section.field VALUE
     python train.py --help                                            # all settings with their meaning
 
-Run the same command again after any interruption. It continues from the newest complete checkpoint, and ends with the
-same bits as without the interruption (same machine, versions and number of processes).
+Run the same command again after any interruption: it continues from the newest complete checkpoint. The result is that
+of an uninterrupted run, to the last bit, on the same machine with the same versions and number of processes.
 """
 
 from whisper_ft.config.parse import early_answer

@@ -1,4 +1,4 @@
-"""Resume policy: settings of the recorded run compared with those of the present command line, by their rules."""
+"""Resume policy: settings of the recorded run against those of the present command line."""
 
 import re
 from collections.abc import Collection

@@ -7,7 +7,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGU
 
 from whisper_ft.runtime.errors import UsageError
 
-# Each of Whisper's codes, then others of the same language: ISO 639-2 and 639-3, withdrawn ones, standard varieties.
+# Whisper's code, then other codes of the same language: ISO 639-2 and 639-3, withdrawn ones, standard varieties.
 _OTHER_CODES = """
 af afr; am amh; ar ara arb; as asm; az aze azj; ba bak; be bel; bg bul; bn ben; bo bod; br bre; bs bos; ca cat;
 cs ces; cy cym; da dan; de deu; el ell; en eng; es spa; et est ekk; eu eus; fa fas pes; fi fin; fo fao; fr fra;
@@ -21,13 +21,13 @@ ur urd; uz uzb uzn; vi vie; yi yid ji; yo yor; zh zho cmn
 _CODES = {code: entry.split()[0] for entry in _OTHER_CODES.split(";") for code in entry.split()}
 _CODES |= {code: code for code in LANGUAGES}
 _LOCALE = re.compile(r"([a-z]{2,3})(-[a-z0-9]{1,8})*([.@].*)?")
-"""A code, then script, region and the like; POSIX puts an encoding behind."""
+"""Code, then script, region and variants; POSIX appends an encoding."""
 
 
 def whisper_language(language: str) -> str:
-    """Whisper's code for a language given by code, locale, name or token: `be`, `bel`, `be-BY`, `Belarusian`, `<|be|>`.
+    """Whisper's code for a language given as `be`, `bel`, `be-BY`, `Belarusian` or `<|be|>`.
 
-    UsageError for any other.
+    UsageError for a language that Whisper does not have.
     """
     wanted = language.strip().lower().removeprefix("<|").removesuffix("|>").replace("_", "-")
     code = TO_LANGUAGE_CODE.get(wanted.replace("-", " "))
@@ -38,7 +38,7 @@ def whisper_language(language: str) -> str:
         near += difflib.get_close_matches(wanted, TO_LANGUAGE_CODE, n=1, cutoff=0.8)  # Kurdish is not Turkish
         hint = f" (did you mean {near[0].title()}?)" if near else ""
         raise UsageError(
-            f"language {language!r}: not one of Whisper's{hint}, such as be, be-BY, Belarusian; "
-            "one that Whisper lacks can be taught as a near one that it has"
+            f"language {language!r}: not one of Whisper's{hint}; give a code, a locale or a name, such as be, be-BY, "
+            "Belarusian. To teach a language that Whisper lacks, use the code of a similar one"
         )
     return str(code)

@@ -1,28 +1,34 @@
-"""Transcripts to the tokens that the decoder learns to write."""
+"""Label tokens: transcripts as the token sequences that the decoder learns to write."""
 
 import re
 from typing import Any, Self
 
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
-from whisper_ft.data.labels.transcript import _is_blank, text_problem
+from whisper_ft.data.labels.transcript import is_blank, text_problem
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
 TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
-"""The text of a timestamp token."""
+"""Text of a timestamp token."""
 _INSIDE_A_TIMESTAMP = re.compile(r"(?<=<)(?=\|\d+\.\d\d\|>)")
 
 
 class LabelEncoder:
-    """Text to `<|startoftranscript|><|language|><|task|><|notimestamps|>text<|endoftext|>`.
+    """Encodes a text as `<|startoftranscript|><|language|><|task|><|notimestamps|>text<|endoftext|>`.
 
-    The ids come from the model's generation config and never from the state of the tokenizer, so that rows of
-    different languages can follow each other. An English-only model has neither language nor task tokens: what a row
-    says of them is not looked at.
+    The ids come from the generation config of the model and never from the state of the tokenizer, so that rows of
+    different languages can follow each other. An English-only model has no tokens for language and task, so it ignores
+    these columns.
 
-    What a row says is not to be trusted: it is checked here, and a row that cannot be used is an UnusableError. The
-    defaults are the user's; UsageError if this model does not know them.
+    Rows are not trusted: a row that cannot be encoded raises RejectedError. An unknown default of the user raises
+    UsageError.
+
+    Parameters
+        max_tokens: positions of the decoder.
+        language: default for rows without a language.
+        task: default for rows without a task.
+        normalizer: rewrites transcripts before they are encoded.
     """
 
     def __init__(
@@ -43,20 +49,20 @@ class LabelEncoder:
         self._languages: dict[str, int] | None = getattr(generation_config, "lang_to_id", None)
         self._tasks: dict[str, int] | None = getattr(generation_config, "task_to_id", None)
         self.language = language
-        """Language of rows that name none."""
+        """Language of rows without one."""
         self._task = task
         if self.is_multilingual and language is None:
             raise UsageError("--data.language is missing: this model writes many languages and has no default")
         try:
-            self.prompt(language, task)  # an unknown language is found now, not at the first row
-        except RejectedError as unknown:
-            raise UsageError(unknown.detail) from unknown
+            self.prompt(language, task)  # refuses an unknown language now instead of at the first row
+        except RejectedError as error:
+            raise UsageError(error.detail) from error
 
     @classmethod
     def of(
         cls, model: Any, tokenizer: Any, language: str | None, task: str, normalizer: LabelNormalizer | None = None
     ) -> Self:
-        """The encoder of a loaded model; `language` None takes the one it was fine-tuned for or the only one it has."""
+        """Encoder of a loaded model; without `language`, that of an earlier fine-tuning or the only one it has."""
         refuse_all_but_english(model, language, task)
         generation = model.generation_config
         only = None if generation.is_multilingual else "en"
@@ -70,51 +76,51 @@ class LabelEncoder:
 
     @property
     def languages(self) -> dict[int, str]:
-        """Code of each language that the model has a token for, by the token."""
+        """Language codes of the model, by token id."""
         return {token: name.strip("<|>") for name, token in (self._languages or {}).items()}
 
     def prompt(self, language: object = None, task: object = None) -> list[int]:
-        """Tokens before the text; None takes the defaults given above.
+        """Tokens before the text; None takes a default.
 
-        UnusableError (`unknown_language`, `unknown_task`) for one that this model has no token for.
+        RejectedError (`unknown_language`, `unknown_task`) if the model has no token for it.
         """
         if not self._languages or not self._tasks:
             return [self.start, self._no_timestamps]
         return [self.start, self._language_token(language), self._task_token(task), self._no_timestamps]
 
     def prompt_or_default(self, language: object, task: object) -> tuple[list[int], str | None]:
-        """The prompt of a row that has to be transcribed whatever it says: with the default for what is unknown.
+        """Prompt of a row in an evaluation, which is never dropped: an unknown language or task becomes the default.
 
-        The second is the reason code of what was unknown, None if nothing was.
+        The second value is the reason code of the first unknown one; None if both are known.
         """
         problem = None
         for _ in ("language", "task"):
             try:
                 return self.prompt(language, task), problem
-            except RejectedError as unknown:
-                problem = problem or unknown.reason
-                if unknown.reason == "unknown_language":
+            except RejectedError as error:
+                problem = problem or error.reason
+                if error.reason == "unknown_language":
                     language = None
                 else:
                     task = None
         return self.prompt(language, task), problem
 
     def _language_token(self, language: object) -> int:
-        language = self.language if _is_blank(language) else language
+        language = self.language if is_blank(language) else language
         if not isinstance(language, str):
             raise RejectedError("unknown_language", f"language {language!r}: not a text")
         try:
             code = whisper_language(language)
-        except UsageError as unknown:
-            raise RejectedError("unknown_language", str(unknown)) from unknown
+        except UsageError as error:
+            raise RejectedError("unknown_language", str(error)) from error
         token = (self._languages or {}).get(f"<|{code}|>")
         if token is None:
-            near = "; zh is the nearest that it has" if code == "yue" else ""  # which came with large-v3
+            near = "; its nearest language is zh" if code == "yue" else ""  # yue came with large-v3
             raise RejectedError("unknown_language", f"language {code!r}: this model has no token for it{near}")
         return token
 
     def _task_token(self, task: object) -> int:
-        task = self._task if _is_blank(task) else task
+        task = self._task if is_blank(task) else task
         tasks = self._tasks or {}
         if not isinstance(task, str) or task not in tasks:
             raise RejectedError("unknown_task", f"task {task!r}: this model knows {', '.join(sorted(tasks))}")
@@ -123,8 +129,8 @@ class LabelEncoder:
     def __call__(self, text: object, language: object = None, task: object = None) -> list[int]:
         """Tokens of one utterance.
 
-        UnusableError for no text (`bad_label`), an empty one, more tokens than the decoder has positions, and where
-        `prompt` raises it.
+        RejectedError for a missing text (`bad_label`), an empty one (`empty_label`), more tokens than the decoder has
+        positions (`label_too_long`), and for the reasons of `prompt`.
         """
         if problem := text_problem(text):
             raise RejectedError("bad_label", problem)
@@ -133,24 +139,24 @@ class LabelEncoder:
             raise RejectedError("empty_label", "the transcript is empty")
         prompt = self.prompt(language, task)
         if self.normalizer is not None:
-            written, text = text, self.normalizer(text, self.language if _is_blank(language) else str(language))
+            original, text = text, self.normalizer(text, self.language if is_blank(language) else str(language))
             if not text:
                 raise RejectedError(
-                    "empty_label", f"data.normalizer {self.normalizer.name} leaves nothing of {written!r}"
+                    "empty_label", f"data.normalizer {self.normalizer.name} leaves nothing of {original!r}"
                 )
         tokens = [*prompt, *self._plain(text), self._end]
-        # The decoder reads all but the last token and predicts all but the first.
+        # The decoder reads all tokens but the last and predicts all but the first.
         if len(tokens) - 1 > self.max_tokens:
             raise RejectedError("label_too_long", f"{len(tokens) - 1} label tokens, the decoder has {self.max_tokens}")
         return tokens
 
     def _plain(self, text: str) -> list[int]:
-        """Tokens of a text in which nothing is a command: `<|endoftext|>` in a transcript is thirteen characters.
+        """Tokens of a text without special tokens: `<|endoftext|>` in a transcript is encoded as its characters.
 
-        Tokens that a user added to the vocabulary, and did not call special, are used.
+        Tokens that a user added to the vocabulary, and did not mark as special, are used.
         """
-        # `split_special_tokens` takes special tokens apart, but in Whisper's tokenizers timestamps are ordinary added
-        # tokens: they are not found in a text that is cut inside them.
+        # `split_special_tokens` splits special tokens. Timestamps are ordinary added tokens in Whisper's tokenizers, so
+        # the text is cut inside each of them and none is found.
         return [
             token
             for part in _INSIDE_A_TIMESTAMP.split(text)
@@ -159,12 +165,12 @@ class LabelEncoder:
 
 
 def refuse_all_but_english(model: Any, language: str | None, task: str) -> None:
-    """UsageError where a user asks of an English-only model what it has no tokens for."""
+    """UsageError for a language or task that an English-only model has no tokens for."""
     if model.generation_config.is_multilingual:
         return
     if task != "transcribe":
-        raise UsageError(f"--data.task {task}: this model only transcribes; one without .en in its name translates")
-    if language and whisper_language(language) != "en":
         raise UsageError(
-            f"--data.language {language}: this model writes English only; take one without .en in its name"
+            f"--data.task {task}: this model only transcribes; to translate, use one without .en in its name"
         )
+    if language and whisper_language(language) != "en":
+        raise UsageError(f"--data.language {language}: this model writes English only; use one without .en in its name")

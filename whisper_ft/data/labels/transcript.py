@@ -2,7 +2,7 @@
 
 
 def text_problem(text: object) -> str | None:
-    """Why a transcript is none, for people; None if it is one."""
+    """Reason why a value is not a transcript; None if it is one."""
     if not isinstance(text, str):
         return f"the transcript is not a text but {type(text).__name__}"
     try:
@@ -12,5 +12,6 @@ def text_problem(text: object) -> str | None:
     return None
 
 
-def _is_blank(value: object) -> bool:
+def is_blank(value: object) -> bool:
+    """True for None and for a text of spaces only."""
     return value is None or (isinstance(value, str) and not value.strip())
