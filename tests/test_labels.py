@@ -191,7 +191,7 @@ def test_a_label_is_rewritten_by_the_normaliser_of_the_rows_own_language(parts: 
 def test_what_is_rewritten_is_told_with_examples():
     rows = [("Так!", "be"), ("так", None), ("?", "be"), (None, "be")]
     assert LabelNormalizer("golden", get_normalizer).examples(rows) == [
-        "data.normalizer golden changes 2 of the first 3 transcripts; nothing is left of 1",
+        "data.normalizer golden changes 2 of the first 3 transcripts; 1 of them become empty",
         "  'Так!' is learned as 'так'",
         "  '?' is learned as ''",
     ]
