@@ -32,7 +32,7 @@ def test_interrupted_is_as_good_as_uninterrupted(train: Trainer, processes: int)
     assert losses == {step: row["loss"] for step, row in metrics(train.reference(processes)).items()}
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_program_started_anew_trains_the_same_bits_as_a_fork(train: Trainer, processes: int):
     """All other tests rest on it: their programs are forked, and a user's are not."""
     ended = run_fresh("train.py", *train.arguments("fresh"), processes=processes)
@@ -111,8 +111,8 @@ def test_a_stop_signal_to_every_process_is_no_accident_of_the_workers(train: Tra
 
 
 def test_the_loss_falls(train: Trainer):
-    rows = metrics(train("longer", steps=60, optim__lr=5e-3, model__dropout=0, eval__every=0, save__every=0))
-    assert sum(rows[step]["loss"] for step in range(56, 61)) < 0.8 * sum(rows[step]["loss"] for step in range(1, 6))
+    rows = metrics(train("longer", steps=30, optim__lr=5e-3, model__dropout=0, eval__every=0, save__every=0))
+    assert sum(rows[step]["loss"] for step in range(26, 31)) < 0.8 * sum(rows[step]["loss"] for step in range(1, 6))
 
 
 def test_every_step_has_its_figures(train: Trainer):
