@@ -515,7 +515,7 @@ def get_normalizer(
 ) -> TextNormalizer:
     """Return the normaliser of a name for a language.
 
-    Args:
+    Parameters
         name: One of NAMES.
         language: Code, locale or name of the language; an unknown one gets the rules of `und`.
         spelling: British-to-American map, for whisper-english only. Published English figures used the one of

@@ -73,7 +73,7 @@ class Leakage:
 class LeakageComparison:
     """Comparison of training rows, one by one, with an index of the held-out rows.
 
-    Parameters:
+    Parameters
         heldout: held-out rows, read at once
         waveform_of: decoder, if the decoded sound is to be compared too; the keys given to `add` then need it as well
     """

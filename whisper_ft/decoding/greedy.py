@@ -21,7 +21,7 @@ LogitsRule = Callable[[Sequence[Sequence[int]], torch.Tensor], torch.Tensor]
 class GreedyDecoder:
     """Step-by-step decoder of a Whisper model.
 
-    Args:
+    Parameters
         model: the model; its weights are read, not copied.
         suppressed: token ids that are never chosen.
         suppressed_at_begin: token ids that are not chosen as the first token, either.
@@ -60,7 +60,7 @@ class GreedyDecoder:
     ) -> list[list[int]]:
         """Decode each row until its end token.
 
-        Args:
+        Parameters
             states: encoder output [B, positions, D].
             prompt: tokens before the text, the same for every row.
             max_tokens: most tokens of a row after the prompt.

@@ -51,7 +51,7 @@ def audio_windows(
 ) -> Iterator[AudioWindow]:
     """Windows of this rank's share of a set, in order. Over all ranks, each row is read once.
 
-    Args:
+    Parameters
         source: the set.
         log_mel: feature extractor.
         rank: of this process.

@@ -29,7 +29,7 @@ class Phrase(NamedTuple):
 class TimestampRules:
     """Tokens that a decoder may choose next when it writes timestamps.
 
-    Args:
+    Parameters
         first: id of <|0.00|>.
         last: id of the timestamp at the end of the window.
         end: id of the end token.

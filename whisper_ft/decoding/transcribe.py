@@ -29,7 +29,7 @@ def transcribe(
 ) -> list[Prediction]:
     """Transcribe a set. A collective: every rank gets the same list, in the order of the set.
 
-    Args:
+    Parameters
         transcriber: the model and its decoding.
         utterances: windows of this rank's share of the set.
         batch_size: windows per batch.

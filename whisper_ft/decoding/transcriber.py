@@ -41,7 +41,7 @@ class WindowTranscript(NamedTuple):
 class Transcriber:
     """Decoding by one model: prompt, search, timestamps, and tokens to text.
 
-    Args:
+    Parameters
         model: the model, in evaluation mode.
         tokenizer: its tokenizer.
         encode: makes the prompt of a row from its language and task.

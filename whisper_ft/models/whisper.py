@@ -64,7 +64,7 @@ def load_whisper(
 
     Weights are always float32. large-v3 is stored in float16, and an optimizer on float16 weights loses small updates.
 
-    Args:
+    Parameters
         name: a folder, or a name on the Hub.
         training: dropout, layerdrop, attention and gradient checkpointing of the training. The model's config keeps
             the values of the checkpoint, so that an export does not carry those of the training.

@@ -34,7 +34,7 @@ class Analysis:
     ) -> Self:
         """Analyse a scored set.
 
-        Args:
+        Parameters
             scores: The scored set.
             normalizers: Further normalisers for the normaliser table.
             columns: Columns to slice by, in addition to duration, language and speaker.

@@ -120,7 +120,7 @@ def _value_errors() -> Iterator[None]:
 class _EmptyMessage:
     """A message whose body is zeros, which take no memory until something is written to them.
 
-    Parameters:
+    Parameters
         header: prefix and metadata of the message
         max_bytes: bytes that the file has for the body
     """

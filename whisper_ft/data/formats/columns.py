@@ -74,7 +74,7 @@ def speaker_of(record: Mapping[str, object]) -> str | None:
 class ExtraColumns:
     """Columns carried along with the rows as texts. Training carries none.
 
-    Parameters:
+    Parameters
         names: columns to carry
         labels: names of the classes of a column that holds numbers, as in a ClassLabel of `datasets`
     """

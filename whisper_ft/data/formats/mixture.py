@@ -13,7 +13,7 @@ from whisper_ft.data.types import Row, Source
 class MixedSource:
     """Source over the chunks of all sources, one source after the other.
 
-    Parameters:
+    Parameters
         weights: share of each source in the stream, relative to the others
         defaults: language and task of each source, for rows that name none
     """

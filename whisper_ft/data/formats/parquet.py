@@ -62,7 +62,7 @@ def _files(file_system: AbstractFileSystem, path: str) -> list[str]:
 class Parquet:
     """Source over the row groups of several files.
 
-    Parameters:
+    Parameters
         names: names of the files in ids; None is their paths below the folder that they share
         origin: values added to the fingerprint, such as the commit
         columns: extra columns to carry along

@@ -67,7 +67,7 @@ def open_webdataset(where: SourceConfig, cache: Path | None = None, columns: Seq
 class WebDataset:
     """Source over the samples of several shards.
 
-    Parameters:
+    Parameters
         indexed: samples of each shard, as `tar_samples.SAMPLES`
         columns: extra columns to carry along
     """

@@ -51,7 +51,7 @@ def learn_versions(file_system: AbstractFileSystem, paths: Sequence[str]) -> Non
 class FetchedRanges:
     """Byte ranges of one file in memory, fetched at once; ranges closer than GAP_BYTES share a request.
 
-    Parameters:
+    Parameters
         ranges: ranges to fetch; empty ones are skipped
         size: bytes of the file; where it is known, the Hub is not asked for it
     """
@@ -89,7 +89,7 @@ class FetchedRanges:
 class RangeFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
     """A remote file opened for reading: opening makes no request, and each read makes one.
 
-    Parameters:
+    Parameters
         size: bytes of the file
         ranges: ranges fetched at once, whose bytes are then read without a request
     """
