@@ -43,8 +43,9 @@ from whisper_ft.reports.evaluation.tables import tables, wer_line
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
-from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, DataError, RunError, ScoreError, as_usage_error
+from whisper_ft.runtime.errors import DataError, RunError, ScoreError, as_usage_error
 from whisper_ft.runtime.exit import exit_process, report_error
+from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
 from whisper_ft.runtime.lock import lock_folder
 from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.parent import end_with_parent

@@ -37,14 +37,9 @@ from whisper_ft.optim.loss import TokenLoss
 from whisper_ft.optim.optimizer import apply_update, complete_gradients, set_lr
 from whisper_ft.optim.schedule import due, learning_rate
 from whisper_ft.runtime.collectives import Collectives, name_lost_ranks
-from whisper_ft.runtime.errors import (
-    FINISHED,
-    PREEMPTED,
-    LostRankError,
-    RunError,
-    as_usage_error,
-)
+from whisper_ft.runtime.errors import LostRankError, RunError, as_usage_error
 from whisper_ft.runtime.exit import exit_process, report_error
+from whisper_ft.runtime.exit_codes import FINISHED, PREEMPTED
 from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.parent import end_with_parent
 from whisper_ft.runtime.processes import start_processes
@@ -53,13 +48,13 @@ from whisper_ft.runtime.signals import StopRequest
 from whisper_ft.tracking.performance import Throughput
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.agreement import agree
-from whisper_ft.training.artifacts import publish_final
 from whisper_ft.training.averaging import publish_mean, steps_to_average
 from whisper_ft.training.data import TrainingData, open_stream, open_training_data
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation, refuse_unknown_names
 from whisper_ft.training.learner import Learner, build_learner
 from whisper_ft.training.preflight import refuse_impossible
+from whisper_ft.training.published_models import publish_final
 from whisper_ft.training.resume import begin_or_resume, start_of
 from whisper_ft.training.saver import Saver
 from whisper_ft.training.step_log import Update, log_step, refuse_to_continue

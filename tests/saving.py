@@ -27,8 +27,8 @@ from whisper_ft.checkpoint.retention import retain
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.checkpoint.writer import Contents, write
 from whisper_ft.runtime.errors import RunError
-from whisper_ft.training.artifacts import publish_best
 from whisper_ft.training.directory import RunDir
+from whisper_ft.training.published_models import publish_best
 
 SAVES = 60
 ELEMENTS = 300_000  # 1.2 MB of weights, as much again of moments: a save of some milliseconds

@@ -17,8 +17,8 @@ from tests.saving import record_of
 from whisper_ft.checkpoint import safetensors_stream
 from whisper_ft.checkpoint.format import list_checkpoints, read_manifest, verify
 from whisper_ft.checkpoint.loading import load_optimizer, load_weights
+from whisper_ft.checkpoint.resume_choice import choose
 from whisper_ft.checkpoint.retention import PINNED, retain
-from whisper_ft.checkpoint.selection import choose
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.checkpoint.writer import contents_of, write
 from whisper_ft.config.training import OptimConfig

@@ -32,8 +32,8 @@ from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.atomic import write_json
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.bootstrap import Interval
-from whisper_ft.training.artifacts import publish_average, publish_final
 from whisper_ft.training.directory import RunDir
+from whisper_ft.training.published_models import publish_average, publish_final
 
 # Publishes several times in one process, because huggingface_hub reads the address of the Hub once per process.
 SCRIPT = """

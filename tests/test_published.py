@@ -19,8 +19,8 @@ from whisper_ft.checkpoint.writer import contents_of, write
 from whisper_ft.cli.checkpoint import main
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
-from whisper_ft.training.artifacts import publish_best, publish_final, repair_best
 from whisper_ft.training.directory import RunDir
+from whisper_ft.training.published_models import publish_best, publish_final, repair_best
 
 BEST = Best(2, "wer", 0.5)
 

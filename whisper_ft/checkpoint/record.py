@@ -75,5 +75,8 @@ class CheckpointRecord:
 
 
 def read_record(checkpoint: Path) -> CheckpointRecord:
-    """Record of a checkpoint. OSError if it cannot be read; KeyError, TypeError, ValueError if it is none."""
+    """Read the record of a checkpoint.
+
+    Raises OSError if the file cannot be read, and KeyError, TypeError or ValueError if its content is not a record.
+    """
     return CheckpointRecord.from_json(json.loads((checkpoint / TRAINER).read_text(encoding="utf-8")))

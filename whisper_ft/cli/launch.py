@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, RunError, UsageError
+from whisper_ft.runtime.errors import RunError, UsageError
+from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
 from whisper_ft.runtime.launch_plan import LaunchPlan, plan_launch
 from whisper_ft.runtime.machine import this_machine
 

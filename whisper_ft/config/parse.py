@@ -15,8 +15,9 @@ from whisper_ft.config import yaml12
 from whisper_ft.config.resume_policy import rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import flatten, leaves
-from whisper_ft.runtime.errors import FINISHED, UsageError
+from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.exit import exit_process, report_error
+from whisper_ft.runtime.exit_codes import FINISHED
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

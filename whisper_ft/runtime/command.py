@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from whisper_ft.runtime.errors import FINISHED, INTERRUPTED, RunError, UsageError, one_line
+from whisper_ft.runtime.errors import RunError, UsageError, one_line
+from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,71 +1,51 @@
-"""Early ends of a run: one exception class and one exit code for each.
-
-| code | end |
-|---|---|
-| 0 | finished |
-| 1 | a bug, or a lost process or machine |
-| 2 | usage or configuration |
-| 3 | resume refused |
-| 4 | data |
-| 5 | non-finite gradients or weights |
-| 6 | disk |
-| 7 | locked |
-| 8 | a score worse than allowed |
-| 75 | preempted and saved: run the same command again (EX_TEMPFAIL of sysexits.h) |
-| 130 | Ctrl-C in a small program that has nothing to save |
-
-launch.sh returns these codes. Plain `accelerate launch` and `torchrun` return 1 for each, so `status.json` holds the
-code, too.
-"""
+"""Errors that end a program early, each with its exit code (`runtime.exit_codes`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-FINISHED = 0
-PREEMPTED = 75
-INTERRUPTED = 130  # the code of a shell for SIGINT
+from whisper_ft.runtime import exit_codes
 
 
 class RunError(Exception):
     """An end that the user can act on. Its text is the whole message; no traceback is shown."""
 
-    exit_code = 1
+    exit_code = exit_codes.BUG
 
 
 class UsageError(RunError):
     """A setting, a path or a combination of settings that cannot work."""
 
-    exit_code = 2
+    exit_code = exit_codes.USAGE
 
 
 class ResumeError(RunError):
     """Checkpoints exist, but none is usable. A run never starts from zero instead."""
 
-    exit_code = 3
+    exit_code = exit_codes.RESUME_REFUSED
 
 
 class DataError(RunError):
     """Unreadable data, or too many unusable rows."""
 
-    exit_code = 4
+    exit_code = exit_codes.BAD_DATA
 
 
 class NonFiniteError(RunError):
     """Gradients that stayed non-finite, or a non-finite weight."""
 
-    exit_code = 5
+    exit_code = exit_codes.NON_FINITE
 
 
 class DiskError(RunError):
     """A file that could not be written."""
 
-    exit_code = 6
+    exit_code = exit_codes.DISK
 
 
 class PreemptedError(RunError):
     """A stop signal during work that can be repeated."""
 
-    exit_code = PREEMPTED
+    exit_code = exit_codes.PREEMPTED
 
 
 class LostRankError(RunError):
@@ -79,13 +59,13 @@ class LostWorkerError(RunError):
 class ScoreError(RunError):
     """An error rate above the allowed one (`--fail_above` of evaluate.py)."""
 
-    exit_code = 8
+    exit_code = exit_codes.OVER_LIMIT
 
 
 class LockedError(RunError):
     """A folder that another process is using."""
 
-    exit_code = 7
+    exit_code = exit_codes.LOCKED
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from whisper_ft.runtime.errors import FINISHED, PREEMPTED, LostRankError, RunError
+from whisper_ft.runtime.errors import LostRankError, RunError
+from whisper_ft.runtime.exit_codes import FINISHED, PREEMPTED
 
 if TYPE_CHECKING:
     from whisper_ft.runtime.collectives import Collectives

@@ -17,7 +17,7 @@ from whisper_ft.config.training import ScreenMode, TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.types import Rejected
 from whisper_ft.runtime import atomic
-from whisper_ft.runtime.errors import FINISHED
+from whisper_ft.runtime.exit_codes import FINISHED
 from whisper_ft.scoring.scores import Scores
 from whisper_ft.tracking.backends.packages import RunInfo, refuse_missing_packages
 from whisper_ft.tracking.backends.process import TrackerProcess

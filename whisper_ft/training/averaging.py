@@ -13,10 +13,10 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.tracking.tracker import Tracker
-from whisper_ft.training.artifacts import publish_average
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation
 from whisper_ft.training.learner import Learner
+from whisper_ft.training.published_models import publish_average
 
 
 def steps_to_average(state: TrainState, settings: TrainingConfig, steps: int) -> list[int]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from whisper_ft.checkpoint.format import MANIFEST, list_checkpoints, newest_record
 from whisper_ft.checkpoint.record import TRAINER, Branch, CheckpointRecord, read_record
-from whisper_ft.checkpoint.selection import branch_name, choose
+from whisper_ft.checkpoint.resume_choice import branch_name, choose
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
@@ -23,12 +23,12 @@ from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import ResumeError, UsageError
 from whisper_ft.tracking.tracker import Tracker
-from whisper_ft.training.artifacts import repair_best
 from whisper_ft.training.data import TrainingData
 from whisper_ft.training.data_summary import summary_lines
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation
 from whisper_ft.training.learner import Learner
+from whisper_ft.training.published_models import repair_best
 from whisper_ft.training.saver import Lineage
 
 

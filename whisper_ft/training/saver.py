@@ -19,11 +19,11 @@ from whisper_ft.models.export.hf import config_files
 from whisper_ft.optim.schedule import learning_rate
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.tracking.tracker import Tracker
-from whisper_ft.training.artifacts import publish_best
 from whisper_ft.training.averaging import steps_to_average
 from whisper_ft.training.data import TrainingData
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.learner import Learner
+from whisper_ft.training.published_models import publish_best
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from whisper_ft.cli.prepare.prepare_config import PrepareConfig
 from whisper_ft.config.parse import load_config
 from whisper_ft.runtime.command import exit_code_of
-from whisper_ft.runtime.errors import PREEMPTED
+from whisper_ft.runtime.exit_codes import PREEMPTED
 
 STOPPED = "stopped; the same command resumes after the last complete shard"
 

@@ -14,7 +14,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from whisper_ft.runtime.errors import PREEMPTED, RunError, UsageError, one_line
+from whisper_ft.runtime.errors import RunError, UsageError, one_line
+from whisper_ft.runtime.exit_codes import PREEMPTED
 
 T = TypeVar("T")
 ATTEMPTS = 5

@@ -44,9 +44,15 @@ def repair_best(
 ) -> tuple[TrainState, str | None]:
     """Make best/ the model that a resumed state calls best. Returns the state to continue with and a message.
 
-    State and best/ differ in three cases. The run was killed between a checkpoint and the publication of its model. The
-    newest checkpoints were damaged, so the run continues from an older one. The run continues from a checkpoint of
-    another run. If the best model is nowhere to be found, the best is chosen anew. Of `model` only configs are used.
+    State and best/ differ for one of three reasons:
+
+    - the run was killed after a checkpoint was saved and before its model was published;
+    - the newest checkpoints were damaged, so the run continues from an older one;
+    - the run continues from a checkpoint of another run.
+
+    If no checkpoint holds the best model, best/ is removed and the evaluations so far are forgotten, so the next ones
+    choose a new best. If the state has no best, a best/ of later steps is removed. The message is None if there is
+    nothing to report. Only the configs of `model` are used, not its weights.
     """
     if state.best is None:
         is_later = directory.published is not None and directory.published.step > state.step
