@@ -1,4 +1,4 @@
-"""Windows to padded tensors: the batch that Whisper is trained on."""
+"""Collator: joins audio windows into the padded tensors of a batch, on which Whisper is trained."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,9 @@ from whisper_ft.data.types import IGNORE, Batch, Window
 
 
 class SpeechCollator:
-    """Stacks features and pads tokens. The decoder reads `tokens[:-1]` and predicts `tokens[1:]`.
+    """Function that makes a batch from windows: it stacks their features and pads their tokens to one length.
+
+    The decoder reads `tokens[:-1]` of a window and predicts `tokens[1:]`.
 
     Parameters
         start_token: the model's `decoder_start_token_id` (`<|startoftranscript|>`). The tokenizer's `bos_token_id` is
@@ -26,10 +28,13 @@ class SpeechCollator:
         self._pin_memory = pin_memory
 
     def __call__(self, windows: Sequence[Window]) -> Batch:
-        """Batch of the windows; without windows, a batch of one silent window without targets.
+        """Return the batch of the windows. Without windows, it is a batch of one silent window without targets.
 
         A rank without windows still takes part in the backward pass, because the ranks synchronise there. A window
-        without targets adds exactly zero to loss and gradient. ValueError for tokens without one start token.
+        without targets adds exactly zero to loss and gradient.
+
+        Raises ValueError if the start token does not stand exactly once in a window, right before the first target, or
+        if a window has no target.
         """
         if not windows:
             return self._empty()
@@ -53,7 +58,10 @@ class SpeechCollator:
         return Batch(features, decoder_input_ids, labels, predicted, utterances)
 
     def _with_one_start_token(self, window: Window) -> list[int]:
-        """Tokens of a window whose start token stands right before the first target."""
+        """Return the tokens of a window, with a start token before the first target if it is missing there.
+
+        Raises ValueError as described in `__call__`.
+        """
         tokens = list(window.tokens)
         if window.first_target == 1 and tokens[:1] != [self._start]:
             tokens = [self._start, *tokens]

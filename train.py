@@ -61,7 +61,10 @@ from whisper_ft.training.step_log import Update, log_step, refuse_to_continue
 
 
 class Parts(NamedTuple):
-    """Parts of the run. Only this file takes them together; every other function takes the ones that it needs."""
+    """Objects that make up a training run.
+
+    Only this file passes all of them together; every other function takes only the ones that it needs.
+    """
 
     config: TrainingConfig
     accelerator: accelerate.Accelerator
@@ -75,7 +78,7 @@ class Parts(NamedTuple):
 
 
 def train(parts: Parts) -> int:
-    """Resume, train step by step, publish the model. Returns the exit code."""
+    """Run the training: resume, train step by step, publish the model. Returns the exit code."""
     config, accelerator, collectives, directory, stop, tracker, data, learner, evaluation = parts
     state, lineage = collectives.run_on_all(
         lambda: begin_or_resume(config, collectives, directory, tracker, data, learner, evaluation)
@@ -133,16 +136,16 @@ def train(parts: Parts) -> int:
 
 
 def is_over(state: TrainState, steps: int, patience: int | None) -> bool:
-    """True after the last step, or after `patience` evaluations without a better one."""
+    """Return True after the last step, or after `patience` evaluations without an improvement."""
     return state.step >= steps or state.out_of_patience(patience)
 
 
 def with_loss(
     config: TrainingConfig, accelerator: accelerate.Accelerator, learner: Learner
 ) -> Callable[..., torch.Tensor]:
-    """Model with its loss as one module: under DDP if there are several processes, or compiled.
+    """Join model and loss in one module, under DDP for several processes, and compiled if `model.compile` is set.
 
-    accelerate prepares nothing else: the loop owns optimizer, stream and learning rate.
+    accelerate prepares nothing else, because the training loop itself handles optimizer, data stream and learning rate.
     """
     own, layerdrop = learner.model.config, config.model.layerdrop
     if layerdrop is None:
@@ -154,9 +157,10 @@ def with_loss(
 
 
 def draw(stream: TrainStream, over: bool) -> tuple[StepBatches, Exception | None]:
-    """This rank's data of the next step, or the error that prevented it. No data once the run is over.
+    """Draw this rank's data of the next step. Returns the data, and the error if drawing failed.
 
-    The ranks agree on the error before one of them raises it.
+    The error is returned and not raised, because all ranks must agree on it before one of them raises it. Once the run
+    is over, nothing is drawn.
     """
     try:
         return StepBatches() if over else stream.draw(), None
@@ -167,7 +171,7 @@ def draw(stream: TrainStream, over: bool) -> tuple[StepBatches, Exception | None
 def update_weights(
     model: Callable[..., torch.Tensor], parts: Parts, step: int, micro_batches: Sequence[Batch], label_tokens: int
 ) -> Update:
-    """One optimizer update: the gradient of the mean cross-entropy over all label tokens of the global batch."""
+    """Make one optimizer update. The loss is the mean cross-entropy over all label tokens in the global batch."""
     config, accelerator, learner = parts.config, parts.accelerator, parts.learner
     lr = learning_rate(step, parts.data.steps, config.optim, config.schedule)
     set_lr(learner.optimizer, lr)
@@ -194,13 +198,17 @@ def update_weights(
 
 
 def cross_entropy_sum(model: Callable[..., torch.Tensor], batch: Batch, config: TrainingConfig) -> torch.Tensor:
-    """Cross-entropy of a micro-batch, summed over its label tokens."""
+    """Return the cross-entropy of a micro-batch, summed over its label tokens."""
     with torch.autocast(batch.labels.device.type, AUTOCAST[config.precision], enabled=config.precision != "fp32"):
         return model(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted)
 
 
 def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
-    """Report the end of the run; publish its model, and the mean of several checkpoints if it was requested."""
+    """Report the end of the run and publish its model. Returns the exit code.
+
+    The mean of several checkpoints is published too, if the settings ask for it. After a stop signal nothing is
+    published.
+    """
     config, tracker, directory, learner = parts.config, parts.tracker, parts.directory, parts.learner
     if message := tracker.unusable_by_reason():
         tracker.say(message, always=True)
@@ -226,7 +234,7 @@ def build(
     directory: RunDir,
     stop: StopRequest,
 ) -> Parts:
-    """Everything that a run needs. The same on every rank, but for the rank's share of the data."""
+    """Build everything that a run needs. It is equal on every rank, except for the rank's own share of the data."""
     if config.data.workers:
         start_worker_server(TrainStream.__module__)  # it imports its libraries while the model is loaded
     start = collectives.broadcast_from_main(lambda: start_of(config, given, directory))
@@ -244,7 +252,7 @@ def build(
 
 
 def main() -> NoReturn:
-    """Train, and turn every end of the run into one line, a status.json and an exit code."""
+    """Train, and report every end of the run: as one line, in status.json and by the exit code."""
     end_with_parent()
     quiet_libraries()
     keep_freed_memory()

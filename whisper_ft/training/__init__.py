@@ -1,1 +1,1 @@
-"""Parts of a training run: resume, saves, run directory, published models."""
+"""Modules that make up a training run: resume, saves, run directory, published models."""

@@ -8,7 +8,7 @@ from whisper_ft.runtime.collectives import Collectives
 
 
 class Agreement(NamedTuple):
-    """Sums and flags over all ranks, equal on every rank."""
+    """Sums and flags over all ranks; every rank has the same values."""
 
     counts: Counts
     """Counts of the global batch that was drawn for the coming step."""
@@ -27,10 +27,10 @@ class Agreement(NamedTuple):
 def agree(
     collectives: Collectives, drawn: StepBatches, *, loss: float, failed: bool, stopping: bool, save_done: bool
 ) -> Agreement:
-    """Agree on everything that the ranks must know alike before they continue. A collective.
+    """Exchange counts, loss and flags with all ranks, so that all of them take the same decisions. A collective.
 
-    The sum needs one vector. The maximum of the micro-batches comes from the same sum: each rank has an element of its
-    own in the vector, and the others add zero to it.
+    One all-reduce computes the sums. It also gives the largest number of micro-batches, because each rank writes its
+    own number to its own element of the vector, and the others add zero to that element.
     """
     own_micro_batches = [0.0] * collectives.world
     own_micro_batches[collectives.rank] = len(drawn.micro_batches)

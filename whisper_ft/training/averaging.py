@@ -20,9 +20,10 @@ from whisper_ft.training.published_models import publish_average
 
 
 def steps_to_average(state: TrainState, settings: TrainingConfig, steps: int) -> list[int]:
-    """Steps of the checkpoints that the average of this state is made of; [] if no average is requested.
+    """Return the steps of the checkpoints whose weights are averaged; [] if no average is requested.
 
-    It follows from the settings and the evaluations only, so a checkpoint that a stop signal caused never counts.
+    The steps follow from the settings and the evaluations only. A checkpoint saved because of a stop signal never
+    counts.
     """
     count = settings.average.checkpoints
     if settings.average.of == "best":
@@ -36,7 +37,10 @@ def steps_to_average(state: TrainState, settings: TrainingConfig, steps: int) ->
 
 
 def load_average(checkpoints: Sequence[Path], model: Any) -> None:
-    """Load the mean of the weights of verified checkpoints into a model, summed in float64; tied weights stay tied."""
+    """Load the mean of the weights of several verified checkpoints into a model.
+
+    Weights are summed in float64. Tied weights stay tied.
+    """
     with ExitStack() as stack, torch.no_grad():
         files = [stack.enter_context(safe_open(path / MODEL, "pt")) for path in checkpoints]
         for name, parameter in model.named_parameters():
@@ -52,7 +56,10 @@ def publish_mean(
     learner: Learner,
     evaluation: Evaluation,
 ) -> None:
-    """Publish the mean of the weights of several checkpoints with its score. The model keeps these weights."""
+    """Publish the mean of the weights of several checkpoints, with its score. The averaged weights stay in the model.
+
+    If one of the checkpoints is damaged or missing, nothing is published and a line says so.
+    """
     paths = [path_of(directory.checkpoints, step) for step in steps]
     damaged = collectives.broadcast_from_main(
         lambda: [f"{path.name} ({problem})" for path in paths if (problem := verify(path))]

@@ -25,7 +25,7 @@ from whisper_ft.training import data_summary
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Rows of a run, in their order, and the share of this rank."""
+    """Training data of a run: the source, the order of its rows, and the share that this rank reads."""
 
     source: MixedSource
     order: MixedOrder
@@ -42,11 +42,14 @@ class TrainingData:
 
     @property
     def fingerprint(self) -> dict[str, Any]:
-        """Version of the order, number of lanes and content of the source: recorded, and compared on resume."""
+        """Facts that identify the data and its order: recorded in a checkpoint, and compared when a run resumes.
+
+        They are the version of the order, the number of lanes and the content of the source.
+        """
         return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **self.source.fingerprint()}
 
     def ids(self, step: int) -> list[str]:
-        """Ids of the utterances of a step's global batch, as `python -m whisper_ft replay` prints them."""
+        """Return the ids of the utterances in a step's global batch, as `python -m whisper_ft replay` prints them."""
         size = self.partition.batch_size
         positions = range(step * size, min((step + 1) * size, self.end or (step + 1) * size))
         return [self.source.row_id(place.chunk, place.row) for place in map(self.order.locate, positions)]
@@ -55,7 +58,7 @@ class TrainingData:
 def open_training_data(
     config: TrainingConfig, data: DataConfig, index: Path, rank: int = 0, world: int = 1
 ) -> TrainingData:
-    """Data of a run.
+    """Open the data of a run.
 
     Parameters
         data: settings of the data, pinned to a commit if it is on the Hub.
@@ -79,7 +82,10 @@ def open_stream(
     first_step: int,
     say: Callable[[str], object],
 ) -> TrainStream:
-    """Micro-batches of this rank from a step on. `say` reports a warning if the cache is too small."""
+    """Open the stream of this rank's micro-batches, beginning at `first_step`.
+
+    If the cache is too small for the data, `say` gets a warning.
+    """
     settings = config.data
     readers = max(settings.workers, 1)
     # For each lane its shuffle span, the first chunk of the next span, and one more, because the lanes change spans at

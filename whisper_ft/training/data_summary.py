@@ -12,7 +12,7 @@ MAX_EXAMPLES = 100  # transcripts that are shown to the label normaliser
 
 
 def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, encode: LabelEncoder) -> Iterator[str]:
-    """Lines about the data of a new run, from the index and at most one chunk."""
+    """Return lines for the user about the data of a new run. At most one chunk of the data is read for them."""
     if shares := source.realised(lanes):
         yield shares
     if encode.normalizer is not None:
@@ -27,9 +27,10 @@ def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, enco
 
 
 def cache_warning(source: MixedSource, chunks: int, cached_bytes: float) -> str:
-    """Warning if a reader's share of `data.cache_gb` is smaller than the chunks that it needs at a time; else "".
+    """Return a warning if a reader's part of `data.cache_gb` cannot hold the chunks that it reads in turn; else "".
 
-    A chunk that was dropped from the cache is read again for each lane that is in it.
+    A reader takes rows from several chunks in turn. A chunk that does not stay in the cache is therefore read many
+    times.
     """
     needed = (source.largest_chunk or 0) * chunks
     if needed <= cached_bytes:

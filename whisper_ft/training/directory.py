@@ -1,4 +1,4 @@
-"""The run directory: lock, README, configuration, and a status that survives a launcher's exit code."""
+"""Run directory: its lock, README, configuration, and a status.json that tells how the run ended."""
 
 import json
 import os
@@ -43,8 +43,8 @@ Run the same command again and it continues from the newest complete checkpoint.
 """
 
 
-LAST_WORDS = ".last-words-"  # prefix of the file in which a rank leaves the reason of its end
-LAST_WORDS_SECONDS = 1.0  # time that a rank waits for the last words of another one
+LAST_WORDS = ".last-words-"  # prefix of the file in which a rank writes why it ended
+LAST_WORDS_SECONDS = 1.0  # how long a rank waits for the reason that another rank writes
 
 
 class RunDir:
@@ -65,9 +65,11 @@ class RunDir:
         self._lock: Any = None
 
     def open(self, overwrite: bool = False) -> None:
-        """Create and lock the directory, and remove leftovers of a killed process. LockedError, DiskError.
+        """Create and lock the directory, and remove leftovers of a killed process.
 
-        With `overwrite`, a run that is here gets another name, once the lock shows that no process uses it.
+        With `overwrite`, an earlier run in the directory is renamed, after the lock has shown that no process uses it.
+
+        Raises LockedError if another process uses the directory, and DiskError if the directory cannot be written.
         """
         try:
             self._make()
@@ -86,21 +88,22 @@ class RunDir:
         self.status("running")
 
     def describe(self, config: dict[str, Any]) -> None:
-        """Write config.yaml. Called once a start is accepted, so that a refused start leaves the run's own file."""
+        """Write config.yaml. It is called only after a start is accepted: a refused start leaves the earlier file."""
         atomic.write_text(self.path / "config.yaml", yaml12.dump(config))
 
     @property
     def published(self) -> Best | None:
-        """Content of best.json, which describes the model in best/; None without one."""
+        """Content of best.json, which describes the model in best/; None if there is no such file."""
         try:
             return Best(**json.loads((self.path / "best.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def last_words(self, rank: int, reason: str, *, lost: bool) -> str:
-        """Reason why the run ends. A rank that fails alone writes it here; a rank that lost another one reads it here.
+        """Return the reason why the run ends, as far as the ranks know it.
 
-        The process group is not used, because it may be the part that broke.
+        A rank that fails by itself writes its reason to a file. A rank that lost contact to another one (`lost`) reads
+        that file. The ranks exchange files, because the process group may be what broke.
         """
         if not lost:
             if rank:
@@ -117,10 +120,10 @@ class RunDir:
         return reason
 
     def status(self, state: str, step: int | None = None, reason: str = "", exit_code: int | None = None) -> None:
-        """Replace status.json if this process holds the lock. Waits for a save in flight.
+        """Replace status.json, if this process holds the lock. Waits for a save in flight.
 
-        `step` defaults to the step of the newest checkpoint. Nothing is raised, because a full disk must not hide the
-        reason why a run ended.
+        `step` defaults to the step of the newest checkpoint. An error of the disk is printed and not raised, because it
+        must not hide the reason why a run ended.
         """
         if self._lock is None:
             return
@@ -144,7 +147,7 @@ class RunDir:
             folder.mkdir(parents=True, exist_ok=True)
 
     def _is_used(self) -> bool:
-        """True if a run in this folder has logged or saved anything."""
+        """Return True if a run in this folder has logged or saved anything."""
         return (self.path / "metrics.jsonl").exists() or any(self.checkpoints.glob("step-*"))
 
     def _move_away(self) -> None:

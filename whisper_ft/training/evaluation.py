@@ -21,7 +21,10 @@ from whisper_ft.training.learner import Learner
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluators of a run and everything that scores a model on them. The first one chooses the best model."""
+    """Evaluators of a run, and everything that is needed to score the model on them.
+
+    The first evaluator decides which model is the best.
+    """
 
     evaluators: Sequence[Evaluator]
     normalize: Any
@@ -33,21 +36,21 @@ class Evaluation:
 
     @property
     def protocol(self) -> EvalProtocol | None:
-        """Everything that the choice of the best model depends on; None if nothing is evaluated."""
+        """Everything that the choice of the best model depends on; None if the run has no evaluator."""
         if not self.evaluators:
             return None
         return self.evaluators[0].protocol.judged_by(self.settings, self.normalize.fingerprint)
 
     def is_due(self, state: TrainState, steps: int) -> bool:
-        """True after every `eval.every` steps and at the end, unless the step was evaluated before a resume."""
+        """Return True after every `eval.every` steps and at the end, but not for a step that is evaluated already."""
         regular = due(state.step, self.settings.every, state.step >= steps)
         return bool(self.evaluators) and state.step > 0 and state.evaluated_step < state.step and regular
 
     def run(self, state: TrainState) -> TrainState:
-        """State after the present model was scored on every evaluator.
+        """Score the present model on every evaluator, log the result, and return the state that includes it.
 
-        A stop signal ends the evaluation early, because it can be repeated, and a machine that is reclaimed leaves
-        little time to save. The state is then returned unchanged.
+        A stop signal ends the evaluation early, and the state is returned unchanged. The resumed run repeats the
+        evaluation. A machine that is reclaimed leaves little time, which the save needs.
         """
         settings = self.settings
         try:
@@ -64,7 +67,10 @@ class Evaluation:
         return state
 
     def score(self, evaluator: Evaluator) -> Scores:
-        """Scores of the present model on one evaluator, equal on every rank. PreemptedError at a stop signal."""
+        """Score the present model on one evaluator. Every rank gets the same scores.
+
+        Raises PreemptedError after a stop signal.
+        """
         learner = self.learner
         transcriber = Transcriber(
             learner.model, learner.processor.tokenizer, learner.encode, evaluator.decoding, evaluator.precision
@@ -81,7 +87,7 @@ class Evaluation:
 
 
 def refuse_unknown_names(config: TrainingConfig, get_normalizer: Callable[..., Any]) -> None:
-    """UsageError for an unknown normaliser or metric, which would otherwise appear at the first evaluation."""
+    """Raise UsageError for an unknown normaliser or metric, which would otherwise fail only at the first evaluation."""
     with as_usage_error("eval.normalizer"):
         get_normalizer(config.eval.normalizer)
     with as_usage_error("eval.metric"):

@@ -37,7 +37,7 @@ class Learner:
     device: torch.device
 
     def collator(self, build: CollatorFactory) -> Collator:
-        """Collator for this model."""
+        """Build the collator for this model."""
         return build(
             start_token=self.model.generation_config.decoder_start_token_id,
             pad_token=self.processor.tokenizer.pad_token_id,
@@ -47,19 +47,19 @@ class Learner:
 
     @property
     def scaler_state(self) -> dict[str, float]:
-        """Loss scale and its growth counter, as a checkpoint records them; empty without fp16."""
+        """Loss scale and its growth counter, as a checkpoint records them; empty if training is not in fp16."""
         state = self.scaler.state_dict()
         return {name: state[name] for name in ("scale", "_growth_tracker") if self.scaler.is_enabled()}
 
     def contents(self, record: CheckpointRecord, *, copied: bool) -> Contents:
-        """Contents of a checkpoint; `copied` allows training to continue while they are written."""
+        """Collect the contents of a checkpoint. With `copied`, training may continue while they are written."""
         moments = state_tensors(self.optimizer, self.parameters)
         return contents_of(self.model, moments, record, copied=copied)
 
     def restore(
         self, checkpoint: Path, record: CheckpointRecord, config: TrainingConfig, say: Callable[..., None]
     ) -> None:
-        """Load weights, moments and loss scale of a checkpoint. ResumeError if they do not fit."""
+        """Load weights, optimizer moments and loss scale from a checkpoint. Raises ResumeError if they do not fit."""
         load_weights(checkpoint, self.model)
         saved, now = record.config["optim"], config.optim
         if keeps_state(saved, now):
@@ -68,7 +68,7 @@ class Learner:
             say(f"optimizer {now.name} starts without moments: it cannot use those of {saved['name']}", always=True)
         if self.scaler.is_enabled():
             if record.scaler:
-                # The scale is the recorded one; how it changes from here is set by this configuration.
+                # The scale comes from the checkpoint; the rules by which it changes come from the configuration.
                 self.scaler.load_state_dict({**self.scaler.state_dict(), **record.scaler})
             else:
                 say(f"the loss scale starts at {config.scaler.initial:g}: the checkpoint has none")
@@ -77,22 +77,24 @@ class Learner:
 def build_learner(
     config: TrainingConfig, device: torch.device, normalizer: LabelNormalizer | None, say: Callable[[str], object]
 ) -> Learner:
-    """Learner of a run. UsageError for a model, a part to freeze or a language that cannot be used.
+    """Build model, optimizer and everything else that training needs.
 
     Parameters
         normalizer: rewrites transcripts before they are learned; None leaves them as they are.
         say: reports a line for the user.
+
+    Raises UsageError if the model, a part to freeze or a language cannot be used.
     """
     loaded, processor = load_whisper(config.model.name, config.model, say)
     with as_usage_error("model.freeze"):
         freeze(loaded, config.model.freeze)
     model = loaded.to(device)
     languages = set(config.data.languages)
-    # Language of rows without one. If a source has no language either, it is the model's own, if the model has one.
+    # Language for rows that name none. None if a source names no language either: then the model's own counts.
     default = None if None in languages else config.data.languages[0]
     encode = LabelEncoder.of(model, processor.tokenizer, default, config.data.task, normalizer)
     if encode.is_multilingual and encode.language and len(languages) == 1:
-        # The exported model then writes the language it was trained on, without a setting of the user.
+        # The exported model then uses this language by default.
         model.generation_config.language = whisper_language(encode.language)
         model.generation_config.task = config.data.task
     parameters = parameters_by_name(model)

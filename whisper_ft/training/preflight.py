@@ -1,4 +1,4 @@
-"""Checks before the start: missing files, a missing GPU, a run that cannot be resumed. Without torch."""
+"""Checks before the start, without torch: missing files, a missing GPU, a run that cannot be resumed."""
 
 import glob
 import os
@@ -18,10 +18,10 @@ from whisper_ft.tracking.backends.packages import refuse_missing_packages
 
 
 def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> None:
-    """UsageError for a start that cannot succeed: missing files, a missing GPU, another run in the folder.
+    """Raise UsageError if a training run cannot succeed: missing files, no GPU, or another run in the folder.
 
-    `given` are the settings that the user gave. launch.sh checks once before it starts any process, so that N processes
-    do not all print the same line.
+    `given` are the names of the settings that the user gave. launch.sh makes these checks once before it starts any
+    process, so that an error is not printed by every process.
     """
     refuse_missing_data(config.data)
     if config.eval.path:
@@ -45,7 +45,7 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
 
 
 def refuse_impossible_evaluation(config: EvaluationConfig) -> None:
-    """UsageError for an evaluation that cannot succeed: a missing model, data or GPU."""
+    """Raise UsageError if an evaluation cannot succeed: a missing model, data or GPU."""
     for name, path in (("predictions", config.predictions), ("compare", config.compare)):
         if path is not None and not path.is_file():
             raise UsageError(f"--{name} {path}: there is no such file; give a predictions.jsonl")
@@ -58,7 +58,7 @@ def refuse_impossible_evaluation(config: EvaluationConfig) -> None:
 
 
 def refuse_missing_data(data: DataConfig) -> None:
-    """UsageError if any part of the training data is missing."""
+    """Raise UsageError if any part of the training data is missing."""
     if not data.sources:
         refuse_missing("data.path", data.path)
     for source in data.sources:
@@ -66,7 +66,10 @@ def refuse_missing_data(data: DataConfig) -> None:
 
 
 def refuse_missing(name: str, path: str) -> None:
-    """UsageError for a local path or glob without files. Addresses with a scheme are left to their file system."""
+    """Raise UsageError if a local path or glob matches no file.
+
+    Addresses with a scheme, such as hf://..., and names on the Hub are not checked here.
+    """
     if not path:
         raise UsageError(
             f"--{name} is missing: give a file, a folder, a glob, an address such as hf://..., or a data set on the Hub"
@@ -81,7 +84,10 @@ def refuse_missing(name: str, path: str) -> None:
 
 
 def refuse_missing_model(name: str, path: str) -> None:
-    """UsageError for an empty model name or a missing local folder; `owner/name` may be a name on the Hub."""
+    """Raise UsageError for an empty model name, or for a folder that is missing or holds no model.
+
+    `owner/name` without a local folder is accepted, because it may be a model on the Hub.
+    """
     if not path:
         raise UsageError(f"--{name} is missing: give a folder in the Hugging Face format, or a name on the Hub")
     on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
@@ -92,7 +98,10 @@ def refuse_missing_model(name: str, path: str) -> None:
 
 
 def model_of(path: str) -> str:
-    """Folder of the model that a run directory offers: best/, or final/ of a run without evaluation; else the path."""
+    """Return the folder of the model in a run directory: best/, or final/ if there is no best/.
+
+    Any other path, such as a model folder or a name on the Hub, is returned unchanged.
+    """
     if path and not Path(path, "config.json").exists():
         for part in ("best", "final"):
             if Path(path, part, "config.json").exists():
@@ -101,7 +110,7 @@ def model_of(path: str) -> str:
 
 
 def refuse_missing_gpu(device: Device) -> None:
-    """UsageError if a GPU is requested and torch sees none."""
+    """Raise UsageError if a GPU is requested and torch sees none."""
     if device == "cuda":
         import torch  # takes seconds, which only a user who requests a GPU pays here
 
@@ -110,6 +119,6 @@ def refuse_missing_gpu(device: Device) -> None:
 
 
 def saved_config(run_dir: Path) -> dict[str, Any] | None:
-    """Configuration in the newest checkpoint of a run; None without a readable checkpoint."""
+    """Read the configuration from the newest checkpoint of a run; None if no checkpoint can be read."""
     record = newest_record(run_dir / "checkpoints")
     return None if record is None else record.config

@@ -1,4 +1,4 @@
-"""Models that a run publishes: best/, final/ and average/, folders for `from_pretrained`, replaced by rename."""
+"""Published models of a run: best/, final/ and average/. Each is a folder for `from_pretrained`, replaced by rename."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -42,7 +42,7 @@ def publish_average(directory: RunDir, steps: Sequence[int], model: Any, process
 def repair_best(
     directory: RunDir, state: TrainState, resumed_from: Path, model: Any, processor: Any
 ) -> tuple[TrainState, str | None]:
-    """Make best/ the model that a resumed state calls best. Returns the state to continue with and a message.
+    """Make best/ agree with the state of a resumed run. Returns the state to continue with, and a message or None.
 
     State and best/ differ for one of three reasons:
 
@@ -70,7 +70,7 @@ def repair_best(
 
 
 def _withdraw(directory: RunDir) -> str | None:
-    """Remove a best/ of later steps, which the resumed run does not have."""
+    """Remove best/ and best.json. Returns a message if there was a best/."""
     (directory.path / "best.json").unlink(missing_ok=True)
     if atomic.remove(directory.best):
         return "best/ was removed, because it belongs to later steps than the checkpoint"

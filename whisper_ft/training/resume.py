@@ -33,7 +33,7 @@ from whisper_ft.training.saver import Lineage
 
 
 class Start(NamedTuple):
-    """Settings with which a run starts or continues, equal on every rank."""
+    """Settings with which a run starts or continues; every rank has the same."""
 
     config: TrainingConfig
     """Every `auto` resolved, and new settings as before they existed (`config.resume_policy.as_resumed`)."""
@@ -43,10 +43,10 @@ class Start(NamedTuple):
 
 
 def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) -> Start:
-    """Settings of a start, from the newest checkpoint if there is one. Main process only.
+    """Work out the settings of a start, from the newest checkpoint if there is one. Main process only.
 
-    A data set on the Hub is pinned to the recorded commit, else to its present one. One rank asks for all, because the
-    data set may change while they start.
+    A data set on the Hub is pinned to the recorded commit, or else to its present one. Only one process asks the Hub,
+    because the data set may change between the questions of several.
     """
     record = recorded_start(config, directory.checkpoints)
     if record is None:
@@ -61,7 +61,7 @@ def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) 
 
 
 def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecord | None:
-    """Record of the checkpoint that a start is compared with: the newest, else the one that `--resume` names."""
+    """Read the record of the newest checkpoint, or else of the one that `--resume` names; None if there is neither."""
     if record := newest_record(checkpoints):
         return record
     if Path(config.resume, TRAINER).is_file():
@@ -71,7 +71,7 @@ def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecor
 
 
 def resolved(config: TrainingConfig) -> TrainingConfig:
-    """The configuration with every `auto` that the program chooses by itself replaced by its choice."""
+    """Return the configuration with every `auto` that the program decides itself replaced by the decision."""
     return with_values(config, {"data.lanes": config.data.lanes or default_lanes(config.batch.size)})
 
 
@@ -84,7 +84,10 @@ def begin_or_resume(
     learner: Learner,
     evaluation: Evaluation,
 ) -> tuple[TrainState, Lineage]:
-    """State at which the run begins or continues, and the lineage of its next checkpoint."""
+    """Start at step 0 or resume from a checkpoint.
+
+    Returns the state of the run, and the lineage that its next checkpoint records.
+    """
     protocol = evaluation.protocol
     chosen = choose_checkpoint(config, directory, collectives, tracker)
     if directory.moved_to:
@@ -108,7 +111,10 @@ def begin_or_resume(
 def choose_checkpoint(
     config: TrainingConfig, directory: RunDir, collectives: Collectives, tracker: Tracker
 ) -> Path | None:
-    """Checkpoint to continue from, chosen and verified by rank 0; None for a fresh start. Equal on every rank."""
+    """Return the checkpoint to continue from; None for a fresh start.
+
+    Rank 0 chooses and verifies it, and every rank gets the same answer.
+    """
 
     def on_main() -> Path | None:
         if config.resume == "never":
@@ -128,7 +134,10 @@ def choose_checkpoint(
 
 
 def _refuse_another_view(chosen: Path, collectives: Collectives) -> None:
-    """ResumeError unless every rank sees the checkpoint that rank 0 verified: its disk may lag or be another one."""
+    """Raise ResumeError if a rank does not see the checkpoint that rank 0 verified.
+
+    The disk of that rank may be another one, or may show changes late.
+    """
     digests = collectives.gather(_digest(chosen / MANIFEST))  # a collective, so no rank may raise before it
     if others := [str(rank) for rank, digest in enumerate(digests) if digest != digests[0]]:
         raise ResumeError(
@@ -154,7 +163,10 @@ def resume_from(
     collectives: Collectives,
     tracker: Tracker,
 ) -> tuple[TrainState, Lineage]:
-    """State of a checkpoint, with its tensors loaded, if the rules allow this run to continue from it."""
+    """Load a checkpoint, if the rules allow this run to continue from it.
+
+    Returns the state of the run, and the lineage that its next checkpoint records.
+    """
     try:
         record = read_record(chosen)
     except (KeyError, TypeError, ValueError) as error:
@@ -184,7 +196,10 @@ def resume_from(
 def _with_comparable_best(
     state: TrainState, record: CheckpointRecord, protocol: EvalProtocol | None, tracker: Tracker
 ) -> tuple[TrainState, dict[str, object] | None]:
-    """State whose best can be compared with the coming evaluations, and the protocol to record from here on."""
+    """Forget the best model if the evaluation changed, because the coming scores could not be compared with its score.
+
+    Returns the state, and the protocol to record from here on.
+    """
     if protocol is None:
         return state, record.eval_protocol
     if record.eval_protocol is not None and not protocol.matches(EvalProtocol.from_json(record.eval_protocol)):
@@ -199,7 +214,7 @@ def _with_comparable_best(
 
 
 def _branch(config: TrainingConfig, record: CheckpointRecord, step: int) -> Branch | None:
-    """Branch of the resumed run: a new one if `--resume` names another start than the recorded one."""
+    """Return the branch of the resumed run: a new one if `--resume` names another start than the recorded one."""
     name = branch_name(config.resume)
     if config.resume == "auto" or (record.branch and record.branch.resume == name):
         return record.branch

@@ -28,7 +28,7 @@ from whisper_ft.training.published_models import publish_best
 
 @dataclass(frozen=True)
 class Lineage:
-    """Relation of the coming checkpoints to the earlier ones of the run."""
+    """Relation of the next checkpoints to the earlier ones of the run."""
 
     parent: str | None = None
     """Name of the checkpoint that the next one follows."""
@@ -51,7 +51,7 @@ class FinishedSave:
 
 
 class Saver:
-    """Commits checkpoints, publishes the best model and removes old checkpoints. Rank 0 writes for all."""
+    """Saver of a run: writes checkpoints, publishes the best model, removes old checkpoints. Rank 0 writes for all."""
 
     def __init__(
         self,
@@ -68,15 +68,15 @@ class Saver:
         self._lineage, self._parent = lineage, lineage.parent
 
     def is_wanted(self, state: TrainState) -> bool:
-        """True if the weights of this step are needed later: as the best, or for the average."""
+        """Return True if the weights of this step are needed later, as the best model or for the average."""
         return state.improved or state.step in steps_to_average(state, self._config, self._data.steps)
 
     def save(self, state: TrainState) -> TrainState:
-        """Save a checkpoint of this state. With `save.background` only the copy of the tensors is awaited."""
+        """Save a checkpoint of this state. With `save.background`, only the copy of the tensors is waited for."""
         self.finish(wait=True)
         self._collectives.broadcast_from_main(lambda: self._begin(state))
         if self._collectives.rank != 0:
-            self._directory.in_flight = Future()  # never done: the flag of rank 0 counts
+            self._directory.in_flight = Future()  # never completes, because only the save of rank 0 counts
         if not self._config.save.background:
             self.finish(wait=True)
         return state
@@ -88,7 +88,9 @@ class Saver:
         return flight is not None and flight.done()
 
     def finish(self, *, done: bool = False, wait: bool = False) -> None:
-        """Report a save that is done; its error is raised on every rank. A collective if `done` or `wait`.
+        """Report a save that is complete; if it failed, raise its error on every rank.
+
+        A collective if `done` or `wait`, and without effect if neither is set.
 
         Parameters
             done: `is_done` of any rank, agreed on by all.
@@ -110,7 +112,7 @@ class Saver:
             tracker.say(line)
 
     def _begin(self, state: TrainState) -> None:
-        """Collect the contents of the checkpoint and start to write them in a thread."""
+        """Collect the contents of the checkpoint, and start to write them in a thread."""
         learner, settings, folder = self._learner, self._config.save, self._directory
         contents = learner.contents(self._record(state), copied=settings.background)
         files = config_files(learner.model, learner.processor) if state.improved else {}
@@ -128,7 +130,7 @@ class Saver:
             warnings = retain(folder.checkpoints, settings.keep, kept, settings.keep_every)
             return FinishedSave(path, contents.size, seconds, warnings)
 
-        # A thread, because files and hashes release the interpreter's lock. Python waits for it at exit.
+        # A thread is enough, because writing and hashing release the interpreter's lock. Python waits for it at exit.
         pool = ThreadPoolExecutor(1, thread_name_prefix="save")
         folder.in_flight = pool.submit(write_all)
         pool.shutdown(wait=False)

@@ -11,7 +11,9 @@ from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.data import TrainingData
 from whisper_ft.training.learner import Learner
 
-MAX_SKIPPED_IN_A_ROW = 25  # updates with a non-finite gradient; by then the run has diverged, its checkpoints have not
+MAX_SKIPPED_IN_A_ROW = (
+    25  # non-finite gradients; after so many the run has diverged, while its checkpoints are still good
+)
 MIN_REJECTED_ROWS = 20  # rows; fewer never end a run, because a small set may have a few bad ones
 
 
@@ -29,7 +31,7 @@ class Update(NamedTuple):
 def log_step(
     tracker: Tracker, state: TrainState, update: Update, loss_of_all: float, learner: Learner, throughput: Throughput
 ) -> None:
-    """Log the step just done; its loss is the sum over ranks, divided once."""
+    """Log the step just done. Its loss is the sum over all ranks, divided by the number of label tokens."""
     counts = state.counts
     row: dict[str, float | None] = {
         "step": state.step,
@@ -45,14 +47,14 @@ def log_step(
 
 
 def _finite_or_none(value: float) -> float | None:
-    """The value, or None if it is not finite, because JSON has no NaN."""
+    """Return the value, or None if it is not finite, because JSON has no NaN."""
     return value if math.isfinite(value) else None
 
 
 def refuse_to_continue(state: TrainState, config: TrainingConfig, data: TrainingData, learner: Learner) -> None:
-    """End a run that wastes time: its gradients stay non-finite, or too many rows cannot be used.
+    """Raise an error if the run wastes time, because gradients stay non-finite or too many rows cannot be used.
 
-    Rows are judged over the first epoch, in which each comes once, so a few bad rows do not add up over the epochs.
+    Rejected rows are counted in the first epoch only. Each row comes once there, so a few bad rows do not add up.
     """
     scale, floor = learner.scaler.get_scale(), config.scaler.floor
     below_floor = learner.scaler.is_enabled() and scale < floor
