@@ -1,4 +1,4 @@
-"""Fine-tuning of Whisper: the package behind train.py and evaluate.py, one wing per folder (docs/house.md)."""
+"""Fine-tuning of Whisper: the package behind train.py and evaluate.py. docs/house.md describes its folders."""
 
 import sys
 from collections.abc import Sequence
@@ -22,12 +22,13 @@ COMMANDS = {
 class OldCommandNames:
     """Import finder that keeps `python -m whisper_ft.COMMAND` valid: COMMAND lives in `whisper_ft.cli`.
 
-    `whisper_ft.checkpoint` is a wing as well as a command, so for it only the `__main__` is found here.
+    `whisper_ft.checkpoint` is also the package of the checkpoint format, which Python's own finder has to find. So this
+    finder finds only its `__main__`, the command.
     """
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The spec of a command under its old name; None for every other module."""
+        """Return the import spec of a command that is asked for under its old name; None for every other module."""
         package, _, command = name.removesuffix(".__main__").rpartition(".")
         if package != __name__ or command not in COMMANDS:
             return None

@@ -12,9 +12,9 @@ from whisper_ft.runtime.errors import UsageError, one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code; 2 for an unknown command.
+    """Run a command and return its exit code, which is 2 for an unknown command.
 
-    Only the module of the chosen command is imported, so that a command costs no other command's libraries.
+    Only the module of the chosen command is imported, so the libraries of other commands cost no time.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in COMMANDS:
@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(argv: list[str]) -> None:
-    """Print the help; UsageError for a command that is missing or unknown."""
+    """Print the help. Raises UsageError if the command is missing or unknown."""
     names = ", ".join(COMMANDS)
     if not argv:
         raise UsageError(f"a command is missing; give one of {names}, or --help")

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: their files, their list and their verification. Without torch."""
+"""Checkpoints on disk: names of their files, list of a run's checkpoints, and verification. torch is not imported."""
 
 import json
 from dataclasses import dataclass
@@ -16,23 +16,23 @@ PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 
 @dataclass(frozen=True)
 class ListedCheckpoint:
-    """A committed checkpoint."""
+    """A checkpoint folder, as its manifest describes it."""
 
     path: Path
     step: int
     save: int
-    """Save counter. It orders checkpoints; a clock does not."""
+    """Save counter, which grows by one with each save of the run. Checkpoints are ordered by it, not by a clock."""
     problem: str | None = None
-    """Reason why its manifest cannot be used, in one line."""
+    """Reason in one line why the manifest cannot be used; None if it can."""
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Folder of the checkpoint of a step, in the checkpoints folder of its run."""
+    """Path of the checkpoint of a step; `folder` is the checkpoints folder of the run."""
     return folder / f"step-{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[ListedCheckpoint]:
-    """All folders named like a checkpoint, newest save first. Only their manifests are read."""
+    """List all folders named like a checkpoint, the newest save first. Only their manifests are read."""
     listed = []
     for path in folder.glob("step-*"):
         if not path.is_dir() or path.is_symlink() or not path.name.removeprefix("step-").isdigit():
@@ -47,9 +47,9 @@ def list_checkpoints(folder: Path) -> list[ListedCheckpoint]:
 
 
 def verify(path: Path, *, deep: bool = True) -> str | None:
-    """Reason why a checkpoint cannot be used, in one line; None if every byte is as written.
+    """Return the reason in one line why a checkpoint cannot be used; None if every byte is as it was written.
 
-    Without `deep`, sizes are compared and contents are not read.
+    With `deep`, every file is hashed. Without it only the sizes of the files are compared.
     """
     try:
         files = read_manifest(path)["files"]
@@ -66,7 +66,7 @@ def verify(path: Path, *, deep: bool = True) -> str | None:
 
 
 def _problem_of(path: Path, name: str, size: int, sha256: str, deep: bool) -> str | None:
-    """Reason why a file does not match the manifest; None if it matches."""
+    """Return the reason why a file does not match the manifest; None if it matches."""
     if Path(name).name != name:
         return f"its {MANIFEST} names a file outside of it: {name}"
     if not (path / name).is_file():
@@ -83,13 +83,19 @@ def _problem_of(path: Path, name: str, size: int, sha256: str, deep: bool) -> st
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Manifest of a checkpoint: step, save counter, parent, time, and size and sha256 of each file."""
+    """Read the manifest of a checkpoint: step, save counter, parent, time, and the size and sha256 of each file.
+
+    Raises OSError if the file cannot be read, and ValueError if it is not JSON.
+    """
     manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     return manifest
 
 
 def newest_record(folder: Path) -> CheckpointRecord | None:
-    """Record of the newest checkpoint in a folder, not verified; None if no record can be read."""
+    """Read the record of the newest checkpoint in a folder, without verifying it; None if no record can be read.
+
+    If the newest record cannot be read, the next older one is tried.
+    """
     for listed in list_checkpoints(folder):
         if listed.problem is None:
             try:

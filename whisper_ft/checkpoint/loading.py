@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint: weights into a model, optimizer state by name."""
+"""Loading of a checkpoint's tensors: weights into a model, and the optimizer state by name."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from whisper_ft.runtime.errors import ResumeError, one_line
 
 
 def load_weights(path: Path, model: torch.nn.Module, *, without: frozenset[str] = frozenset()) -> None:
-    """Copy the weights of a checkpoint into a model of the same shapes; tied weights stay tied.
+    """Copy the weights of a checkpoint into a model of the same shapes. Tied weights stay tied.
 
     Parameters
         without: names of the weights that the checkpoint leaves out, such as those of a frozen base.
 
-    ResumeError if a weight is missing, unknown or of another shape.
+    Raises ResumeError if a weight is missing, unknown or of another shape.
     """
     try:
         missing, unexpected = load_model(model, str(path / MODEL), strict=not without)
@@ -28,5 +28,5 @@ def load_weights(path: Path, model: torch.nn.Module, *, without: frozenset[str] 
 
 
 def load_optimizer(path: Path) -> dict[str, torch.Tensor]:
-    """Optimizer state of a checkpoint, by name."""
+    """Read the optimizer state of a checkpoint: its tensors by name."""
     return dict(load_file(path / OPTIMIZER))

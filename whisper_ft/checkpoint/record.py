@@ -1,4 +1,4 @@
-"""Record of a checkpoint: everything it says beside its tensors, as `trainer.json`."""
+"""Record of a checkpoint: everything except the tensors, stored as `trainer.json`."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ TRAINER = "trainer.json"
 
 @dataclass(frozen=True)
 class Branch:
-    """A run that did not continue from its newest checkpoint."""
+    """Note that a run was resumed from a named or the best checkpoint, and not simply from the newest."""
 
     resume: str
     """Value of `--resume`: best, or the full path of a checkpoint."""
@@ -28,21 +28,22 @@ class CheckpointRecord:
     config: dict[str, Any]
     """Configuration of the run, as from `to_plain`, with every `auto` resolved."""
     data: dict[str, Any]
-    """Version of the order, number of lanes, and fingerprint of the training data."""
+    """Version of the data order, number of lanes (interleaved streams of rows), and fingerprint of the data."""
     lr: float
     """Learning rate of the next update."""
     world: int
     """Number of processes."""
     eval_protocol: dict[str, Any] | None = None
-    """Protocol that the evaluations of the run depend on, in JSON values; None if nothing was evaluated."""
+    """Settings and data that the evaluation figures depend on, as JSON values; None if nothing was evaluated."""
     branch: Branch | None = None
+    """The last resume from a named or the best checkpoint; None if there was none."""
     scaler: dict[str, float] = field(default_factory=dict)
-    """Loss scale and its growth counter; empty without fp16."""
+    """Loss scale and its growth counter; empty if the precision is not fp16."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries."""
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, under the keys of every version so far."""
+        """Return the record as JSON values, under the same keys as in every earlier version."""
         return {
             "state": self.state.to_json(),
             "config": self.config,
@@ -57,7 +58,10 @@ class CheckpointRecord:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Record from `to_json`, of this or an earlier version. KeyError, TypeError, ValueError for another format."""
+        """Build a record from the JSON values that `to_json` of this or an earlier version returned.
+
+        Raises KeyError, TypeError or ValueError if the values are not a record.
+        """
         config, data, branch = fields["config"], fields["data"], fields.get("branch")
         if config["data"].get("lanes") is None:  # early versions recorded the number chosen beside the configuration
             config = {**config, "data": {**config["data"], "lanes": data["lanes"]}}

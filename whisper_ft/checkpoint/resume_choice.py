@@ -9,13 +9,17 @@ from whisper_ft.runtime.errors import ResumeError
 
 
 def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str], None]) -> Path | None:
-    """Checkpoint to continue from, every byte verified; None for a fresh start. ResumeError if all are damaged.
+    """Return the checkpoint to continue from, with every byte verified; None for a fresh start.
 
     Parameters
-        resume: auto takes the newest usable checkpoint, best the checkpoint of `best_step`; anything else is the path
-            of a checkpoint. If the newest checkpoint belongs to a branch that began with this `resume`, the same
-            command was interrupted, so it continues there.
-        say: reports a line for the user.
+        folder: checkpoints folder of the run.
+        resume: `auto` takes the newest usable checkpoint, `best` the checkpoint of `best_step`; anything else is the
+            path of a checkpoint. If the run was already resumed with this `resume` and saved a checkpoint since, the
+            same command was interrupted. It then continues from its newest checkpoint.
+        best_step: step of the best evaluation; None if nothing was evaluated.
+        say: called with each line for the user.
+
+    Raises ResumeError if checkpoints exist but none can be used, or if the wanted one is missing or damaged.
     """
     candidates = list_checkpoints(folder)
     if resume == "auto":
@@ -41,12 +45,15 @@ def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str]
 
 
 def branch_name(resume: str) -> str:
-    """Name under which a run records its `--resume`: best, or the full path."""
+    """Return the name under which a run records its `--resume`: `best`, or the full path of the checkpoint."""
     return resume if resume == "best" else str(Path(resume).resolve())
 
 
 def _newest_usable(candidates: Sequence[ListedCheckpoint], say: Callable[[str], None]) -> Path | None:
-    """First candidate that verifies, with a line for each one before it. ResumeError if none of them does."""
+    """Return the first candidate that can be used; None if there are no candidates.
+
+    Each damaged candidate before it is reported by `say`. Raises ResumeError if all candidates are damaged.
+    """
     for candidate in candidates:
         problem = candidate.problem or verify(candidate.path)
         if problem is None:

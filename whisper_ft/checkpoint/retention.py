@@ -10,15 +10,22 @@ from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
 
 PINNED = "pinned"
-"""Name of a file, made by `touch`, that protects the checkpoint in whose folder it lies from removal."""
+"""Name of an empty file that a user puts into a checkpoint folder to protect that checkpoint from removal."""
 
 
 def retain(folder: Path, keep: int, also: Collection[int], every: int = 0) -> list[str]:
     """Remove old checkpoints and return a warning for each folder that could not be removed.
 
-    Kept are: the newest `keep`, the best of each of those, the steps in `also`, multiples of `every` (0: none), and
-    pinned ones. The best of a kept checkpoint is needed if the later ones turn out to be damaged, because best/ is then
-    rebuilt from it. Checkpoints with wrong file sizes, and folders that are not ours, are left alone.
+    These checkpoints are kept:
+
+    - the newest `keep`
+    - those of the steps in `also`
+    - for each of these, the checkpoint that was the best when it was saved
+    - those whose step is a multiple of `every` (0: none)
+    - those with a file `pinned` in their folder
+
+    The former best is kept, because best/ is rebuilt from it if all later checkpoints turn out to be damaged.
+    Checkpoints with wrong file sizes, and folders that are not checkpoints, are never removed.
     """
     listed = [item for item in list_checkpoints(folder) if item.problem is None]
     usable = [item for item in listed if verify(item.path, deep=False) is None]
@@ -37,7 +44,7 @@ def retain(folder: Path, keep: int, also: Collection[int], every: int = 0) -> li
 
 
 def _best_step(path: Path) -> int | None:
-    """Step of the best model when a checkpoint was saved; None if there was none or it cannot be read."""
+    """Return the best step recorded in a checkpoint; None if it records no best step or its record cannot be read."""
     try:
         best = read_record(path).state.best
     except (OSError, ValueError, KeyError, TypeError):

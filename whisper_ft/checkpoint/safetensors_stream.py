@@ -1,4 +1,4 @@
-"""The bytes of a safetensors file, a tensor at a time: written and hashed as they come, never all in memory twice."""
+"""Bytes of a safetensors file, one tensor at a time, so that the whole file is never in memory a second time."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -21,9 +21,10 @@ DTYPES = {
 
 
 def parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
-    """Length of the header, header, and the tensors; of any device, each brought to the host when its turn comes.
+    """Yield the bytes of a safetensors file: the length of the header, the header, then each tensor.
 
-    The widest types first, so that each tensor begins at a multiple of its width: what the format's own writer does.
+    A tensor on a GPU is copied to the host when its turn comes. Tensors with wider types come first, as in the format's
+    own writer, so that each tensor begins at a multiple of its element size.
     """
     ordered = sorted(tensors.items(), key=lambda one: (-one[1].element_size(), one[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -1,4 +1,4 @@
-"""State of a run beside weights and optimizer: a few numbers, replaced and never mutated, JSON both ways."""
+"""State of a run besides weights and optimizer: a few numbers in frozen classes, which convert to and from JSON."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -6,17 +6,17 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers that are counted in a step, added up over micro-batches, ranks and steps."""
+    """Numbers counted while training. They are added up over micro-batches, ranks and steps."""
 
     label_tokens: int = 0
     utterances: int = 0
-    """Utterances trained on: all positions of the batch less the empty ones."""
+    """Utterances trained on: all positions of the batches except the empty ones."""
     unusable: int = 0
-    """Empty positions, because their row cannot be used."""
+    """Empty positions of the batches. A position is empty if its row of the data cannot be used."""
     unusable_rows: int = 0
-    """Empty positions of the first pass over the data, in which each row comes once."""
+    """Unusable rows: the empty positions of the first pass over the data, in which each row comes once."""
     audio_samples: int | None = 0
-    """Length of the utterances at the model's rate; None for a run that began before it was counted."""
+    """Audio samples of the utterances, at the model's rate; None if the run began before they were counted."""
 
     def __add__(self, other: "Counts") -> "Counts":
         samples = (self.audio_samples, other.audio_samples)
@@ -39,7 +39,7 @@ class Best:
 
 
 Evaluated = tuple[int, float | None]
-"""Step and figure of an evaluation; the figure is None if there was nothing to divide by."""
+"""Step and figure of an evaluation. The figure is None if it is undefined, as an error rate without any words is."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,18 @@ class TrainState:
     """Progress of a run between two steps. The data position is not stored: it is `step * batch.size`."""
 
     step: int = 0
-    """Optimizer updates attempted, and so the number of the next one."""
+    """Number of attempted optimizer updates. Updates are counted from 0, so the next one has this number."""
     skipped: int = 0
-    """Updates not applied, because their gradient was not finite."""
+    """Number of updates that were not applied, because their gradient was not finite."""
     skipped_in_a_row: int = 0
+    """Number of skipped updates since the last applied one."""
     counts: Counts = Counts()
     evaluated: tuple[Evaluated, ...] = ()
     """Every evaluation that can be compared with `best`, in order."""
     best: Best | None = None
 
     def after_step(self, counts: Counts, *, applied: bool) -> Self:
-        """State after one attempted update on a batch with these counts."""
+        """Return the state after one more attempted update, on a batch with these counts."""
         return replace(
             self,
             step=self.step + 1,
@@ -69,9 +70,10 @@ class TrainState:
     def after_evaluation(
         self, metric: str, value: float | None, *, greater_is_better: bool = False, min_delta: float = 0.0
     ) -> Self:
-        """State after an evaluation of this step. It becomes the best only if it is better by over `min_delta`.
+        """Return the state after an evaluation of the present step.
 
-        A tie keeps the older one; None and NaN never win.
+        The evaluation becomes the best if it is better than the best so far by more than `min_delta`. An equal value
+        keeps the earlier best; None and NaN never become the best.
         """
         value = None if value is None or value != value else value  # NaN != NaN
         state = replace(self, evaluated=(*self.evaluated, (self.step, value)))
@@ -84,39 +86,42 @@ class TrainState:
         return replace(state, best=Best(self.step, metric, value))
 
     def reset_best(self) -> Self:
-        """State without evaluations, for a run whose earlier figures cannot be compared with later ones."""
+        """Return the state without evaluations, for a run whose earlier figures cannot be compared with later ones."""
         return replace(self, evaluated=(), best=None)
 
     @property
     def evaluated_step(self) -> int:
-        """Step of the newest evaluation, which a run resumed right after it does not repeat; -1 before the first."""
+        """Step of the newest evaluation; -1 before the first. A run resumed at that step does not evaluate again."""
         return self.evaluated[-1][0] if self.evaluated else -1
 
     def out_of_patience(self, patience: int | None) -> bool:
-        """True once `patience` evaluations since the best were not better; None has no limit."""
+        """True if at least `patience` evaluations came after the best one; always False if `patience` is None."""
         best_step = self.best.step if self.best else -1
         return patience is not None and sum(step > best_step for step, _ in self.evaluated) >= patience
 
     def best_steps(self, count: int, *, greater_is_better: bool = False) -> list[int]:
-        """Steps of the `count` best evaluations, the best first; among equal ones the older first."""
+        """Return the steps of the `count` best evaluations, the best first. Among equal ones the older comes first."""
         sign = -1 if greater_is_better else 1
         known = sorted((sign * value, step) for step, value in self.evaluated if value is not None)
         return [step for _, step in known[:count]]
 
     @property
     def improved(self) -> bool:
-        """True between an evaluation that became the best one and the next step."""
+        """True if the present step was evaluated and that evaluation is the best so far."""
         return self.best is not None and self.best.step == self.step
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; the counts stand beside the other fields, as in every version so far."""
+        """Return the state as JSON values. The counts stand beside the other fields, as in every earlier version."""
         fields = asdict(self)
         counts = fields.pop("counts")
         return {**fields, **counts}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """State from `to_json`, of this or an earlier version. KeyError or TypeError for another format."""
+        """Build a state from the JSON values that `to_json` of this or an earlier version returned.
+
+        Raises KeyError, TypeError or ValueError if the values are not a state.
+        """
         fields = {"audio_samples": None, **fields}  # not counted by early versions
         counted = {name: fields.pop(name) for name in Counts.__dataclass_fields__}
         best, evaluated = fields.pop("best"), tuple((step, value) for step, value in fields.pop("evaluated"))

@@ -1,4 +1,4 @@
-"""Writing of a checkpoint: its contents at the end of a step, then its files at any later time."""
+"""Writing of a checkpoint: collect its contents at the end of a step, and write the files then or later."""
 
 import json
 import time
@@ -24,10 +24,11 @@ class Contents:
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, torch.Tensor]
     record: bytes
+    """Bytes of trainer.json."""
 
     @property
     def size(self) -> int:
-        """Bytes of the files, without the small headers and the manifest."""
+        """Size of the files in bytes, without the manifest and the small headers."""
         tensors = [*self.weights.values(), *self.optimizer.values()]
         return sum(tensor.nbytes for tensor in tensors) + len(self.record)
 
@@ -40,11 +41,13 @@ def contents_of(
     copied: bool,
     without: Collection[str] = (),
 ) -> Contents:
-    """Contents of a checkpoint at the end of a step. NonFiniteError if a weight is NaN or infinite.
+    """Collect the contents of a checkpoint at the end of a step.
 
     Parameters
         copied: copy all tensors to host memory, so that training may continue while they are written.
         without: names of weights to leave out, such as those of a frozen base.
+
+    Raises NonFiniteError if a weight is NaN or infinite.
     """
     step = record.state.step
     for name, parameter in model.named_parameters():
@@ -59,7 +62,9 @@ def contents_of(
     for name, tensor in model.state_dict(keep_vars=True).items():
         if name in without:
             continue
-        if id(tensor) not in seen:  # tied weights once, under their first name, as `from_pretrained` expects them
+        if (
+            id(tensor) not in seen
+        ):  # tied weights are written once, under their first name, as `from_pretrained` expects
             seen.add(id(tensor))
             weights[name] = kept(tensor)
     moments = {name: kept(tensor) for name, tensor in optimizer.items()}
@@ -67,9 +72,13 @@ def contents_of(
 
 
 def write(folder: Path, parent: str | None, contents: Contents) -> Path:
-    """Commit a checkpoint and return its folder. `parent` is the name of the checkpoint before it. Main process only.
+    """Write a checkpoint, commit it and return its folder. Only the main process may call this.
 
-    DiskError if it cannot be written; earlier checkpoints stay intact.
+    Parameters
+        folder: checkpoints folder of the run.
+        parent: name of the checkpoint before this one; None for the first.
+
+    Raises DiskError if the checkpoint cannot be written. Earlier checkpoints stay intact.
     """
     final = path_of(folder, contents.step)
     counter = 1 + max((listed.save for listed in list_checkpoints(folder)), default=0)

@@ -1,1 +1,1 @@
-"""Processes, files, errors and randomness: nothing of speech."""
+"""Code that knows nothing about speech: processes, files, errors and randomness."""

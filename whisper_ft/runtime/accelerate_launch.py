@@ -1,7 +1,11 @@
-"""`accelerate launch` in this process, with signals passed on and the exit code of the program returned.
+"""Run `accelerate launch` in this process, pass signals on to its programs, and return their exit code.
 
-Plain `accelerate launch` orphans a single program on SIGTERM, prints its own traceback on Ctrl-C, returns 1 for every
-exit code, and ignores SIGUSR1.
+Plain `accelerate launch` has four faults that this module avoids:
+
+- on SIGTERM it ends and leaves a single program running
+- on Ctrl-C it prints its own traceback
+- for every exit code of a program other than 0 it returns 1
+- it ignores SIGUSR1
 """
 
 import argparse
@@ -23,15 +27,15 @@ from whisper_ft.runtime.parent import LAUNCHER
 from whisper_ft.runtime.signals import STOP_SIGNALS
 
 TORCH_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
-ANYWHERE = "192.0.2.1"  # an address of nobody (RFC 5737): the route to it is the default route
+ANYWHERE = "192.0.2.1"  # an address that nobody has (RFC 5737), so the route to it is the default route
 
 
 class SignalForwarder:
-    """Passes stop signals for the launcher on to its programs; the launcher itself waits for them to end.
+    """Passes stop signals from the launcher on to its programs. The launcher then waits for the programs to end.
 
     Every stop signal is passed on as SIGTERM, on which a program saves and stops. A second Ctrl-C is passed on as
-    SIGINT and ends the programs. A terminal also sends Ctrl-C to a single program itself, for which one more SIGTERM
-    changes nothing; torchrun's programs have their own session, which the terminal does not reach.
+    SIGINT and ends the programs at once. A terminal also sends Ctrl-C directly to a single program, on which the added
+    SIGTERM has no further effect. It does not reach programs of torchrun, because these have their own session.
     """
 
     def __init__(self) -> None:
@@ -58,9 +62,9 @@ class SignalForwarder:
 
 
 def launch_and_wait(argv: Sequence[str]) -> int:
-    """Run `accelerate launch ARGV`; returns the exit code as a shell has it, 128 + n after signal n.
+    """Run `accelerate launch ARGV`, pass stop signals on, and return the exit code, which is 128 + n for signal n.
 
-    Raises UsageError and LostRankError as `launch` does.
+    Raises UsageError if the machines of a run cannot meet at their address, and LostRankError if one does not come.
     """
     forwarder = SignalForwarder()
     forwarder.listen()
@@ -75,7 +79,7 @@ def launch_and_wait(argv: Sequence[str]) -> int:
 def launch(argv: Sequence[str]) -> int:
     """Run `accelerate launch` and return the exit code of its program, or -n after signal n.
 
-    The code of several processes is that of `most_telling`. Raises UsageError if the machines of a run cannot meet at
+    For several processes, `most_telling` chooses the code. Raises UsageError if the machines of a run cannot meet at
     their address, and LostRankError if one of them does not come.
     """
     with quiet_torch():
@@ -108,9 +112,9 @@ def launch(argv: Sequence[str]) -> int:
 
 @contextmanager
 def quiet_torch() -> Iterator[None]:
-    """Import torch in the block without its C++ warnings, such as those of name servers that know no names.
+    """Import torch in the block without its C++ warnings, such as those about host names that cannot be resolved.
 
-    torch reads the log level once, at its import. The programs get the level of the user.
+    torch reads its log level once, when it is imported. The launched programs get the level that the user has set.
     """
     level = os.environ.get(TORCH_LOG_LEVEL, "ERROR")
     os.environ[TORCH_LOG_LEVEL] = "FATAL"
@@ -121,7 +125,7 @@ def quiet_torch() -> Iterator[None]:
 
 
 def _parsed(argv: Sequence[str]) -> argparse.Namespace:
-    """Arguments of `accelerate launch`, with torchrun's own reports and signal handlers turned off."""
+    """Parse the arguments of `accelerate launch`, and turn off torchrun's own reports and signal handlers."""
     from accelerate.commands.launch import launch_command_parser
 
     elastic = logging.getLogger("torch.distributed.elastic")  # the program has printed its error
@@ -138,7 +142,8 @@ def _parsed(argv: Sequence[str]) -> argparse.Namespace:
 def use_interface_to(host: str) -> None:
     """Make gloo use the network interface that reaches a host, unless GLOO_SOCKET_IFNAME is set.
 
-    By default gloo uses the address of the machine's own name, often 127.0.1.1, where no other machine finds it.
+    By default gloo uses the address of the machine's own name. It is often 127.0.1.1, which no other machine can reach.
+    Raises UsageError if there is no route to the host.
     """
     try:
         own = _address_towards(host)
@@ -155,7 +160,7 @@ def use_interface_to(host: str) -> None:
 
 
 def _address_towards(host: str) -> str:
-    """This machine's address on the route to a host. No packet is sent: a UDP socket only looks up the route."""
+    """Return this machine's address on the route to a host. No packet is sent, because UDP only looks up the route."""
     family, kind, _, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as route:
         route.connect(address)
@@ -163,8 +168,9 @@ def _address_towards(host: str) -> str:
 
 
 def most_telling(codes: Iterable[int]) -> int:
-    """The exit code of several that explains the end best, because one process that fails takes the others down.
+    """Return the exit code, among those of several processes, that best explains why they ended.
 
-    In this order: a signal other than SIGTERM, a code other than 1, the code 1, SIGTERM.
+    A failed process makes the others fail, too, but with less specific codes. So the choice is, in this order: a signal
+    other than SIGTERM, a code other than 1, the code 1, SIGTERM.
     """
     return min(codes, key=lambda code: (code >= 0 or code == -signal.SIGTERM, code == 1, code == -signal.SIGTERM))

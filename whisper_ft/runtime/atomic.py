@@ -1,7 +1,7 @@
 """Files and folders that are complete once they have their final name, also after a power cut.
 
-The order is: write aside, fsync, rename, fsync the folder. Without the fsyncs a rename survives a power cut and the
-bytes do not (measured on ext4: files of zero length).
+A file is written in four steps: write it under another name, fsync it, rename it, fsync the folder. Without the fsyncs
+a rename may survive a power cut while the bytes do not (measured on ext4: files of zero length).
 """
 
 import hashlib
@@ -18,12 +18,13 @@ from safetensors import SafetensorError
 
 from whisper_ft.runtime.errors import DiskError
 
-# Prefixes of what a killed process may leave for `clean`: half-written, half-removed, and moved away for a replacement.
+# Prefixes of names that a killed process may leave behind, and that `clean` removes or renames: half-written,
+# half-removed, and moved away to be replaced.
 ASIDE, TRASH, REPLACED = ".tmp-", ".trash-", ".replaced-"
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable."""
+    """Make renames in a folder durable, so that they survive a power cut."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -32,13 +33,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the bytes of a file durable."""
+    """Make the bytes of a file durable, so that they survive a power cut."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, int | str]:
-    """Write a new file and return its size and sha256. The caller makes it durable, with its folder."""
+    """Write a new file and return its size and sha256. The caller has to make the file and its folder durable."""
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
         for part in parts:
@@ -49,18 +50,24 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, in
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of the bytes of a file."""
+    """Return the sha256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file at once: a reader sees the old text or the new text."""
+    """Write a text file, or replace an existing one. A reader sees the old text or the new text, never a mixture.
+
+    Raises DiskError if the file cannot be written.
+    """
     write_lines(path, [text])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """As `write_text`, for lines that need not fit in memory together. Each line ends with its own line end."""
+    """Write a text file as `write_text` does, from lines that need not all be in memory at the same time.
+
+    Each line has to end with a line feed, because none is added.
+    """
     aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
     with disk_errors(path):
         try:
@@ -75,16 +82,16 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file at once. NaN is refused, because JSON has none."""
+    """Write a value as a JSON file, as `write_text` does. Raises ValueError for NaN and infinity, which JSON lacks."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 @contextmanager
 def new_folder(final: Path, needed: int = 0) -> Iterator[Path]:
-    """A folder to fill, which takes its final name, complete and durable, when the block ends without an error.
+    """Yield a folder to fill. It gets its final name, complete and durable, when the block ends without an error.
 
-    An existing folder of that name is moved away right before and removed right after. Raises DiskError before anything
-    is written if the disk has no room for `needed` bytes, and for each failed write.
+    An existing folder of that name is moved away right before and removed right after. After an error the new folder is
+    removed. Raises DiskError if a write fails, or at the start if the disk has no room for `needed` bytes.
     """
     aside, replaced = final.with_name(f"{ASIDE}{final.name}-{uuid.uuid4().hex[:8]}"), None
     try:
@@ -112,7 +119,7 @@ def new_folder(final: Path, needed: int = 0) -> Iterator[Path]:
 
 
 def _require_room(target: Path, needed: int) -> None:
-    """DiskError unless the disk has room for the bytes and 5 % more, for blocks and for writes of other programs."""
+    """Raise DiskError unless the disk has room for the bytes and 5 % more, for blocks and writes of other programs."""
     free = shutil.disk_usage(target.parent).free
     if needed * 1.05 > free:
         raise DiskError(
@@ -122,7 +129,10 @@ def _require_room(target: Path, needed: int) -> None:
 
 
 def remove(folder: Path) -> bool:
-    """Remove a folder; False if there is none. A reader sees the whole folder or none of it."""
+    """Remove a folder; returns False if it does not exist. A reader sees either the whole folder or no folder.
+
+    Raises DiskError if the folder cannot be renamed, which is the first step of its removal.
+    """
     with disk_errors(folder):
         trash = _move_away(folder, TRASH)
     if trash is not None:
@@ -131,7 +141,7 @@ def remove(folder: Path) -> bool:
 
 
 def _discard(path: Path) -> None:
-    """Remove a folder, a file, or a link itself. Whatever cannot be removed is left for the next `clean`."""
+    """Remove a folder, a file, or a link without its target. Anything that cannot be removed is left for `clean`."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -140,7 +150,7 @@ def _discard(path: Path) -> None:
 
 
 def _move_away(path: Path, prefix: str) -> Path | None:
-    """Rename a folder or a link to a name that `clean` knows, and return it; None if there is nothing to rename."""
+    """Rename a folder or a link to a name that `clean` knows; return the new path, or None if nothing exists there."""
     if not os.path.lexists(path):
         return None
     away = path.with_name(f"{prefix}{path.name}-{uuid.uuid4().hex[:8]}")
@@ -149,7 +159,7 @@ def _move_away(path: Path, prefix: str) -> Path | None:
 
 
 def clean(folder: Path) -> None:
-    """Remove the half-written and half-removed files of a killed process. Only under the lock of the run.
+    """Remove the half-written and half-removed files that a killed process left. The caller must hold the run's lock.
 
     A folder that was moved away but not replaced gets its name back, because it may be the only copy.
     """
@@ -165,7 +175,7 @@ def clean(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turn an error of the disk in the block into a DiskError that names the file."""
+    """Turn a disk error raised in the block into a DiskError that names `target`."""
     try:
         yield
     except OSError as error:

@@ -1,6 +1,7 @@
 """Collectives over a CPU (gloo) process group: sums, failures and stop requests, the same on every rank.
 
-A CPU group does not wait for a GPU. Every rank must call every method of `Collectives` at the same place, or all wait.
+A rank is one process of a run. A CPU group does not wait for a GPU. Every rank has to call the methods of `Collectives`
+in the same order; otherwise all ranks wait for each other.
 """
 
 import re
@@ -24,10 +25,10 @@ LEAST_PULSE = 30.0  # shortest timeout of the heartbeat in seconds, because a bu
 
 
 class Collectives:
-    """The ranks of a run; of a single process the methods return at once.
+    """Communication between the ranks of a run. In a run of one process every method returns without waiting.
 
-    `all_reduce_sum` waits up to `timeout` seconds for a rank. Long work (an evaluation, a large save) must end in
-    another method: those wait as long as heartbeats arrive.
+    `all_reduce_sum` waits up to `timeout` seconds for a rank. After long work, such as an evaluation or a large save,
+    ranks have to meet in one of the other methods, which wait as long as heartbeats arrive.
     """
 
     def __init__(self, timeout: float = RANK_TIMEOUT) -> None:
@@ -38,10 +39,10 @@ class Collectives:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout))
             self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
             self._pulse = Heartbeat(max(timeout, LEAST_PULSE))
-        self._raised: Exception | None = None  # by `raise_on_all`, so on every rank
+        self._raised: Exception | None = None  # the exception that `raise_on_all` raised, so on every rank
 
     def all_reduce_sum(self, *values: float) -> list[float]:
-        """Each value summed over the ranks, by one all-reduce in float64 (integers are exact up to 2^53)."""
+        """Return the sum of each value over the ranks, by one all-reduce in float64 (integers are exact up to 2^53)."""
         summed = torch.tensor(values, dtype=torch.float64)
         if self._group is not None:
             with name_lost_ranks():
@@ -49,7 +50,7 @@ class Collectives:
         return [float(value) for value in summed]
 
     def gather(self, value: T) -> list[T]:
-        """The value of every rank, in rank order."""
+        """Return the values of all ranks, in rank order, on every rank."""
         if self._patient is None:
             return [value]
         gathered: list[T] = [value] * self.world
@@ -77,7 +78,7 @@ class Collectives:
         return cast(T, self.gather(value)[0])
 
     def main_only(self, action: Callable[[], T]) -> T | None:
-        """Run an action on rank 0 and return its value there, None on the others. An error is raised on every rank."""
+        """Run an action on rank 0; return its value there, and None on other ranks. An error is raised on every rank."""
         value: T | None = None
 
         def keep() -> None:
@@ -88,10 +89,10 @@ class Collectives:
         return value
 
     def run_on_all(self, action: Callable[[], T]) -> T:
-        """Run an action on every rank and return its value here. An error of one rank is raised on all.
+        """Run an action on every rank and return the value of this rank. An error on one rank is raised on all.
 
-        The action may call `broadcast_from_main` and `raise_on_all`: a rank that fails between them joins the others
-        there.
+        The action itself may call `broadcast_from_main` and `raise_on_all`. If one rank fails before such a call, the
+        others learn of the error in it, because the failed rank joins them there.
         """
         value: T | None = None
         failure: Exception | None = None
@@ -124,15 +125,15 @@ class Collectives:
 
 
 class OtherRankError(RuntimeError):
-    """A bug met by another rank, which prints its traceback."""
+    """A bug on another rank; that rank prints the traceback."""
 
 
 class Heartbeat:
     """Detects a lost rank while the others wait for it without a timeout.
 
     A killed process closes its connections. A machine that hangs or is cut off does not, so the others would wait for
-    `PATIENCE`. Therefore all ranks meet every few seconds, each in a thread of its own. A process that is alive but
-    makes no progress is not detected.
+    `PATIENCE`. Therefore every rank has a thread, and these threads meet in an all-reduce every few seconds. A process
+    that is alive but makes no progress is not detected.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -142,7 +143,7 @@ class Heartbeat:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def check(self) -> None:
-        """Raise RuntimeError if the ranks did not meet: at the latest `timeout` and a few seconds after one is gone."""
+        """Raise RuntimeError if a rank is gone. This is known at most `timeout` and a few seconds after its end."""
         if self._lost is not None:
             raise self._lost
 

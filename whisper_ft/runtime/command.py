@@ -1,4 +1,4 @@
-"""Frame of a small command: argument parser, exit code, and one line for each error."""
+"""Frame of a small command: an argument parser, and a function that turns errors into one line and an exit code."""
 
 import argparse
 import os
@@ -17,14 +17,14 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError without the usage, which --help shows."""
+        """Raise UsageError with the message alone; argparse would also print the usage, which --help shows."""
         raise UsageError(one_line(message))
 
 
 def exit_code_of(program: Callable[[], None], interrupted: str = "stopped", interrupted_code: int = INTERRUPTED) -> int:
-    """Run a small program that prints to standard output; return 0 or the code of its RunError, whose line is printed.
+    """Run a small program and return its exit code: 0, or the code of the RunError that it raised.
 
-    After Ctrl-C, `interrupted` is printed and `interrupted_code` returned.
+    A RunError is printed as one line. After Ctrl-C, `interrupted` is printed and `interrupted_code` is returned.
     """
     try:
         program()

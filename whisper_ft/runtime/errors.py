@@ -7,7 +7,7 @@ from whisper_ft.runtime import exit_codes
 
 
 class RunError(Exception):
-    """An end that the user can act on. Its text is the whole message; no traceback is shown."""
+    """Error that the user can act on. Its text is the whole message that is shown; no traceback is printed."""
 
     exit_code = exit_codes.BUG
 
@@ -19,13 +19,13 @@ class UsageError(RunError):
 
 
 class ResumeError(RunError):
-    """Checkpoints exist, but none is usable. A run never starts from zero instead."""
+    """Checkpoints exist, but the run cannot continue from any of them. A run never starts from zero instead."""
 
     exit_code = exit_codes.RESUME_REFUSED
 
 
 class DataError(RunError):
-    """Unreadable data, or too many unusable rows."""
+    """Data that cannot be read, or too many unusable rows."""
 
     exit_code = exit_codes.BAD_DATA
 
@@ -43,7 +43,7 @@ class DiskError(RunError):
 
 
 class PreemptedError(RunError):
-    """A stop signal during work that can be repeated."""
+    """A stop signal ended work that the same command can repeat."""
 
     exit_code = exit_codes.PREEMPTED
 
@@ -78,5 +78,8 @@ def as_usage_error(setting: str) -> Iterator[None]:
 
 
 def one_line(text: object) -> str:
-    """A message without line ends and control characters: arrow quotes damaged bytes, which a terminal would obey."""
+    """Return a message as one line without control characters, which a terminal would obey.
+
+    Such characters occur because arrow quotes damaged bytes in its messages.
+    """
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())

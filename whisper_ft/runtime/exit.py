@@ -1,4 +1,4 @@
-"""Error report and exit of a program, for one process and for one of several. Without torch."""
+"""Error report and exit of a program, which may be one of several processes. torch is not imported."""
 
 import os
 import sys
@@ -19,8 +19,8 @@ MAIN_PROCESS_SECONDS = 2.0  # time for rank 0 to print its message and write its
 def report_error(error: Exception, ranks: "Collectives | None") -> None:
     """Print why a program ends: one line for a RunError, the traceback for a bug.
 
-    The line is printed once: by rank 0, or once on each machine if the ranks have not met (`ranks` is None) or one of
-    them is lost. A traceback is printed on every rank.
+    The line is printed once, by rank 0. If the ranks are not connected yet (`ranks` is None), or if a rank is lost, it
+    is printed once on each machine. A traceback is printed on every rank.
     """
     if ranks is None or isinstance(error, LostRankError):
         rank = int(os.environ.get("LOCAL_RANK", "0"))
@@ -34,10 +34,10 @@ def report_error(error: Exception, ranks: "Collectives | None") -> None:
 
 
 def exit_process(code: int) -> NoReturn:
-    """Exit with a code; a process of several does not wait for the others, which may be gone.
+    """Exit with a code. If a run has several processes, this one does not wait for the others, which may be gone.
 
     Destroying a process group would wait for the other ranks. The launcher ends all ranks once one has exited with an
-    error, so the others first leave rank 0 the time to report it.
+    error. So the other ranks first wait a moment, in which rank 0 reports the error.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the program began
         try:

@@ -1,7 +1,7 @@
-"""Exit codes of every program, one for each kind of end.
+"""Exit codes of all programs, one for each kind of error.
 
-launch.sh returns these codes. Plain `accelerate launch` and `torchrun` return 1 for every failure, so the `status.json`
-of a run holds the code, too.
+launch.sh returns these codes. Plain `accelerate launch` and `torchrun` return 1 for every failure. So the file
+`status.json` of a run holds the code, too.
 """
 
 FINISHED = 0

@@ -1,4 +1,4 @@
-"""Import of a PyPI package that a root script hides: `evaluate`, hidden by evaluate.py.
+"""Import of the PyPI package `evaluate`, which our script evaluate.py hides because it has the same name.
 
 Python puts the folder of the running script first on sys.path. So beside our evaluate.py a plain `import evaluate`
 finds that script and runs it a second time. Import the package from here instead:

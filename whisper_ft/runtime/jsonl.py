@@ -8,9 +8,9 @@ from typing import Any, BinaryIO
 
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append one line for each row. A cut last line gets its line feed first, so that it spoils no other line.
+    """Append one line for each row. If the last line was cut short, a line feed is written first to end that line.
 
-    Raises OSError if the file cannot be written, ValueError for NaN, which JSON lacks.
+    Raises OSError if the file cannot be written, and ValueError for NaN and infinity, which JSON lacks.
     """
     lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     if not lines:
@@ -22,7 +22,7 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def rows_with(path: Path, field: str) -> list[dict[str, Any]]:
-    """Return the objects that have this field. A line cut short, even within a character, is skipped.
+    """Return the rows of a file that have a field with this name. A line that was cut short is skipped.
 
     A missing file has no rows. Raises OSError if the file cannot be read.
     """
@@ -31,7 +31,7 @@ def rows_with(path: Path, field: str) -> list[dict[str, Any]]:
     rows, name = [], f'"{field}"'.encode()
     with path.open("rb") as file:
         for line in file:
-            if name not in line:  # true of most lines of a long run; parsing them would take the time
+            if name not in line:  # most lines of a long run end here, because parsing all of them would take too long
                 continue
             try:
                 row = json.loads(line)

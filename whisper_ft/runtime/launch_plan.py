@@ -1,6 +1,6 @@
-"""Plan of a launch: from arguments, environment and machine to a command line of `accelerate launch`.
+"""Plan of a launch: the command line of `accelerate launch`, made from arguments, environment and machine.
 
-`plan_launch` starts nothing and reads no environment of its own, so every rule here is tested as a function.
+`plan_launch` starts nothing and gets the environment as an argument, so every rule here is tested as a function.
 """
 
 import os
@@ -25,12 +25,12 @@ MPI_NAMES = (
 SHOWN_NAMES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ACCELERATE_USE_CPU", "OMP_NUM_THREADS")
 DEFAULT_PORT = "29500"  # torchrun's: the machines of a run must agree on a port before they meet
 DEFAULT_JOIN_SECONDS = "600"  # time that one machine waits for the others at the start
-SPIN_COUNT = "1000"  # iterations an idle OpenMP thread spins: see `_use_cpu`
+SPIN_COUNT = "1000"  # iterations that a waiting OpenMP thread spins; see `_use_cpu`
 
 
 @dataclass(frozen=True)
 class LaunchPlan:
-    """A launch, before anything is started."""
+    """Everything that is needed to start the programs of a run."""
 
     options: tuple[str, ...]
     """Options of `accelerate launch`."""
@@ -38,9 +38,9 @@ class LaunchPlan:
     arguments: tuple[str, ...]
     """Arguments of the program."""
     environment: dict[str, str]
-    """The whole environment of the launcher and of the programs."""
+    """All environment variables of the launcher and of the programs."""
     folder: Path | None = None
-    """Folder to start in; None for the current one."""
+    """Folder to start in; None for the current folder."""
     dry_run: bool = False
 
     @property
@@ -49,7 +49,7 @@ class LaunchPlan:
         return [*self.options, self.program, *self.arguments]
 
     def __str__(self) -> str:
-        """The launch as one line for a shell, which differs only in signals and exit codes."""
+        """Return a shell command of one line for the same launch; it differs only in signals and exit codes."""
         variables = [f"{name}={self.environment[name]}" for name in SHOWN_NAMES if name in self.environment]
         assigned = [name + "=" + shlex.quote(value) for name, _, value in (text.partition("=") for text in variables)]
         return " ".join([*assigned, "accelerate launch", shlex.join(self.command)])
@@ -58,10 +58,13 @@ class LaunchPlan:
 def plan_launch(
     arguments: Sequence[str], environment: Mapping[str, str], machine: Machine, root: Path, note: Callable[[str], None]
 ) -> LaunchPlan:
-    """The launch that a command line of launch.sh asks for.
+    """Plan the launch for a command line of launch.sh.
 
-    Parameters: `root` is the folder of train.py and of the configurations of accelerate; `note` is called with each
-    remark that the user should read. Raises UsageError for a launch that cannot work.
+    Parameters
+        root: folder that holds train.py and the configurations of accelerate.
+        note: called with each remark that the user should read.
+
+    Raises UsageError for a launch that cannot work.
     """
     env = dict(environment)
     _clear(env, note)
@@ -92,7 +95,10 @@ def plan_launch(
 
 
 def _clear(env: dict[str, str], note: Callable[[str], None]) -> None:
-    """Remove the variables of other launchers, which the programs would believe; UsageError inside such a launcher."""
+    """Remove the environment variables of other launchers, because the programs would use them.
+
+    Raises UsageError if another launcher started this one.
+    """
     if env.get("TORCHELASTIC_RUN_ID") or _number(env.get("OMPI_COMM_WORLD_LOCAL_SIZE")) > 1:
         raise UsageError(
             "launch.sh was started by torchrun, accelerate launch or mpirun; start it by itself, once on each machine"
@@ -111,7 +117,7 @@ def _clear(env: dict[str, str], note: Callable[[str], None]) -> None:
 
 
 def _number(text: str | None) -> int:
-    """A count in the environment of another launcher; 1 if it is not set."""
+    """Read a count from a variable of another launcher; 1 if it is not set."""
     return int(text) if text and text.isdecimal() else 1
 
 
@@ -120,9 +126,9 @@ def _is_count(text: str) -> bool:
 
 
 def _own_arguments(arguments: Sequence[str]) -> tuple[list[str] | None, bool, list[str]]:
-    """GPUs named by --gpus (None without it), presence of --dry_run, and all other arguments.
+    """Split the arguments: GPUs named by --gpus (None without it), presence of --dry_run, and all other arguments.
 
-    Arguments after -- belong to the program.
+    Arguments after `--` belong to the program.
     """
     gpus: str | None = None
     dry_run, rest, waiting = False, list[str](), list(arguments)
@@ -145,9 +151,9 @@ def _own_arguments(arguments: Sequence[str]) -> tuple[list[str] | None, bool, li
 
 
 def _visible_gpus(env: Mapping[str, str], machine: Machine, note: Callable[[str], None]) -> int:
-    """Number of GPUs that the programs would see.
+    """Count the GPUs that the programs would see.
 
-    CUDA uses the entries of CUDA_VISIBLE_DEVICES before the first that names no GPU, such as -1. UUIDs are not checked.
+    CUDA reads CUDA_VISIBLE_DEVICES up to the first entry that names no GPU, such as -1. UUIDs are not checked.
     """
     if machine.gpu_problem:
         note(f"nvidia-smi finds no GPU that works: {machine.gpu_problem}")
@@ -160,7 +166,7 @@ def _visible_gpus(env: Mapping[str, str], machine: Machine, note: Callable[[str]
 
 
 def _listed_gpus(env: Mapping[str, str], machine: Machine) -> list[str]:
-    """The entries of CUDA_VISIBLE_DEVICES, or all GPUs if it is not set."""
+    """Return the entries of CUDA_VISIBLE_DEVICES, or the numbers of all GPUs if that variable is not set."""
     return env.get("CUDA_VISIBLE_DEVICES", ",".join(machine.gpus)).replace(",", " ").split()
 
 
@@ -169,7 +175,10 @@ def _is_cpu_asked(env: Mapping[str, str]) -> bool:
 
 
 def _choose_gpus(gpus: list[str], env: dict[str, str], machine: Machine, visible: int) -> int:
-    """Let the programs see the GPUs of --gpus only; returns their number. UsageError for a GPU that cannot be used."""
+    """Let the programs see only the GPUs named by --gpus, and return their number.
+
+    Raises UsageError for a GPU that cannot be used.
+    """
     option = f"--gpus {','.join(gpus)}"
     if not machine.gpus:
         raise UsageError(f"{option}: nvidia-smi finds no GPU here; leave --gpus out to train on the CPU")
@@ -189,7 +198,7 @@ def _choose_gpus(gpus: list[str], env: dict[str, str], machine: Machine, visible
 
 
 def _processes(env: Mapping[str, str], gpus: list[str] | None, visible: int) -> int:
-    """Number of processes on this machine: NPROC, or one for each visible GPU, or one on the CPU."""
+    """Return the number of processes on this machine: NPROC, or one for each visible GPU, or one on the CPU."""
     text = env.get("NPROC") or str(visible or 1)
     if not _is_count(text):
         raise UsageError(f"NPROC={text}: a number of processes from 1 up is needed")
@@ -205,7 +214,7 @@ def _processes(env: Mapping[str, str], gpus: list[str] | None, visible: int) -> 
 
 @dataclass(frozen=True)
 class Nodes:
-    """The machines of a run; `rank` is the number of this one, empty if nothing says it."""
+    """The machines of a run. `rank` is the number of this machine, or empty if no variable states it."""
 
     count: int
     rank: str
@@ -215,7 +224,7 @@ class Nodes:
 
 
 def _nodes(env: Mapping[str, str], machine: Machine) -> Nodes:
-    """The machines, by our variables, by torchrun's, or by those of a task that srun started."""
+    """Read the machines of a run from our variables, from torchrun's, or from those of a task that srun started."""
     text = env.get("NODES") or env.get("NNODES") or env.get("SLURM_STEP_NUM_NODES") or "1"
     rank, master = env.get("NODE_RANK", ""), env.get("MASTER_ADDR", "")
     if not _is_count(text):

@@ -12,10 +12,10 @@ from whisper_ft.runtime.errors import LockedError
 
 
 def lock_file(path: Path, user: str = "process", wait: bool = False) -> TextIO:
-    """Lock a file, which is created if it is missing; the lock lasts until the returned file is closed or dropped.
+    """Lock a file, which is created if it is missing. The lock lasts until the returned file is closed.
 
-    With `wait`, block until another process frees the lock. Otherwise raise LockedError if another process holds it;
-    `user` names the work of such a process in the message: a run.
+    If another process holds the lock, wait for it with `wait`, else raise LockedError. `user` is the name of such a
+    process in the error message, such as `run`.
     """
     file = path.open("a+", encoding="utf-8")
     try:
@@ -29,7 +29,7 @@ def lock_file(path: Path, user: str = "process", wait: bool = False) -> TextIO:
 
 
 def lock_folder(folder: Path, user: str) -> TextIO:
-    """Lock a folder by its file .lock, and write this process into that file, for the message of LockedError."""
+    """Lock a folder by its file `.lock`, and write the id of this process there, for the error message of others."""
     file = lock_file(folder / ".lock", user)
     file.truncate(0)
     file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}))
@@ -38,7 +38,7 @@ def lock_folder(folder: Path, user: str) -> TextIO:
 
 
 def _holder(text: str) -> str:
-    """The process that a lock file names."""
+    """Describe the process that a lock file names."""
     try:
         holder = json.loads(text)
         return f"pid {holder['pid']} on {holder['host']} since {holder['since']}"

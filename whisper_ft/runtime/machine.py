@@ -1,4 +1,4 @@
-"""Facts about a machine that decide how many processes are launched: GPUs, cores, torch's build."""
+"""Facts about a machine that decide how many processes are launched: GPUs, cores, and whether torch has CUDA."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from shutil import which
 
 @dataclass(frozen=True)
 class Machine:
-    """The facts about a machine that a plan depends on."""
+    """Facts about a machine that a launch depends on."""
 
     gpus: tuple[str, ...] = ()
     """Numbers of the GPUs that `nvidia-smi -L` lists."""
@@ -22,11 +22,11 @@ class Machine:
     cores: int = 1
     torch_has_cuda: bool = True
     first_host: Callable[[str], str] = lambda hosts: hosts
-    """The first host of a Slurm list such as node[1-9]."""
+    """Function that returns the first host of a Slurm list such as node[1-9]."""
 
 
 def this_machine() -> Machine:
-    """The machine that this process runs on. torch is not imported, which would take seconds."""
+    """Return the facts about this machine. torch is not imported, because its import would take seconds."""
     gpus, problem = (), ""
     if which("nvidia-smi"):
         done = subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

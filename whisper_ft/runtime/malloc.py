@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     each time and trims the end of the heap. So the kernel has to find and clear the same pages in every step. A step
     with a 30 s window needs 70,000 to 120,000 pages: 0.2 to 0.5 s of its 4 s of processor time.
 
-    The memory kept is the peak of a step and, because it is fragmented, up to half as much again
-    (bench/LOG.md).
+    The process then keeps as much memory as a step needs at its peak, and up to half as much again, because free memory
+    is fragmented (bench/LOG.md).
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Tie between a launcher and the programs it starts: they end when it is killed. Without torch."""
+"""Link from a program to its launcher: the program ends when the launcher is killed. torch is not imported."""
 
 import os
 import signal
@@ -11,10 +11,10 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this program when its launcher is gone; call it at the start of a program.
+    """Ask the kernel to send SIGTERM to this program when its launcher ends. Call this at the start of a program.
 
-    A killed launcher cannot pass a signal on, so its programs would train on without anybody knowing. Does nothing in
-    a program that no launcher started.
+    A killed launcher cannot pass a signal on, so its programs would continue unnoticed. In a program that no launcher
+    started, nothing is done.
     """
     launcher = int(os.environ.pop(LAUNCHER, "0"))  # removed, because programs started by this one have another parent
     if not launcher:

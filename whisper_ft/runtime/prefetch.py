@@ -1,4 +1,4 @@
-"""Items computed ahead in a thread, which is enough for reading, decoding and copying."""
+"""Prefetching: a thread computes the next items ahead. A thread suffices for reading, decoding and copying."""
 
 import threading
 from collections.abc import Generator, Iterable
@@ -13,7 +13,7 @@ JOIN_SECONDS = 1.0  # wait for the thread at the end; a thread stuck in a read i
 def prefetch(items: Iterable[T], most: int) -> Generator[T, None, None]:
     """Yield the items in order while a thread computes up to `most` of them ahead.
 
-    An error of the thread is raised here, in the place of an item.
+    An error in the thread is raised to the consumer in place of the item that failed.
     """
     ready: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
     room, closed = threading.Semaphore(most), threading.Event()

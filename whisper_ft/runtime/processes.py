@@ -1,4 +1,4 @@
-"""Start of the processes of a run."""
+"""Start of the processes of a run: process group, device, and deterministic algorithms on a CPU."""
 
 import os
 from datetime import timedelta
@@ -12,12 +12,16 @@ from whisper_ft.runtime.errors import UsageError
 
 
 def start_processes(device: str, timeout: float = RANK_TIMEOUT) -> accelerate.Accelerator:
-    """Join the process group and choose the device; precision, accumulation and data stay with the programs.
+    """Join the process group and choose the device. Precision, accumulation and data are left to the programs.
 
-    Parameters: `device` is `auto`, `cpu` or `cuda`; `timeout` in seconds limits the wait for another process in a step.
+    Parameters
+        device: `auto`, `cpu` or `cuda`.
+        timeout: longest wait in seconds for another process in a step.
 
     On a CPU this switches torch to deterministic algorithms. Otherwise some sums are added in the order in which
-    threads finish, so two equal runs differ in their last bits (the gradient of an embedding, from two threads on).
+    threads finish, so two equal runs differ in their last bits. An example is the gradient of an embedding.
+
+    Raises UsageError if accelerate did not connect the processes.
     """
     waiting = accelerate.InitProcessGroupKwargs(timeout=timedelta(seconds=timeout))
     accelerator = accelerate.Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[waiting])

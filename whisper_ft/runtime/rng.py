@@ -1,7 +1,6 @@
-"""Randomness as a pure function of its place: hashed counters in place of saved generator states.
+"""Random numbers as a pure function of seed, step and position, so no generator state is saved in a checkpoint.
 
-A checkpoint holds no state of a generator, so none can be missing from it. Other draws between two steps (an
-evaluation, a progress bar, a library) cannot change the training.
+Other random draws between two steps (by an evaluation, a progress bar or a library) cannot change the training.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ def _splitmix64(x: UInt64s) -> UInt64s:
 
 
 def hash64(*key: int) -> int:
-    """64-bit hash of a tuple of non-negative integers."""
+    """Return a 64-bit hash of a tuple of non-negative integers."""
     state = 0
     for part in key:
         state = (state + _GOLDEN + part) & _MASK
@@ -34,13 +33,19 @@ def hash64(*key: int) -> int:
 
 
 def permutation(n: int, *key: int) -> npt.NDArray[np.int64]:  # -> [n]
-    """Permutation of range(n) that depends on `key` alone. No library's generator is used, so no upgrade changes it."""
+    """Return a permutation of range(n) that depends only on n and `key`.
+
+    It is computed without the random generator of a library, so no upgrade of a library changes it.
+    """
     counters = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(hash64(*key))
     return np.argsort(_splitmix64(counters), kind="stable").astype(np.int64)
 
 
 def reseed(seed: int, step: int, micro_batch: int, rank: int) -> None:
-    """Seed torch (all devices), numpy and random for one micro-batch, independent of all earlier draws."""
+    """Seed the generators of torch (all devices), numpy and `random` for one micro-batch.
+
+    The random numbers that follow then do not depend on earlier ones.
+    """
     digest = hashlib.blake2b(f"{seed}/{step}/{micro_batch}/{rank}".encode(), digest_size=8).digest()
     number = int.from_bytes(digest, "little")
     if torch.accelerator.is_available():

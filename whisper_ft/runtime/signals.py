@@ -1,4 +1,4 @@
-"""Stop signals: the set of them, a request to stop, and a delayed Ctrl-C."""
+"""Stop signals: a list of them, a class that records a received one, and a block that delays Ctrl-C."""
 
 import signal
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 @contextmanager
 def interrupt_held() -> Iterator[None]:
-    """Raise a Ctrl-C at the end of the block, not inside it. Works in the main thread only.
+    """Delay a Ctrl-C: KeyboardInterrupt is raised at the end of the block, not inside it. Only for the main thread.
 
-    soundfile reads bytes through calls back into Python. An exception raised there is printed and lost, and the file
-    is taken for a damaged one.
+    soundfile reads bytes through callbacks into Python. An exception raised in a callback is printed and lost, and the
+    file then seems to be damaged.
     """
     received: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
@@ -27,7 +27,7 @@ def interrupt_held() -> Iterator[None]:
 
 
 class StopRequest:
-    """Record of a stop signal, which the loop acts on between two steps. A second Ctrl-C ends the process at once."""
+    """Record of a stop signal, read by the training loop between two steps. A second Ctrl-C ends the process at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
