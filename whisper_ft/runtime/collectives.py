@@ -78,7 +78,7 @@ class Collectives:
         return cast(T, self.gather(value)[0])
 
     def main_only(self, action: Callable[[], T]) -> T | None:
-        """Run an action on rank 0; return its value there, and None on other ranks. An error is raised on every rank."""
+        """Run an action on rank 0; return its value there and None on other ranks. An error is raised on every rank."""
         value: T | None = None
 
         def keep() -> None:
