@@ -1,4 +1,4 @@
-"""Score a checkpoint by generation: every utterance once, nothing dropped, corpus-level rates.
+"""Evaluate a model: transcribe every utterance of a test set once, and compute the error rates of the whole set.
 
     python evaluate.py --model runs/demo --data.path demo-data/be/test --out runs/demo/test
     NPROC=2 ./launch.sh evaluate.py --model ... --data.path ... --out ...      # the same, in two processes
@@ -63,7 +63,7 @@ SCHEMA = 2  # version of summary.json, raised when a key changes its meaning
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """The model under test."""
+    """The model to evaluate, with its processor and the hash of its weights."""
 
     model: transformers.WhisperForConditionalGeneration
     processor: transformers.WhisperProcessor
@@ -76,7 +76,7 @@ class ScoredModel:
 
 
 class Transcribed(NamedTuple):
-    """Transcripts of a set."""
+    """Transcripts of a set, as predictions with their references."""
 
     predictions: list[Prediction]
     source: SourceConfig  # pinned to a commit if it is on the Hub
@@ -85,7 +85,7 @@ class Transcribed(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Evaluation of one set."""
+    """Scores and analysis of one set, with the time that the evaluation took."""
 
     scores: Scores
     analysis: Analysis
@@ -102,7 +102,7 @@ class Inputs(NamedTuple):
 
 
 def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[str], object]) -> Inputs:
-    """Load model and predictions. UsageError or DataError for a part that cannot be used."""
+    """Load the model and the predictions of another system. Raises UsageError or DataError if one cannot be used."""
     with as_usage_error("normalizer"):
         get_normalizer(config.normalizer)
     other = read_predictions(config.compare) if config.compare else None
@@ -114,7 +114,7 @@ def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[s
 
 
 def hash_of(model: torch.nn.Module) -> str:
-    """sha256 over all weights with their names, independent of the folder that the model lies in."""
+    """Return the sha256 of all weights with their names. It does not depend on the folder in which the model lies."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -130,7 +130,10 @@ def evaluate(
     collectives: Collectives,
     tracker: Tracker,
 ) -> Outcome | None:
-    """Transcribe or read one set, score it and write its folder. Returns the outcome on rank 0, None on others."""
+    """Transcribe one set, or read its transcripts; score them and write the results to the set's folder.
+
+    Returns the outcome on rank 0, and None on other ranks.
+    """
     begin, scored = time.monotonic(), inputs.scored
     if scored is None:
         transcribed = read(config)
@@ -159,7 +162,7 @@ def transcribe(
     collectives: Collectives,
     tracker: Tracker,
 ) -> Transcribed:
-    """Transcripts of a set by the model, continued if an earlier start was interrupted. A collective."""
+    """Transcribe a set with the model, or continue an interrupted transcription. A collective."""
     detect, tokenizer = config.decoding.detect_language, scored.processor.tokenizer
     # With language detection the prompt needs some language; the detected one takes its place.
     encode = LabelEncoder.of(scored.model, tokenizer, source.language or ("en" if detect else None), source.task)
@@ -192,14 +195,14 @@ def transcribe(
 
 
 def _identity_of(source: SourceConfig) -> dict[str, Any]:
-    """Settings that identify a source; the same data may lie elsewhere."""
+    """Return the settings that identify a source, without its paths, because the same data may lie elsewhere."""
     return {name: value for name, value in asdict(source).items() if name not in ("path", "audio_root")}
 
 
 def open_folder(out: Path, job: dict[str, Any]) -> dict[int, Prediction]:
     """Lock the folder of a set until this process ends, and read the predictions of an interrupted evaluation.
 
-    LockedError if another evaluation writes into the folder. Main process only.
+    Main process only. Raises LockedError if another evaluation writes into the folder.
     """
     with atomic.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -212,7 +215,10 @@ LOCKS: list[TextIO] = []
 
 
 def read(config: EvaluationConfig) -> Transcribed:
-    """Transcripts in a predictions.jsonl. Their language is the given one, else the only one that the rows name."""
+    """Read the transcripts of a predictions.jsonl.
+
+    Their language is the one in the settings, or else the language of the rows, if all rows name the same one.
+    """
     assert config.predictions is not None
     predictions = read_predictions(config.predictions, config.columns)
     languages = {row.language for row in predictions if row.language}
@@ -221,7 +227,7 @@ def read(config: EvaluationConfig) -> Transcribed:
 
 
 def score_set(transcribed: Transcribed, config: EvaluationConfig, inputs: Inputs) -> tuple[Scores, Analysis]:
-    """Rates of a set and their analysis. DataError if the other system has other utterances."""
+    """Compute the rates of a set and their analysis. Raises DataError if the other system has other utterances."""
     language = transcribed.language
     normalize = get_normalizer(config.normalizer, language=language)
     if normalize.language == "en":
@@ -239,7 +245,7 @@ def score_set(transcribed: Transcribed, config: EvaluationConfig, inputs: Inputs
 
 
 def title_of(config: EvaluationConfig, name: str) -> str:
-    """Title of an evaluation: the model or its predictions, and the set."""
+    """Return the title of an evaluation, such as "runs/demo on be": the model or its predictions, and the set."""
     return " on ".join(filter(None, [str(config.predictions or config.model), name]))
 
 
@@ -282,7 +288,10 @@ def write(
 
 
 def clips_of(config: SourceConfig) -> Callable[[str], bytes | None]:
-    """Function from the id of an utterance to its encoded audio; None for a part of a longer recording."""
+    """Return a function from the id of an utterance to its encoded audio.
+
+    For a part of a longer recording, and for audio that cannot be used, the function returns None.
+    """
     source = open_source(config)
     read_chunk = lru_cache(maxsize=2)(source.read)  # many of the worst utterances of a long set share a chunk
     places = {source.row_id(chunk, row): (chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)}
@@ -297,7 +306,7 @@ def clips_of(config: SourceConfig) -> Callable[[str], bytes | None]:
 
 
 def conclude(config: EvaluationConfig, rates: dict[str, tuple[str, float | None]]) -> None:
-    """Write the rates of several sets next to their folders. ScoreError for a rate above --fail_above."""
+    """Write the rates of several sets into one summary.json. Raises ScoreError if a rate is above --fail_above."""
     if config.sets:
         summary = {name: {"metric": metric, "value": value} for name, (metric, value) in rates.items()}
         atomic.write_json(Path(config.out, "summary.json"), {"schema": SCHEMA, "sets": summary})
@@ -310,7 +319,7 @@ def conclude(config: EvaluationConfig, rates: dict[str, tuple[str, float | None]
 
 
 def main() -> NoReturn:
-    """Evaluate, and turn every error into one line and an exit code."""
+    """Evaluate, and report every error as one line and by the exit code."""
     end_with_parent()
     quiet_libraries()
     keep_freed_memory()

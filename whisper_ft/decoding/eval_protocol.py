@@ -1,4 +1,4 @@
-"""Protocol of an evaluation: everything that its transcripts and figures depend on, beside the model."""
+"""Protocol of an evaluation: everything besides the model on which its transcripts and figures depend."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -9,7 +9,10 @@ from whisper_ft.data.formats.fingerprint import changed
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """Two evaluations can be compared if their protocols match. Checkpoints record the protocol in JSON values."""
+    """Facts that two evaluations must share so that their figures can be compared.
+
+    Checkpoints record the protocol as JSON values.
+    """
 
     data: dict[str, Any]
     """Fingerprint of the evaluation set."""
@@ -29,7 +32,7 @@ class EvalProtocol:
 
     @classmethod
     def of(cls, data: dict[str, Any], utterances: int, decoding: DecodingConfig, precision: str) -> Self:
-        """Protocol of the transcripts alone."""
+        """Make the protocol of transcripts alone, without metric and normaliser."""
         return cls(
             data=data,
             utterances=utterances,
@@ -42,7 +45,7 @@ class EvalProtocol:
         )
 
     def judged_by(self, settings: EvalConfig, rules: str) -> Self:
-        """The protocol with the settings by which a run chooses its best model."""
+        """Return the protocol with the settings by which a run chooses its best model."""
         return replace(
             self,
             rules=rules,
@@ -52,15 +55,15 @@ class EvalProtocol:
         )
 
     def matches(self, other: Self) -> bool:
-        """True if figures under both protocols can be compared."""
+        """Return True if figures under both protocols can be compared."""
         return not changed(self.data, other.data) and replace(self, data={}) == replace(other, data={})
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; fields that are None because no best is chosen are left out."""
+        """Return the fields as JSON values, without those that are None because no best model is chosen."""
         optional = ("metric", "greater_is_better", "normalizer")
         return {name: value for name, value in asdict(self).items() if value is not None or name not in optional}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
-        """Protocol from `to_json`, of this or an earlier version."""
+        """Make the protocol from values that `to_json` of this or an earlier version returned."""
         return cls(**{"timestamps": False, **fields})  # early versions had no timestamps

@@ -1,4 +1,4 @@
-"""Evaluators: named sets of utterances, each with the way in which a model transcribes it."""
+"""Evaluators: an evaluator is a named set of utterances together with the settings for transcribing it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ HELD_OUT = "held-out"
 
 
 class Evaluator:
-    """A set of utterances under a name, and the decoding settings for it. Used in training and by evaluate.py."""
+    """A named set of utterances and its decoding settings. Training and evaluate.py both use evaluators."""
 
     def __init__(
         self, name: str, source: Source, decoding: DecodingConfig, max_utterances: int | None, precision: Precision
@@ -31,7 +31,7 @@ class Evaluator:
 
     @property
     def protocol(self) -> EvalProtocol:
-        """Everything that the transcripts depend on, beside the model."""
+        """Everything besides the model on which the transcripts depend."""
         return EvalProtocol.of(self.source.fingerprint(), self.total, self.decoding, self.precision)
 
     def transcribe(
@@ -42,9 +42,9 @@ class Evaluator:
         progress: Callable[[Prediction], None],
         resume_log: ResumeLog | None = None,
     ) -> list[Prediction]:
-        """Predictions of all utterances, in order and equal on every rank. A collective.
+        """Transcribe all utterances. Every rank gets all predictions, in the order of the set. A collective.
 
-        Utterances in the resume log are not transcribed again; new predictions are appended to it.
+        Utterances in the resume log are not transcribed again; new predictions are appended to the log.
         """
         known = resume_log.known if resume_log else ()
         windows = audio_windows(self.source, log_mel, collectives.rank, collectives.world, self.total, known)
@@ -55,7 +55,9 @@ class Evaluator:
 
 
 def evaluators_of(config: TrainingConfig, held_out: SourceConfig | None, index: Path) -> list[Evaluator]:
-    """Evaluators of a training run; the first one chooses the best model. Empty if the run evaluates nothing.
+    """Build the evaluators of a training run; the first one decides which model is the best.
+
+    The list is empty if the run evaluates nothing.
 
     Parameters
         held_out: the held-out set, pinned to a commit if it is on the Hub.

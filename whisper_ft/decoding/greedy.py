@@ -1,8 +1,8 @@
-"""Greedy decoding of Whisper: the tokens of transformers' greedy `generate` with less work.
+"""Greedy decoding for Whisper: gives the tokens of transformers' greedy `generate` in less time.
 
-The encoder and the projections of its keys and values run once. Each further step is one token per row, and a row that
-has ended leaves the batch. In `generate`, the work around the model takes most of the time of a small model (measured
-in docs/performance.md), and a batch runs until its longest row ends.
+The encoder, and the keys and values that the decoder takes from its output, are computed once. Each further step
+computes one token per row, and a row that has ended leaves the batch. In `generate`, the work around the model takes
+most of the time of a small model (measured in docs/performance.md), and a batch runs until its longest row ends.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,12 +39,12 @@ class GreedyDecoder:
         self._mask, self._first_mask = mask.to(model.device), first_mask.to(model.device)
 
     def encode(self, features: torch.Tensor) -> torch.Tensor:
-        """Encoder output [B, positions, D] of log-mel features [B, M, T]."""
+        """Compute the encoder output [B, positions, D] of log-mel features [B, M, T]."""
         states: torch.Tensor = self._model.model.encoder(features).last_hidden_state
         return states
 
     def detect_language(self, states: torch.Tensor, start: int, languages: Sequence[int]) -> list[int]:
-        """Most likely of the language tokens after the start token, for each row of encoder output."""
+        """Return the likeliest of the language tokens after the start token, for each row of encoder output."""
         tokens = torch.full((len(states), 1), start, device=states.device)
         logits = self._step(tokens, 0, self._empty_cache(states, 1), self._cross_attention_cache(states))
         allowed = torch.tensor(languages, device=states.device)
@@ -63,7 +63,7 @@ class GreedyDecoder:
         Parameters
             states: encoder output [B, positions, D].
             prompt: tokens before the text, the same for every row.
-            max_tokens: most tokens of a row after the prompt.
+            max_tokens: largest number of tokens of a row after the prompt.
             end: id of the end token.
             rule: refuses tokens at each step, in addition to the suppressed ones.
 
@@ -93,10 +93,10 @@ class GreedyDecoder:
         return output
 
     def _cross_attention_cache(self, states: torch.Tensor) -> KeyValues:
-        """Keys and values of cross-attention, which are the same at every step.
+        """Compute the keys and values of cross-attention, which are the same at every step.
 
-        They are contiguous because each step reads all of them. With 1,500 positions this takes the time of the whole
-        decoder down to 2/3.
+        They are contiguous in memory, because each step reads all of them. With 1,500 positions this reduces the time
+        of the whole decoder to 2/3.
         """
         layers = [layer.encoder_attn for layer in self._decoder.layers]
         return [
@@ -105,7 +105,7 @@ class GreedyDecoder:
         ]
 
     def _empty_cache(self, states: torch.Tensor, positions: int) -> KeyValues:
-        """Uninitialised keys and values of self-attention for the given number of positions."""
+        """Allocate keys and values of self-attention for a number of positions, without initial values."""
         shape = (len(states), self._heads, positions, self._head_size)
         dtype = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
         return [
@@ -113,7 +113,10 @@ class GreedyDecoder:
         ]
 
     def _step(self, tokens: torch.Tensor, at: int, cache: KeyValues, cross: KeyValues) -> torch.Tensor:
-        """Float32 logits [B, V] after tokens [B, n] at position `at`; their keys and values are stored in `cache`."""
+        """Compute the logits [B, V] after tokens [B, n] at position `at`, in float32.
+
+        Keys and values of the tokens are stored in `cache`.
+        """
         until = at + tokens.shape[1]
         x = self._decoder.embed_tokens(tokens) + self._decoder.embed_positions.weight[at:until]
         for layer, (keys, values), (cross_keys, cross_values) in zip(self._decoder.layers, cache, cross, strict=True):

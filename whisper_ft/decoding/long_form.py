@@ -1,4 +1,4 @@
-"""Audio windows of the utterances of a set, for transcription. Long recordings are cut into several windows.
+"""Audio windows for transcription: each utterance is one window, and a long recording is cut into several.
 
 A recording longer than the model's window is cut where it is quiet, as WhisperX cuts detected speech (Bain et al. 2023,
 arXiv 2303.00747). Whisper itself follows the timestamps that the model writes, but a model that was fine-tuned without
@@ -19,16 +19,16 @@ from whisper_ft.data.types import RejectedError, Row, Source
 
 MAX_RECORDING_SECONDS = 7200.0  # limits memory: samples take 64 kB a second
 QUIET_SECONDS = 0.3  # span whose energy is minimised: a pause between words is as long, one within a word is shorter
-MIN_WINDOW_SHARE = 0.6  # of the window, before which no cut is made, so that every piece has enough context
+MIN_WINDOW_SHARE = 0.6  # no cut is made before this share of the window, so that pieces have enough context
 
 
 @dataclass(frozen=True)
 class AudioWindow:
-    """One window of an utterance to transcribe. Most utterances have a single one."""
+    """One window of an utterance, ready to be transcribed. Most utterances have a single window."""
 
     index: int  # of the utterance in the set, over all ranks
     row: Row
-    features: torch.Tensor  # [M, t] log-mel, as in `Window`; of silence if the audio could not be decoded
+    features: torch.Tensor  # [M, t] log-mel, as in `Window`; silence if the audio could not be decoded
     seconds: float  # duration of the whole utterance
     problem: str | None = None  # reason code of audio that could not be decoded or was cut
     number: int = 0  # of the window within the utterance
@@ -37,7 +37,7 @@ class AudioWindow:
 
 
 def utterances_of(source: Source, max_utterances: int | None) -> int:
-    """Number of utterances to transcribe over all ranks."""
+    """Return the number of utterances to transcribe, over all ranks."""
     return min(sum(source.rows), max_utterances or sum(source.rows))
 
 
@@ -49,14 +49,14 @@ def audio_windows(
     max_utterances: int | None = None,
     known: Collection[int] = (),
 ) -> Iterator[AudioWindow]:
-    """Windows of this rank's share of a set, in order. Over all ranks, each row is read once.
+    """Read the windows of the utterances that this rank transcribes, in order. Each utterance belongs to one rank.
 
     Parameters
         source: the set.
         log_mel: feature extractor.
         rank: of this process.
         world: number of processes.
-        max_utterances: only the first ones of the set; None for all.
+        max_utterances: transcribe only so many utterances from the beginning of the set; None for all.
         known: indexes of utterances to leave out because they are transcribed already.
     """
     wanted = [index for index in range(utterances_of(source, max_utterances)) if index not in known]
@@ -73,10 +73,10 @@ def audio_windows(
 
 
 def _windows_of(index: int, row: Row, log_mel: LogMel) -> Iterator[AudioWindow]:
-    """Windows of one row.
+    """Make the windows of one row.
 
-    Audio that cannot be decoded becomes silence with a reason code. Of a recording over MAX_RECORDING_SECONDS only the
-    beginning is used.
+    Audio that cannot be decoded becomes silence with a reason code. If a recording is longer than
+    MAX_RECORDING_SECONDS, only its beginning is used.
     """
     problem = None
     try:
@@ -99,10 +99,10 @@ def _windows_of(index: int, row: Row, log_mel: LogMel) -> Iterator[AudioWindow]:
 
 
 def split_at_silence(waveform: Waveform, window_samples: int, sample_rate: int) -> list[Waveform]:
-    """Cut a recording into pieces of at most `window_samples`, each cut in the middle of the quietest moment.
+    """Cut a recording into pieces of at most `window_samples`, each time in the middle of the quietest moment.
 
-    A cut lies between MIN_WINDOW_SHARE and the whole of a window; the last two pieces share the rest about evenly. The
-    pieces joined are the recording. A recording that fits is a single piece.
+    A piece has at least MIN_WINDOW_SHARE of a window, except the last two, which share the rest about evenly. The
+    pieces joined are the recording. A recording that fits into one window stays a single piece.
     """
     pieces = []
     while len(waveform) > window_samples:

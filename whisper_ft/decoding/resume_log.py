@@ -1,4 +1,4 @@
-"""Predictions of an interrupted evaluation, kept in one file per process so that the next start continues."""
+"""Resume log of an evaluation: predictions so far, one file per process, so that the next start can continue."""
 
 import json
 from contextlib import suppress
@@ -13,10 +13,10 @@ FOLDER, JOB = ".parts", "job.json"
 
 
 class ResumeLog:
-    """Predictions of one evaluation by the index of the utterance.
+    """Predictions of one evaluation so far, by the index of the utterance in the set.
 
-    The main process calls `open` and broadcasts the result; every process then makes its own log from it. Each process
-    appends to its own file, and the next start may have another number of processes.
+    The main process calls `open` and broadcasts the result; then every process makes its own log from it. Each process
+    appends to its own file. The next start may have another number of processes.
     """
 
     def __init__(self, folder: Path, rank: int, known: dict[int, Prediction]) -> None:
@@ -25,9 +25,10 @@ class ResumeLog:
 
     @staticmethod
     def open(folder: Path, job: dict[str, Any]) -> dict[int, Prediction]:
-        """Read the predictions of this job and remove those of any other. Only for the main process, under its lock.
+        """Read the predictions of this job. Predictions of any other job in the folder are removed.
 
-        `job` identifies weights, data and decoding as JSON values. Raises DiskError.
+        Only for the main process, which must hold the folder's lock. `job` identifies weights, data and decoding as
+        JSON values. Raises DiskError if the folder cannot be read or written.
         """
         logs = folder / FOLDER
         with atomic.disk_errors(logs):
@@ -43,7 +44,7 @@ class ResumeLog:
         return known
 
     def append(self, index: int, prediction: Prediction) -> None:
-        """Append one prediction. If a kill cuts the line short, `open` skips it."""
+        """Append one prediction to the file. A line that a killed process left incomplete is skipped by `open`."""
         row = json.dumps({"index": index, "prediction": asdict(prediction)})
         # The leading line end separates this row from one that a kill cut short.
         with atomic.disk_errors(self._path), self._path.open("a", encoding="ascii") as file:
@@ -63,7 +64,7 @@ def _is_job(path: Path, job: dict[str, Any]) -> bool:
 
 
 def _read_rows(path: Path) -> list[Any]:
-    """Rows of a JSON Lines file; damaged lines are skipped."""
+    """Read the rows of a JSON Lines file; damaged lines are skipped."""
     rows = []
     for line in path.read_bytes().split(b"\n"):
         try:

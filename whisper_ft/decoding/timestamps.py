@@ -1,8 +1,8 @@
-"""Timestamp tokens of Whisper: the rules for writing them, and the phrases between them.
+"""Timestamp tokens of Whisper: rules for writing them, and the phrases of text between them.
 
 The rules are OpenAI's (`ApplyTimestampRules` in whisper/decoding.py; Radford et al. 2022, arXiv 2212.04356, §4.5).
-Timestamps come in pairs, never go back, and stand at the beginning. One is written wherever the timestamps together are
-likelier than any single token of text.
+Timestamps come in pairs, never go back, and the first token is one. A timestamp is written wherever all timestamps
+together are likelier than any single token of text.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Phrase(NamedTuple):
 
 
 class TimestampRules:
-    """Tokens that a decoder may choose next when it writes timestamps.
+    """Rules that decide which tokens a decoder may choose next when it writes timestamps.
 
     Parameters
         first: id of <|0.00|>.
@@ -44,7 +44,7 @@ class TimestampRules:
 
     @classmethod
     def of(cls, model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Self:
-        """Rules for a model and its tokenizer; UsageError if the model has no timestamps."""
+        """Make the rules for a model and its tokenizer. Raises UsageError if the model has no timestamps."""
         no_timestamps = model.generation_config.no_timestamps_token_id
         first, known = no_timestamps + 1, set(timestamp_ids(model, tokenizer))
         last = first - 1
@@ -56,7 +56,7 @@ class TimestampRules:
         return cls(first, last, tokenizer.eos_token_id, no_timestamps, max_at_begin)
 
     def __call__(self, output: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
-        """Logits [B, V] with -inf for refused tokens, given the tokens of each row after its prompt."""
+        """Return logits [B, V] with -inf for refused tokens. `output` are the tokens of each row after its prompt."""
         logits, times = logits.clone(), slice(self.first, self.last + 1)
         logits[:, self._no_timestamps] = REFUSED
         for row, tokens in zip(logits, output, strict=True):
@@ -83,15 +83,15 @@ class TimestampRules:
         return torch.where(is_time[:, None], text, logits)
 
     def is_timestamp(self, token: int) -> bool:
-        """True for the id of a timestamp within the window."""
+        """Return True if a token is a timestamp within the window."""
         return self.first <= token <= self.last
 
     def text(self, tokens: Sequence[int]) -> list[int]:
-        """Tokens without the timestamps."""
+        """Return the tokens without timestamps."""
         return [token for token in tokens if not self.is_timestamp(token)]
 
     def phrases(self, tokens: Sequence[int]) -> list[Phrase]:
-        """Phrases between the timestamps; empty ones are left out."""
+        """Return the phrases between the timestamps, without empty ones."""
         phrases: list[Phrase] = []
         start, phrase = 0.0, []
         for token in tokens:
@@ -106,20 +106,21 @@ class TimestampRules:
 
 
 class TimestampLogitsProcessor:
-    """Timestamp rules as a logits processor of transformers, for prompts of `prompt_tokens` tokens."""
+    """The timestamp rules in the form that transformers calls, for prompts of `prompt_tokens` tokens."""
 
     def __init__(self, rules: TimestampRules, prompt_tokens: int) -> None:
         self._rules, self._prompt_tokens = rules, prompt_tokens
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [B, V] with -inf for refused tokens, given the tokens [B, n] so far."""
+        """Return scores [B, V] with -inf for refused tokens, given the tokens [B, n] so far."""
         return self._rules(input_ids[:, self._prompt_tokens :].tolist(), scores)
 
 
 def timestamp_ids(model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Ids of the timestamps: those named like one, and those that a tokenizer without timestamps does not name.
+    """Return the ids of all timestamp tokens.
 
-    Not every id after <|notimestamps|> is a timestamp, because tokens that users add to the vocabulary follow, too.
+    They are the ids that the tokenizer names as timestamps, and the ids after <|notimestamps|> that it does not name at
+    all. Other tokens that users add to the vocabulary also follow <|notimestamps|>, so their ids are left out.
     """
     other = {number for token, number in tokenizer.get_vocab().items() if not TIMESTAMP.fullmatch(token)}
     candidates = range(model.generation_config.no_timestamps_token_id + 1, model.config.vocab_size)

@@ -1,4 +1,4 @@
-"""Transcription of a set over all ranks, each utterance exactly once."""
+"""Transcription of a set, distributed over all ranks; each utterance is transcribed exactly once."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -27,18 +27,18 @@ def transcribe(
     progress: Callable[[Prediction], None] = lambda prediction: None,
     resume_log: ResumeLog | None = None,
 ) -> list[Prediction]:
-    """Transcribe a set. A collective: every rank gets the same list, in the order of the set.
+    """Transcribe a set. Every rank gets the same list, in the order of the set. A collective.
 
     Parameters
         transcriber: the model and its decoding.
-        utterances: windows of this rank's share of the set.
+        utterances: windows of the utterances that this rank transcribes.
         batch_size: windows per batch.
         total: number of utterances of the set over all ranks, including the ones in `resume_log`.
         collectives: the group of all ranks.
         progress: called with each prediction of this rank when it is complete.
         resume_log: predictions of an interrupted evaluation; new predictions are appended to it.
 
-    Raises RuntimeError on all ranks if an utterance is missing or doubled.
+    Raises RuntimeError on all ranks if an utterance is missing or occurs twice.
     """
     mine: list[tuple[int, Prediction]] = []
     failure: Exception | None = None
@@ -60,7 +60,7 @@ def transcribe(
 
 
 def _predictions(transcriber: Transcriber, batches: Iterable[list[AudioWindow]]) -> Iterator[tuple[int, Prediction]]:
-    """(index, prediction) of each utterance, in any order, as soon as all its windows are transcribed."""
+    """Yield (index, prediction) of each utterance as soon as all its windows are transcribed; the order varies."""
     pending: dict[int, dict[int, tuple[AudioWindow, WindowTranscript]]] = defaultdict(dict)  # by index, window number
     for batch in batches:
         transcripts = transcriber.generate([window.features for window in batch], transcriber.prompt(batch[0]))
@@ -76,10 +76,10 @@ def _predictions(transcriber: Transcriber, batches: Iterable[list[AudioWindow]])
 def _batches(
     windows: Iterable[AudioWindow], size: int, prompt: Callable[[AudioWindow], list[int]]
 ) -> Iterator[list[AudioWindow]]:
-    """Batches of windows with one prompt, sorted by length within groups of AHEAD batches.
+    """Group windows into batches that share a prompt, sorted by length within groups of AHEAD batches.
 
-    Windows of similar length share a batch, so that short ones do not wait for long ones. The first groups are
-    smaller, so that decoding starts before AHEAD batches are read.
+    Windows of similar length share a batch, so that short ones do not wait for long ones. The first groups are smaller,
+    so that decoding starts before AHEAD batches are read.
     """
     remaining, batches = iter(windows), 1
     while group := list(islice(remaining, batches * size)):

@@ -1,4 +1,4 @@
-"""Transcription of log-mel windows by one model, and of an utterance from its windows."""
+"""Transcriber: decodes log-mel windows with one model, and joins the windows of an utterance into its prediction."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ START_OF_PREVIOUS = "<|startofprev|>"
 
 
 class WindowTranscript(NamedTuple):
-    """Transcript of one window."""
+    """Transcript of one window, with the number of its tokens."""
 
     text: str
     tokens: int
@@ -39,7 +39,7 @@ class WindowTranscript(NamedTuple):
 
 
 class Transcriber:
-    """Decoding by one model: prompt, search, timestamps, and tokens to text.
+    """A model with everything that decoding needs: prompt, search, timestamps, and the way from tokens to text.
 
     Parameters
         model: the model, in evaluation mode.
@@ -77,7 +77,7 @@ class Transcriber:
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Put the model into evaluation mode, and afterwards back into its present mode."""
+        """Put the model into evaluation mode for the duration of a block, and then back into the mode it had before."""
         was_training = self._model.training
         self._model.eval()
         try:
@@ -86,7 +86,7 @@ class Transcriber:
             self._model.train(was_training)
 
     def prompt(self, window: AudioWindow) -> list[int]:
-        """Tokens before the text of a window. Windows with equal prompts can be transcribed together."""
+        """Return the tokens that stand before the text of a window. Windows with equal prompts can share a batch."""
         prompt = self._encode.prompt_or_default(window.row.language, window.row.task)[0]
         return [*self._context, *(prompt[:-1] if self._rules else prompt)]  # the last token is <|notimestamps|>
 
@@ -128,11 +128,11 @@ class Transcriber:
         return [self._to_transcript(tokens, len(tokens) >= limit, language) for tokens in rows]
 
     def _beam_search(self, features: torch.Tensor, prompt: list[int], limit: int) -> list[list[int]]:
-        """Tokens of each row by beam search, without the end token.
+        """Return the tokens of each row by beam search, without the end token.
 
-        `GenerationMixin.generate` is called, because Whisper's own `generate` is made for hours of audio. It takes any
-        token after <|notimestamps|>, even one that a user added, for the end of a segment, drops the rest and decodes
-        the window again. `GenerationMixin` begins with exactly the prompt of training.
+        `GenerationMixin.generate` is called instead of Whisper's own `generate`, which is made for hours of audio.
+        Whisper's own takes any token after <|notimestamps|>, even one that a user added, for the end of a segment. It
+        then drops the rest and decodes the window again. `GenerationMixin` begins with exactly the prompt of training.
         """
         # max_length counts the prompt. With max_new_tokens, transformers warns about the max_length of the config.
         self._generation_config.max_length = len(prompt) + limit
@@ -188,9 +188,10 @@ class Transcriber:
 
 
 def _context_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, max_tokens: int) -> list[int]:
-    """Tokens of `decoding.prompt`, which stand before the transcript like OpenAI's `prompt`; none for an empty one.
+    """Return the tokens of `decoding.prompt`, which stand before the transcript like OpenAI's `prompt`.
 
-    UsageError for `max_tokens` or more. OpenAI's limit is half of the decoder's positions.
+    An empty prompt has no tokens. Raises UsageError if there are `max_tokens` or more; OpenAI's limit is half of the
+    decoder's positions.
     """
     if not prompt.strip():
         return []
@@ -206,7 +207,10 @@ def _context_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, max_tokens:
 def _segments(
     windows: Sequence[AudioWindow], transcripts: Sequence[WindowTranscript]
 ) -> list[tuple[float, float, str]]:
-    """Phrases (start, end, text) in seconds of the recording; a phrase without an end lasts until its window ends."""
+    """Return the phrases of all windows as (start, end, text), in seconds of the recording.
+
+    A phrase without an end lasts until its window ends.
+    """
     window_ends = [*(window.begin_seconds for window in windows[1:]), windows[0].seconds]
     segments = []
     for window, transcript, window_end in zip(windows, transcripts, window_ends, strict=True):

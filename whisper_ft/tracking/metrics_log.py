@@ -1,4 +1,4 @@
-"""Metrics of a run (metrics.jsonl) and the transcripts of its evaluations (predictions/)."""
+"""Log of a run: figures of steps and evaluations (metrics.jsonl), and transcripts of evaluations (predictions/)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,7 +11,10 @@ METRICS = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Writer and reader of metrics.jsonl and predictions/. `best_effort` handles the OSErrors of each access."""
+    """Writer and reader of metrics.jsonl and predictions/.
+
+    `best_effort` is a context manager that handles the OSErrors of each access.
+    """
 
     def __init__(self, folder: Path, best_effort: Callable[[], AbstractContextManager[None]]) -> None:
         self._folder, self._best_effort = folder, best_effort
@@ -22,7 +25,10 @@ class MetricsLog:
             append_rows(self._folder / METRICS, [row])
 
     def rows(self, steps: Sequence[int], having: str) -> list[dict[str, Any]]:
-        """Rows of metrics.jsonl for these steps, in this order, that have a field; the last row of each step."""
+        """Return the rows of metrics.jsonl for these steps, in this order, if they have the field `having`.
+
+        If a step has several rows, the last one counts.
+        """
         by_step = {}
         with self._best_effort():
             for row in rows_with(self._folder / METRICS, having):
@@ -31,7 +37,7 @@ class MetricsLog:
         return [by_step[step] for step in steps if step in by_step]
 
     def write_predictions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the transcripts of an evaluation; those of an abandoned branch at the same step are replaced."""
+        """Write the transcripts of an evaluation to predictions/. A file that the same step has already is replaced."""
         path = self._folder / "predictions" / f"step-{step:08d}.jsonl"
         with self._best_effort():
             path.unlink(missing_ok=True)

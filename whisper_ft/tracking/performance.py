@@ -1,4 +1,4 @@
-"""Performance figures of a training process: throughput, share of time spent waiting for data, memory."""
+"""Performance figures of a training process: throughput, memory, and the share of time spent waiting for data."""
 
 import time
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 
 class Throughput:
-    """Stopwatch of training and of waiting for data since the last reading. Evaluations and saves do not count."""
+    """Stopwatch for training and for waits for data, since the last reading. Evaluations and saves do not count."""
 
     def __init__(self) -> None:
         self._training = self._waiting = 0.0
@@ -24,7 +24,7 @@ class Throughput:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Measure the wait for a step's data, before `training`; the wait is part of the time of the step."""
+        """Measure the wait for a step's data. The wait counts as training time, too."""
         begin = time.monotonic()
         yield
         seconds = time.monotonic() - begin
@@ -36,7 +36,7 @@ class Throughput:
         self._utterances += utterances
 
     def read(self) -> dict[str, float]:
-        """Return utterances per second and the share of waiting since the last call, and start again from zero."""
+        """Return utterances per second and the share of waiting since the last call, and reset the stopwatch."""
         seconds = max(self._training, 1e-9)
         row = {
             "utterances_per_second": round(self._utterances / seconds, 2),
@@ -48,7 +48,10 @@ class Throughput:
 
 
 def memory_gb(device: torch.device) -> float:
-    """Gigabytes (10^9 bytes): on a GPU the peak of its tensors since the start, on a CPU the process's memory now."""
+    """Return the memory in use in gigabytes (10^9 bytes).
+
+    On a GPU it is the peak of its tensors since the start, on a CPU the present memory of the process.
+    """
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device)) / 1e9
     return float(psutil.Process().memory_info().rss) / 1e9

@@ -1,4 +1,4 @@
-"""Quarantine: the list of rows that could not be used (quarantine.jsonl), with reasons."""
+"""Quarantine of a run (quarantine.jsonl): the list of rows that could not be used, with reasons."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,7 +12,10 @@ QUARANTINE = "quarantine.jsonl"
 
 
 class Quarantine:
-    """Each rejected row once, over all starts of a run. `best_effort` handles the OSErrors of each access."""
+    """Writer and reader of quarantine.jsonl. Over all starts of a run, each rejected row is listed once.
+
+    `best_effort` is a context manager that handles the OSErrors of each access.
+    """
 
     def __init__(self, folder: Path, best_effort: Callable[[], AbstractContextManager[None]]) -> None:
         self._path, self._best_effort = folder / QUARANTINE, best_effort
@@ -28,7 +31,7 @@ class Quarantine:
         return list(new.values())
 
     def by_reason(self) -> list[tuple[str, int]]:
-        """Reason codes with their number of rows, the most frequent first."""
+        """Return the reason codes with their number of rows, the most frequent first."""
         return Counter(self._listed().values()).most_common()
 
     def _listed(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Tracker of a run: every message, figure and evaluation goes through it, on the main rank."""
+"""Tracker of a run: the main rank reports every message, figure and evaluation through it."""
 
 import math
 import secrets
@@ -37,7 +37,7 @@ IDENTITY = "tracker-id"  # file of the run directory with the run's identity for
 
 
 class Tracker:
-    """Console, log files and backends of one run. On every rank but the main one it does nothing."""
+    """Console, log files and backends of one run. On every rank except the main one, a tracker does nothing."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Tracker:
         backends: Sequence[str] = (),
         run: RunInfo | None = None,
     ) -> None:
-        """`run` is what the backends show; it is needed if there are any."""
+        """`run` holds the facts that the backends show; it is needed if there are any backends."""
         self.enabled = enabled
         self._folder, self._steps = folder, steps
         self._failures = 0
@@ -60,7 +60,7 @@ class Tracker:
 
     @classmethod
     def of_run(cls, config: TrainingConfig, steps: int, *, enabled: bool) -> Self:
-        """Build the tracker that a run's configuration asks for. UsageError if the package of a backend is missing."""
+        """Build the tracker for a run's configuration. Raises UsageError if the package of a backend is missing."""
         backends = list(dict.fromkeys(config.track.to))
         if enabled:
             refuse_missing_packages(backends)
@@ -70,7 +70,7 @@ class Tracker:
 
     @contextmanager
     def live(self, step: int) -> Iterator[None]:
-        """Run the backends, and on a terminal a progress bar, from `step` on until the block ends."""
+        """Start the backends, and on a terminal a progress bar, which begins at `step`; the bar ends with the block."""
         if self._backends and self._run is not None:
             with self._best_effort():
                 run = replace(self._run, identity=identity_of(self._folder))
@@ -80,7 +80,7 @@ class Tracker:
             yield
 
     def say(self, text: str, always: bool = False) -> None:
-        """Print one line. If `log.screen` is quiet, it is printed only if it is a `warning: ...` or `always` is set."""
+        """Print one line. If `log.screen` is quiet, only a `warning: ...` or a line with `always` is printed."""
         self._screen.say(text, always)
 
     def show(self, renderable: RenderableType) -> None:
@@ -120,7 +120,7 @@ class Tracker:
             self._metrics.record(row)
 
     def progress_bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """Show a second bar for a task that takes a while; the block gets the function that advances it."""
+        """Show a second bar for a task that takes a while; the block receives the function that advances the bar."""
         return self._screen.progress_bar(label, total)
 
     @property
@@ -129,18 +129,18 @@ class Tracker:
         return self._screen.is_live
 
     def quarantine(self, rows: Sequence[Rejected]) -> None:
-        """List rejected rows in quarantine.jsonl and on the console, each once, also over several starts of a run."""
+        """List rejected rows in quarantine.jsonl and on the console, each row once over all starts of a run."""
         if self.enabled:
             for row in self._quarantine.add(rows):
                 self.say(f"unusable: {row.id}: {row.reason} ({row.detail})")
 
     def unusable_by_reason(self) -> str:
-        """A line with the number of rejected rows so far by reason; "" if there are none."""
+        """Return a line with the number of rejected rows by reason; "" if there are none."""
         reasons = ", ".join(f"{rows} {reason}" for reason, rows in self._quarantine.by_reason())
         return reasons and f"rows that could not be used: {reasons}; quarantine.jsonl names them"
 
     def close(self, exit_code: int) -> None:
-        """End the backends, and give them until a deadline to store what is left."""
+        """Tell the backends to end, and give them until a deadline to store what is left."""
         deadline = time.monotonic() + (FINISHED_SECONDS if exit_code == FINISHED else STOPPED_SECONDS)
         for process in self._processes:
             process.finish(exit_code)
@@ -163,7 +163,7 @@ class Tracker:
 
     @contextmanager
     def _best_effort(self) -> Iterator[None]:
-        """Count an OSError of the block, and report the first one."""
+        """Run a block; an OSError in it is counted and not raised, and the first one is reported."""
         try:
             yield
         except OSError as error:
@@ -175,7 +175,7 @@ class Tracker:
 
 
 def identity_of(folder: Path) -> str:
-    """Identity of the run for its backends: made at the first start, and kept in the run directory."""
+    """Return the identity of the run for its backends; it is made at the first start and kept in the run directory."""
     path = folder / IDENTITY
     if not path.exists():
         atomic.write_text(path, f"{secrets.token_hex(4)}\n")

@@ -1,4 +1,4 @@
-"""The process of one tracker backend: `python -m whisper_ft.tracking.backends NAME`, started by a training run.
+"""Program of one tracker backend: `python -m whisper_ft.tracking.backends NAME`, started by a training run.
 
 It reads one JSON object a line: the run, then its rows, then its exit code. It ends when the pipe is closed.
 """
@@ -18,7 +18,10 @@ END_SECONDS = 60  # seconds to store the rest if the run was killed; a run that 
 
 
 class FailureReport:
-    """Number of rows that could not be logged. The first is reported to the run at once, the number at the end."""
+    """Counter of rows that could not be logged.
+
+    The run is told of the first failure at once, and of their number at the end.
+    """
 
     def __init__(self, out: BinaryIO) -> None:
         self.failed = 0
@@ -31,7 +34,7 @@ class FailureReport:
             self.send(message_of(error))
 
     def send(self, problem: str = "") -> None:
-        """Write the number, and a problem if there is one, to the run; does nothing if the run is gone."""
+        """Send the number of failures, and a problem if there is one, to the run. Errors of the pipe are ignored."""
         try:
             self._out.write(json.dumps({"failed": self.failed, "problem": problem}).encode() + b"\n")
             self._out.flush()
@@ -40,7 +43,7 @@ class FailureReport:
 
 
 def message_of(error: Exception) -> str:
-    """Type and text of an error in one line."""
+    """Return the type and text of an error in one line."""
     return one_line(f"{type(error).__name__}: {error}")
 
 
@@ -82,7 +85,10 @@ def main(name: str) -> int:
 
 
 def _pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Both pipes of the run, moved away from standard input and output, which the package may read and print to."""
+    """Return both pipes to the run as files.
+
+    Standard input and output become /dev/null, because the package may read or print there.
+    """
     messages, out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)

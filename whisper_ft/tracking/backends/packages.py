@@ -1,4 +1,4 @@
-"""The tracker packages, each behind the same two methods. Only a backend's own process imports one of them."""
+"""Tracker packages behind one interface. Each package is imported only in the process of its own backend."""
 
 import importlib.util
 import json
@@ -24,7 +24,7 @@ class RunInfo:
 
 
 class Backend(Protocol):
-    """A tracker package with an open run."""
+    """Interface of a tracker package with an open run."""
 
     def __init__(self, run: RunInfo, step: int) -> None:
         """Open the run at the step where this start begins."""
@@ -37,7 +37,7 @@ class Backend(Protocol):
 
 
 def refuse_missing_packages(names: Iterable[str]) -> None:
-    """UsageError for a backend whose package is not installed."""
+    """Raise UsageError if the package of a backend is not installed."""
     for name in names:
         package = importlib.util.find_spec(name)
         if package is None or package.origin is None:  # no origin: a folder of that name, which wandb leaves behind
@@ -45,7 +45,7 @@ def refuse_missing_packages(names: Iterable[str]) -> None:
 
 
 class TensorBoard:
-    """Event files in RUN_DIR/tensorboard, without torch and TensorFlow."""
+    """Backend that writes event files to RUN_DIR/tensorboard. It needs neither torch nor TensorFlow."""
 
     def __init__(self, run: RunInfo, step: int) -> None:
         self._proto = import_module("tensorboard.compat.proto.event_pb2")
@@ -70,7 +70,7 @@ class TensorBoard:
         self._writer.add_event(self._proto.Event(wall_time=time.time(), step=step, **fields))
 
     def _text(self, tag: str, text: str) -> Any:
-        """Text for TensorBoard's text page, which reads Markdown: an indent of four spaces makes a block of code."""
+        """Format a text for TensorBoard, which shows Markdown: an indent of four spaces makes a block of code."""
         tensor = import_module("tensorboard.compat.proto.tensor_pb2")
         types = import_module("tensorboard.compat.proto.types_pb2")
         metadata = import_module("tensorboard.plugins.text.metadata")
@@ -84,7 +84,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of W&B under the identity in the run directory; its local files are in RUN_DIR/wandb."""
+    """Backend that logs to a W&B run with the identity from the run directory; local files are in RUN_DIR/wandb."""
 
     def __init__(self, run: RunInfo, step: int) -> None:
         wandb = import_module("wandb")
@@ -111,7 +111,7 @@ class WeightsAndBiases:
 
 
 class Trackio:
-    """A run in trackio's own folder (TRACKIO_DIR), where `trackio show` finds it."""
+    """Backend that logs to trackio's own folder (TRACKIO_DIR), where `trackio show` finds the run."""
 
     def __init__(self, run: RunInfo, step: int) -> None:
         trackio = import_module("trackio")

@@ -1,4 +1,4 @@
-"""The training's side of a tracker backend: its process, and the pipe to it."""
+"""Tracker backend as training sees it: the process that runs the package, and the pipe to that process."""
 
 import json
 import os
@@ -25,7 +25,7 @@ class TrackerProcess:
     """A backend in its own process. No method waits, except `close`, which waits until its deadline."""
 
     def __init__(self, name: str, run: RunInfo, step: int) -> None:
-        """Start the process for a run that begins at `step`. OSError if no process can be started."""
+        """Start the process for a run that begins at `step`. Raises OSError if no process can be started."""
         self.name, self.dropped, self.failed = name, 0, 0  # rows dropped here, and rows the backend could not log
         self._waiting, self._received = bytearray(), b""
         self._process = _start(name)
@@ -35,14 +35,17 @@ class TrackerProcess:
         self._put({"run": asdict(run), "step": step})
 
     def send(self, step: int, figures: Mapping[str, float]) -> None:
-        """Hand over the figures of a step, or drop them if too much waits already."""
+        """Send the figures of a step to the backend, or drop them if too many bytes wait already."""
         if len(self._waiting) > MAX_WAITING_BYTES:
             self.dropped += 1
         else:
             self._put({"step": step, "figures": dict(figures)})
 
     def problems(self) -> list[str]:
-        """Problems that the backend reported since the last call. Of failed rows it reports the first."""
+        """Return the problems that the backend reported since the last call.
+
+        If rows could not be logged, only the first of them is reported as a problem.
+        """
         assert self._process.stdout is not None
         with suppress(BlockingIOError, ValueError):  # nothing to read; closed
             while part := os.read(self._process.stdout.fileno(), 1 << 16):
@@ -57,7 +60,10 @@ class TrackerProcess:
         self._put({"exit_code": exit_code})
 
     def close(self, deadline: float) -> list[str]:
-        """Wait for the end, at most until `deadline` (time.monotonic), then kill; returns the problems since then."""
+        """Wait until the process ends, or kill it at `deadline`, a value of time.monotonic.
+
+        Returns the problems that were not returned before.
+        """
         assert self._process.stdin is not None
         while self._waiting and (left := deadline - time.monotonic()) > 0:
             select.select([], [self._process.stdin], [], left)
@@ -81,7 +87,7 @@ class TrackerProcess:
         self._push()
 
     def _push(self) -> None:
-        """Write as much as the pipe takes now."""
+        """Write as much to the pipe as it takes without waiting."""
         assert self._process.stdin is not None
         try:
             while self._waiting:
@@ -94,7 +100,7 @@ class TrackerProcess:
 
 
 def _report(line: bytes) -> dict[str, Any] | None:
-    """A report of the backend; None for a line that something else printed while its interpreter started."""
+    """Parse a line as a report of the backend; None if something else was printed while its interpreter started."""
     try:
         report = json.loads(line)
     except ValueError:
@@ -103,7 +109,7 @@ def _report(line: bytes) -> dict[str, Any] | None:
 
 
 def _start(name: str) -> subprocess.Popen[bytes]:
-    """Start a backend's process. It ignores stop signals, because it has the last rows to store when a run stops."""
+    """Start the process of a backend. It ignores stop signals, because it must store the last rows when a run stops."""
     root = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the child inherits it, until it ignores them

@@ -1,1 +1,1 @@
-"""Console output for a person."""
+"""Console output of a run."""

@@ -4,13 +4,13 @@ import time
 
 
 class Eta:
-    """Time left at the average pace of this start of the run, with evaluations and saves."""
+    """Estimate of the time left, at the average pace of this start of the run; evaluations and saves count."""
 
     def __init__(self, step: int, steps: int) -> None:
         self._first, self._steps, self._begin = step, steps, time.monotonic()
 
     def seconds(self, step: int) -> float | None:
-        """Seconds from now to the last step; None before the first step is done."""
+        """Return the seconds from now to the last step; None before the first step is done."""
         done = step - self._first
         return (time.monotonic() - self._begin) / done * max(self._steps - step, 0) if done > 0 else None
 

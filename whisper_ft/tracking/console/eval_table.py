@@ -1,4 +1,4 @@
-"""Evaluation on the console: rates, their change since the last evaluation, and their trend."""
+"""Evaluation on the console: error rates, their change since the last evaluation, and their trend."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ TREND = 16  # newest evaluations in a trend
 
 
 def table(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mapping[str, Any]]) -> Table:
-    """Table of the rates now, their change since the last evaluation, and their trend.
+    """Make a table of the error rates, their change since the last evaluation, and their trend.
 
     `earlier` are the rows of metrics.jsonl for the evaluations before this one.
     """
@@ -45,7 +45,7 @@ def table(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappi
 
 
 def line(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mapping[str, Any]]) -> str:
-    """The same in one line, for a file."""
+    """Return the content of `table` as one line, for output that goes to a file."""
     now = "no words" if scores.wer is None else f"WER {percent(scores.wer)}  CER {percent(scores.cer)}"
     trend, (key, value) = "", scores.headline
     if earlier and value is not None and earlier[-1].get(key) is not None:
@@ -56,7 +56,7 @@ def line(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappin
 
 
 def compared_with_best(state: TrainState) -> str:
-    """Comparison of this evaluation with the best one: it is the best, or which one is; "" if there is no best."""
+    """Say how this evaluation compares with the best one so far; "" if there is no best one."""
     return "the best so far" if state.improved else "" if state.best is None else f"best {_best(state.best)}"
 
 
@@ -66,7 +66,7 @@ def _best(best: Best) -> str:
 
 
 def change(before: float | None, now: float | None) -> Text:
-    """Change of an error rate in percentage points: an arrow, a sign, and a colour."""
+    """Format the change of an error rate in percentage points, with an arrow, a sign and a colour."""
     if before is None or now is None:
         return Text("n/a", style="dim")
     points = round(100 * (now - before), 2)
@@ -77,7 +77,7 @@ def change(before: float | None, now: float | None) -> Text:
 
 
 def sparkline(values: Iterable[float | None], count: int = TREND) -> str:
-    """The newest values as bars between their lowest and their highest; a dot for a value that is not known."""
+    """Draw the newest values as bars between their minimum and maximum; a dot stands for an unknown value."""
     newest = list(values)[-count:]
     known = [value for value in newest if value is not None and math.isfinite(value)]
     low, spread = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)

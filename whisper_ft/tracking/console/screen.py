@@ -21,14 +21,14 @@ WARNING = "warning:"  # a line that begins with it is printed in every mode
 
 
 class Advance(Protocol):
-    """Function that moves a progress bar on by `done`, and may show a text below the bar."""
+    """Function that moves a progress bar forward by `done`, and may show a text below the bar."""
 
     def __call__(self, done: int, text: str = "") -> None:
         """Move the bar."""
 
 
 class Screen:
-    """Console output of a run. On every rank but the main one it prints nothing."""
+    """Console output of a run. On every rank except the main one, nothing is printed."""
 
     def __init__(self, output: Stdout, steps: int, *, enabled: bool, mode: ScreenMode = "auto") -> None:
         self.console = Console(file=output, quiet=not enabled, emoji=False)  # type: ignore[arg-type]  # has all methods that rich calls
@@ -45,7 +45,7 @@ class Screen:
 
     @contextmanager
     def live(self, step: int) -> Iterator[None]:
-        """Show a bar of the steps from `step` on, if the terminal can move one."""
+        """Show a progress bar that begins at `step`, if the terminal can move a bar."""
         self._step, self._eta = step, Eta(step, self._steps)
         if not self._may_move:
             yield
@@ -106,7 +106,7 @@ class Screen:
 
     @contextmanager
     def progress_bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Show a second bar for a task that takes a while; the block gets the function that advances it."""
+        """Show a second bar for a task that takes a while; the block receives the function that advances the bar."""
         progress = self._progress
         if progress is None:
             yield lambda done, text="": None
@@ -126,12 +126,12 @@ class Screen:
             self._figures = before
 
     def figures(self) -> list[Figure]:
-        """The figures below the bar."""
+        """Return the figures below the bar."""
         return self._figures
 
 
 class _FiguresBelow:
-    """The newest figures, in as many lines as the width of the terminal needs."""
+    """Block below the bar with the newest figures, in as many lines as the width of the terminal needs."""
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
@@ -142,14 +142,14 @@ class _FiguresBelow:
 
 
 class _Elapsed(ProgressColumn):
-    """Time since this start of the run began the task."""
+    """Column of the bar: time since this start of the run began the task."""
 
     def render(self, task: Task) -> Text:
         return Text(clock(task.finished_time if task.finished else task.elapsed), style="dim")
 
 
 class _TimeLeft(ProgressColumn):
-    """`ETA 1:23:45`, from the task's own estimate if it has one."""
+    """Column of the bar, such as `ETA 1:23:45`. A task's own estimate is used if it has one."""
 
     def render(self, task: Task) -> Text:
         left = task.fields["left"]() if "left" in task.fields else task.time_remaining

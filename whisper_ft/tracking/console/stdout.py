@@ -1,4 +1,4 @@
-"""Standard output that cannot end a run."""
+"""Standard output for a run, made so that a failed write does not end the run."""
 
 import os
 import sys
@@ -10,8 +10,11 @@ from typing import TextIO
 class Stdout:
     """File that rich writes to in place of sys.stdout. `best_effort` handles the OSErrors of each write.
 
-    Three things would otherwise raise inside rich or its threads, or end the process. A reader may leave
-    (`./launch.sh ... | head`), a terminal may be closed, and an encoding may lack a character.
+    Three things would otherwise raise an error inside rich or its threads, or end the process:
+
+    - a reader leaves (`./launch.sh ... | head`);
+    - a terminal is closed;
+    - the encoding lacks a character.
     """
 
     def __init__(self, best_effort: Callable[[], AbstractContextManager[None]]) -> None:
@@ -52,7 +55,7 @@ class Stdout:
                 raise
 
     def _redirect_to_null(self) -> None:
-        """Redirect the descriptor to /dev/null, because every later write would fail, and the final flush, too."""
+        """Redirect the descriptor to /dev/null, because every later write and the final flush would fail as well."""
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, self._file.fileno())
         os.close(nothing)

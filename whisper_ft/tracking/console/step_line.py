@@ -1,4 +1,4 @@
-"""Figures of a logged step, and their layout in lines that fit."""
+"""Figures of a logged step, and their layout in lines of a given width."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ GAP = 2  # blanks between two figures
 
 
 def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Figure]:
-    """Figures that the console shows for a row of metrics.jsonl."""
+    """Return the figures that the console shows for a row of metrics.jsonl."""
     figures = [
         ("loss ", _number(row["loss"], ".4f")),
         ("lr ", f"{row['lr']:.2e}"),
@@ -35,7 +35,7 @@ def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Fig
 
 
 def fitted(figures: Sequence[Figure], width: float, indent: int = 0) -> Iterator[Text]:
-    """Lay out figures in lines of at most `width` cells without breaking any; `indent` is that of later lines."""
+    """Lay out figures in lines of at most `width` cells. No figure is split; lines after the first are indented."""
     line = Text(no_wrap=True, overflow="ellipsis")
     for label, value in figures:
         needed = cell_len(label + value)
@@ -49,7 +49,7 @@ def fitted(figures: Sequence[Figure], width: float, indent: int = 0) -> Iterator
 
 
 def one_line(figures: Sequence[Figure]) -> str:
-    """All figures in one line, for a file."""
+    """Lay out all figures in one line, for output that goes to a file."""
     return next(fitted(figures, math.inf)).plain
 
 

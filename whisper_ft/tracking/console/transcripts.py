@@ -1,4 +1,4 @@
-"""A few transcripts of an evaluation, always of the same utterances, with their errors marked."""
+"""Sample transcripts of an evaluation on the console, with errors marked. Each evaluation shows the same utterances."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -18,13 +18,13 @@ JOINERS = "\u200c\u200d"
 
 
 def samples_of(scores: Scores, count: int = SAMPLES) -> list[ScoredRow]:
-    """Rows spread evenly over the set, the same ones at each evaluation."""
+    """Choose rows that are spread evenly over the set; they are the same ones at each evaluation."""
     rows = [row for row in scores.rows if row.is_scored]
     return [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)] if len(rows) > count else rows
 
 
 def transcript_table(scores: Scores, width: int) -> Table:
-    """The samples below each other: reference and hypothesis, with differing words coloured and in brackets.
+    """Lay out the samples: reference above hypothesis, with differing words coloured and in brackets.
 
     Nothing is printed to the right of a text, because a terminal that reorders right-to-left text would move it.
     """
@@ -38,14 +38,14 @@ def transcript_table(scores: Scores, width: int) -> Table:
 
 
 def transcript_lines(scores: Scores, cells: float = 400) -> Iterator[str]:
-    """The same samples as lines for a file."""
+    """Return the samples of `transcript_table` as lines, for output that goes to a file."""
     for row in samples_of(scores):
         for label, text in _lines(row, scores, cells):
             yield f"  {label} {text.plain}"
 
 
 def _lines(row: ScoredRow, scores: Scores, cells: float) -> Iterator[tuple[str, Text]]:
-    """Label and text of each line for one utterance."""
+    """Yield label and text of each line for one utterance."""
     rate = scores.errors_of(row).rate
     name = "CER" if scores.unit == CHARACTERS else "WER"
     yield "", Text(f"{name} {percent(rate or 0, 0)}  {_visible(row.prediction.id)}", style="dim", no_wrap=True)
@@ -56,7 +56,7 @@ def _lines(row: ScoredRow, scores: Scores, cells: float) -> Iterator[tuple[str, 
 
 
 def _units(text: str, unit: str | None) -> list[str]:
-    """Words, or graphemes: letters together with their marks, which cannot be drawn alone."""
+    """Split a text into words, or into graphemes: letters together with their marks, which cannot be drawn alone."""
     return [text[a:b] for a, b, _ in split_graphemes(text)[0]] if unit == CHARACTERS else text.split()
 
 
@@ -77,7 +77,7 @@ def _marked(tokens: Sequence[tuple[str, bool]], between: str, style: str, cells:
 
 
 def _cut(text: str, cells: int) -> str:
-    """The beginning of a text, at most `cells` cells, cut at the end of a word if it has several."""
+    """Return the beginning of a text, at most `cells` cells wide, cut between two words if possible."""
     beginning = text
     while beginning and cell_len(beginning) > cells:
         has_words, half = " " in beginning, max(cells // 2, 1) if len(beginning) > 1 else 0
@@ -86,5 +86,5 @@ def _cut(text: str, cells: int) -> str:
 
 
 def _visible(text: str) -> str:
-    """The text without control characters and direction overrides, which a terminal obeys; joiners stay."""
+    """Replace control characters and direction overrides, because a terminal would obey them. Joiners stay."""
     return "".join(sign if sign.isprintable() or sign in JOINERS else "\ufffd" for sign in text)
