@@ -1,1 +1,1 @@
-"""HTML pages and drawings."""
+"""HTML pages and charts, and the texts in them."""

@@ -1,4 +1,4 @@
-"""Numbers and texts as pages, consoles and model cards show them."""
+"""Formats of numbers and texts for pages, consoles and model cards."""
 
 import math
 import re
@@ -10,27 +10,27 @@ MAX_TEXT_CHARACTERS = 1500  # characters of one transcript on a page: 30 s of sp
 
 
 def percent(rate: float | None, decimals: int = 2) -> str:
-    """A fraction as a percentage, such as `2.26%`; `n/a` for None."""
+    """Format a fraction as a percentage, such as `2.26%`; `n/a` for None."""
     return "n/a" if rate is None else f"{100 * rate:.{decimals}f}%"
 
 
 def percent_range(interval: Interval | None) -> str:
-    """The ends of an interval as percentages; empty without an interval."""
+    """Format an interval as a range of percentages; "" if there is no interval."""
     return f"{100 * interval.low:.1f}\u00a0–\u00a0{100 * interval.high:.1f}%" if interval else ""
 
 
 def points(change: float) -> str:
-    """A difference of two rates in percentage points, with its sign."""
+    """Format the difference of two rates in percentage points, with its sign."""
     return f"{100 * change:+.2f}".replace("-", "\u2212")
 
 
 def points_range(interval: Interval | None) -> str:
-    """The ends of an interval in percentage points; empty without an interval."""
+    """Format an interval as a range of percentage points; "" if there is no interval."""
     return f"{points(interval.low)} to {points(interval.high)}" if interval else ""
 
 
 def duration(seconds: float) -> str:
-    """A length of time, such as `2.0 s`, `5 min 6 s` or `1,200 h 3 min`."""
+    """Format a length of time, such as `2.0 s`, `5 min 6 s` or `1,200 h 3 min`."""
     if not math.isfinite(seconds):
         return "unknown length"
     if seconds < 60:
@@ -40,19 +40,19 @@ def duration(seconds: float) -> str:
 
 
 def short_count(count: int) -> str:
-    """A count in at most six characters, for pictures."""
+    """Format a count briefly, for pictures, such as `950` or `12.3k`."""
     return f"{count:,}" if count < 1000 else f"{count / 1000:.1f}k"
 
 
 def clipped(text: str, characters: int = MAX_TEXT_CHARACTERS) -> str:
-    """The beginning of a text, with the number of characters that were cut off."""
+    """Cut a long text, and add the number of characters that were cut off."""
     return text if len(text) <= characters else f"{text[:characters]}… (+{len(text) - characters:,} characters)"
 
 
 def visible(text: str) -> str:
-    """The text with pictures (␀, ␛) for control characters, because neither HTML nor a console may get them.
+    """Replace control characters by pictures of them (␀, ␛), because neither HTML nor a console may get them.
 
-    Zero-width joiners and marks of direction stay: they belong to the spelling of several languages.
+    Zero-width joiners and marks of direction stay, because they belong to the spelling of several languages.
     """
     return re.sub("[^\t\n -~\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", _picture, text)
 
@@ -63,10 +63,10 @@ def _picture(control: re.Match[str]) -> str:
 
 
 def spelled_out(text: str) -> str:
-    """The text on one line, with an escape (`\\u200b`) for every character that would not show."""
+    """Return a text on one line, with an escape (`\\u200b`) for every character that would not be visible."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
 def on_circle(text: str) -> str:
-    """The text, on a dotted circle if it begins with a combining mark, which has no letter to stand on."""
+    """Put a text on a dotted circle if it begins with a combining mark, because a mark needs a letter to stand on."""
     return f"\u25cc{text}" if unicodedata.category(text[:1] or " ").startswith("M") else text

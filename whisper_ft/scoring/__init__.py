@@ -1,1 +1,1 @@
-"""Texts to error rates, and the analysis of predictions."""
+"""Scoring: error rates of transcripts, and further analysis of predictions."""

@@ -1,4 +1,4 @@
-"""Analysis of the predictions of an evaluation, beside its rates. It needs no model."""
+"""Analysis of the predictions of an evaluation, in addition to its error rates. It needs no model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from whisper_ft.scoring.slices import Slicing, slicings
 
 @dataclass(frozen=True)
 class Analysis:
-    """Intervals, normaliser table, slices, hallucination checks and comparison of a scored set."""
+    """Further results for a scored set: intervals, normaliser table, slices, hallucination checks and comparison."""
 
     confidence: Confidence
     normalizer_rows: Sequence[NormalizerRow]
@@ -52,7 +52,7 @@ class Analysis:
         )
 
     def summary(self) -> dict[str, Any]:
-        """The entries of summary.json that follow the scores, as JSON values."""
+        """Return the entries of summary.json that follow the scores, as JSON values."""
         compared = {"comparison": self.comparison.summary()} if self.comparison else {}
         return {
             "confidence": self.confidence.summary(),

@@ -1,7 +1,8 @@
 """Bootstrap confidence intervals of error rates, and a paired bootstrap test between two systems.
 
-Whole units are drawn with replacement (Bisani and Ney 2004). A unit is a speaker if speakers are known, because errors
-of one speaker are correlated: with 20 speakers, intervals drawn by utterance were six times too narrow.
+A bootstrap draws units from the set many times, with replacement (Bisani and Ney 2004). A unit is a speaker if speakers
+are known, and else an utterance. The errors of one speaker are correlated: with 20 speakers, intervals drawn by
+utterance were six times too narrow.
 """
 
 from collections import Counter
@@ -37,7 +38,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """The units that a bootstrap drew, and how often."""
+    """Description of the bootstrap: kind and number of the units, and how often a set of them was drawn."""
 
     by: UnitKind
     units: int
@@ -53,14 +54,14 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Confidence:
-    """Intervals of a test set at LEVEL; None if there are fewer than two units."""
+    """Confidence intervals of the rates of a test set, at LEVEL. They are None if there are fewer than two units."""
 
     wer: Interval | None
     cer: Interval | None
     resampling: Resampling
 
     def summary(self) -> dict[str, Any]:
-        """Intervals and resampling as JSON values."""
+        """Return intervals and resampling as JSON values."""
         return {
             "level": LEVEL,
             "by": self.resampling.by,
@@ -74,7 +75,7 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Difference:
-    """One rate of two systems on the same utterances."""
+    """One error rate of two systems on the same utterances, and the difference between both."""
 
     first: float
     second: float
@@ -84,7 +85,7 @@ class Difference:
 
     @property
     def change(self) -> float:
-        """Second rate minus the first; negative if the second system is better."""
+        """Rate of the second system minus rate of the first; negative if the second system is better."""
         return self.second - self.first
 
     @property
@@ -93,7 +94,7 @@ class Difference:
         return self.p_value is not None and self.p_value < 1 - LEVEL
 
     def summary(self) -> dict[str, Any]:
-        """The difference as JSON values."""
+        """Return the difference as JSON values."""
         return {
             "first": self.first,
             "second": self.second,
@@ -106,7 +107,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Differences between two systems; None if no reference has a word."""
+    """Differences between two systems in WER and CER; None if no reference has a word."""
 
     wer: Difference | None
     cer: Difference | None
@@ -114,7 +115,10 @@ class PairedTest:
 
 
 def confidence(scores: Scores, resamples: int = RESAMPLES, seed: int = SEED) -> Confidence:
-    """Intervals of WER and CER. Equal scores and seed give equal intervals in all versions of the libraries."""
+    """Compute the confidence intervals of WER and CER.
+
+    Equal scores and an equal seed give equal intervals, with any version of the libraries.
+    """
     rows = [row for row in scores.rows if row.is_scored]
     units = _units(rows)
     counts = [
@@ -129,7 +133,10 @@ def confidence(scores: Scores, resamples: int = RESAMPLES, seed: int = SEED) -> 
 
 
 def interval_of(rows: Sequence[ScoredRow], counts: Sequence[ErrorCount]) -> Interval | None:
-    """Interval of one rate over some rows; `counts` holds one count per row, each with a non-empty reference."""
+    """Compute the confidence interval of one rate over some rows; None if there are fewer than two units.
+
+    `counts` holds one count for each row. No row may have an empty reference.
+    """
     sums = _sums_by_unit([(count.errors, count.reference_length) for count in counts], _units(rows))
     if len(sums) < 2:
         return None
@@ -138,9 +145,9 @@ def interval_of(rows: Sequence[ScoredRow], counts: Sequence[ErrorCount]) -> Inte
 
 
 def matched_rows(first: Scores, second: Scores) -> list[tuple[ScoredRow, ScoredRow]]:
-    """Pairs of rows with the same id, in the order of the first system.
+    """Pair the rows of two systems by id, in the order of the first system.
 
-    ValueError names utterances that only one system has, or utterances whose references differ.
+    Raises ValueError if only one system has an utterance, or if references differ. The message names the utterances.
     """
     others = {row.prediction.id: row for row in second.rows}
     own = {row.prediction.id for row in first.rows}
@@ -164,7 +171,7 @@ def matched_rows(first: Scores, second: Scores) -> list[tuple[ScoredRow, ScoredR
 
 
 def paired_test(first: Scores, second: Scores, resamples: int = RESAMPLES, seed: int = SEED) -> PairedTest:
-    """Test the second system against the first.
+    """Test whether the second system differs from the first.
 
     Each resample draws the same units for both systems, so utterances that are hard for both do not add variance.
     """
@@ -190,7 +197,10 @@ def paired_test(first: Scores, second: Scores, resamples: int = RESAMPLES, seed:
 
 
 def _difference(sums: CountMatrix, totals: CountMatrix | None, at: int) -> Difference:
-    """Difference from three columns that begin at `at`: errors of the first and of the second, reference length."""
+    """Compute one difference from three columns that begin at `at`.
+
+    They are the errors of the first system, the errors of the second, and the length of the references.
+    """
     first, second, length = sums[:, at : at + 3].sum(axis=0)
     if totals is None:
         return Difference(float(first / length), float(second / length), None, None, None)
@@ -204,7 +214,7 @@ def _difference(sums: CountMatrix, totals: CountMatrix | None, at: int) -> Diffe
 
 
 def _units(rows: Sequence[ScoredRow]) -> list[tuple[UnitKind, str]]:
-    """Unit of each row: its speaker if there are several speakers, else the utterance itself."""
+    """Return the unit of each row: its speaker if there are several speakers, else the utterance itself."""
     speakers = {row.prediction.speaker for row in rows if row.prediction.speaker}
     several = len(speakers) > 1  # a single speaker gives no information about others
     return [
@@ -221,7 +231,7 @@ def _resampling(units: Sequence[tuple[UnitKind, str]], resamples: int) -> Resamp
 
 
 def _sums_by_unit(counts: Sequence[tuple[int, ...]], units: Sequence[tuple[UnitKind, str]]) -> CountMatrix:
-    """Counts of the rows, added up by unit: [U, K], units in the order of appearance."""
+    """Add up the counts of the rows of each unit: [U, K], with units in the order of their first row."""
     if not counts:
         return np.zeros((0, 0))
     places: dict[tuple[UnitKind, str], int] = {}
@@ -232,10 +242,10 @@ def _sums_by_unit(counts: Sequence[tuple[int, ...]], units: Sequence[tuple[UnitK
 
 
 def _resampled(sums: CountMatrix, resamples: int, seed: int) -> CountMatrix:  # [U, K] -> [R, K]
-    """Sums over units drawn with replacement.
+    """Sum the counts over units drawn with replacement, once for each resample.
 
-    Philox is counter-based, and its raw output is the same in every version of numpy, unlike that of `integers`. The
-    sums are of whole numbers, so they are exact in any order in which BLAS adds them.
+    Philox is counter-based, and its raw output is the same in every version of numpy, unlike that of `integers`. Sums
+    of whole numbers are exact, in any order in which BLAS adds them.
     """
     size = len(sums)
     stream = np.random.Philox(key=seed)

@@ -6,7 +6,7 @@ from typing import Any
 from whisper_ft.scoring.bootstrap import Difference, PairedTest, matched_rows, paired_test
 from whisper_ft.scoring.scores import CHARACTERS, ScoredRow, Scores
 
-SUMMARY_IDS = 100  # ids of the utterances that changed most, in each direction
+SUMMARY_IDS = 100  # largest number of ids in the summary, for better and for worse utterances
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,12 @@ class Change:
 
     first: ScoredRow
     second: ScoredRow
-    more_errors: int  # errors of the second less those of the first: negative if the second is better
+    more_errors: int  # errors of the second system minus errors of the first: negative if the second is better
 
 
 @dataclass(frozen=True)
 class SystemComparison:
-    """The second system compared with the first."""
+    """Result of comparing a second system with a first one."""
 
     names: tuple[str, str]
     first: Scores
@@ -37,7 +37,7 @@ class SystemComparison:
 
     @property
     def verdict(self) -> str:
-        """The outcome in one sentence, with the names as given."""
+        """The outcome in one sentence, with the names of the systems."""
         name, difference = self.headline
         if difference is None:
             return "No comparison: no reference has a word after normalisation."
@@ -50,7 +50,7 @@ class SystemComparison:
         return f"{self.names[1]} makes {direction} errors: {points} (p = {p_value(difference.p_value)})."
 
     def summary(self) -> dict[str, Any]:
-        """The comparison as JSON values."""
+        """Return the comparison as JSON values."""
         tests = {"wer": self.test.wer, "cer": self.test.cer}
         return {
             "first": self.names[0],
@@ -70,7 +70,7 @@ class SystemComparison:
 def compare(first: Scores, second: Scores, names: tuple[str, str] = ("first", "second")) -> SystemComparison:
     """Compare the second system with the first, both scored with one normaliser.
 
-    ValueError names utterances that only one system has, or utterances whose references differ.
+    Raises ValueError if only one system has an utterance, or if references differ. The message names the utterances.
     """
     pairs = [(row, other) for row, other in matched_rows(first, second) if row.is_scored]
     changes = [Change(row, other, first.errors_of(other).errors - first.errors_of(row).errors) for row, other in pairs]
@@ -82,5 +82,5 @@ def compare(first: Scores, second: Scores, names: tuple[str, str] = ("first", "s
 
 
 def p_value(value: float) -> str:
-    """A p-value with no more digits than a thousand resamples support."""
+    """Format a p-value with no more digits than a thousand resamples support."""
     return f"{value:.3f}" if value >= 0.0095 else f"{value:.1g}"

@@ -9,7 +9,7 @@ from rapidfuzz.distance import Levenshtein
 
 @dataclass(frozen=True, slots=True)  # slots because every utterance of a test set has two
 class ErrorCount:
-    """Error counts of one alignment or of many. Counts add up; rates cannot be added, so they cannot be averaged."""
+    """Error counts of one utterance or of many. Counts can be added; rates cannot, so they are computed last."""
 
     hits: int = 0
     substitutions: int = 0
@@ -41,14 +41,20 @@ class ErrorCount:
 
 
 def count_errors(reference: Sequence[str], hypothesis: Sequence[str]) -> ErrorCount:
-    """Errors of the cheapest alignment. Their sum is unique; rapidfuzz picks one of the equal splits into kinds."""
+    """Count the errors of a cheapest alignment. Their sum is unique.
+
+    Several alignments may be equally cheap and differ in the kinds of errors; rapidfuzz picks one of them.
+    """
     kinds = Counter(edit.tag for edit in Levenshtein.editops(reference, hypothesis))
     substitutions, deletions, insertions = kinds["replace"], kinds["delete"], kinds["insert"]
     return ErrorCount(len(reference) - substitutions - deletions, substitutions, deletions, insertions)
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs (reference token, hypothesis token) of the alignment that `count_errors` counts; "" for a missing token."""
+    """Return (reference token, hypothesis token) for each place of an alignment; "" stands for a missing token.
+
+    The alignment is the one that `count_errors` counts.
+    """
     pairs: list[tuple[str, str]] = []
     for edit in Levenshtein.opcodes(reference, hypothesis):
         left = reference[edit.src_start : edit.src_end]
@@ -63,5 +69,5 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str
 
 
 def total(counts: Iterable[ErrorCount]) -> ErrorCount:
-    """Sum of the counts."""
+    """Add up error counts."""
     return sum(counts, start=ErrorCount())

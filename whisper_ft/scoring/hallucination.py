@@ -1,8 +1,8 @@
-"""Checks for hallucinated text. A flagged utterance is one to listen to, not a proven error.
+"""Checks that flag transcripts with possibly hallucinated text. People should listen to these; no flag is a proof.
 
 Repetitions and pace of the reference are not flagged, because people do say "no, no, no, no". The checks do not depend
-on language or script. Whisper's compression ratio does: it is taken from UTF-8 and exceeds its own threshold for plain
-Tamil.
+on language or script. Whisper's compression ratio does, because it counts the bytes of UTF-8: plain Tamil exceeds
+Whisper's own threshold.
 """
 
 import math
@@ -25,7 +25,7 @@ MAX_PACE_FACTOR = 2.0
 FASTEST_QUANTILE = 0.99  # of the references' pace, so that one or two wrongly cut clips do not set it
 MIN_FOREIGN_LETTERS = 0.5  # share of letters, our choice: a foreign name in a sentence has fewer
 MIN_SCRIPT_SHARE = 0.05  # share of a language's reference letters for a script to count as its own
-SUMMARY_IDS = 1000  # flagged ids per check in the summary; the count is of all
+SUMMARY_IDS = 1000  # largest number of ids per check in the summary; its count covers all
 
 Evidence = Callable[[ScoredRow], str | None]
 """Reason to flag a row, for people; None if it passes the check."""
@@ -33,7 +33,7 @@ Evidence = Callable[[ScoredRow], str | None]
 
 @dataclass(frozen=True)
 class Flagged:
-    """An utterance that fails a check, with the reason."""
+    """An utterance that a check flags, with the reason."""
 
     row: ScoredRow
     evidence: str
@@ -41,27 +41,27 @@ class Flagged:
 
 @dataclass(frozen=True)
 class Check:
-    """A check with the utterances that it flags, in the order of the predictions."""
+    """A check and the utterances that it flags, in the order of the predictions."""
 
     name: str
     title: str
-    rule: str  # for the reader of a report: condition for a flag
+    rule: str  # condition for a flag, in words for the report
     flagged: tuple[Flagged, ...]
 
     @classmethod
     def of(cls, name: str, title: str, rule: str, rows: Sequence[ScoredRow], evidence: Evidence) -> "Check":
-        """Apply a rule to all rows."""
+        """Apply a check to all rows; `evidence` returns the reason to flag a row, or None."""
         reasons = ((row, evidence(row)) for row in rows)
         return cls(name, title, rule, tuple(Flagged(row, reason) for row, reason in reasons if reason is not None))
 
     def summary(self) -> dict[str, Any]:
-        """The check as JSON values."""
+        """Return the check as JSON values."""
         ids = [item.row.prediction.id for item in self.flagged[:SUMMARY_IDS]]
         return {"utterances": len(self.flagged), "rule": self.rule, "ids": ids}
 
 
 def run_checks(scores: Scores) -> list[Check]:
-    """All checks of a scored set, including those that flag nothing."""
+    """Run all checks on a scored set. Checks that flag nothing are returned, too."""
     fastest = _fastest_pace(scores)
     pace = f" ({fastest:.1f} characters per second)" if fastest else ""
     return [
@@ -105,7 +105,10 @@ def run_checks(scores: Scores) -> list[Check]:
 
 
 def longest_run(tokens: Sequence[str], span: int) -> tuple[int, Sequence[str]]:
-    """Largest number of repetitions of one n-gram (n up to `span`) in a row, and the shortest such n-gram."""
+    """Find the n-gram (n up to `span`) that is repeated most often in a row. Returns how often, and the n-gram.
+
+    If several n-grams are repeated equally often, the shortest one is returned.
+    """
     best, repeated = (1, tokens[:1]) if tokens else (0, tokens)
     for n in range(1, min(span, len(tokens) // 2) + 1):
         equal = 0  # tokens in a row that equal the token n before them
@@ -117,7 +120,7 @@ def longest_run(tokens: Sequence[str], span: int) -> tuple[int, Sequence[str]]:
 
 
 def compression_ratio(text: str) -> float:
-    """Length of the text over its compressed length, with one byte for each different character of any script.
+    """Return the length of a text divided by its compressed length. Each character counts as one byte, in any script.
 
     For ASCII this is Whisper's ratio. In UTF-8 a Tamil letter has three bytes, of which two carry no information, so
     Whisper's ratio of a plain Tamil sentence is 2.6.
@@ -153,13 +156,13 @@ def _invented_words(row: ScoredRow) -> str | None:
 
 
 def _pace(text: str, row: ScoredRow) -> float | None:
-    """Characters per second without spaces; None if the length of the audio is unknown."""
+    """Return the characters per second, without spaces; None if the length of the audio is unknown."""
     seconds = row.prediction.audio_seconds
     return len("".join(text.split())) / seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
 def _fastest_pace(scores: Scores) -> float | None:
-    """Pace at FASTEST_QUANTILE of the references."""
+    """Return the pace of the fastest references, the quantile FASTEST_QUANTILE; None if no reference has a pace."""
     paces = sorted(pace for row in scores.rows if row.is_scored and (pace := _pace(row.ref_norm, row)))
     return paces[min(int(FASTEST_QUANTILE * len(paces)), len(paces) - 1)] if paces else None
 
@@ -173,7 +176,10 @@ def _over_long(row: ScoredRow, fastest: float | None) -> str | None:
 
 
 def _wrong_script(scores: Scores) -> Evidence:
-    """Compare scripts with those of the references in the same language, because no table knows every language."""
+    """Make the check for text in a wrong script. The scripts of a language are taken from its references.
+
+    No table of scripts is used, because none knows every language.
+    """
     letters: dict[str | None, Counter[str]] = {}
     for row in scores.rows:
         letters.setdefault(row.prediction.language, Counter()).update(_scripts(row.prediction.ref))

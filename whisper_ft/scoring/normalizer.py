@@ -1,4 +1,4 @@
-"""Interfaces of a normaliser, for scoring and label rewriting. The implementation is passed in as an argument."""
+"""Interfaces that a normaliser must have for scoring and label rewriting. The normaliser itself is an argument."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol, Self
@@ -7,7 +7,7 @@ Unit = Literal["words", "characters"]
 
 
 class Normalizer(Protocol):
-    """A function from a text to its normalised form, with an identity that is recorded beside every score."""
+    """Function that normalises a text. It has an identity, which is recorded with every score."""
 
     @property
     def name(self) -> str:
@@ -34,15 +34,15 @@ class Normalizer(Protocol):
 
 
 class NormalizerFactory(Protocol):
-    """A function that makes the normaliser of a name for a language, as `get_normalizer` of `normalizers.py` does."""
+    """Function that returns the normaliser for a name and a language, such as `get_normalizer` of `normalizers.py`."""
 
     def __call__(self, name: str, language: str | None = None) -> Normalizer:
-        """Return the normaliser; ValueError if the name is unknown."""
+        """Return the normaliser. Raises ValueError if the name is unknown."""
 
 
 @dataclass(frozen=True)
 class NormalizerIdentity:
-    """The normaliser of a score as `summary.json` records it."""
+    """Identity of the normaliser of a score, as `summary.json` records it."""
 
     name: str
     language: str

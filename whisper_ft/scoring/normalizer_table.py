@@ -1,4 +1,7 @@
-"""The same transcripts scored under several normalisers. A published figure is only comparable under its own."""
+"""Table of the error rates of the same transcripts under several normalisers.
+
+A published rate can be compared only with a rate under the same normaliser.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +25,12 @@ class NormalizerRow:
 
     @classmethod
     def of(cls, scores: Scores) -> Self:
-        """Take the totals of a scored set."""
+        """Make the row of a scored set."""
         rules = scores.normalizer
         return cls(rules.name, scores.unit, rules.fingerprint, scores.scored_utterances, scores.words, scores.chars)
 
     def summary(self) -> dict[str, Any]:
-        """The row as JSON values."""
+        """Return the row as JSON values."""
         return {
             "wer": self.words.rate,
             "cer": self.chars.rate,
@@ -42,7 +45,7 @@ class NormalizerRow:
 
 
 def normalizer_table(scores: Scores, normalizers: Sequence[Normalizer]) -> list[NormalizerRow]:
-    """One row for the scores as they are, then one for each normaliser with a name not yet in the table."""
+    """Return a row for the scores as they are, and a row for each further normaliser. No name occurs twice."""
     rows = [NormalizerRow.of(scores)]
     predictions = [row.prediction for row in scores.rows]
     for normalize in normalizers:

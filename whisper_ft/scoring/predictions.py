@@ -1,4 +1,4 @@
-"""Reader of predictions.jsonl, so that stored transcripts can be scored again without a model."""
+"""Reader of predictions.jsonl: stored transcripts can be scored again without a model."""
 
 import json
 import math
@@ -13,12 +13,15 @@ from whisper_ft.scoring.scores import Prediction, ScoredRow
 REQUIRED_TEXTS = ("id", "ref", "hyp")
 OPTIONAL_TEXTS = ("language", "speaker", "detected_language", "problem")
 RECORD_COLUMNS = frozenset(ScoredRow(Prediction("", "", "", 0.0, 0), "", "", ErrorCount(), ErrorCount()).record())
-# Columns to slice by that every transcription has, whatever the data has.
+# Columns to slice by that every transcription has; the data need not have them.
 SLICE_COLUMNS = ("language", "speaker", "duration", "detected_language", "problem", "windows", "hit_token_limit")
 
 
 def data_columns(columns: Sequence[str]) -> list[str]:
-    """The names in --columns that the data must have, sorted. UsageError for a name that a record already uses."""
+    """Return the names in --columns that must be columns of the data, sorted.
+
+    Raises UsageError for a name that predictions.jsonl uses for a text or count of its own.
+    """
     names = sorted({*columns} - {*SLICE_COLUMNS})
     if taken := [name for name in names if name in RECORD_COLUMNS]:
         raise UsageError(
@@ -29,10 +32,10 @@ def data_columns(columns: Sequence[str]) -> list[str]:
 
 
 def read_predictions(path: Path, columns: Sequence[str] = ()) -> list[Prediction]:
-    """Predictions of a file in its order: of evaluate.py, or of any system that writes id, ref and hyp.
+    """Read the predictions of a file, in its order. Any system may write the file; id, ref and hyp are needed.
 
-    `columns` names further columns to keep. UsageError if the file cannot be read or no row has such a column.
-    DataError with the line number if a line is damaged or repeats an id.
+    `columns` names further columns to keep. Raises UsageError if the file cannot be read or no row has such a column.
+    Raises DataError, with the line number, if a line is damaged or repeats an id.
     """
     wanted = [name for name in dict.fromkeys(columns) if name not in {*SLICE_COLUMNS, *RECORD_COLUMNS}]
     try:

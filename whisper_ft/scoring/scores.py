@@ -1,4 +1,4 @@
-"""Corpus error rates: the error counts of all utterances are summed first and divided once."""
+"""Error rates of a whole set: the errors of all utterances are summed first, and the sum is divided once."""
 
 import math
 from collections import Counter
@@ -28,9 +28,11 @@ class Prediction:
     hit_token_limit: bool = False
     language: str | None = None
     speaker: str | None = None
-    detected_language: str | None = None  # by the model, if it was asked
+    detected_language: str | None = None  # by the model, if language detection was requested
     windows: int = 1  # model inputs that the recording was cut into
-    segments: Sequence[tuple[float, float, str]] | None = None  # (start, end, text) in seconds, if asked for
+    segments: Sequence[tuple[float, float, str]] | None = (
+        None  # (start, end, text) in seconds, if timestamps were requested
+    )
     problem: str | None = None  # reason code of a row that was undecodable or cut; it is scored all the same
     columns: Mapping[str, Any] | None = None  # further columns of the data, by names that no field of a record has
 
@@ -51,7 +53,7 @@ class ScoredRow:
         return bool(self.ref_norm)
 
     def record(self) -> dict[str, Any]:
-        """Row of predictions.jsonl, encodable as JSON and UTF-8."""
+        """Return the row as a record of predictions.jsonl. Its texts can be encoded as JSON and UTF-8."""
         row = asdict(self.prediction) | {"ref_norm": self.ref_norm, "hyp_norm": self.hyp_norm}
         columns = row.pop("columns") or {}
         row = {key: encodable(value) if isinstance(value, str) else value for key, value in row.items()}
@@ -65,7 +67,7 @@ class ScoredRow:
 
 @dataclass(frozen=True)
 class Scores:
-    """A scored test set: totals of the normalised texts and of the texts as written (orthographic)."""
+    """Scores of a test set, of normalised texts and of texts as written (orthographic)."""
 
     rows: tuple[ScoredRow, ...]  # in the order of the predictions
     words: ErrorCount
@@ -77,7 +79,7 @@ class Scores:
 
     @classmethod
     def empty(cls) -> Self:
-        """Scores of no utterance: every name, but no rate."""
+        """Return the scores of an empty set, in which every rate is None. They show the names of all figures."""
         none = ErrorCount()
         return cls((), none, none, none, none, WORDS, NormalizerIdentity("none", "und", "", ""))
 
@@ -88,16 +90,22 @@ class Scores:
 
     @property
     def cer(self) -> float | None:
-        """Character error rate of the normalised texts, single spaces counted, as a fraction or None."""
+        """Character error rate of the normalised texts, as a fraction; None if no reference has a word.
+
+        Each single space between words counts as a character, except in languages written without spaces.
+        """
         return self.chars.rate
 
     @property
     def headline(self) -> tuple[str, float | None]:
-        """Name and value of the headline rate: the CER of languages written without spaces, else the WER."""
+        """Name and value of the main rate: the CER for languages written without spaces, else the WER."""
         return ("cer", self.cer) if self.unit == CHARACTERS else ("wer", self.wer)
 
     def figure(self, metric: str) -> tuple[str, float | None]:
-        """Name and value of a number of `summary`; `auto` is the headline. ValueError if there is no such number."""
+        """Return name and value of a number in `summary`; `auto` means the main rate.
+
+        Raises ValueError if there is no number of this name.
+        """
         if metric == "auto":
             return self.headline
         figures = {
@@ -160,15 +168,15 @@ class Scores:
 
     @property
     def problems(self) -> dict[str, int]:
-        """Number of rows by reason code."""
+        """Number of rows for each reason code."""
         return dict(sorted(Counter(row.prediction.problem for row in self.rows if row.prediction.problem).items()))
 
     def errors_of(self, row: ScoredRow) -> ErrorCount:
-        """Counts of a row in the headline unit, words or characters."""
+        """Return the counts of a row in the unit of the main rate, words or characters."""
         return row.chars if self.unit == CHARACTERS else row.words
 
     def summary(self) -> dict[str, Any]:
-        """Totals as JSON values. Rates are fractions, or None if no reference has a word."""
+        """Return the totals as JSON values. Rates are fractions, or None if no reference has a word."""
         return {
             "unit": self.unit,
             "normalizer": asdict(self.normalizer),
@@ -200,8 +208,8 @@ class Scores:
 def score(predictions: Sequence[Prediction], normalize: Normalizer) -> Scores:
     """Compare predictions with their references, normalised and as written.
 
-    A row with an empty normalised reference has no rate, so it is left out of the rates and counted. An empty
-    transcript counts as deletions. ValueError if an id occurs twice.
+    A row whose normalised reference is empty has no rate. It is left out of the rates, and such rows are counted. An
+    empty transcript counts as deletions. Raises ValueError if an id occurs twice.
     """
     _refuse_duplicates(predictions)
     blocks = [
@@ -220,16 +228,16 @@ def score(predictions: Sequence[Prediction], normalize: Normalizer) -> Scores:
 
 
 def count_word_errors(prediction: Prediction, normalize: Normalizer) -> ErrorCount:
-    """Word errors of one utterance, as `score` counts them in the WER: nothing for an empty normalised reference.
+    """Count the word errors of one utterance as `score` does for the WER; none for an empty normalised reference.
 
-    For a running WER during transcription, where a whole `Scores` for each utterance would be too slow.
+    It serves for a running WER during transcription, because a whole `Scores` for each utterance would be too slow.
     """
     ref, hyp = (single_spaces(normalize(encodable(text))) for text in (prediction.ref, prediction.hyp))
     return count_errors(ref.split(), hyp.split()) if ref else ErrorCount()
 
 
 class _Block(NamedTuple):
-    """Rows and counts of some of the predictions."""
+    """Rows and error counts of a part of the predictions."""
 
     rows: list[ScoredRow]
     words: ErrorCount
@@ -275,7 +283,7 @@ def _refuse_duplicates(predictions: Sequence[Prediction]) -> None:
 
 
 def listed_ids(ids: Sequence[str]) -> str:
-    """The first ids, quoted, for a message."""
+    """Format the first ids, quoted, for a message."""
     return ", ".join(repr(name) for name in ids[:MAX_NAMED_IDS]) + (", …" if len(ids) > MAX_NAMED_IDS else "")
 
 

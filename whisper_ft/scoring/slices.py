@@ -1,4 +1,4 @@
-"""Error rates by duration, language, speaker, or any column of the utterances."""
+"""Slices of a test set: error rates by duration, language, speaker, or any column of the utterances."""
 
 import math
 from bisect import bisect_right
@@ -17,7 +17,7 @@ FEW = {WORDS: 100, CHARACTERS: 500}  # reference length below which one error mo
 
 @dataclass(frozen=True)
 class Slice:
-    """Utterances that share a value of the sliced column."""
+    """Part of a test set: the utterances that have the same value in a column."""
 
     name: str | None  # None for utterances without a value
     utterances: int
@@ -30,7 +30,7 @@ class Slice:
     interval: Interval | None  # of the rate; None if `few` or if there is only one unit to resample
 
     def summary(self) -> dict[str, Any]:
-        """The slice as JSON values."""
+        """Return the slice as JSON values."""
         return {
             "name": self.name,
             "utterances": self.utterances,
@@ -49,19 +49,19 @@ class Slice:
 
 @dataclass(frozen=True)
 class Slicing:
-    """All utterances of a set, each in one slice."""
+    """A test set divided into slices; each utterance is in one of them."""
 
     by: str
     groups: tuple[Slice, ...]  # in their natural order if `ordered`, else worst first and small ones last
     ordered: bool = False
 
     def summary(self) -> list[dict[str, Any]]:
-        """The slices as JSON values."""
+        """Return the slices as JSON values."""
         return [group.summary() for group in self.groups]
 
 
 def slicings(scores: Scores, columns: Sequence[str] = ()) -> list[Slicing]:
-    """Slicings by duration, by language and speaker if there are several, and by each of the columns."""
+    """Slice a set by duration, by each of the columns, and by language and speaker if the set has several."""
     results = [by_duration(scores)]
     if len({row.prediction.language for row in scores.rows}) > 1:
         results.append(by_column(scores, "language"))
@@ -72,7 +72,7 @@ def slicings(scores: Scores, columns: Sequence[str] = ()) -> list[Slicing]:
 
 
 def by_duration(scores: Scores) -> Slicing:
-    """Slices by seconds of audio, in buckets with the lower edges DURATION_EDGES."""
+    """Slice a set by seconds of audio, in buckets with the lower edges DURATION_EDGES."""
     names = [f"{low} – {high} s" for low, high in pairwise(DURATION_EDGES)]
     names.append(f"{DURATION_EDGES[-1]} s and more")  # a bucket holds its lower edge, so 30.0 s is in this one
 
@@ -86,7 +86,10 @@ def by_duration(scores: Scores) -> Slicing:
 
 
 def by_column(scores: Scores, column: str) -> Slicing:
-    """Slices by a column of predictions.jsonl, including columns of the data. ValueError if no utterance has it."""
+    """Slice a set by a column of predictions.jsonl, which may come from the data.
+
+    Raises ValueError if no utterance has the column.
+    """
     known, values = dict[str, None](), dict[str, Any]()
     for row in scores.rows:  # one record at a time, because all records would double the memory of the set
         record = row.record()

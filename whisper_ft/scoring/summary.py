@@ -1,4 +1,4 @@
-"""`summary.json` of a test set, with the time, versions and commit that the library `evaluate` adds."""
+"""Writer of `summary.json`, to which the library `evaluate` adds time, versions and commit."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from whisper_ft.runtime.installed_package import evaluate
 
 
 def save_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write the summary as JSON under exactly this name, atomically. ValueError if it contains NaN.
+    """Write the summary as JSON, atomically and under exactly this name. Raises ValueError if it contains NaN.
 
     `evaluate.save` adds the time, the versions and the commit of the current folder, in keys that begin with an
     underscore. It writes in place, in one line, and accepts NaN, so its file serves as a draft only.
@@ -37,6 +37,6 @@ def save_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def _has_commit() -> bool:
-    """True if git is installed and the current folder belongs to a repository with at least one commit."""
+    """Return True if git is installed and the current folder belongs to a repository with at least one commit."""
     command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
     return shutil.which("git") is not None and not subprocess.run(command, capture_output=True, check=False).returncode

@@ -1,4 +1,4 @@
-"""WER and CER of a corpus as a metric of the library `evaluate`, counted by `edit_distance`.
+"""Metric of the library `evaluate` for the WER and CER of a whole set. Errors are counted by `edit_distance`.
 
 `evaluate.load("wer")` is not used because it runs code fetched from the Hub.
 """
@@ -13,11 +13,11 @@ from whisper_ft.scoring.edit_distance import count_errors, total
 
 
 class WerMetric(evaluate.Metric):  # type: ignore[misc]  # the library is untyped
-    """Corpus WER and CER. Texts are compared as given; words are separated by whitespace.
+    """WER and CER of a whole set. Texts are compared as given; words are separated by whitespace.
 
     `compute` returns a dictionary:
       wer, cer: the rates as fractions, None if no reference has a word
-      words, characters: the `ErrorCount` of the corpus
+      words, characters: the `ErrorCount` of the whole set
       utterances: (words, characters) of each utterance, in the order given
 
     Utterances with an empty reference are left out of both rates.
@@ -60,5 +60,5 @@ class WerMetric(evaluate.Metric):  # type: ignore[misc]  # the library is untype
 
 
 def wer_metric() -> WerMetric:
-    """A new metric that keeps its texts in memory; files would share one name and lock between all processes."""
+    """Return a new metric that keeps its texts in memory, because its files would be shared by all processes."""
     return WerMetric(keep_in_memory=True)

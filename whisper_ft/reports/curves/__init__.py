@@ -1,1 +1,1 @@
-"""Training curves as PNG and HTML."""
+"""Training curves as PNG pictures and HTML pages."""

@@ -1,4 +1,4 @@
-"""The curves as pictures: one PNG of all panels for documents, and one SVG for each panel of the page."""
+"""Pictures of training curves: one PNG of all panels for documents, and one SVG for each panel of the HTML page."""
 
 import io
 import math
@@ -23,7 +23,7 @@ from whisper_ft.reports.html import palette
 from whisper_ft.reports.html.palette import Palette
 from whisper_ft.reports.text import percent
 
-MARKERS = "os^DvPX"  # the curves differ in grey print, too
+MARKERS = "os^DvPX"  # a marker for each run, because colours cannot be told apart in grey print
 ROUND = (1, 2, 2.5, 5, 10)  # ticks are multiples of one of these, times a power of ten
 POWERS = 10  # an axis is logarithmic if the greatest value is this many times the least
 DOTS_PER_INCH = 200  # 1,900 dots across: sharp in print
@@ -31,7 +31,7 @@ DOTS_PER_INCH = 200  # 1,900 dots across: sharp in print
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a picture: the page's palette, and one colour for each run."""
+    """Colours of a picture: those of the page, and one colour for each run."""
 
     palette: Palette
     runs: tuple[str, ...]
@@ -42,10 +42,10 @@ DARK = Theme(palette.DARK, tuple(dark for _, dark in palette.CURVES))
 
 
 def curves_png(runs: Mapping[str, History], width: float, title: str = "") -> bytes:
-    """All panels on white as a PNG file.
+    """Draw all panels on white, as a PNG file.
 
-    `width` is the standard deviation of the smoothing, as a share of the run. The legend names several runs; `title`
-    is the heading of a single one.
+    `width` is the standard deviation of the smoothing, as a share of the run. If there are several runs, a legend names
+    them; `title` is the heading for a single run.
     """
     panels = panels_of(list(runs.values()))
     with _style(LIGHT, size=9):
@@ -69,7 +69,7 @@ def curves_png(runs: Mapping[str, History], width: float, title: str = "") -> by
 
 
 def panel_svg(panel: Panel, runs: Mapping[str, History], theme: Theme, width: float) -> bytes:
-    """One panel as an SVG file. Its text stays text, in the reader's own font."""
+    """Draw one panel as an SVG file. Its text stays text, in the reader's own font."""
     with _style(theme, size=9.5):
         figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         axes = figure.add_subplot()
@@ -79,7 +79,7 @@ def panel_svg(panel: Panel, runs: Mapping[str, History], theme: Theme, width: fl
 
 
 def legend(runs: Mapping[str, History], panels: Sequence[Panel], width: float) -> str:
-    """The meaning of the kinds of lines that were drawn."""
+    """Explain the kinds of lines in the picture, in one line of text."""
     curves = [curve for run in runs.values() for curve in (run.logged, run.evaluated)]
     meanings = []
     if width:
@@ -132,7 +132,7 @@ def _draw_run(
 
 
 def _ring(axes: Axes, step: int, rate: float, scale: float, colour: str, theme: Theme) -> None:
-    """Mark the lowest rate of the run, with its value."""
+    """Mark the lowest rate of the run with a ring and its value."""
     axes.plot(
         [step], [scale * rate], ls="", marker="o", ms=8.5, mfc="none", mec=colour, mew=1.3, zorder=4, clip_on=False
     )
@@ -144,7 +144,7 @@ def _ring(axes: Axes, step: int, rate: float, scale: float, colour: str, theme: 
 
 
 def _points(panel: Panel, name: str, run: History, rows: Sequence[Row]) -> tuple[Series, Series, Series]:
-    """Steps, values in the panel's unit, and weights of rows."""
+    """Return steps, values in the panel's unit, and weights of some rows."""
     curve = panel.curve(run)
     steps, values = curve.values("step", rows), panel.scale * curve.values(name, rows)
     weights = curve.values(panel.weight, rows) if panel.weight else np.ones_like(values)
@@ -152,7 +152,7 @@ def _points(panel: Panel, name: str, run: History, rows: Sequence[Row]) -> tuple
 
 
 def _scale(axes: Axes, panel: Panel, runs: Sequence[History], width: float) -> None:
-    """Limits and ticks: what people compare fills the axes; a peak of a noisy series may leave them."""
+    """Set limits and ticks of the axes so that the curves fill them. A few peaks of a noisy series may lie outside."""
     lines, peaks = [], []
     for run in filter(lambda run: panel.has_values([run]), runs):
         for name in panel.fields:
@@ -182,7 +182,7 @@ def _label_steps(axes: Axes) -> None:
 
 
 def _number(value: float) -> str:
-    """A tick: 0, 250, 4k, 1.5M, 2e-5."""
+    """Format the number at a tick: 0, 250, 4k, 1.5M, 2e-5."""
     if value and abs(value) < 1e-2:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -205,13 +205,13 @@ def _line_of(number: int, theme: Theme, **style: Any) -> Line2D:
 
 
 def _plain(name: str) -> str:
-    """The name, protected from matplotlib, which leaves names that begin with an underscore out of a legend."""
+    """Protect a name from matplotlib, which leaves names that begin with an underscore out of a legend."""
     return f"\u200b{name}" if name.startswith("_") else name
 
 
 @contextmanager
 def _style(theme: Theme, size: float) -> Iterator[None]:
-    """Plain axes in the colours of a theme, without the user's own matplotlib settings."""
+    """Set the style for a block: plain axes in the colours of a theme, without the user's own matplotlib settings."""
     style: dict[Any, object] = {
         **dict.fromkeys(("figure.facecolor", "savefig.facecolor", "axes.facecolor"), theme.palette.card),
         **dict.fromkeys(("text.color", "axes.titlecolor"), theme.palette.ink),

@@ -1,4 +1,4 @@
-"""Logged steps and evaluations of a run, read from its directory."""
+"""History of a run: logged steps and evaluations, read from its directory."""
 
 import json
 import math
@@ -19,7 +19,7 @@ LOGGED, EVALUATED = "loss", "cer"  # a field that every row of the kind has, eve
 
 @dataclass(frozen=True)
 class Curve:
-    """Rows of one kind by ascending step, joined over all starts of the run."""
+    """Rows of one kind (logged steps, or evaluations) in the order of steps, joined over all starts of the run."""
 
     rows: list[Row]
     abandoned: list[list[Row]]
@@ -29,13 +29,13 @@ class Curve:
         return bool(self.rows)
 
     def values(self, name: str, rows: Sequence[Row] | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """A field of each row as a number; NaN if it is missing, null or no number."""
+        """Return a field of each row as a number; NaN if it is missing, null or not a number."""
         return np.array([_number(row.get(name)) for row in (self.rows if rows is None else rows)], np.float64)
 
 
 @dataclass(frozen=True)
 class History:
-    """One run, finished or not."""
+    """Logs of one run, which may be finished or not."""
 
     path: Path
     logged: Curve
@@ -58,18 +58,18 @@ class History:
 
     @property
     def headline(self) -> str:
-        """The rate to judge by: `cer` if the language is written without spaces, else `wer`."""
+        """Name of the main rate: `cer` if the language is written without spaces, else `wer`."""
         return "cer" if any(row.get("unit") == "characters" for row in self.evaluated.rows) else "wer"
 
     @property
     def lowest(self) -> Row | None:
-        """The evaluation with the lowest headline rate, the first one in a tie; None without any rate."""
+        """The evaluation with the lowest main rate, the first one in a tie; None if there is no rate."""
         known = [row for row in self.evaluated.rows if math.isfinite(_number(row.get(self.headline)))]
         return min(known, key=lambda row: float(row[self.headline]), default=None)
 
 
 def read_history(run: Path) -> History:
-    """Read a run directory, even while the run trains. UsageError if no run ever began there."""
+    """Read a run directory, even while the run trains. Raises UsageError if no run ever began there."""
     metrics, status, config = run / "metrics.jsonl", run / "status.json", run / "config.yaml"
     if not metrics.is_file() and not status.is_file():
         missing = (
@@ -95,9 +95,10 @@ def read_history(run: Path) -> History:
 
 
 def joined(rows: Iterable[Row], kind: str) -> Curve:
-    """The rows of a kind, without the branches that a resume abandoned, which are kept apart.
+    """Join the rows of a kind to a curve. Rows that a resume abandoned are kept apart, as branches.
 
-    A step that does not ascend means a resume, too, because logs are best effort and the resume's line may be lost.
+    A row whose step does not ascend also counts as a resume. Logs are best effort, so the line of the resume may be
+    lost.
     """
     kept: list[Row] = []
     abandoned: list[list[Row]] = []
@@ -118,7 +119,7 @@ def joined(rows: Iterable[Row], kind: str) -> Curve:
 
 
 def _rows(lines: Iterable[bytes]) -> tuple[list[Row], int]:
-    """The rows of steps, and the number of lines that were cut off."""
+    """Parse the rows of steps. Returns them and the number of lines that were cut off."""
     rows, cut = [], 0
     for line in filter(bytes.strip, lines):
         if row := _row_of(line):
@@ -129,7 +130,7 @@ def _rows(lines: Iterable[bytes]) -> tuple[list[Row], int]:
 
 
 def _row_of(line: bytes) -> Row | None:
-    """The line as a row of a step; {} for a whole line without a step, None for a line that was cut off."""
+    """Parse a line as the row of a step; {} for a complete line without a step, None for a line that was cut off."""
     try:
         row = json.loads(line)
     except ValueError:

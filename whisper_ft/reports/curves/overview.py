@@ -1,4 +1,4 @@
-"""The curves of runs as one HTML page: light and dark, desktop, phone and print."""
+"""Page of training curves in one HTML file, for light and dark mode, desktop, phone and print."""
 
 import base64
 from collections.abc import Mapping
@@ -16,10 +16,11 @@ UNKNOWN = "–"
 
 
 def curves_page(runs: Mapping[str, History], title: str, width: float) -> str:
-    """The page of runs by their names; `width` is the standard deviation of the smoothing, as a share of the run.
+    """Return the HTML page of some runs, given by their names.
 
-    It loads nothing, runs nothing and is well-formed XML. The content policy needs `img-src data:` for the pictures,
-    whose own styles apply to nothing but themselves.
+    `width` is the standard deviation of the smoothing, as a share of the run. The page loads nothing, runs nothing and
+    is well-formed XML. The content policy needs `img-src data:` for the pictures, whose own styles apply only to
+    themselves.
     """
     panels = panels_of(list(runs.values()))
 
@@ -39,7 +40,7 @@ def curves_page(runs: Mapping[str, History], title: str, width: float) -> str:
 
 
 def run_facts(run: History) -> dict[str, str]:
-    """The main figures of a run by column; a dash for an unknown one."""
+    """Return the main figures of a run by column; a dash stands for an unknown figure."""
     lowest, losses = run.lowest, run.logged.values("loss")
     speeds = run.logged.values("utterances_per_second")
     skipped = run.logged.values("skipped")

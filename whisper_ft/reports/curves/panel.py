@@ -1,4 +1,4 @@
-"""The panels of a picture: which fields of a run they draw, and in which unit."""
+"""Panels of a picture of curves: the fields of a run that each panel draws, with their units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from whisper_ft.reports.curves.history import Curve, History
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes."""
+    """One diagram of a picture, with its own axes."""
 
     title: str
     unit: str
@@ -27,11 +27,14 @@ class Panel:
     of_evaluations: bool = False
 
     def curve(self, run: History) -> Curve:
-        """The rows of a run that the panel draws."""
+        """Return the rows of a run that the panel draws."""
         return run.evaluated if self.of_evaluations else run.logged
 
     def has_values(self, runs: Sequence[History]) -> bool:
-        """True if any run has a value. A loss scale of 1 throughout does not count, because the run was not in fp16."""
+        """Return True if any run has a value to draw.
+
+        A loss scale that is always 1 does not count, because the run did not use fp16.
+        """
         values = np.concatenate([self.curve(run).values(name) for run in runs for name in self.fields])
         known = values[np.isfinite(values)]
         return bool(known.size) and not (self.fields == ("loss_scale",) and bool((known == 1).all()))
@@ -51,5 +54,5 @@ PANELS = (
 
 
 def panels_of(runs: Sequence[History]) -> list[Panel]:
-    """The panels that have values to draw, in their order."""
+    """Return the panels that have values to draw, in their order."""
     return [panel for panel in PANELS if panel.has_values(runs)]

@@ -1,4 +1,4 @@
-"""Smoothing and thinning of long, noisy series, for drawing."""
+"""Smoothing and thinning of long, noisy series, so that they can be drawn."""
 
 from typing import Any
 
@@ -6,15 +6,15 @@ import numpy as np
 
 Series = np.ndarray[Any, np.dtype[np.float64]]
 
-MAX_POINTS = 3000  # points of a curve: more cannot be seen at the width of a page, and make it heavy
+MAX_POINTS = 3000  # points of a curve: more cannot be seen at the width of a page, and would make its file large
 
 
 def smoothed(steps: Series, values: Series, weights: Series, width: float) -> tuple[Series, Series]:
-    """Weighted Gaussian means of a series, at most MAX_POINTS of them: (steps, means).
+    """Smooth a series with weighted Gaussian means. Returns the steps and the means, at most MAX_POINTS of them.
 
     The mean looks forwards and backwards, so it does not lag. `width` is the standard deviation as a share of the
     points; 0 does not smooth. Weighted sums are divided once, so a loss per token stays a loss per token. NaN has no
-    weight; the mean is NaN if all values around it are.
+    weight; the mean is NaN if all values around it are NaN.
     """
     known = np.isfinite(values) & (weights > 0)
     weights = np.where(known, weights, 0.0)
@@ -33,7 +33,7 @@ def smoothed(steps: Series, values: Series, weights: Series, width: float) -> tu
 
 
 def thinned(steps: Series, values: Series) -> tuple[Series, Series]:
-    """At most MAX_POINTS of a series: the least and the greatest value of each stretch, so no peak gets lost."""
+    """Reduce a series to at most MAX_POINTS: the minimum and the maximum of each stretch, so that no peak is lost."""
     if len(steps) <= MAX_POINTS:
         return steps, values
     starts = _starts(len(steps), MAX_POINTS // 2)
@@ -42,5 +42,5 @@ def thinned(steps: Series, values: Series) -> tuple[Series, Series]:
 
 
 def _starts(points: int, most: int = MAX_POINTS) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """The first index of each of at most `most` stretches of equal length."""
+    """Divide a series into at most `most` stretches of equal length. Returns the first index of each."""
     return np.arange(0, points, -(-points // most) or 1, dtype=np.intp)

@@ -1,1 +1,1 @@
-"""An evaluation for readers: one HTML page, console tables, one line to grep."""
+"""Evaluation results for people: one HTML page, tables on the console, and one line to search for with grep."""

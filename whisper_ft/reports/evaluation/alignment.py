@@ -1,4 +1,4 @@
-"""Reference and hypothesis above each other, pair by pair."""
+"""Alignment of reference and hypothesis for a page, pair by pair, and the most frequent mistakes."""
 
 import unicodedata
 from collections import Counter
@@ -22,15 +22,15 @@ Kind = Literal["hit", "sub", "del", "ins"]
 
 @dataclass(frozen=True)
 class Alignment:
-    """Pairs of one utterance, as far as a page shows them."""
+    """Aligned pairs of one utterance, up to the number that a page shows."""
 
     cells: Sequence[tuple[Kind, str, str]]  # kind, reference, hypothesis
-    left_out: int  # pairs behind the last cell
+    left_out: int  # number of pairs after the last cell
     separator: str  # between two cells
 
 
 def worst_rows(scores: Scores, n: int) -> list[ScoredRow]:
-    """The `n` scored rows with the highest error rate; ties by number of errors, then by order."""
+    """Return the `n` scored rows with the highest error rate. Ties are ordered by number of errors, then by place."""
 
     def badness(row: ScoredRow) -> tuple[float, int]:
         count = scores.errors_of(row)
@@ -40,7 +40,7 @@ def worst_rows(scores: Scores, n: int) -> list[ScoredRow]:
 
 
 def frequent_mistakes(scores: Scores, n: int) -> dict[Kind, list[tuple[Pair, int]]]:
-    """The `n` most frequent pairs of each kind of error, with how often each occurred: at least twice."""
+    """Return the `n` most frequent pairs of each kind of error, with their counts. A pair counts if it occurs twice."""
     kinds: dict[Kind, Counter[Pair]] = {"sub": Counter(), "del": Counter(), "ins": Counter()}
     for row in scores.rows:
         if row.is_scored and row.ref_norm != row.hyp_norm:
@@ -51,20 +51,20 @@ def frequent_mistakes(scores: Scores, n: int) -> dict[Kind, list[tuple[Pair, int
 
 
 def token_pairs(row: ScoredRow, unit: str | None) -> list[Pair]:
-    """The aligned words of one utterance, or its aligned characters."""
+    """Align the words of one utterance, or its characters if they are the unit."""
     if unit == CHARACTERS:
         return align(row.ref_norm, row.hyp_norm)
     return align(row.ref_norm.split(), row.hyp_norm.split())
 
 
 def error_kind(pair: Pair) -> Kind:
-    """The kind of error of a pair; `hit` for none."""
+    """Return the kind of error of a pair; `hit` if the pair is equal."""
     left, right = pair
     return "hit" if left == right else "del" if not right else "ins" if not left else "sub"
 
 
 def aligned(row: ScoredRow, unit: str | None) -> Alignment:
-    """The alignment of one utterance; consecutive characters of one kind share a cell."""
+    """Align one utterance for the page. Consecutive characters of one kind share a cell."""
     pairs = token_pairs(row, unit)
     if unit == CHARACTERS:
         clusters = whole_letters(pairs)
@@ -74,12 +74,12 @@ def aligned(row: ScoredRow, unit: str | None) -> Alignment:
 
 
 def shown_token(token: str) -> str:
-    """A word or a run of characters as a page shows it: a space as an open box, a lone mark on a circle."""
+    """Format a word or some characters for the page: a space becomes an open box, a lone mark stands on a circle."""
     return clipped(on_circle("\u2423" if token == " " else token), MAX_TOKEN_CHARACTERS)
 
 
 def whole_letters(pairs: Sequence[Pair]) -> list[Pair]:
-    """Pairs of characters with the marks joined to their letters, because a lone mark cannot be drawn."""
+    """Join marks to their letters in pairs of characters, because a lone mark cannot be drawn."""
     letters: list[Pair] = []
     for left, right in pairs:
         if letters and (_is_mark(left) or _is_mark(right)):

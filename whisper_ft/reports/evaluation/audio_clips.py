@@ -1,4 +1,4 @@
-"""Audio of utterances inside the page, up to a size limit."""
+"""Audio clips inside a page, up to a limit of its size."""
 
 import base64
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Audio = Callable[[str], bytes | None]  # id of an utterance -> its encoded file,
 
 
 class AudioClips:
-    """The clips of one page, in the order of the requests. After the first clip without room, no more are read."""
+    """Audio clips of one page, in the order of the requests. When a clip finds no room, no further ones are read."""
 
     def __init__(self, audio: Audio | None) -> None:
         self._audio = audio
@@ -18,7 +18,10 @@ class AudioClips:
         self.included, self.left_out = 0, 0
 
     def address(self, utterance: str) -> str | None:
-        """The clip of an utterance as a `data:` address; None without room, or if no browser plays its format."""
+        """Return the clip of an utterance as a `data:` address.
+
+        None if there is no clip or no room, or if browsers do not play its format.
+        """
         if self._audio is None:
             return None
         clip = None if self._is_full else self._audio(utterance)
@@ -36,7 +39,7 @@ class AudioClips:
 
 
 def media_type(clip: bytes) -> str | None:
-    """The media type of an encoded file, by its first bytes; None for a format that browsers do not play."""
+    """Return the media type of an encoded file, from its first bytes; None for a format that browsers do not play."""
     if clip[:4] == b"RIFF" and clip[8:12] == b"WAVE":
         return "audio/wav"
     if clip[:4] in (b"fLaC", b"OggS"):

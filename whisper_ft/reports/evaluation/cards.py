@@ -1,4 +1,4 @@
-"""Utterances as cards of the page: rate, alignment, audio and texts."""
+"""Cards of the page: each shows one utterance with its rate, alignment, audio and texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ MAX_CHANGES = 10  # utterances that changed most between two systems, each way
 
 @dataclass(frozen=True)
 class UtteranceCard:
-    """One utterance with its errors."""
+    """Card of one utterance with its errors."""
 
     prediction: Prediction
     count: ErrorCount
@@ -27,14 +27,14 @@ class UtteranceCard:
 
     @property
     def level(self) -> Literal["good", "fair", "poor"]:
-        """`good` without an error, `poor` if at least half of the units are wrong."""
+        """Class of the rate: `good` without an error, `poor` if at least half of the units are wrong, else `fair`."""
         count = self.count
         return "good" if not count.errors else "fair" if 2 * count.errors < count.reference_length else "poor"
 
 
 @dataclass(frozen=True)
 class FlaggedCard:
-    """One utterance that a check flagged, with the evidence."""
+    """Card of one utterance that a check flagged, with the reason."""
 
     prediction: Prediction
     evidence: str
@@ -43,7 +43,7 @@ class FlaggedCard:
 
 @dataclass(frozen=True)
 class ChangeCard:
-    """One utterance as two systems transcribed it."""
+    """Card of one utterance as two systems transcribed it."""
 
     id: str
     more_errors: int  # of the second system; below zero if it is better
@@ -51,7 +51,7 @@ class ChangeCard:
 
 
 def worst_cards(scores: Scores, clips: AudioClips) -> list[UtteranceCard]:
-    """The utterances with the highest error rates, the worst one first."""
+    """Make cards of the utterances with the highest error rates, the worst one first."""
     return [
         UtteranceCard(
             row.prediction, scores.errors_of(row), aligned(row, scores.unit), clips.address(row.prediction.id)
@@ -61,7 +61,7 @@ def worst_cards(scores: Scores, clips: AudioClips) -> list[UtteranceCard]:
 
 
 def flagged_cards(check: Check, clips: AudioClips) -> list[FlaggedCard]:
-    """The first utterances that a check flagged."""
+    """Make cards of the first utterances that a check flagged."""
     return [
         FlaggedCard(flagged.row.prediction, flagged.evidence, clips.address(flagged.row.prediction.id))
         for flagged in check.flagged[:MAX_FLAGGED]
@@ -69,7 +69,7 @@ def flagged_cards(check: Check, clips: AudioClips) -> list[FlaggedCard]:
 
 
 def change_cards(changes: Sequence[Change], comparison: SystemComparison) -> list[ChangeCard]:
-    """The utterances that changed most."""
+    """Make cards of the utterances that changed most."""
     unit = comparison.first.unit
 
     def system(name: str, row: ScoredRow) -> tuple[str, str | None, Alignment]:

@@ -1,4 +1,4 @@
-"""The charts of an evaluation."""
+"""Charts of an evaluation."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from whisper_ft.scoring.slices import Slice, Slicing
 
 
 def utterances_by_rate(scores: Scores) -> Chart:
-    """How many utterances have which error rate: none, up to 10 %, …, up to 100 %, above."""
+    """Draw how many utterances have which error rate: none, up to 10 %, …, up to 100 %, above."""
     names = ["0", *(str(rate) for rate in range(10, 101, 10)), ">100"]
     sizes = [0] * len(names)
     for row in scores.rows:
@@ -28,7 +28,7 @@ def utterances_by_rate(scores: Scores) -> Chart:
 
 
 def rates_in_order(slicing: Slicing, metric: str) -> Chart:
-    """The rate of each slice as a column, for slices that have an order of their own, such as durations."""
+    """Draw the rate of each slice as a column, for slices that have an order of their own, such as durations."""
     columns = [
         Column(
             "few" if group.few else "rate",
@@ -44,18 +44,18 @@ def rates_in_order(slicing: Slicing, metric: str) -> Chart:
 
 
 def rate_bars(slicing: Slicing, shown: Sequence[Slice], overall: float | None) -> list[Chart]:
-    """A bar for each slice, all on one scale."""
+    """Draw a bar for each slice, all on one scale."""
     most = highest_rate(slicing.groups)
     return [rate_bar(group.count.rate, group.interval, most, overall, group.few) for group in shown]
 
 
 def highest_rate(groups: Sequence[Slice]) -> float:
-    """The end of the scale: the highest rate or interval of the slices with enough words, else of all."""
+    """Return the end of the scale: the highest rate or interval of the slices with enough words, else of all slices."""
     return max((_reach(group) for group in groups if not group.few), default=0.0) or max(map(_reach, groups), default=0)
 
 
 def change_chart(comparison: SystemComparison) -> Chart | None:
-    """The change of the rate with its interval; None without an interval."""
+    """Draw the difference between two systems with its interval; None if there is no interval."""
     _, difference = comparison.headline
     if difference is None or difference.interval is None:
         return None
@@ -63,7 +63,7 @@ def change_chart(comparison: SystemComparison) -> Chart | None:
 
 
 def change_kind(comparison: SystemComparison) -> str:
-    """The class of the change in the style sheet: `hit` for better, `del` for worse, `even` if it may be chance."""
+    """Return the style-sheet class of the change: `hit` if better, `del` if worse, `even` if it may be chance."""
     _, difference = comparison.headline
     if difference is None or not difference.is_significant:
         return "even"

@@ -1,4 +1,4 @@
-"""The evaluation as one HTML page."""
+"""Report of an evaluation as one HTML page."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from whisper_ft.scoring.comparison import SystemComparison, p_value
 from whisper_ft.scoring.scores import CHARACTERS, Scores
 from whisper_ft.scoring.slices import Slice, Slicing
 
-MAX_MISTAKES = 10  # pairs of each kind
+MAX_MISTAKES = 10  # largest number of word pairs for each kind of error
 
 ABOUT = {  # purpose of a normaliser, by its name
     "golden": "no word becomes another",
@@ -40,8 +40,8 @@ def write_report(
 ) -> None:
     """Write the page atomically. It loads nothing, runs nothing and is well-formed XML.
 
-    `audio` returns the encoded file of an utterance by its id, or None. It is called for the utterances shown, and
-    the clips of the worst ones are put into the page until it is full.
+    `audio` returns the encoded file of an utterance by its id, or None. It is called for the utterances on the page.
+    Clips are put into the page until it is full, beginning with the worst utterances.
     """
     clips = AudioClips(audio)
     # The worst utterances come before the flagged ones, which stand above them, because clips take the room in order.
@@ -77,7 +77,7 @@ def write_report(
 
 
 def _rates(scores: Scores, analysis: Analysis) -> list[dict[str, object]]:
-    """The two rates, the headline first."""
+    """Return the two rates, the main one first."""
     confidence = analysis.confidence
     rates: list[dict[str, object]] = [
         {
@@ -105,7 +105,7 @@ def _errors(scores: Scores) -> dict[str, object]:
 
 
 def _slicing(slicing: Slicing, scores: Scores) -> dict[str, object]:
-    """A table of slices. Ordered ones have a chart, the others a bar each."""
+    """Return the values for a table of slices. Ordered slices have one chart, others a bar each."""
     metric, overall = scores.headline
     shown = slicing.groups[:MAX_GROUPS]
     bars = charts.rate_bars(slicing, shown, None if slicing.ordered else overall)
@@ -118,7 +118,7 @@ def _slicing(slicing: Slicing, scores: Scores) -> dict[str, object]:
 
 
 def _note_on_slices(slicing: Slicing, shown: Sequence[Slice]) -> str:
-    """Slices that the table leaves out, and the meaning of its marks."""
+    """Say which slices the table leaves out, and what its marks mean."""
     sentences = []
     if len(shown) < len(slicing.groups):
         sentences.append(f"The {len(shown):,} worst of {len(slicing.groups):,}; all are in summary.json.")

@@ -1,4 +1,4 @@
-"""The evaluation as tables in a terminal."""
+"""Tables of an evaluation for a terminal."""
 
 from rich.markup import escape
 from rich.table import Table
@@ -17,7 +17,7 @@ MAX_CHANGES = 3  # utterances that changed most, each way
 
 
 def wer_line(scores: Scores) -> str:
-    """The line that Kaldi's tools print: `%WER 20.00 [ 12 / 60, 3 ins, 4 del, 5 sub ]`."""
+    """Return the WER in the form that Kaldi's tools print: `%WER 20.00 [ 12 / 60, 3 ins, 4 del, 5 sub ]`."""
     count = scores.words
     percentage = "n/a" if count.rate is None else f"{100 * count.rate:.2f}"
     counts = f"{count.insertions} ins, {count.deletions} del, {count.substitutions} sub"
@@ -25,7 +25,7 @@ def wer_line(scores: Scores) -> str:
 
 
 def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) -> Table:
-    """The scores; `seconds` is the duration of the evaluation."""
+    """Make the table of the error rates; `seconds` is the duration of the evaluation."""
     table = _table(title)
     table.add_column("text")
     for name in ("WER", "CER", "words", "sub", "del", "ins"):
@@ -47,7 +47,7 @@ def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) 
 
 
 def tables(scores: Scores, title: str, seconds: float, analysis: Analysis) -> list[Table]:
-    """All tables: the scores, the slices, the signs of hallucination that occurred, the comparison."""
+    """Make all tables: scores, slices, hallucination checks that flagged something, and the comparison."""
     all_tables = [score_table(scores, title, seconds, analysis)]
     all_tables += [slicing_table(slicing, scores.unit) for slicing in analysis.slicings if len(slicing.groups) > 1]
     seen = [check for check in analysis.checks if check.flagged]
@@ -56,7 +56,7 @@ def tables(scores: Scores, title: str, seconds: float, analysis: Analysis) -> li
 
 
 def slicing_table(slicing: Slicing, unit: str | None) -> Table:
-    """The rates by language, duration or another column: at most MAX_GROUPS slices."""
+    """Make the table of the rates by language, duration or another column, with at most MAX_GROUPS slices."""
     table = _table(f"by {escape(slicing.by)}")
     table.add_column(escape(slicing.by), overflow="fold")
     name = "CER" if unit == CHARACTERS else "WER"
@@ -74,7 +74,7 @@ def slicing_table(slicing: Slicing, unit: str | None) -> Table:
 
 
 def checks_table(checks: list[Check]) -> Table:
-    """The signs of hallucination, with one utterance of each."""
+    """Make the table of the hallucination checks, with one flagged utterance for each."""
     table = _table("signs of hallucination")
     table.add_column("sign")
     table.add_column("utterances", justify="right")
@@ -87,7 +87,7 @@ def checks_table(checks: list[Check]) -> Table:
 
 
 def comparison_table(comparison: SystemComparison) -> Table:
-    """Two systems, their difference, and the utterances that changed most."""
+    """Make the table of two systems, their difference, and the utterances that changed most."""
     first, second = (visible(name) for name in comparison.names)
     table = _table(f"{second} against {first}")
     table.add_column("rate")
@@ -107,7 +107,7 @@ def comparison_table(comparison: SystemComparison) -> Table:
 
 
 def notes(scores: Scores) -> list[str]:
-    """Facts that distort the rates or explain them, in plain text."""
+    """Return sentences about facts that distort or explain the rates."""
     lines = []
     if not scores.scored_utterances:
         lines.append("No reference has a word after normalisation: there is no error rate.")
@@ -127,7 +127,7 @@ def notes(scores: Scores) -> list[str]:
 
 
 def _intervals(analysis: Analysis) -> list[str]:
-    """The intervals of both rates in one line; no line without them."""
+    """Return a line with the confidence intervals of both rates; no line if there are none."""
     confidence = analysis.confidence
     if not confidence.wer:
         return []

@@ -1,1 +1,1 @@
-"""The frame of every HTML page."""
+"""Shared parts of all HTML pages: frame, style, colours and charts."""

@@ -1,4 +1,4 @@
-"""HTML pages from Jinja templates: each page is one file that loads nothing, runs nothing and is valid XML."""
+"""HTML pages from Jinja templates. A page is one file that loads nothing, runs nothing and is valid XML."""
 
 import base64
 import hashlib
@@ -17,12 +17,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 def render_page(
     template: str, title: str, visible: Callable[[str], str] = text.visible, policy: str = "", **values: object
 ) -> str:
-    """A page from `templates/<template>.html.j2`.
+    """Render a page from `templates/<template>.html.j2`.
 
     Every text is escaped for HTML, after `visible` has replaced the characters that must not reach a page.
 
-    The content policy allows the page's own style sheet by its hash and nothing else, so markup smuggled in by a
-    transcript could neither run nor load. `policy` adds directives, such as `img-src data:`.
+    The content policy of the page allows its own style sheet, identified by its hash, and nothing else. So markup in a
+    transcript could neither run nor load anything. `policy` adds directives, such as `img-src data:`.
     """
     style = style_sheet()
     fingerprint = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -39,7 +39,7 @@ def render_page(
 
 @cache
 def style_sheet() -> str:
-    """The style of all pages: `templates/style.css` below the palette."""
+    """Return the style sheet of all pages: the palette, followed by `templates/style.css`."""
     curves = "\n".join(
         f".curve-{number} {{ --curve: {light}; --curve-dark: {dark}; }}" for number, (light, dark) in enumerate(CURVES)
     )
@@ -53,7 +53,7 @@ def style_sheet() -> str:
 @cache
 def _environment(visible: Callable[[str], str]) -> Environment:
     def finalize(value: object) -> object:
-        # Markup is output of a macro, whose texts went through here already.
+        # Markup comes from a macro, whose texts have passed this function already.
         return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
     environment = Environment(

@@ -1,11 +1,11 @@
-"""The colours of every page and picture, for light and for dark."""
+"""Colours of every page and picture, for light and for dark mode."""
 
 from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours as CSS writes them. `*_paper` and `*_ink` are background and text of a coloured box."""
+    """Colours in the notation of CSS. `*_paper` and `*_ink` are background and text of a coloured box."""
 
     paper: str
     card: str
@@ -26,7 +26,7 @@ class Palette:
     info_ink: str
 
     def css(self) -> str:
-        """The colours as CSS custom properties: `--good-paper: #e2f1ea; …`."""
+        """Return the colours as CSS custom properties: `--good-paper: #e2f1ea; …`."""
         return " ".join(f"--{name.replace('_', '-')}: {colour};" for name, colour in asdict(self).items())
 
 

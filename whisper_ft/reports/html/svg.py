@@ -1,4 +1,4 @@
-"""Charts as SVG. A chart takes its colours from the style sheet, through the class of each element."""
+"""Charts as SVG. The style sheet gives a chart its colours, through the class of each element."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,8 +11,8 @@ WIDTH, HEIGHT = 354, 164
 RIGHT, TOP, BOTTOM = 352, 18, 128  # of the columns
 LEFT, LEFT_OF_GRID = 2, 44
 NAMES, AXIS = 143, 160  # base lines of the names below the columns, and of the axis title
-GRID_LINES = 5  # most lines across the chart, the base line not counted
-EDGE_NAMES = 8  # most names along the bottom: more would touch each other
+GRID_LINES = 5  # largest number of lines across the chart, without the base line
+EDGE_NAMES = 8  # largest number of names along the bottom, because more would touch each other
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Element:
 
 @dataclass
 class Chart:
-    """An SVG picture; `label` is read aloud in its place."""
+    """An SVG picture. Screen readers read `label` instead of the picture."""
 
     kind: str  # class in the style sheet
     label: str
@@ -37,7 +37,7 @@ class Chart:
     elements: list[Element] = field(default_factory=list)
 
     def add(self, tag: str, text: str = "", tooltip: str = "", **attributes: str | float) -> None:
-        """Add an element; `kind` is its class, and numbers are written with two decimals."""
+        """Add an element. The attribute `kind` becomes its class, and numbers are written with two decimals."""
         named = {
             {"kind": "class"}.get(name, name): value if isinstance(value, str) else f"{value:.2f}"
             for name, value in attributes.items()
@@ -47,7 +47,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a chart: the size gives its height, `text` stands above and `name` below it."""
+    """One column of a chart: `size` gives its height, `text` stands above it and `name` below it."""
 
     kind: str  # class in the style sheet
     size: float | None
@@ -55,11 +55,11 @@ class Column:
     name: str = ""
     interval: Interval | None = None  # drawn as a line over the column
     tooltip: str = ""
-    is_apart: bool = False  # one column's width away from the one before it
+    is_apart: bool = False  # leave the width of a column before this one
 
 
 def column_chart(label: str, axis: str, columns: Sequence[Column], most: float) -> Chart:
-    """Columns with their names below and their texts above; a column of size `most` has the whole height."""
+    """Draw separate columns, with their texts above and their names below. A column of size `most` fills the height."""
     chart = Chart("histogram", label, WIDTH, HEIGHT)
     step = (RIGHT - LEFT) / max(1, len(columns))
     width = min(0.83 * step, 34)
@@ -81,9 +81,10 @@ def column_chart(label: str, axis: str, columns: Sequence[Column], most: float) 
 
 
 def range_chart(label: str, axis: str, columns: Sequence[Column], edges: Sequence[float], side: str) -> Chart:
-    """Columns that touch, over a grid with numbers; `edges` are the limits of their ranges, `side` names the numbers.
+    """Draw touching columns over a grid with numbers, as in a histogram.
 
-    A column apart stands behind the last edge, with its own name.
+    `edges` are the limits of the ranges of the columns, and `side` is the title of the numbers. A column with
+    `is_apart` stands behind the last edge, with its own name.
     """
     chart = Chart("histogram", label, WIDTH, HEIGHT)
     largest = round(max((column.size or 0 for column in columns), default=0))
@@ -107,7 +108,7 @@ def range_chart(label: str, axis: str, columns: Sequence[Column], edges: Sequenc
 
 
 def grid_step(largest: int) -> int:
-    """The distance between grid lines: 1, 2 or 5 times a power of ten, for at most GRID_LINES lines."""
+    """Return the distance between grid lines: 1, 2 or 5 times a power of ten, for at most GRID_LINES lines."""
     power = 1
     while 5 * power * GRID_LINES < largest:
         power *= 10
@@ -115,7 +116,7 @@ def grid_step(largest: int) -> int:
 
 
 def share_bar(label: str, parts: Sequence[tuple[str, str, int]]) -> Chart:
-    """One bar, divided in proportion to the sizes of its parts: (class, name, size)."""
+    """Draw one bar that is divided in proportion to the sizes of its parts, each given as (class, name, size)."""
     sizes = ", ".join(f"{size:,} {name}" for _, name, size in parts)
     chart = Chart("bar", f"{label}: {sizes}", 1000, 10, is_stretched=True)
     scale, left = 1000 / max(1, sum(size for _, _, size in parts)), 0.0
@@ -126,7 +127,7 @@ def share_bar(label: str, parts: Sequence[tuple[str, str, int]]) -> Chart:
 
 
 def rate_bar(rate: float | None, interval: Interval | None, most: float, overall: float | None, few: bool) -> Chart:
-    """A rate as a bar on a scale from 0 to `most`, with its interval and a dotted line at the rate of all.
+    """Draw a rate as a bar on a scale from 0 to `most`, with its interval. A dotted line marks the overall rate.
 
     `few` fades the bar, because the rate comes from too few words.
     """
@@ -146,7 +147,7 @@ def rate_bar(rate: float | None, interval: Interval | None, most: float, overall
 
 
 def change_line(value: float, interval: Interval, kind: str) -> Chart:
-    """A difference as a point on a line with zero in the middle, and its interval as a bar."""
+    """Draw a difference as a point on a line with zero in the middle, and its interval as a bar."""
     chart = Chart("change", "the difference and zero", 600, 36)
     reach = 1.15 * max(abs(interval.low), abs(interval.high), abs(value)) or 1.0
     low, middle, high = (300 + 300 * at / reach for at in (interval.low, value, interval.high))
