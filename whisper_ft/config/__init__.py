@@ -1,1 +1,1 @@
-"""Settings of every program, their types, bounds and resume rules."""
+"""Settings of every program: their types, bounds, and the rules for changing them when a run is resumed."""

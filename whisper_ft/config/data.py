@@ -1,4 +1,4 @@
-"""Settings of the data: its sources and how they are read."""
+"""Settings of the data: the sources, and how they are read."""
 
 import math
 import re
@@ -15,9 +15,9 @@ Format = Literal[
 
 @dataclass(frozen=True)
 class SourceConfig:
-    """A source of utterances."""
+    """Place and format of a set of utterances, each an audio clip with its transcript."""
 
-    path: str = setting("free", "")  # the same data may lie elsewhere; its fingerprint has to be the same
+    path: str = setting("free", "")  # the data may be moved, because its fingerprint is compared, not its path
     """File, folder, glob, fsspec address (hf://, s3://, gs://, https://) or the name of a data set on the Hub."""
     format: Format = setting("free", "auto")
     """Format of the data; auto detects it from file names."""
@@ -28,23 +28,24 @@ class SourceConfig:
     revision: str | None = setting("free", None)
     """Branch, tag or commit of a data set on the Hub; checkpoints record the commit."""
     audio_root: str | None = setting("free", None)
-    """Folder of the audio files that a manifest names. None: the folder of the manifest."""
+    """Folder of the audio files that a manifest (a list of files) names. None: the folder of the manifest."""
     audio_column: str | None = setting("exact", None)
     """Column with the audio or its path. None: the usual names, such as audio, path, audio_filepath."""
     text_column: str | None = setting("exact", None)
     """Column with the transcript. None: the usual names, such as sentence, text, transcription."""
     language: str | None = setting("exact", None)
-    """Whisper code or name of the spoken language; a `language` column wins. None: the model's own default."""
+    """Whisper code or name of the spoken language; a `language` column in the data takes precedence. None: the default
+    of the model."""
     task: Literal["transcribe", "translate"] = setting("exact", "transcribe")
-    """Task of the decoder; a `task` column wins."""
+    """Task of the decoder; a `task` column in the data takes precedence."""
 
 
 @dataclass(frozen=True)
 class WeightedSourceConfig(SourceConfig):
-    """One source of a mixture."""
+    """A source of a mixture, with its weight."""
 
     weight: float = setting("exact", 1.0)
-    """Share of the stream, relative to the weights of the other sources."""
+    """Share of this source in the training data, relative to the weights of the other sources."""
 
     def __post_init__(self) -> None:
         require(0 < self.weight < math.inf, "data.sources: weight", self.weight, "above 0")
@@ -52,30 +53,34 @@ class WeightedSourceConfig(SourceConfig):
 
 @dataclass(frozen=True)
 class DataConfig(SourceConfig):
-    """Training data and how it is read. Order and content depend on none of the `free` fields."""
+    """Training data and how it is read. Fields with the rule `free` change neither order nor content of the data."""
 
     sources: list[WeightedSourceConfig] = field(default_factory=list, metadata={"resume": "exact"})
     """Several sources in place of `path`, mixed by weight: [{path: a, weight: 7}, {path: b, language: sv, weight: 3}].
 
-    Each owns whole lanes of the stream, so shares are rounded; the run prints them. `language` defaults to data.*'s."""
+    Each source gets a whole number of lanes (see `lanes`), so its share is rounded; the run prints the shares. A source
+    without `language` has that of data.*."""
     normalizer: str = setting("exact", "keep")
-    """Normaliser of the labels: keep, lower, unpunctuated, golden; see normalizers.py."""
+    """Normaliser that rewrites the labels: keep (no change), lower, unpunctuated, golden; see normalizers.py."""
     lanes: int | None = setting("exact", None, least=1, auto=None)
-    """Interleaved streams in which the data is read. None: 16 to 64, by batch.size."""
+    """Number of lanes: the data is divided into so many streams, read in turn. None: 16 to 64, by batch.size."""
     window_chunks: int = setting("exact", 4, least=1)
-    """Chunks (parquet row groups) that a lane shuffles together; more mix better and need more memory."""
+    """Chunks (parquet row groups) whose rows a lane shuffles together; more mix better and need more memory."""
     workers: int = setting("free", 0, least=0)
-    """Processes per rank that decode and compute log-mels; 0 uses the training process."""
+    """Worker processes of each training process, which decode audio and compute log-mels. 0: the training process does
+    this itself."""
     prefetch: int = setting("free", 4, least=1)
     """Micro-batches that each worker prepares ahead."""
     cache_gb: float = setting("free", 4.0)
-    """Gigabytes of audio that all processes of a machine cache of their chunks; a smaller cache reads more often."""
+    """Gigabytes of encoded audio that all processes of a machine together keep in memory; a smaller cache reads files
+    more often."""
     max_unusable_share: float = setting("free", 0.01)
-    """Largest share of unusable rows. Above it, and with at least 20 such rows, the run stops with exit code 4."""
+    """Largest allowed share of unusable rows. If more rows are unusable, and at least 20, the run stops with exit code
+    4."""
 
     @property
     def languages(self) -> list[str | None]:
-        """Language of each source, for rows that name none."""
+        """Language of each source, for rows without a language of their own."""
         return [source.language or self.language for source in self.sources] or [self.language]
 
     def __post_init__(self) -> None:
@@ -87,12 +92,12 @@ class DataConfig(SourceConfig):
 
 @dataclass(frozen=True)
 class NamedSourceConfig(SourceConfig):
-    """One set of several in a call of evaluate.py."""
+    """One of several evaluation sets in a call of evaluate.py."""
 
     name: str = ""
-    """Folder of the set below --out; empty: the last part of its path, and its split."""
+    """Name of the set, which is also its folder below --out. Empty: the last part of its path, and its split."""
 
 
 def is_hub_name(path: str) -> bool:
-    """True for the `owner/name` of a data set on the Hub; if a folder `owner` exists, it is a path."""
+    """Return True if a path is the `owner/name` of a data set on the Hub, and no folder `owner` exists here."""
     return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path)) and not Path(path.split("/")[0]).exists()

@@ -1,4 +1,4 @@
-"""Settings of decoding and evaluation, in training and in evaluate.py."""
+"""Settings of decoding and evaluation, for train.py and evaluate.py."""
 
 import re
 from dataclasses import dataclass, field, fields
@@ -14,31 +14,31 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class DecodingConfig:
-    """Generation of hypotheses."""
+    """Generation of hypotheses, the texts that the model writes for audio."""
 
     batch_size: int = setting("free", 16, least=1)
     """Utterances decoded together on one device."""
     num_beams: int = setting("change", 1, least=1)
     """Beams of the search; 1 is greedy."""
     detect_language: bool = setting("change", False)
-    """Let the model detect the language, in place of data.language and the rows' languages."""
+    """Let the model detect the language, instead of using data.language and the `language` column."""
     timestamps: bool = setting("change", False)
     """Let the model write the time of each phrase, by Whisper's rules: `segments` in predictions.jsonl. A model
     fine-tuned without timestamps may have lost this ability."""
     prompt: str = setting("change", "")
     """Previous text for the model, with names and spellings that it does not know."""
     max_new_tokens: int | None = setting("change", None, least=1)
-    """Most tokens of a hypothesis. None: the limit of the decoder."""
+    """Largest number of tokens in a hypothesis. None: the limit of the decoder."""
 
 
 @dataclass(frozen=True)
 class EvalConfig(DecodingConfig):
-    """Evaluation by generation while training; it selects the best model."""
+    """Evaluation by generation while training. It selects the best model."""
 
-    path: str = setting("free", "")  # as data.path: its fingerprint decides whether figures can be compared
-    """Held-out utterances, in the same format, columns and language as data.*; empty: no evaluation."""
+    path: str = setting("free", "")  # free as data.path is; comparisons of figures use its fingerprint
+    """Held-out utterances in the same format, columns and language as data.*. Empty: none, unless eval.split is given."""
     split: str | None = setting("free", None)
-    """Part of the held-out set, as data.split; without eval.path it is a part of data.path."""
+    """Split of eval.path to evaluate on, or of data.path if eval.path is empty."""
     every: int = setting("free", 500, least=0)
     """Steps between two evaluations; one more follows at the end. 0: no evaluation."""
     normalizer: str = setting("change", "golden")
@@ -46,14 +46,14 @@ class EvalConfig(DecodingConfig):
     max_utterances: int | None = setting("change", None, least=1)
     """Number of utterances, from the start of the set. None: all."""
     metric: str = setting("change", "auto")
-    """Figure that selects best/: wer, cer, wer_orthographic, cer_orthographic, ser, or any other number of the row in
-    metrics.jsonl. auto: wer, or cer for a language written without spaces."""
+    """Figure that selects the best model: wer, cer, wer_orthographic, cer_orthographic, ser, or any other number of the
+    evaluation's row in metrics.jsonl. auto: wer, or cer for a language written without spaces."""
     greater_is_better: bool = setting("change", False)
     """True if a higher figure is better, which is false for error rates."""
     min_delta: float = setting("change", 0.0, least=0)
-    """Least improvement that counts: 0.001 is a tenth of a percentage point of WER."""
+    """An evaluation is better only if the figure improves by more than this; 0.001 is 0.1 percentage points of WER."""
     patience: int | None = setting("free", None, least=1)
-    """Evaluations in a row without improvement that end the run; None: the run never ends early."""
+    """Number of evaluations without improvement after which the run ends early. None: it never ends early."""
 
 
 @dataclass(frozen=True)
@@ -61,23 +61,24 @@ class EvaluationConfig:
     """Score a checkpoint by generation: `python evaluate.py --model DIR --data.path FILE_OR_DIR --out DIR`."""
 
     model: str = ""
-    """Folder of a model, a run directory (its best model, else its final one), or a name on the Hub."""
+    """Folder of a model, name of a model on the Hub, or a run directory (its best model, else its final one)."""
     data: SourceConfig = field(default_factory=SourceConfig)
     sets: list[NamedSourceConfig] = field(default_factory=list)
     """Several sets in place of `data.path`, each with its own folder: [{path: a, split: test}, {path: b}].
 
-    The default `language` of a set is that of data.*."""
+    A set without `language` has that of data.*."""
     predictions: Path | None = None
     """File predictions.jsonl to score again, in place of a model and data."""
     compare: Path | None = None
     """File predictions.jsonl of another system on the same utterances, for a paired test and a list of differences."""
     columns: list[str] = field(default_factory=list)
-    """Columns of the data, or of --predictions, for further breakdowns: [gender, accents]. predictions.jsonl contains
-    them. Columns made by the evaluation itself: problem, windows, hit_token_limit, detected_language."""
+    """Columns by whose values the error rates are also broken down: [gender, accents]. They are columns of the data,
+    which predictions.jsonl then contains, or of --predictions. The evaluation itself adds the columns problem,
+    windows, hit_token_limit and detected_language."""
     fail_above: float | None = field(default=None, metadata={"least": 0})
     """Exit code 8 if the rate (WER, or CER for a language written without spaces) is above this: 0.25 is 25 %."""
     sound: bool = True
-    """Put the audio of the worst utterances into report.html, up to 16 MB."""
+    """Put the audio of the utterances with the highest error rates into report.html, up to 16 MB."""
     out: Path = Path("evaluation")
     """Folder for summary.json, predictions.jsonl and report.html."""
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
@@ -108,7 +109,7 @@ class EvaluationConfig:
 
     @property
     def named_sets(self) -> list[tuple[str, SourceConfig]]:
-        """Name and source of each set; the single set of `data` has an empty name."""
+        """Name and source of each evaluation set. If `data` is the only set, its name is empty."""
         if not self.sets:
             return [("", self.data)]
         found = []

@@ -1,6 +1,7 @@
-"""Command line of a program as a configuration, and its refusals.
+"""Parser of a command line: it returns the configuration of a program, or refuses settings that are not valid.
 
-Precedence: defaults < `--config FILE` (repeatable, later wins) < `--section.field VALUE`. Nothing here imports torch.
+A `--section.field VALUE` takes precedence over a `--config FILE`, and a file over the defaults. `--config` may be given
+several times; later files take precedence. torch is not imported here.
 """
 
 import difflib
@@ -26,10 +27,10 @@ C = TypeVar("C", bound="DataclassInstance")
 
 
 def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | None = None) -> C:
-    """The configuration of a command line; UsageError, in one line, for every error in it.
+    """Parse a command line into a configuration. Raises UsageError, with a message of one line, for an invalid one.
 
-    jsonargparse checks types, prints the help and applies the precedence. Unknown keys are found before it, to suggest
-    the nearest name. `program` is the name in the help, by default that of the running script.
+    jsonargparse checks types, prints the help and applies the precedence. Unknown keys are refused before it runs, with
+    the nearest known name in the message. `program` is the name shown in the help, by default that of the script.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     _refuse_unknown(cls, argv)
@@ -41,9 +42,9 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | 
 
 
 def early_answer(cls: type[C]) -> None:
-    """Print --help, or refuse a command line that cannot be parsed, and exit; return for every other command line.
+    """Print --help, or the error of an invalid command line, and exit. For a valid command line nothing is done.
 
-    A program calls this above its imports of torch and transformers, so both answers take less than a second.
+    A program calls this before it imports torch and transformers, so both answers take less than a second.
     """
     try:
         load_config(cls)
@@ -55,17 +56,17 @@ def early_answer(cls: type[C]) -> None:
 
 
 def given_settings(cls: type[C], argv: Sequence[str] | None = None) -> frozenset[str]:
-    """Dotted names of the settings that the user gave, on the command line or in a --config file."""
+    """Return the dotted names of the settings that the user gave, on the command line or in a --config file."""
     return frozenset(name for name, _, _ in _settings_of(cls, list(sys.argv[1:] if argv is None else argv)))
 
 
 def config_from_plain(cls: type[C], plain: dict[str, Any]) -> C:
-    """The configuration written by `to_plain`; UsageError if the mapping is not one."""
+    """Build a configuration from the mapping that `to_plain` returned. Raises UsageError for any other mapping."""
     return _parse(cls, plain, cls.__name__)
 
 
 def _parse(cls: type[C], given: list[str] | dict[str, Any], program: str) -> C:
-    """A command line, or the mapping of a checkpoint, as a configuration."""
+    """Build a configuration from a command line or from the mapping in a checkpoint; UsageError if it is invalid."""
     import jsonargparse  # takes 0.1 s, which an import of the settings should not cost
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -89,7 +90,7 @@ def _parse(cls: type[C], given: list[str] | dict[str, Any], program: str) -> C:
 
 
 def _settings_of(cls: Any, argv: Sequence[str]) -> Iterator[tuple[str, Any, str]]:
-    """Key, value and --config file ("" for a flag) of each setting of a command line, before types are checked."""
+    """Yield key, value and --config file ("" for a flag) of each setting of a command line. Types are not checked."""
     for place, argument in enumerate(argv):
         if not argument.startswith("--"):
             continue
@@ -116,7 +117,7 @@ def _sections(cls: Any) -> set[str]:
 
 
 def _refuse_unknown(cls: Any, argv: Sequence[str]) -> None:
-    """UsageError, with the nearest name, for the first unknown key of a command line or of its --config files."""
+    """Raise UsageError, with the nearest name, for the first unknown key of a command line or of its --config files."""
     names = [name for name, _ in leaves(cls)]
     for key, _, file in _settings_of(cls, argv):
         if key not in _sections(cls) and key not in (names if file else [*names, "config", "help"]):
@@ -130,9 +131,9 @@ def _nearest(key: str, names: Sequence[str]) -> str:
 
 
 def _refuse_other_notations(cls: Any, argv: Sequence[str]) -> None:
-    """UsageError for a number that is not written in decimal digits.
+    """Raise UsageError for a number that is not written in decimal digits.
 
-    jsonargparse reads text that yaml12 left as text again by YAML 1.1, where 0x10, 0b11, 1_000 and 1:30 are numbers.
+    yaml12 returns 0x10, 0b11, 1_000 and 1:30 as text. jsonargparse then reads them again by YAML 1.1, as numbers.
     """
     types = {name: setting.type for name, setting in leaves(cls)}
     for name, value, file in _settings_of(cls, argv):
@@ -145,7 +146,7 @@ def _refuse_other_notations(cls: Any, argv: Sequence[str]) -> None:
 
 
 def _refuse_bad_changes(config: TrainingConfig) -> None:
-    """UsageError for a name in --allow_change that is unknown, may never change, or may always change."""
+    """Raise UsageError for a name in --allow_change that is unknown, may never change, or may always change."""
     for name in config.allow_change:
         kind = rules().get(name)
         if kind is None:
@@ -160,7 +161,7 @@ def _refuse_bad_changes(config: TrainingConfig) -> None:
 
 
 def _read_config(path: str) -> dict[str, Any]:
-    """The mapping in a --config file; UsageError for a file without one."""
+    """Read the mapping in a --config file. Raises UsageError if the file cannot be read or holds no mapping."""
     try:
         value = yaml12.load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -177,7 +178,7 @@ def _read_config(path: str) -> dict[str, Any]:
 
 
 def _flag_message(cls: Any, message: str) -> str:
-    """A message of jsonargparse as one line about a flag: `--steps many: expected an int`."""
+    """Rewrite an error message of jsonargparse as one line about a flag: `--steps many: expected an int`."""
     line = " ".join(message.split())
     union = re.fullmatch(r"Parser key \"([\w.]+)\": .*Union subtypes Subtypes: \[(.*?)\] .*Given value: (.*)", line)
     if union is not None:

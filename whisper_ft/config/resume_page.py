@@ -39,13 +39,13 @@ changes, the new optimizer starts without moments. If `precision` becomes fp16, 
 
 
 def page() -> str:
-    """Text of docs/resume.md."""
+    """Return the text of docs/resume.md."""
     rows = [*_rows(TrainingConfig, ""), *_rows(WeightedSourceConfig, "data.sources.N.")]
     return PAGE + "".join(f"| `{name}` | {rule} | {default} | {meaning} |\n" for name, rule, default, meaning in rows)
 
 
 def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
-    """Name, rule, default and meaning of each setting, in the order of the configuration."""
+    """Yield name, rule, default and meaning of each setting, in the order of the configuration."""
     from docstring_parser import parse_from_object  # jsonargparse reads the same docstrings for --help
 
     meanings = {

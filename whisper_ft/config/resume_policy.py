@@ -1,4 +1,4 @@
-"""Resume policy: settings of the recorded run against those of the present command line."""
+"""Comparison of the settings in a checkpoint with those of the command line that resumes the run."""
 
 import re
 from collections.abc import Collection
@@ -12,11 +12,11 @@ from whisper_ft.config.tree import flatten, leaves, to_plain, with_values
 from whisper_ft.runtime.errors import UsageError
 
 SECTIONS_OF_LISTS = {"data.sources.": WeightedSourceConfig}
-"""Settings whose value is a list of sections: prefix of their names, and the class of a section."""
+"""Settings whose value is a list of sections: prefix of the names in a section, and the class of a section."""
 
 
 class SettingChange(NamedTuple):
-    """A setting that is not what it was."""
+    """A setting whose value differs from the recorded one."""
 
     name: str
     saved: Any
@@ -27,11 +27,14 @@ class SettingChange(NamedTuple):
 
 
 def as_resumed(config: TrainingConfig, given: Collection[str], saved: dict[str, Any]) -> TrainingConfig:
-    """Configuration of a resumed run: `auto` as recorded, and new settings as before they existed.
+    """Return the configuration of a resumed run.
+
+    A setting with the value `auto` gets its recorded value. A setting that is newer than the checkpoint keeps the value
+    `before`, which runs had before the setting existed.
 
     Parameters
-        given: dotted names that the user gave on the command line or in a file. They win over `before`.
-        saved: configuration in the checkpoint, as from `to_plain`.
+        given: dotted names of the settings that the user gave. These do not get the value `before`.
+        saved: configuration in the checkpoint, as `to_plain` returns it.
     """
     then, now = flatten(saved), flatten(to_plain(config))
     values: dict[str, Any] = {}
@@ -48,9 +51,13 @@ def as_resumed(config: TrainingConfig, given: Collection[str], saved: dict[str, 
 def refuse_changes(
     saved: dict[str, Any], config: TrainingConfig, checkpoint: Path | None = None
 ) -> list[SettingChange]:
-    """Changes that the rules allow and `allow_change` names. UsageError for every other one.
+    """Return the changed settings that may change, because `allow_change` names them.
 
-    `checkpoint` is the folder that holds `saved`, if it is not the run directory's own.
+    Raises UsageError if any other setting changed that is not free.
+
+    Parameters
+        saved: configuration in the checkpoint, as `to_plain` returns it.
+        checkpoint: folder of that checkpoint, for the error message; None for one of the run itself.
     """
     now = to_plain(config)
     is_own = checkpoint is None or config.run_dir.resolve() in checkpoint.resolve().parents
@@ -72,7 +79,7 @@ def refuse_changes(
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any], kind: ResumeRule) -> list[SettingChange]:
-    """Settings with one rule whose value changed. Both configurations are as from `to_plain`."""
+    """Return the changed settings among those with one resume rule. `to_plain` returned both configurations."""
     then, today, metadata = _settings(saved), _settings(now), _metadata()
     changes = []
     for name, value in today.items():
@@ -84,9 +91,10 @@ def differences(saved: dict[str, Any], now: dict[str, Any], kind: ResumeRule) ->
 
 
 def _before(name: str, value: Any, data: dict[str, Any]) -> Any:
-    """Value of a setting in a run whose checkpoint does not have it, because it was written before the setting existed.
+    """Return the value of a setting in a run whose checkpoint does not contain it.
 
-    A section that was added to a list differs by the length of the list already, so its own settings do not.
+    The checkpoint was written before the setting existed, or its list of sections is shorter. In the second case the
+    present value is returned, because the length of the list already counts as the change.
     """
     if data["before"] is not UNSET:
         return data["before"]
@@ -94,12 +102,12 @@ def _before(name: str, value: Any, data: dict[str, Any]) -> Any:
 
 
 def rules() -> dict[str, ResumeRule]:
-    """Resume rule of every setting of a training run, by dotted name."""
+    """Return the resume rule of every setting of a training run, by dotted name."""
     return {name: data["resume"] for name, data in _metadata().items()}
 
 
 def _metadata() -> dict[str, dict[str, Any]]:
-    """Metadata and default of every setting, by dotted name."""
+    """Return metadata and default of every setting, by dotted name."""
     found = leaves(TrainingConfig)
     for prefix, section in SECTIONS_OF_LISTS.items():
         found += leaves(section, prefix)
@@ -112,12 +120,15 @@ def _default(leaf: Any) -> Any:
 
 
 def _without_numbers(name: str) -> str:
-    """`data.sources.0.weight` as `data.sources.weight`."""
+    """Remove the numbers of list items from a dotted name: `data.sources.0.weight` becomes `data.sources.weight`."""
     return re.sub(r"\.\d+\.", ".", name)
 
 
 def _settings(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by dotted name, as `flatten`; a list of sections counts them, and has each under its number."""
+    """Return settings by dotted name, as `flatten` does, but with lists of sections split up.
+
+    The value of such a list is its length. The settings of its sections have the number of the section in their names.
+    """
     settings: dict[str, Any] = {}
     for name, value in flatten(plain, prefix).items():
         if not value or not isinstance(value, list) or not all(isinstance(section, dict) for section in value):

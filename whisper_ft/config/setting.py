@@ -1,4 +1,4 @@
-"""Fields of the configuration: default, resume rule and bounds of a setting, and the checks they need."""
+"""Definition of a setting, with its default, resume rule and bounds, and the checks of these bounds."""
 
 import math
 from dataclasses import field
@@ -11,31 +11,31 @@ ScheduleKind = Literal["linear", "cosine", "constant", "wsd"]
 
 
 UNSET: Any = object()
-"""Marks a setting without a `before` or an `auto` value, for None is a value."""
+"""Marks a setting that has no `before` or no `auto` value. None would not do, because it is a possible value."""
 
 
 def setting(kind: ResumeRule, default: Any, least: int | None = None, *, before: Any = UNSET, auto: Any = UNSET) -> Any:
-    """Dataclass field of a setting.
+    """Return the dataclass field of a setting.
 
     Parameters
-        kind: resume rule.
+        kind: resume rule, explained in `whisper_ft.config.training`.
         least: smallest number allowed.
-        before: value that runs had before the setting existed. A resumed run of that time keeps it, unless the user
-            gives another one.
-        auto: value that leaves the choice to the program. The choice is made once and recorded; on resume `auto` means
-            the recorded value, on any machine.
+        before: value that runs had before the setting existed. A run of that time keeps this value when it is resumed,
+            unless the user gives another one.
+        auto: value that leaves the choice to the program. The choice is made once and recorded. On resume `auto` means
+            the recorded value, even on another machine.
     """
     return field(default=default, metadata={"resume": kind, "least": least, "before": before, "auto": auto})
 
 
 def require(allowed: bool, name: str, value: Any, what: str) -> None:
-    """Raise ValueError that names a setting, its bound and the value given, unless the value is allowed."""
+    """Raise a ValueError that names a setting, its bound and the value given, unless `allowed` is true."""
     if not allowed:
         raise ValueError(f"--{name} must be {what}, got {value}")
 
 
 def require_bounds(config: Any) -> None:
-    """ValueError for a number that is infinite, none at all, or below the `least` of its field."""
+    """Raise ValueError for a number in a configuration that is infinite, NaN, or below the `least` of its field."""
     values = flatten(to_plain(config))
     for name, leaf in leaves(type(config)):
         value, least = values[name], leaf.metadata.get("least")

@@ -1,6 +1,6 @@
-"""Settings of a training run, each with its default, its resume rule, and its --help in the docstring below it.
+"""Settings of a training run, each with its default, its resume rule, and its help text in the docstring below.
 
-The resume rules, which `setting(...)` attaches to a field:
+The resume rule of a setting says if a resumed run may change it:
 
 - exact: must equal the checkpoint's value, because another value would be another run
 - change: may change if `--allow_change` names it; the resumed run then differs from an uninterrupted one
@@ -26,19 +26,20 @@ class ModelConfig:
     name: str = setting("exact", "openai/whisper-small")
     """Name on the Hub or a local folder in the Hugging Face format."""
     dropout: float | None = setting("change", None)
-    """Dropout probability while training; None keeps the checkpoint's own (0 for OpenAI's)."""
+    """Dropout probability while training. None: the model's own (0 for OpenAI's models)."""
     layerdrop: float | None = setting("change", None)
-    """Probability that a layer of encoder or decoder is skipped in training; None keeps the checkpoint's own."""
+    """Probability that a layer of encoder or decoder is skipped in training. None: the model's own."""
     freeze: list[Literal["encoder", "decoder", "embeddings"]] = field(
         default_factory=list, metadata={"resume": "exact"}
     )
-    """Parts that are not trained: [encoder]. embeddings: the decoder's, which are tied to its output layer."""
+    """Parts of the model that are not trained: [encoder]. `embeddings` are the decoder's, which are also its output
+    layer."""
     gradient_checkpointing: bool = setting("free", False)
     """Recompute activations in the backward pass: a third more time, much less memory, the same gradients."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = setting("free", "sdpa")
-    """Implementation of attention; flash_attention_2 needs a GPU and its package. A change alters the last bits."""
+    """Implementation of attention; flash_attention_2 needs a GPU and its package. Results differ in the last bits."""
     compile: bool = setting("free", False)
-    """Train through torch.compile: minutes at the start, then faster on a GPU. It alters the last bits."""
+    """Use torch.compile: minutes at the start, then faster steps on a GPU. Results differ in the last bits."""
 
     def __post_init__(self) -> None:
         for name in ("dropout", "layerdrop"):
@@ -53,13 +54,13 @@ class AugmentConfig:
     time_masks: int = setting("change", 0, least=0)
     """Number of time masks; 0 is off."""
     time_mask_seconds: float = setting("change", 1.0, least=0)
-    """Longest time mask in seconds; each is drawn between 0 and this."""
+    """Longest time mask in seconds; the length of each mask is random, from 0 to this."""
     time_mask_share: float = setting("change", 0.2)
-    """Longest time mask as a share of the utterance; the shorter of the two limits counts."""
+    """Longest time mask as a share of the utterance. The shorter of this and time_mask_seconds is the limit."""
     frequency_masks: int = setting("change", 0, least=0)
-    """Number of masked bands of mel bins; 0 is off."""
+    """Number of frequency masks, each a band of adjacent mel bins; 0 is off."""
     frequency_mask_bins: int = setting("change", 27, least=0)
-    """Widest band, in bins; the model has 80 or 128."""
+    """Widest frequency mask, in mel bins; the model has 80 or 128."""
 
     def __post_init__(self) -> None:
         require(0 <= self.time_mask_share <= 1, "augment.time_mask_share", self.time_mask_share, "from 0 to 1")
@@ -70,7 +71,7 @@ class LossConfig:
     """Loss: the mean cross-entropy over all label tokens of the global batch."""
 
     label_smoothing: float = setting("change", 0.0)
-    """Share of the target that is spread evenly over the vocabulary; the logged loss includes it."""
+    """Share of the target probability that is spread evenly over the vocabulary; the logged loss includes it."""
 
     def __post_init__(self) -> None:
         require(0 <= self.label_smoothing < 1, "loss.label_smoothing", self.label_smoothing, "from 0 to below 1")
@@ -78,18 +79,18 @@ class LossConfig:
 
 @dataclass(frozen=True)
 class ScalerConfig:
-    """Loss scaling, for precision fp16 only: it keeps small gradients from becoming zero."""
+    """Loss scaling, which keeps small gradients from becoming zero. It is used only if `precision` is fp16."""
 
     initial: float = setting("change", 65536.0)
-    """Scale at the start of a run."""
+    """Loss scale at the start of a run."""
     growth: float = setting("change", 2.0)
-    """Factor of the scale after `growth_every` updates without an overflow."""
+    """Factor by which the scale is multiplied after `growth_every` updates without an overflow."""
     growth_every: int = setting("change", 2000, least=1)
-    """Updates in a row without an overflow before the scale grows."""
+    """Number of updates in a row without an overflow after which the scale grows."""
     backoff: float = setting("change", 0.5)
-    """Factor of the scale at an overflow, whose update is skipped."""
+    """Factor by which the scale is multiplied at an overflow; that update is skipped."""
     floor: float = setting("change", 1.0)
-    """The run stops with exit code 5 below this loss scale; smaller scales do not help a diverged model."""
+    """Smallest loss scale. Below it the run stops with exit code 5, because the model has diverged."""
 
     def __post_init__(self) -> None:
         for name in ("initial", "floor"):
@@ -101,10 +102,10 @@ class ScalerConfig:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """Utterances of a step, and of a forward pass."""
+    """Number of utterances in a step, and in a forward pass."""
 
     size: int = setting("exact", 16, least=1)
-    """Utterances per optimizer update, over all processes: the global batch."""
+    """Utterances per optimizer update, in all processes together: the global batch."""
     per_device: int = setting("free", 16, least=1)
     """Utterances per forward pass on one device; the number of passes per update follows."""
 
@@ -114,12 +115,12 @@ class OptimConfig:
     """The optimizer."""
 
     name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"] = setting("change", "adamw")
-    """Optimizer. Its state in bytes per weight: adamw 8, adamw_8bit (bitsandbytes) 2, embeddings 8, adafactor almost
-    none, sgd 4. paged_adamw_8bit moves its state to CPU memory if the GPU's is short. sgd needs a far higher `lr`."""
+    """Optimizer. Bytes of its state per weight: adamw 8, adamw_8bit (bitsandbytes) 2 but 8 for embeddings, adafactor
+    almost 0, sgd 4. paged_adamw_8bit moves its state to CPU memory if the GPU's is short. sgd needs a far higher `lr`."""
     lr: float = setting("change", 1e-5)
     """Peak learning rate; schedule.* describes its course."""
     layer_decay: float = setting("change", 1.0)
-    """Factor of the learning rate from each layer to the next lower one, in encoder and decoder; 1 is off.
+    """Each layer of encoder and decoder has this factor times the learning rate of the layer above; 1 is off.
 
     Layer l of L (l from 1) has lr * layer_decay^(L - l), so the top layer and the final norm have `lr` itself.
     Convolutions, positions and the token embedding, which is also the output layer, have lr * layer_decay^L."""
@@ -130,9 +131,9 @@ class OptimConfig:
     momentum: float = setting("change", 0.9)
     """Momentum of sgd; 0 is off."""
     weight_decay: float = setting("change", 0.0, least=0)
-    """Decoupled weight decay of matrices; norms, biases and positions have none. sgd adds it to the gradient."""
+    """Decoupled weight decay of matrices, not of norms, biases and positions. sgd adds it to the gradient."""
     clip_norm: float = setting("change", 1.0, least=0)
-    """Largest gradient norm of an update; 0 does not clip."""
+    """Largest norm of the gradient; a larger gradient is scaled down to it. 0 is off."""
 
     def __post_init__(self) -> None:
         require(self.lr > 0, "optim.lr", self.lr, "above 0")
@@ -149,9 +150,9 @@ class ScheduleConfig:
     kind: ScheduleKind = setting("change", "linear")
     """Shape after the warm-up: linear or cosine down to 0, constant, or wsd (stable, then down over `decay`)."""
     warmup: float = setting("change", 0.1)
-    """Updates of warm-up; below 1 a share of `steps`."""
+    """Number of warm-up updates; a value below 1 is a share of all updates."""
     decay: float = setting("change", 0.2)
-    """Updates of the final decay of wsd; below 1 a share of `steps`."""
+    """Number of updates in the final decay of wsd; a value below 1 is a share of all updates."""
 
     def __post_init__(self) -> None:
         for name, value in (("warmup", self.warmup), ("decay", self.decay)):
@@ -172,7 +173,7 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class TrackConfig:
-    """Trackers besides metrics.jsonl, which is always written. They never stop or delay training."""
+    """Experiment trackers besides metrics.jsonl, which is always written. A tracker never stops or delays training."""
 
     to: list[Literal["tensorboard", "wandb", "trackio"]] = field(default_factory=list, metadata={"resume": "free"})
     """Trackers that get each logged step and evaluation: [tensorboard, wandb, trackio]. Each needs its own package."""
@@ -189,7 +190,7 @@ class AverageConfig:
     of: Literal["none", "last", "best"] = setting("free", "none")
     """last: average the newest checkpoints of save.every; best: average the checkpoints of the best evaluations."""
     checkpoints: int = setting("free", 5, least=2)
-    """Number of averaged checkpoints; as many are kept."""
+    """Number of checkpoints to average; as many are kept on disk."""
 
 
 @dataclass(frozen=True)
@@ -199,13 +200,14 @@ class SaveConfig:
     every: int = setting("free", 500, least=0)
     """Steps between two checkpoints. One is also written at the end, and one for each new best."""
     keep: int = setting("free", 2, least=2)
-    """Newest checkpoints to keep, besides the best one; at least 2, so that a damaged one has a predecessor.
+    """Number of newest checkpoints to keep, besides the best one. It is at least 2, in case the newest is damaged.
 
     A checkpoint with a file named `pinned` in its folder is kept, too."""
     keep_every: int = setting("free", 0, least=0)
-    """Also keep each checkpoint whose step is a multiple of this; 0 is off."""
+    """Also keep each checkpoint whose step is a multiple of this number; 0 is off."""
     background: bool = setting("free", False)
-    """Continue training while a checkpoint is written. It is copied first, so host memory must have room for it."""
+    """Continue training while a checkpoint is written. The checkpoint is copied to host memory first, which needs room
+    for it."""
 
 
 @dataclass(frozen=True)
@@ -217,21 +219,22 @@ class TrainingConfig:
     seed: int = setting("exact", 1, least=0)
     """Seed of the data order, dropout, and all other randomness."""
     steps: int | None = setting("change", None, least=1)
-    """Optimizer updates of the whole run. None: by `epochs`, or 4000."""
+    """Number of optimizer updates in the whole run. None: set by `epochs`, or 4000 without `epochs`."""
     epochs: float | None = setting("change", None)
     """Length of the run in passes over all rows, in place of `steps`. The last update ends exactly at the last row."""
     resume: str = setting("free", "auto")
-    """auto: from the newest checkpoint in run_dir; never: only into an unused run_dir; best; or a checkpoint's path."""
+    """auto: continue from the newest checkpoint in run_dir, or start if it has none. never: refuse a run_dir that holds
+    a run. best: continue from the checkpoint of the best evaluation. Or the path of a checkpoint to continue from."""
     overwrite: bool = setting("free", False)
-    """With `resume` never: an existing run is moved to RUN_DIR.replaced-1, -2 and so on, in place of a refusal."""
+    """With `resume` never: move an existing run to RUN_DIR.replaced-1, -2 and so on, instead of refusing to start."""
     allow_change: list[str] = field(default_factory=list, metadata={"resume": "free"})
-    """Settings with the rule `change` that may differ from the checkpoint's: --allow_change '[optim.lr, steps]'."""
+    """Settings with the rule `change` that may differ from the checkpoint: --allow_change '[optim.lr, steps]'."""
     precision: Precision = setting("change", "fp32")
-    """Arithmetic of forward and backward pass; weights, moments and loss are always float32."""
+    """Number format of forward and backward pass. Weights, optimizer moments and loss are always float32."""
     device: Device = setting("free", "auto")
     """auto uses a GPU if there is one."""
     rank_timeout: float = setting("free", 600.0)
-    """Longest wait in seconds for another process of the run in a step; evaluations and saves may take hours."""
+    """Longest wait in seconds for another process within a step. Evaluations and saves may take hours."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -262,17 +265,20 @@ class TrainingConfig:
             raise ValueError(f"--steps {self.steps} and --epochs {self.epochs:g}: give one of the two")
 
     def steps_over(self, rows: int) -> int:
-        """Number of updates of a run over that many rows."""
+        """Return the number of updates of this run if its data has `rows` rows."""
         end = self.end_of(rows)
         return -(-end // self.batch.size) if end else self.steps or DEFAULT_STEPS
 
     def end_of(self, rows: int) -> int | None:
-        """Stream position at which a run with `epochs` ends, possibly within a batch; None for a run with `steps`."""
+        """Return the number of utterances after which a run with `epochs` ends; None for a run with `steps`.
+
+        The run may end within a batch. `rows` is the number of rows of the data.
+        """
         return None if self.epochs is None else max(round(self.epochs * rows), 1)
 
     @property
     def held_out(self) -> SourceConfig | None:
-        """Source of the held-out set: eval.path, or eval.split of data.path; None without evaluation."""
+        """Source of the held-out set: eval.path, or eval.split of data.path. None if the run has no evaluation."""
         if not self.eval.every or not (self.eval.path or self.eval.split):
             return None
         shared = {f.name: getattr(self.data, f.name) for f in fields(SourceConfig)}

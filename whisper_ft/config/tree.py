@@ -1,4 +1,4 @@
-"""Trees of dataclasses as plain values, and their fields by dotted name."""
+"""Conversions of nested configurations: to plain JSON values, and to and from dotted names such as `optim.lr`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """Nested dict of JSON values, as written to run_dir/config.yaml and into checkpoints."""
+    """Convert a configuration to a nested dict of JSON values, as run_dir/config.yaml and checkpoints contain it."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -22,7 +22,7 @@ def to_plain(config: Any) -> dict[str, Any]:
 
 
 def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted name and dataclass field of every setting that is not a section."""
+    """Return dotted name and dataclass field of every setting of a configuration class; sections are not listed."""
     hints = get_type_hints(cls)
     settings: list[tuple[str, Any]] = []
     for inner in fields(cls):
@@ -34,7 +34,7 @@ def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dict to {dotted name: value}."""
+    """Convert a nested dict to a flat one, from dotted name to value."""
     flat: dict[str, Any] = {}
     for key, value in plain.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -42,7 +42,7 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def with_values(config: T, values: Mapping[str, Any]) -> T:
-    """Copy of a configuration with other values, by dotted name."""
+    """Return a copy of a configuration with some values replaced, which are given by dotted name."""
     own: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
     for section in {name.partition(".")[0] for name in values if "." in name}:
         inner = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{section}.")}

@@ -1,4 +1,4 @@
-"""YAML 1.2 for settings.
+"""Reader and writer of YAML 1.2, for settings.
 
 PyYAML follows YAML 1.1. There `1e-5` is text, `no` is false, `010` is eight, and the last of two equal keys wins
 silently. Each of these rules has cost a training run.
@@ -13,7 +13,7 @@ Error = yaml.YAMLError
 
 
 class _Loader(yaml.SafeLoader):
-    """Loader for the scalars of YAML 1.2, unique keys, and no aliases: a few hundred bytes can expand to gigabytes."""
+    """Loader of YAML 1.2 that refuses repeated keys and aliases. By aliases a few bytes can expand to gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -48,10 +48,10 @@ for _tag, _pattern, _first in (
 
 
 def load(text: str) -> Any:
-    """Value of a YAML document by the rules of `_Loader`; Error for a document that breaks them."""
+    """Read a YAML document. Raises Error if it is not valid, repeats a key, or contains an alias."""
     return yaml.load(text, Loader=_Loader)
 
 
 def dump(value: Any) -> str:
-    """YAML text that `load` reads back as the same value."""
+    """Return a value as YAML text, which `load` reads back as the same value."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))

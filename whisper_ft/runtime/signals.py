@@ -27,7 +27,7 @@ def interrupt_held() -> Iterator[None]:
 
 
 class StopRequest:
-    """Record of a stop signal, which the training loop reads between steps. A second Ctrl-C ends the process at once."""
+    """Record of a stop signal, which the training loop reads between steps. A second Ctrl-C ends the process."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
