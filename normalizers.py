@@ -1,10 +1,10 @@
-"""Normalisers of texts for scoring: `get_normalizer("golden", language="be")("Раз’яднаць!") == "раз'яднаць"`.
+"""Text normalisers for scoring: `get_normalizer("golden", language="be")("Раз’яднаць!") == "раз'яднаць"`.
 
 The golden rule: never remove or merge anything that could turn one word into another; remove everything that nobody
 speaks. The needs of a language are data (`Preset`), applied by a fixed list of small pure functions (`STEPS`).
 
-docs/normalisation.md explains the rules to linguists. `python normalizers.py --help` tries them on your text.
-This file imports nothing of the project and contains its data, so it can be copied anywhere.
+docs/normalisation.md explains the rules to linguists. `python normalizers.py --help` tries them on your text. This file
+imports nothing of the project and contains its data, so it can be copied anywhere.
 """
 
 import argparse
@@ -30,7 +30,7 @@ Unit = Literal["words", "characters"]
 
 @dataclass(frozen=True)
 class Preset:
-    """Needs of one language. The defaults are those of `und`, which loses no letter and no mark."""
+    """Rules that one language needs. The default values are the rules of `und`, which lose no letter and no mark."""
 
     unit: Unit = "words"
     """Unit of the error rate: `characters` for languages written without spaces."""
@@ -70,22 +70,22 @@ class Preset:
 
     @cached_property
     def table(self) -> "CharacterTable":
-        """Table of `plain` for str.translate."""
+        """Table for str.translate, which applies `plain` to each character."""
         return CharacterTable(self)
 
     @cached_property
     def same_spellings(self) -> list[tuple[re.Pattern[str], str]]:
-        """Compiled `spellings`."""
+        """The pairs of `spellings`, compiled."""
         return [(re.compile(pattern), replacement) for pattern, replacement in self.spellings]
 
     @cached_property
     def initial(self) -> re.Pattern[str]:
-        """Compiled `initial_apostrophe`; an empty one matches nothing."""
+        """The expression `initial_apostrophe`, compiled; an empty one matches nothing."""
         return re.compile(self.initial_apostrophe or "(?!)", re.IGNORECASE)
 
     @cached_property
     def grouped(self) -> re.Pattern[str]:
-        """Pattern of a number with grouped thousands: a single separator, and no digit before or after."""
+        """Pattern of a number with grouped thousands. It has one kind of separator, and no digit before or after it."""
         start, end = r"(?<![0-9])(?<![0-9][.,])(?<![0-9]{0})[1-9]", r"(?!{0}?[0-9])"
         by_three = start + r"[0-9]{{0,2}}(?:{0}[0-9]{{3}})+" + end
         by_two = start + r"[0-9]?(?:{0}[0-9]{{2}})+{0}[0-9]{{3}}" + end  # 1,00,000: a lakh
@@ -94,7 +94,7 @@ class Preset:
 
     @cached_property
     def loose(self) -> re.Pattern[str]:
-        """Pattern of punctuation that nobody speaks, given its neighbours."""
+        """Pattern of punctuation that nobody speaks in its place, given the characters before and after it."""
         signs = [r"[.,](?:(?<![0-9].)|(?![0-9]))"]  # all except the decimal point and comma
         if self.unit == "characters":
             signs.append(r"-(?![0-9])")  # minus 5 (气温-5度) and 3 to 5 (3-5天) look alike: both stay
@@ -171,7 +171,10 @@ def tokens_and_annotations(text: str, preset: Preset) -> str:
 
 
 def plain(char: str, preset: Preset) -> str:
-    """Replacement of a character. Signs whose meaning depends on their neighbours (EDGE) are left to later steps."""
+    """Return the replacement of a character.
+
+    Signs whose meaning depends on their neighbours (EDGE) stay here, because later steps decide about them.
+    """
     kind = unicodedata.category(char)
     if DELETED.match(char) or (preset.optional and re.match(f"[{preset.optional}]", char)):
         return ""
@@ -197,13 +200,13 @@ def plain(char: str, preset: Preset) -> str:
 
 
 def is_silent(char: str, kind: str) -> bool:
-    """True for punctuation, symbols, spaces, controls, and emoji newer than this Python."""
+    """Return True for punctuation, symbols, spaces, controls, and emoji that this version of Python does not know."""
     newer_emoji = kind == "Cn" and "\U0001f000" <= char < "\U0001fc00"
     return kind[0] in "PSZ" or kind in ("Cc", "Cf", "Cs") or newer_emoji
 
 
 class CharacterTable(dict[int, str]):
-    """Cache of `plain` by code point: str.translate computes a character once and then looks it up."""
+    """Cache of `plain` by code point: str.translate computes each character once and then looks it up."""
 
     def __init__(self, preset: Preset):
         super().__init__()
@@ -222,7 +225,10 @@ def characters(text: str, preset: Preset) -> str:
 
 
 def numbers(text: str, preset: Preset) -> str:
-    """Remove grouping from numbers (1,000 is 1000), put 0 before a leading point, and make no-break spaces spaces."""
+    """Remove grouping from numbers (1,000 becomes 1000), and put 0 before a leading point.
+
+    No-break spaces that do not group digits become spaces.
+    """
     if "." in text:
         text = LEADING_POINT.sub("0.", text)
     if NO_BREAK in text or "'" in text or any(sign in text for sign in preset.grouping):
@@ -231,7 +237,7 @@ def numbers(text: str, preset: Preset) -> str:
 
 
 def spellings(text: str, preset: Preset) -> str:
-    """Replace the encodings of a spelling by one of them."""
+    """Replace different encodings of the same spelling by one of them."""
     before = None
     while preset.same_spellings and text != before:
         before = text
@@ -255,7 +261,10 @@ def joiners(text: str, preset: Preset) -> str:
 
 
 def apostrophes(text: str, preset: Preset) -> str:
-    """Make apostrophes that are spelling U+0027, and apostrophes that quote spaces; pairs are matched first."""
+    """Write apostrophes that belong to a word as U+0027, and replace apostrophes that quote by spaces.
+
+    An apostrophe at the end of a word closes a quotation if one is open.
+    """
     if not APOSTROPHE.search(text):
         return text
     if preset.unit == "characters":
@@ -289,14 +298,14 @@ def apostrophes(text: str, preset: Preset) -> str:
 
 
 def punctuation(text: str, preset: Preset) -> str:
-    """Replace punctuation by spaces, except decimal signs, minus, and the signs that the preset names."""
+    """Replace punctuation by spaces, except decimal signs, minus, and signs that the preset keeps."""
     if preset.hyphen == "delete":
         text = re.sub(BETWEEN_LETTERS, "", text)
     return preset.loose.sub(" ", text)
 
 
 def case(text: str, preset: Preset) -> str:
-    """Make lower case, without casefold, which would make Maße Masse. İ leaves no combining dot behind."""
+    """Convert to lower case; İ leaves no combining dot behind. casefold is not used, because it makes Masse of Maße."""
     if preset.turkic_i:
         text = text.replace("I", "ı")
     text = text.replace("İ", "i").lower()
@@ -304,7 +313,10 @@ def case(text: str, preset: Preset) -> str:
 
 
 def spaces(text: str, preset: Preset) -> str:
-    """Put one space between words and none at the ends; without word spaces, keep those between two numbers. NFC."""
+    """Put one space between words and none at the ends, in NFC.
+
+    For a language without word spaces, only spaces between two digits stay.
+    """
     text = " ".join(text.split())
     return nfc(text if preset.unit == "words" else SPACE_OF_NO_WORD.sub("", text))
 
@@ -313,7 +325,7 @@ STEPS = (tokens_and_annotations, characters, numbers, spellings, joiners, apostr
 
 
 def golden(text: str, preset: Preset, steps: Sequence[Callable[[str, Preset], str]] = STEPS) -> str:
-    """Apply all steps. Deletions come first, because a deletion after a decision could change its neighbours."""
+    """Apply all steps of the golden rule. Deletions come first, because they change which characters are neighbours."""
     text, before = nfc(text), None
     while text != before:
         before = text
@@ -325,17 +337,17 @@ def golden(text: str, preset: Preset, steps: Sequence[Callable[[str, Preset], st
 
 
 def unpunctuated(text: str, preset: Preset) -> str:
-    """Apply all steps except `case`."""
+    """Apply all steps except `case`, so that capitals stay."""
     return golden(text, preset, [step for step in STEPS if step is not case])
 
 
 def orthographic(text: str) -> str:
-    """Make NFC with single spaces, and change nothing else."""
+    """Convert to NFC with single spaces, and change nothing else."""
     return " ".join(nfc(text).split())
 
 
 def lower(text: str, preset: Preset) -> str:
-    """Make lower case, in NFC with single spaces."""
+    """Convert to lower case, in NFC with single spaces."""
     return nfc(case(orthographic(text), preset))
 
 
@@ -348,7 +360,10 @@ def _words(listed: str) -> str:
 
 
 def _visarga(block: str) -> tuple[str, str]:
-    """Spelling rule: an ASCII colon inside a word is the visarga of the script whose first code point is `block`."""
+    """Return the spelling rule that an ASCII colon inside a word is the visarga of a script.
+
+    `block` is the first code point of the script.
+    """
     letters = f"[{block}-{chr(ord(block) + 0x7F)}]"
     return f"(?<={letters}):(?={letters})", chr(ord(block) + 3)
 
@@ -481,7 +496,7 @@ PRESETS = _presets()
 
 
 def language_code(language: str | None) -> str:
-    """Code of a language given by code, locale (sv-SE, cmn_hans_cn) or name; `und` if it is None or unknown."""
+    """Return the code of a language from a code, a locale (sv-SE, cmn_hans_cn) or a name; `und` if unknown or None."""
     key = re.sub("[_ ]", "-", (language or "").strip("<|> ").lower())
     return CODES.get(key) or CODES.get(key.split("-")[0], "und")
 
@@ -494,7 +509,7 @@ RULES = {"lower": lower, "unpunctuated": unpunctuated, "golden": golden}
 
 @dataclass(frozen=True)
 class TextNormalizer:
-    """A normaliser with its identity. Record the fields with every score."""
+    """A normaliser with its identity. Record its fields with every score."""
 
     name: str
     language: str
@@ -513,12 +528,12 @@ class TextNormalizer:
 def get_normalizer(
     name: str = "golden", language: str | None = None, spelling: Mapping[str, str] | None = None
 ) -> TextNormalizer:
-    """Return the normaliser of a name for a language.
+    """Return the normaliser with a name, with the rules of a language.
 
     Parameters
         name: One of NAMES.
-        language: Code, locale or name of the language; an unknown one gets the rules of `und`.
-        spelling: British-to-American map, for whisper-english only. Published English figures used the one of
+        language: Code, locale or name of the language; an unknown language gets the rules of `und`.
+        spelling: British-to-American map, for whisper-english only. Published English figures used the map of
             Whisper's `normalizer.json`, which a tokenizer has as `english_spelling_normalizer`.
 
     Raises ValueError for an unknown name, and if another normaliser gets a `spelling`.
@@ -538,7 +553,7 @@ def get_normalizer(
 
 
 def _rule(name: str, preset: Preset, spelling: dict[str, str]) -> tuple[Callable[[str], str], object]:
-    """Function of a name, and the data that determine its output, for the fingerprint."""
+    """Return the function of a normaliser, and the data that determine its output. The fingerprint covers the data."""
     if name in RULES:
         return partial(RULES[name], preset=preset), asdict(preset)
     if name == "none":
@@ -554,7 +569,7 @@ def _rule(name: str, preset: Preset, spelling: dict[str, str]) -> tuple[Callable
 
 
 class _CommandError(Exception):
-    """A mistake in the use of the command, reported in one line."""
+    """Wrong use of the command, reported in one line."""
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -646,7 +661,10 @@ LOWER_CASE, COMPOSED = ("A", "a"), ("NFD", "NFC")
 
 
 def changes(before: str, after: str) -> Iterator[tuple[str, str]]:
-    """Pairs (old text, new text) of each change. All capitals count as one kind, and all lines that were not NFC."""
+    """Yield a pair (old text, new text) for each change in a line.
+
+    All changes from capitals to lower case give the same pair, and so do all lines that were not in NFC.
+    """
     from rapidfuzz.distance import Levenshtein
 
     if before != nfc(before):
@@ -665,12 +683,12 @@ def changes(before: str, after: str) -> Iterator[tuple[str, str]]:
 
 
 def visible(text: str) -> str:
-    """Text with escapes for invisible characters: controls, no-break spaces, byte order marks."""
+    """Return the text with escapes for invisible characters: controls, no-break spaces, byte order marks."""
     return "".join(char if char.isprintable() or char in JOINERS else f"\\u{ord(char):04x}" for char in text)
 
 
 def described(old: str, new: str) -> str:
-    """Description of a change for the summary, with the Unicode name of a single character."""
+    """Describe a change in the summary, with the Unicode name of a single character."""
     if (old, new) == LOWER_CASE:
         return "letters in lower case"
     if (old, new) == COMPOSED:

@@ -1,4 +1,5 @@
 """Speed benchmark: `python -m bench --out bench/results.json`; docs/performance.md explains the method.
 
-A contender is a module with a process of its own. It gets its task as one JSON argument and prints one JSON line.
+A contender is one of the programs that are compared: a module that runs in its own process. It gets its task as one
+JSON argument and prints its result as one JSON line.
 """

@@ -1,4 +1,4 @@
-"""Run the contenders in turn and write results.json: `python -m bench --out bench/results.json`."""
+"""Run all parts of the benchmark and write results.json: `python -m bench --out bench/results.json`."""
 
 import argparse
 import os
@@ -23,7 +23,7 @@ PARTS = ("loader", "normalizer", "card")
 
 
 def measure(effort: Effort, threads: int, scratch: Path, names: list[str]) -> Iterator[dict[str, Any]]:
-    """All figures so far, after each of the named sizes and parts."""
+    """Yield all figures so far, each time that one of the named sizes or parts is done."""
     bench = Bench(effort, threads, prepare.corpus(scratch, effort), scratch)
     results: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
@@ -48,7 +48,7 @@ def measure(effort: Effort, threads: int, scratch: Path, names: list[str]) -> It
 
 
 def arguments() -> argparse.Namespace:
-    """Parsed command line."""
+    """Parse the command line."""
     names = [*(size.name for size in SIZES), *PARTS]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, allow_abbrev=False)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON file for all figures")
@@ -64,7 +64,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure, save and print; 1 if a transcript of evaluate.py differs from the plain loop's."""
+    """Measure, save and print. Returns 1 if a transcript of evaluate.py differs from that of the plain loop."""
     args = arguments()
     try:
         effort = (QUICK if args.quick else FULL).with_counts(args.steps, args.repeats)
@@ -77,7 +77,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="whisper-ft-bench-") as scratch:
             for results in measure(effort, threads, Path(scratch), args.only):
                 save(results, args.out)
-    except RuntimeError as error:  # hours of figures are not lost with the last part
+    except RuntimeError as error:  # a part that fails must not lose the figures of the others
         place = f"; the figures measured before are in {args.out}" if results else ""
         print(f"error: {error}{place}", file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
-"""Contender for a GPU: speed of train.py, wait for data, memory, and MFU (model FLOPs utilisation).
+"""Contender for a GPU: measures the speed of train.py, the wait for data, memory, and MFU (model FLOPs utilisation).
 
-MFU is the share of the card's own rate of matrix products that the products of the model reach. That rate is measured
-here, not taken from a data sheet. Definition: Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
+MFU compares the matrix products of the model with the speed of the card at large matrix products. That speed is
+measured here, not taken from a data sheet. Definition: Chowdhery et al. 2022, arXiv 2204.02311, appendix B.
 """
 
 import time
@@ -25,7 +25,7 @@ PRODUCTS = 20  # timed multiplications
 
 
 def product_rate(device: str, precision: str) -> float:
-    """Operations per second of large matrix products; a multiplication with its addition counts as two."""
+    """Measure the operations per second of large matrix products; a multiplication with its addition counts as two."""
     n = ORDER[device]
     left, right = (torch.randn(n, n, device=device, dtype=AUTOCAST[precision]) for _ in range(2))
 
@@ -42,7 +42,10 @@ def product_rate(device: str, precision: str) -> float:
 
 
 def step_operations(task: CardTask, step: int) -> int:
-    """Operations of forward and backward over the batch of a step: those of one row times the number of rows."""
+    """Count the operations of forward and backward for the batch of a step.
+
+    The operations of one row are counted, and multiplied by the number of rows.
+    """
     with safe_open(task.batches, "pt", device=task.device) as batches:
         tensors = [batches.get_tensor(f"{step}.{name}") for name in BATCH_TENSORS]
     features, decoder_input_ids, labels, predicted = tensors
@@ -56,7 +59,7 @@ def step_operations(task: CardTask, step: int) -> int:
 
 
 def main() -> None:
-    """Train in a child process, and report."""
+    """Train in a child process, and print the result."""
     task = from_argument(CardTask)
     run_dir = Path(task.scratch, "run")
     argv = command(task, run_dir, device=task.device, precision=task.precision)

@@ -1,9 +1,9 @@
-"""Exactness of training beside the Trainer: `python -m bench.exactness --out runs/exactness.json`.
+"""Exactness of train.py and of Seq2SeqTrainer: `python -m bench.exactness --out runs/exactness.json`.
 
-The micro Whisper trains a few updates without dropout, in train.py and in Seq2SeqTrainer, on the same global batches.
-Each batch is computed in one forward pass, and sliced into accumulations and processes. Loss, gradient norm and weights
-are compared with the same program's run in one pass. Then both programs are interrupted in the middle and resumed, with
-the same settings and with others. docs/exactness.md shows the results.
+Both programs train the micro Whisper for a few updates without dropout, on the same global batches. Each batch is
+computed in one forward pass, and also sliced into accumulations and processes. Loss, gradient norm and weights are
+compared with the run of the same program in one pass. Then both programs are interrupted in the middle and resumed,
+with the same settings and with others. docs/exactness.md shows the results.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def launched(processes: int, program: Sequence[str]) -> list[str]:
-    """Command line of a program in that many processes; `program` begins with sys.executable."""
+    """Return the command line that starts a program in several processes; `program` begins with sys.executable."""
     if processes == 1:
         return list(program)
     config = str(ROOT / "accelerate_config.yaml")
@@ -56,7 +56,7 @@ def launched(processes: int, program: Sequence[str]) -> list[str]:
 
 
 def run(program: Sequence[str], processes: int = 1, codes: tuple[int, ...] = (0,)) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of a program."""
+    """Run a program. Returns its exit code, stdout and stderr."""
     done = subprocess.run(
         launched(processes, program), cwd=ROOT, env=environment(THREADS), capture_output=True, text=True
     )
@@ -66,13 +66,13 @@ def run(program: Sequence[str], processes: int = 1, codes: tuple[int, ...] = (0,
 
 
 def contender(module: str, task: ExactnessTask, processes: int = 1) -> dict[str, Any]:
-    """Answer of a module: the last line of its stdout."""
+    """Run a contender. Returns its result, which is the last line of its stdout."""
     _, out, _ = run([sys.executable, "-m", module, to_argument(task)], processes)
     return dict(json.loads(out.splitlines()[-1]))
 
 
 class Ours:
-    """Runs of train.py for the comparison."""
+    """Starter of the train.py runs that are compared."""
 
     def __init__(self, task: TrainingTask, scratch: Path) -> None:
         self._task, self._scratch = task, scratch
@@ -80,14 +80,17 @@ class Ours:
     def run(
         self, name: str, processes: int = 1, codes: tuple[int, ...] = (0,), **settings: Any
     ) -> tuple[Path, int, str]:
-        """Run directory, exit code and stderr."""
+        """Run train.py with settings. Returns the run directory, exit code and stderr."""
         run_dir = self._scratch / name
         code, _, message = run(command(self._task, run_dir, **settings), processes, codes)
         return run_dir, code, message
 
 
 def slices(task: ExactnessTask, ours: Ours) -> list[dict[str, Any]]:
-    """Comparison of every system, world and number of accumulations with the same system's one big batch."""
+    """Compare every way to slice the batches with the same program's run in one pass.
+
+    A way is a system, a number of processes and a number of accumulations.
+    """
     logged: dict[tuple[str, int, int], tuple[Steps, Path]] = {}
     for world in WORLDS:
         for accumulate in task.accumulations:
@@ -117,7 +120,10 @@ def slices(task: ExactnessTask, ours: Ours) -> list[dict[str, Any]]:
 
 
 def multiples(steps: Steps, reference: Steps) -> dict[str, float]:
-    """Loss and gradient norm divided by the reference's, at the first step and at the step furthest from 1."""
+    """Divide loss and gradient norm by those of the reference.
+
+    Returns the quotients of the first step, and of the step where the quotient is furthest from 1.
+    """
     result: dict[str, float] = {}
     for name in ("loss", "grad_norm"):
         values = [step[name] / expected[name] for step, expected in zip(steps, reference, strict=True)]
@@ -126,12 +132,12 @@ def multiples(steps: Steps, reference: Steps) -> dict[str, float]:
 
 
 def weights_of(folder: Path) -> Weights:
-    """All weights of a model folder, by name."""
+    """Read all weights of a model folder, by name."""
     return dict(load_file(folder / "model.safetensors"))
 
 
 def distance_share(initial: Weights, reference: Weights, weights: Weights) -> float:
-    """Distance of weights from a reference, as a share of the reference's distance from the initial weights."""
+    """Return the distance of weights from a reference, divided by the reference's distance from the initial weights."""
 
     def distance(a: Weights, b: Weights) -> float:
         if a.keys() != b.keys():
@@ -142,7 +148,10 @@ def distance_share(initial: Weights, reference: Weights, weights: Weights) -> fl
 
 
 def resumes(task: ExactnessTask, ours: Ours) -> dict[str, Any]:
-    """Learning rates after a resume, and equality of data and weights with the run that was not interrupted."""
+    """Resume runs in several ways, and compare them with the run that was not interrupted.
+
+    Returns the learning rates, and whether data and weights are equal.
+    """
     half = task.steps // 2
     settings: dict[str, Any] = {"schedule__kind": "linear", "schedule__warmup": WARMUP, "save__every": half}
     whole, *_ = ours.run("whole", **settings)
@@ -178,7 +187,7 @@ PARTS = {"slices": slices, "resumes": resumes}
 
 
 def measure(scratch: Path, steps: int, accumulations: Sequence[int], parts: Sequence[str]) -> dict[str, Any]:
-    """Results of the parts, for the file."""
+    """Run the parts, and return their results for the file."""
     from whisper_ft.cli.demo.model import write_micro_whisper
 
     data, model, batches = prepare.corpus(scratch, QUICK), scratch / "model", scratch / "batches.safetensors"
@@ -214,7 +223,7 @@ def measure(scratch: Path, steps: int, accumulations: Sequence[int], parts: Sequ
 
 
 def table_of(part: str, rows: Any) -> Table:
-    """Table of one part."""
+    """Make the table of one part."""
     table = Table(title=part, title_justify="left", box=SIMPLE)
     if part == "slices":
         for name in ("", "processes x accumulations", *SLICE_FIGURES, "weights off"):

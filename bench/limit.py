@@ -1,4 +1,7 @@
-"""Contender: the bare compute on batches in memory: forward, loss of label tokens, backward, clip, AdamW."""
+"""Contender that shows the upper limit of speed: training steps on batches in memory, without reading any data.
+
+A step is forward, loss of the label tokens, backward, clipping and AdamW.
+"""
 
 import gc
 import time
@@ -17,13 +20,13 @@ Tensors = tuple[torch.Tensor, ...]  # features, decoder input ids, labels, indic
 
 
 def load_batches(task: TrainingTask) -> list[Tensors]:
-    """Every batch, copied to memory: `load_file` maps the file, so the first access would read from the disk."""
+    """Copy every batch to memory. `load_file` only maps the file, so the first access would read from the disk."""
     tensors = {name: tensor.clone() for name, tensor in load_file(task.batches).items()}
     return [tuple(tensors[f"{step}.{name}"] for name in BATCH_TENSORS) for step in range(task.steps)]
 
 
 def training_step(task: TrainingTask) -> Callable[[Tensors], torch.Tensor]:
-    """Function that updates the task's model on a batch, computed as in train.py, and returns the mean loss."""
+    """Make the function that updates the task's model on a batch, computed as in train.py. It returns the mean loss."""
     model = WhisperForConditionalGeneration.from_pretrained(
         task.model, dtype=torch.float32, attn_implementation="sdpa"
     ).train()
@@ -47,7 +50,7 @@ def training_step(task: TrainingTask) -> Callable[[Tensors], torch.Tensor]:
 
 
 def main() -> None:
-    """Train on the batches of train.py, and report."""
+    """Train on the batches of train.py, and print the result."""
     task = from_argument(TrainingTask)
     batches = load_batches(task)
     extra = sum(tensor.nbytes for batch in batches[1:] for tensor in batch)  # a training holds one batch at a time

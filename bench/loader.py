@@ -1,4 +1,4 @@
-"""Contenders: the data alone, on one core: `python -m bench.loader TASK ours|trainer`.
+"""Contenders that only prepare data, without training, on one core: `python -m bench.loader TASK ours|trainer`.
 
 `ours` is the stream of train.py in its own process: order, read, decode, log-mel, labels, batch. `trainer` is the
 Trainer's recipe: streamed parquet, map, shuffle, filter, collator. Its shuffle buffer is filled before the clock runs.
@@ -20,14 +20,14 @@ from bench.watch import Watch, keep_to_one_core
 
 
 def ours(task: TrainingTask) -> Iterator[int]:
-    """Number of utterances of each batch, as it is drawn."""
+    """Draw batches from the stream of train.py. Yields the number of utterances in each batch."""
     stream = stream_of(task, Path(task.scratch))
     while True:
         yield stream.draw().counts.utterances
 
 
 def trainer(task: TrainingTask) -> Iterator[int]:
-    """Number of utterances of each batch, as it is drawn."""
+    """Draw batches as the Trainer does. Yields the number of utterances in each batch."""
     transformers.logging.set_verbosity_error()
     processor = WhisperProcessor.from_pretrained(task.model, language=task.language, task="transcribe")
     start = processor.tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
@@ -38,7 +38,7 @@ def trainer(task: TrainingTask) -> Iterator[int]:
 
 
 def main() -> None:
-    """Draw the batches of the task, and report."""
+    """Draw the batches of the task, and print the result."""
     task = from_argument(TrainingTask)
     keep_to_one_core()
     with Watch() as watch:

@@ -1,6 +1,6 @@
-"""Time of `golden` relative to transformers' BasicTextNormalizer: `python -m bench.normalizer_speed`.
+"""Speed of the normaliser `golden` beside transformers' BasicTextNormalizer: `python -m bench.normalizer_speed`.
 
-The limit is three times as long, on 10,000 Belarusian sentences. The ratio is printed as one JSON line.
+`golden` may take at most three times as long, on 10,000 Belarusian sentences. The ratio is printed as one JSON line.
 """
 
 import json
@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for a start as a script, which sees its own folder only
+sys.path.insert(
+    0, str(Path(__file__).parents[1])
+)  # because Python started as a script sees only the script's own folder
 
 from normalizers import get_normalizer
 
@@ -26,7 +28,7 @@ WORDS = TEXT.split()
 
 
 def belarusian_sentences(count: int, seed: int = 6) -> list[str]:
-    """Sentences of 4 to 14 words with the punctuation of read speech; equal seeds give equal sentences."""
+    """Make sentences of 4 to 14 words with the punctuation of read speech; equal seeds give equal sentences."""
     rng = random.Random(seed)
     sentences = []
     for _ in range(count):
@@ -43,7 +45,7 @@ def belarusian_sentences(count: int, seed: int = 6) -> list[str]:
 
 
 def seconds(normalize: Callable[[str], str], sentences: list[str]) -> float:
-    """Seconds for all sentences, once."""
+    """Measure the seconds for normalising all sentences once."""
     start = time.perf_counter()
     for sentence in sentences:
         normalize(sentence)
@@ -51,7 +53,7 @@ def seconds(normalize: Callable[[str], str], sentences: list[str]) -> float:
 
 
 def main() -> int:
-    """Print the ratio of the fastest rounds; the exit code is 1 if it is over the limit."""
+    """Print the ratio of the fastest rounds. Returns 1 if the ratio is over the limit."""
     sentences = belarusian_sentences(SENTENCES)
     golden, basic = get_normalizer("golden", language="be"), get_normalizer("whisper-basic", language="be")
     rounds = [

@@ -1,4 +1,4 @@
-"""Contender: train.py as a process, without evaluation and saving; every step is logged, and that is timed too."""
+"""Contender: train.py as a process, without evaluation and saves. Every step is logged, which is timed, too."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def command(task: TrainingTask, run_dir: Path, **settings: Any) -> list[str]:
-    """Command line of a run without evaluation; `schedule__kind="linear"` means --schedule.kind linear."""
+    """Return the command line of a run without evaluation; `schedule__kind="linear"` means --schedule.kind linear."""
     values = {
         "run_dir": run_dir,
         "steps": task.steps,
@@ -52,7 +52,7 @@ class Moments(NamedTuple):
 
 
 def run_watched(argv: Sequence[str], steps: int) -> tuple[Moments, Watch]:
-    """Run train.py to its end, for that many steps. The time between two steps counts, too."""
+    """Run train.py for a number of steps, and record the time at which each step ends."""
     start, ready, step_ends = time.time(), 0.0, []
     with (
         subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process,
@@ -71,7 +71,7 @@ def run_watched(argv: Sequence[str], steps: int) -> tuple[Moments, Watch]:
 
 
 def main() -> None:
-    """Train, and report."""
+    """Train, and print the result."""
     task = from_argument(TrainingTask)
     run_dir = Path(task.scratch) / "run"
     moments, watch = run_watched(command(task, run_dir), task.steps)

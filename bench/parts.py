@@ -1,4 +1,4 @@
-"""Parts of the benchmark: each compares some contenders, and returns figures for results.json."""
+"""Parts of the benchmark: each part compares some contenders, and returns figures for results.json."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Bench:
     scratch: Path
 
     def task(self, size: Size) -> TrainingTask:
-        """Training task of a size; writes its model and train.py's batches if they do not exist."""
+        """Return the training task of a size. Its model and train.py's batches are written if they do not exist."""
         effort, folder = self.effort.for_size(size), self.scratch / size.name
         task = TrainingTask(
             model=str(folder / "model"),
@@ -56,14 +56,14 @@ class Bench:
         return task
 
     def train_and_evaluate(self, size: Size) -> Mapping[str, Any]:
-        """Training and evaluation of a size."""
+        """Measure training and evaluation of a size."""
         console.print(f"training, {size.name}")
         training = self.training(size)
         console.print(f"evaluation, {size.name}")
         return {"batch": size.batch, "training": training, "evaluation": self.evaluation(size)}
 
     def training(self, size: Size) -> dict[str, Any]:
-        """Figures and ratios of the training contenders."""
+        """Measure the training contenders. Returns their figures and ratios."""
         task = self.task(size)
 
         def once(name: str, number: int) -> Result:
@@ -74,7 +74,7 @@ class Bench:
         return summary(rounds(self.effort, TRAINING_CONTENDERS, once), TRAINING_RATIOS)
 
     def evaluation(self, size: Size) -> dict[str, Any]:
-        """Figures and ratios of the ways to transcribe, and the number of texts that differ from the plain loop's."""
+        """Measure the ways to transcribe. Returns figures and ratios, and how many texts differ from the plain loop's."""
         model, utterances = self.trained_model(size), self.effort.for_size(size).test_utterances
         texts: dict[str, list[list[str]]] = {name: [] for name in EVALUATION_CONTENDERS}
 
@@ -101,9 +101,9 @@ class Bench:
         }
 
     def trained_model(self, size: Size) -> Path:
-        """Model to evaluate, trained until its sentences end."""
+        """Return the model to evaluate, which is trained long enough that its sentences end."""
         task, steps, data = self.task(size), self.effort.for_size(size).taught_steps, self.data / "train"
-        if not steps:  # take train.py's model if it has run; the other contenders save none
+        if not steps:  # use the model of an earlier run of train.py; the other contenders save no model
             trained = next(Path(task.scratch).glob("training-ours*/run/final"), None)
             if trained:
                 return trained
@@ -113,7 +113,7 @@ class Bench:
         return prepare.train_model(size, Path(task.model), data, Path(task.scratch, "taught"), steps)
 
     def loader(self, size: Size) -> dict[str, Any]:
-        """Figures and ratios of the data alone, on one core."""
+        """Measure the preparation of data without training, on one core. Returns figures and ratios."""
         task, draws = self.task(size), -(-self.effort.loader_utterances // size.batch)
 
         def once(name: str, number: int) -> Result:
@@ -123,7 +123,7 @@ class Bench:
         return summary(rounds(self.effort, dict.fromkeys(LOADER_CONTENDERS), once), LOADER_RATIOS)
 
     def card(self) -> dict[str, Any]:
-        """Figures of train.py on a GPU, by size and precision. A quick run works on a CPU, too."""
+        """Measure train.py on a GPU, by size and precision. A quick run works on a CPU, too."""
         import torch
 
         sizes, has_gpu = self.effort.card_sizes, torch.cuda.is_available()

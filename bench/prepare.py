@@ -1,4 +1,4 @@
-"""Shared inputs of the contenders: corpus, untrained model, train.py's batches in one file, and a trained model."""
+"""Preparation of shared inputs: corpus, untrained model, train.py's batches in one file, and a trained model."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ LANGUAGE = "be"
 
 
 def corpus(scratch: Path, effort: Effort) -> Path:
-    """Folder of the demo's corpus; the same sentences are synthesised if `make demo` has not run."""
+    """Return the folder of the demo's corpus. Its sentences are synthesised here if `make demo` has not run."""
     from whisper_ft.cli.demo.corpus import DESCRIPTION, write_corpus
 
     made = ROOT / "demo-data" / LANGUAGE
@@ -43,7 +43,7 @@ def write_model(size: Size, folder: Path) -> None:
 
 
 def stream_of(task: TrainingTask, folder: Path) -> "TrainStream":
-    """Stream of the task's steps, as train.py opens it."""
+    """Open the stream of the task's steps, as train.py does."""
     import torch
 
     from collator import SpeechCollator
@@ -72,7 +72,7 @@ def stream_of(task: TrainingTask, folder: Path) -> "TrainStream":
 
 
 def write_batches(task: TrainingTask) -> None:
-    """Save the batches of the task's steps, drawn from train.py's own stream."""
+    """Write the batches of the task's steps to a file, drawn from train.py's own stream."""
     from safetensors.torch import save_file
 
     stream = stream_of(task, Path(task.scratch))
@@ -85,7 +85,7 @@ def write_batches(task: TrainingTask) -> None:
 
 
 def first_utterances(data: Path, folder: Path, utterances: int) -> Path:
-    """Folder with the first utterances of a folder of parquet files."""
+    """Copy the first utterances of a folder's first parquet file to another folder, and return that folder."""
     import pyarrow.parquet as pq
 
     if not folder.exists():
@@ -96,7 +96,7 @@ def first_utterances(data: Path, folder: Path, utterances: int) -> Path:
 
 
 def train_model(size: Size, model: Path, data: Path, run_dir: Path, steps: int) -> Path:
-    """Folder of a model to evaluate; it is trained on the first call."""
+    """Return the folder of a model to evaluate, which is trained on the first call."""
     from bench.ours import command
 
     if (run_dir / "final").exists():

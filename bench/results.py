@@ -1,4 +1,4 @@
-"""Medians and ratios of repeated runs, and their tables. Pure functions."""
+"""Statistics of repeated runs, medians and ratios, and their tables. All functions are pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -43,7 +43,7 @@ COLUMNS = {
 
 
 def summary(runs: Runs, ratios: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Median, minimum and maximum of every figure, the ratios of the rates, and the runs themselves."""
+    """Return median, minimum and maximum of every figure, the ratios of the rates, and the runs themselves."""
     return {
         "contenders": {name: {**_spreads(repeats), "runs": list(repeats)} for name, repeats in runs.items()},
         "ratios": {f"{a}/{b}": _ratio(runs[a], runs[b]) for a, b in ratios},
@@ -61,14 +61,14 @@ def _spreads(repeats: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]
 
 
 def _ratio(above: Sequence[Mapping[str, Any]], below: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Ratio of the median rates; the minimum and maximum are ratios inside one round, and show the noise."""
+    """Return the ratio of the median rates. Minimum and maximum are ratios within one round; they show the noise."""
     inside = [a[RATE] / b[RATE] for a, b in zip(above, below, strict=True)]
     of_medians = median(run[RATE] for run in above) / median(run[RATE] for run in below)
     return {"ratio": round(of_medians, 3), "min": round(min(inside), 3), "max": round(max(inside), 3)}
 
 
 def report(results: Mapping[str, Any]) -> Group:
-    """All results for the terminal."""
+    """Lay out all results for the terminal."""
     machine = results["machine"]
     packages = ", ".join(f"{name} {machine['packages'][name]}" for name in ("torch", "transformers", "datasets"))
     parts: list[Any] = [Text(f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads; {packages}")]
@@ -85,7 +85,7 @@ def report(results: Mapping[str, Any]) -> Group:
 
 
 def _table(title: str, part: Mapping[str, Any], *notes: str) -> Table:
-    """Table of the contenders of a part, with ratios, noise and notes below it."""
+    """Make the table of the contenders of a part, with ratios, noise and notes below it."""
     contenders, ratios = part["contenders"], part["ratios"]
     columns = {title: place for title, place in COLUMNS.items() if place[0] in next(iter(contenders.values()))}
     table = Table(title=title, title_justify="left", caption_justify="left", box=SIMPLE, padding=(0, 1))

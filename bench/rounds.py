@@ -1,4 +1,4 @@
-"""Rounds of contenders: processes in equal environments, one after the other, on a quiet machine."""
+"""Rounds of a measurement: each contender runs in turn, in an equal environment, on a quiet machine."""
 
 import json
 import os
@@ -23,7 +23,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def environment(threads: int, on_cpu: bool = True) -> Mapping[str, str]:
-    """Environment of every contender: threads as launch.sh sets them, no network, no progress bars, usually no GPU."""
+    """Return the environment of a contender: threads as in launch.sh, no network, no progress bars, usually no GPU."""
     no_gpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
     return {
         **os.environ,
@@ -38,7 +38,7 @@ def environment(threads: int, on_cpu: bool = True) -> Mapping[str, str]:
 
 
 def run(module: str, threads: int, *arguments: str, codes: tuple[int, ...] = (0,), on_cpu: bool = True) -> Result:
-    """Figures that a module prints as the last line of its process."""
+    """Run a module in a process. Returns the figures that it prints as its last line."""
     command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment(threads, on_cpu), capture_output=True, text=True)
     if done.returncode not in codes:
@@ -47,10 +47,10 @@ def run(module: str, threads: int, *arguments: str, codes: tuple[int, ...] = (0,
 
 
 def rounds(effort: Effort, contenders: Iterable[str], once: Callable[[str, int], Result]) -> dict[str, list[Result]]:
-    """Results of `once(name, number)` for all contenders in turn; each round begins with another contender.
+    """Run `once(name, number)` for all contenders in turn, in several rounds. Each round begins with another contender.
 
-    A run beside busy other processes is repeated. The repetition with the least load by others counts, whatever its
-    figures are.
+    A run is repeated if other processes were busy during it. The repetition with the least load from other processes
+    counts, whatever its figures are.
     """
     numbers = count()
 
@@ -78,7 +78,7 @@ def rounds(effort: Effort, contenders: Iterable[str], once: Callable[[str, int],
 
 
 def save(results: dict[str, Any], out: Path) -> None:
-    """Replace the file by the figures so far, in one rename."""
+    """Write the figures so far to a file, which is replaced in one rename."""
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(out.name + ".partial")
     aside.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

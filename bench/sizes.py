@@ -1,4 +1,4 @@
-"""Models and effort of the benchmark, as data: another size is another line."""
+"""Sizes of models and efforts of the benchmark, as data: a further size is a further line."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +8,7 @@ from whisper_ft.cli.demo.model import Shape
 
 @dataclass(frozen=True)
 class Size:
-    """A model and the batch it is trained with."""
+    """A model, and the batch size for its training."""
 
     name: str
     shape: Shape
@@ -61,7 +61,7 @@ CARD_SIZES = (
 
 @dataclass(frozen=True)
 class Effort:
-    """Number of steps, rounds and utterances."""
+    """Extent of a benchmark: numbers of steps, rounds and utterances."""
 
     measured_steps: int
     """Steps of each training contender."""
@@ -87,7 +87,7 @@ class Effort:
     card_sizes: tuple[Size, ...] = CARD_SIZES
 
     def for_size(self, size: Size) -> "Effort":
-        """Effort for a size by its shares; at least one step and one utterance remain."""
+        """Return the effort for a size: numbers of steps and utterances are multiplied by the size's shares."""
         return replace(
             self,
             measured_steps=max(round(self.measured_steps * size.measured_share), 2),
@@ -97,7 +97,7 @@ class Effort:
         )
 
     def with_counts(self, steps: int | None, repeats: int | None) -> "Effort":
-        """Effort with the numbers that the user gave; ValueError if a number is below 1."""
+        """Return the effort with the numbers that the user gave. Raises ValueError if a number is below 1."""
         steps = self.measured_steps if steps is None else steps
         repeats = self.repeats if repeats is None else repeats
         for flag, value in (("--steps", steps), ("--repeats", repeats)):

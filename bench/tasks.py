@@ -1,4 +1,4 @@
-"""Tasks and answers of contenders: one JSON argument, one JSON line."""
+"""Tasks and results of contenders: a task is one JSON argument, a result is one JSON line."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ BATCH_TENSORS = ("input_features", "decoder_input_ids", "labels", "predicted")  
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """Updates of a model on a corpus, with the settings that all contenders share."""
+    """Task: update a model on a corpus, with settings that all contenders share."""
 
     model: str
     data: str
@@ -32,7 +32,7 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class CardTask(TrainingTask):
-    """A training on a device, in a precision."""
+    """Task: train on a device, in a precision."""
 
     device: str
     precision: str
@@ -40,7 +40,7 @@ class CardTask(TrainingTask):
 
 @dataclass(frozen=True)
 class TranscriptionTask:
-    """Transcription of the first utterances of a set, each once."""
+    """Task: transcribe the first utterances of a set, each once."""
 
     model: str
     data: str
@@ -53,7 +53,7 @@ class TranscriptionTask:
 
 @dataclass(frozen=True)
 class ExactnessTask:
-    """Updates on the same global batches, sliced in several ways or interrupted in the middle."""
+    """Task: update a model on the same global batches, sliced in several ways or interrupted in the middle."""
 
     model: str
     batches: str
@@ -70,24 +70,24 @@ class ExactnessTask:
 
 
 def to_argument(task: TrainingTask | TranscriptionTask | ExactnessTask) -> str:
-    """Task as the argument of a contender."""
+    """Return the task as the argument of a contender."""
     return json.dumps(asdict(task))
 
 
 def from_argument(kind: type[T]) -> T:
-    """Task of this process, from its first argument."""
+    """Read the task of this process from its first argument."""
     return kind(**json.loads(sys.argv[1]))
 
 
 def answer(result: Mapping[str, Any]) -> None:
-    """Print the result; `python -m bench` reads the last line of stdout."""
+    """Print the result as the last line of stdout, where `python -m bench` reads it."""
     print(json.dumps(result), flush=True)
 
 
 def training_result(
     task: TrainingTask, start: float, ready: float, step_ends: Sequence[float], loss: float
 ) -> dict[str, Any]:
-    """Figures of a training, from its times in seconds: start of the process, model loaded, end of each step."""
+    """Compute the figures of a training from times in seconds: start of the process, model loaded, end of each step."""
     measured = step_ends[task.unmeasured_steps - 1 :]
     utterances = (len(measured) - 1) * task.batch
     return {

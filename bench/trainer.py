@@ -1,9 +1,11 @@
 """Contender: Seq2SeqTrainer with streamed data, arranged as in the scripts that people copy.
 
 Streamed parquet goes through `map` to log-mels and token ids in torch format. A shuffle buffer of 500 finished examples
-and a filter by length follow. The collator pads, and cuts the start token. Adapted to today's libraries: soundfile and
-soxr decode inside `map`, and `processing_class` is used. It runs on the CPU in float32. The corpus repeats without end,
-so the buffer is filled once and not in each epoch. This is in the Trainer's favour.
+and a filter by length follow. The collator pads, and cuts the start token.
+
+Two things are adapted to today's libraries: soundfile and soxr decode inside `map`, and `processing_class` is used. It
+runs on the CPU in float32. The corpus repeats without end, so the buffer is filled once and not in each epoch. This is
+in the Trainer's favour.
 """
 
 import io
@@ -42,7 +44,7 @@ ALONE: dict[str, Any] = {
 
 
 def streamed_examples(task: TrainingTask, processor: Any) -> Any:
-    """Endless stream of log-mels and labels."""
+    """Return an endless stream of log-mels and labels."""
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
 
     def prepare(row: dict[str, Any]) -> dict[str, Any]:
@@ -69,13 +71,13 @@ def streamed_examples(task: TrainingTask, processor: Any) -> Any:
 
 
 class Collator:
-    """Pads features and labels, and cuts the start token, because the model adds it again."""
+    """Function that pads features and labels, and cuts the start token, because the model adds one again."""
 
     def __init__(self, processor: Any, start_token: int) -> None:
         self._processor, self._start_token = processor, start_token
 
     def __call__(self, examples: list[dict[str, Any]]) -> Any:
-        """Batch of some examples."""
+        """Return the batch of some examples."""
         features = [{"input_features": example["input_features"]} for example in examples]
         batch = self._processor.feature_extractor.pad(features, return_tensors="pt")
         padded = self._processor.tokenizer.pad(
@@ -89,7 +91,7 @@ class Collator:
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Times at which the model is loaded and each step ends."""
+    """Callback that records the times at which the model is loaded and each step ends."""
 
     def __init__(self) -> None:
         self.ready = 0.0
@@ -101,7 +103,7 @@ class Clock(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
 
 
 def trainer_of(task: TrainingTask, clock: Clock, **arguments: Any) -> Any:
-    """Trainer of the recipe, with its model loaded."""
+    """Make the Trainer of the recipe, with its model loaded."""
     transformers.set_seed(1)
     processor = WhisperProcessor.from_pretrained(task.model, language=task.language, task="transcribe")
     model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32)
@@ -127,7 +129,7 @@ def trainer_of(task: TrainingTask, clock: Clock, **arguments: Any) -> Any:
 
 
 def main() -> None:
-    """Train, and report."""
+    """Train, and print the result."""
     task = from_argument(TrainingTask)
     transformers.logging.set_verbosity_error()
     clock = Clock()

@@ -1,4 +1,4 @@
-"""Contender: Seq2SeqTrainer interrupted in the middle and resumed, with the same arguments and with others."""
+"""Contender: Seq2SeqTrainer interrupted in the middle, and resumed with the same arguments and with others."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,7 @@ WARMUP = 2  # updates
 
 
 def main() -> None:
-    """Train without interruption, then resume from the middle in several ways; report rates, order and weights."""
+    """Train without interruption, then resume from the middle in several ways. Prints rates, order and weights."""
     task = from_argument(ExactnessTask)
     transformers.logging.set_verbosity_error()
     half, start = task.steps // 2, start_token(task)

@@ -1,6 +1,6 @@
-"""Contender: Seq2SeqTrainer on train.py's global batches, in several slicings and variants.
+"""Contender: Seq2SeqTrainer on train.py's global batches, sliced in several ways and in several variants.
 
-All slicings of one number of processes run in one process group, one after the other. Log-mels and labels come from
+All runs with one number of processes share a process group, and run one after the other. Log-mels and labels come from
 train.py's stream. The labels get the start token, which the recipe's collator cuts. The optimizer's settings are
 train.py's, so two programs that compute the same end with the same weights.
 """
@@ -29,7 +29,7 @@ VARIANTS = {
 
 
 class Utterances(Dataset[dict[str, Any]]):
-    """Utterances of the global batches in their order; `taken` records the indices that were read."""
+    """Data set of the utterances in the global batches, in their order. `taken` records the indices that were read."""
 
     def __init__(self, task: ExactnessTask, start_token: int) -> None:
         self._tensors, self._batch, self._start = load_file(task.batches), task.batch, start_token
@@ -48,14 +48,17 @@ class Utterances(Dataset[dict[str, Any]]):
 
 
 class CollatorWithDecoderInput(Collator):
-    """Collator of the recipe that adds the decoder's input, which the model makes only if it gets the labels itself."""
+    """Collator of the recipe that also adds the decoder's input.
+
+    The model makes this input only if it computes the loss itself from the labels.
+    """
 
     def __init__(self, processor: Any, config: Any) -> None:
         super().__init__(processor, config.decoder_start_token_id)
         self._config = config
 
     def __call__(self, examples: list[dict[str, Any]]) -> Any:
-        """Batch of some examples."""
+        """Return the batch of some examples."""
         batch = super().__call__(examples)
         start = self._config.decoder_start_token_id
         batch["decoder_input_ids"] = shift_tokens_right(batch["labels"], self._config.pad_token_id, start)
@@ -63,13 +66,13 @@ class CollatorWithDecoderInput(Collator):
 
 
 def mean_over_tokens(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-    """Value for `compute_loss_func`: the micro-batch's share of the mean over the update's label tokens."""
+    """Loss function for `compute_loss_func`: the micro-batch's part of the mean over all label tokens of the update."""
     logits = outputs["logits"].flatten(0, 1).float()
     return F.cross_entropy(logits, labels.flatten(), reduction="sum") / num_items_in_batch
 
 
 def trainer_of(task: ExactnessTask, utterances: Utterances, variant: str, **settings: Any) -> Any:
-    """Trainer with train.py's optimizer settings, ready to train."""
+    """Make a Trainer with train.py's optimizer settings, ready to train."""
     processor = WhisperProcessor.from_pretrained(task.model, language=task.language, task="transcribe")
     model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32)
     model.model.encoder.embed_positions.requires_grad_(False)  # as train.py: transformers 5 would train the sinusoids
@@ -104,18 +107,18 @@ def trainer_of(task: ExactnessTask, utterances: Utterances, variant: str, **sett
 
 
 def start_token(task: ExactnessTask) -> int:
-    """First token of the decoder's input."""
+    """Return the first token of the decoder's input."""
     return int(WhisperForConditionalGeneration.from_pretrained(task.model).config.decoder_start_token_id)
 
 
 def rows(trainer: Any) -> list[dict[str, float]]:
-    """Logged loss, gradient norm and learning rate of each step."""
+    """Return logged loss, gradient norm and learning rate of each step."""
     names = ("loss", "grad_norm", "learning_rate")
     return [{name: row[name] for name in names} for row in trainer.state.log_history if "loss" in row]
 
 
 def main() -> None:
-    """Train each variant with each number of accumulations, and report the logged steps."""
+    """Train each variant with each number of accumulations, and print the logged steps."""
     task = from_argument(ExactnessTask)
     transformers.logging.set_verbosity_error()
     world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,4 +1,4 @@
-"""Contenders for evaluate.py: `python -m bench.transcribe_others TASK plain|pipeline`.
+"""Contenders for evaluate.py, in two usual ways: `python -m bench.transcribe_others TASK plain|pipeline`.
 
 `plain` is the usual loop: decode, the extractor's log-mel, `generate`, in the order of the set. `pipeline` is
 `pipeline("automatic-speech-recognition")` as in the model cards. Since transformers 5 its default is five beams, so
@@ -29,20 +29,20 @@ Texts = Callable[[int], list[str]]  # number of utterances -> their transcripts
 
 
 def rows_of(task: TranscriptionTask, utterances: int) -> Any:
-    """First rows of the set, with the audio as encoded bytes."""
+    """Read the first rows of the set, with the audio as encoded bytes."""
     files = sorted(str(path) for path in Path(task.data).glob("*.parquet"))
     rows = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
     return rows.cast_column("audio", datasets.Audio(decode=False)).take(utterances)
 
 
 def waveform_of(encoded: bytes, sample_rate: int) -> Any:
-    """Decoded audio at a sample rate."""
+    """Decode audio to samples at a sample rate."""
     waveform, rate = soundfile.read(io.BytesIO(encoded), dtype="float32")
     return waveform if rate == sample_rate else soxr.resample(waveform, rate, sample_rate)
 
 
 def plain(task: TranscriptionTask) -> Texts:
-    """Transcripts by `generate`, batch after batch."""
+    """Make the function that transcribes by `generate`, batch after batch."""
     processor = WhisperProcessor.from_pretrained(task.model)
     model = WhisperForConditionalGeneration.from_pretrained(task.model, dtype=torch.float32).eval()
     extractor = processor.feature_extractor
@@ -63,7 +63,7 @@ def plain(task: TranscriptionTask) -> Texts:
 
 
 def pipeline(task: TranscriptionTask) -> Texts:
-    """Transcripts by transformers' pipeline with its defaults."""
+    """Make the function that transcribes by transformers' pipeline with its defaults."""
     recognise = transformers.pipeline("automatic-speech-recognition", model=task.model, device="cpu")
     rate = recognise.feature_extractor.sampling_rate
     options = {"language": task.language, "task": "transcribe"}
@@ -81,7 +81,7 @@ def pipeline(task: TranscriptionTask) -> Texts:
 
 
 def main() -> None:
-    """Transcribe the set, and report."""
+    """Transcribe the set, and print the result."""
     task = from_argument(TranscriptionTask)
     transformers.logging.set_verbosity_error()
     with Watch() as watch:

@@ -1,4 +1,4 @@
-"""Contender: transcription as in evaluate.py, between loading the model and scoring."""
+"""Contender: transcription as in evaluate.py, without loading the model and without scoring."""
 
 import json
 import time
@@ -23,7 +23,7 @@ from whisper_ft.runtime.processes import start_processes
 
 
 def main() -> None:
-    """Transcribe the set, and report."""
+    """Transcribe the set, and print the result."""
     task = from_argument(TranscriptionTask)
     quiet_libraries()
     keep_freed_memory()

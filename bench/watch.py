@@ -1,4 +1,4 @@
-"""Peak resident memory and processor time of a process and its workers, by sampling."""
+"""Sampler of the peak resident memory and the processor time of a process and its workers."""
 
 import os
 import threading
@@ -16,18 +16,18 @@ ENDED = (psutil.NoSuchProcess, psutil.ZombieProcess)
 
 
 def process_start() -> float:
-    """Start of this process, in seconds of `time.time`."""
+    """Return the start of this process, in seconds of `time.time`."""
     return float(psutil.Process().create_time())
 
 
 def keep_to_one_core() -> None:
-    """Bind this process to one core if the system can: one torch thread does not stop other libraries' threads."""
+    """Bind this process to one core, if the system can. Other libraries have threads besides torch's single one."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 class Watch:
-    """Sampler of a process, by default this one, inside a `with`."""
+    """Sampler of a process, by default this one. It samples while its `with` block runs."""
 
     def __init__(self, pid: int | None = None) -> None:
         self._main_bytes = self._workers_bytes = self._all_bytes = 0
@@ -48,7 +48,10 @@ class Watch:
         self._thread.join()
 
     def result(self, minus_bytes: int = 0) -> dict[str, float]:
-        """Memory of the main process, memory with all its children, and processor time of all since their start."""
+        """Return three figures: memory of the main process, memory with all its children, and processor time of all.
+
+        The processor time counts from the start of each process.
+        """
         return {
             "peak_rss_mb": round((self._main_bytes - minus_bytes) / 1e6, 1),
             "peak_rss_with_workers_mb": round((self._all_bytes - minus_bytes) / 1e6, 1),
@@ -68,7 +71,7 @@ class Watch:
                 return
 
     def _sample(self) -> None:
-        """Sample the memory of the process, and the processor time of it and the known workers."""
+        """Sample the memory of the process, and the processor time of the process and its known workers."""
         with suppress(*ENDED):
             main = self._process.memory_info().rss
             self._main_bytes = max(self._main_bytes, main)
@@ -79,7 +82,7 @@ class Watch:
                 self._cpu_seconds[process.pid] = times.user + times.system
 
     def _sample_workers(self) -> None:
-        """Find the workers and sample their own pages; a forked one shares the other pages with its parent."""
+        """Find the workers and sample the memory that is theirs alone. A forked worker shares the rest with its parent."""
         own = 0
         with suppress(*ENDED):
             self._workers = self._process.children(recursive=True)
