@@ -1,7 +1,7 @@
 """Leakage: recordings, sentences and speakers that a held-out set shares with the training data.
 
-Shared recordings make the scores worthless. The held-out set is indexed once, as hashes and ids, and the training rows
-are compared with it one by one.
+Shared recordings make the scores worthless. The held-out set is indexed once, as hashes and ids. Each training row is
+then compared with this index.
 """
 
 import hashlib
@@ -19,10 +19,10 @@ from whisper_ft.data.types import Row, Source
 Kind = Literal["audio", "pcm", "name", "name_only", "sentence", "speaker"]
 Keys = dict[Kind, bytes]
 WaveformOf = Callable[[Row], Waveform | None]
-"""Decoded audio of a row; None if there is none to compare."""
+"""Function that returns the decoded audio of a row, or None if the row has no audio to compare."""
 
 MAX_EXAMPLES = 5
-"""Examples kept of each kind."""
+"""Number of examples kept for each kind of overlap."""
 MEANING: dict[Kind, str] = {
     "audio": "the same bytes of audio",
     "pcm": "the same sound, encoded in another way or not",
@@ -34,7 +34,7 @@ MEANING: dict[Kind, str] = {
 LEAKS: tuple[Kind, ...] = ("audio", "pcm", "name")
 WARNINGS: tuple[Kind, ...] = ("name_only", "sentence", "speaker")
 
-# The number of a row in a file, as in `file.parquet#7`: equal numbers in two sets say nothing about the recording.
+# Id that ends in the number of a row, as in `file.parquet#7`. Equal numbers in two sets do not mean equal recordings.
 _NUMBERED = re.compile(r"(?P<file>.*)#(?:line )?\d+", re.DOTALL)
 _TABLES = (".parquet", ".arrow", ".tar", ".tar.gz", ".tgz", ".jsonl", ".json", ".csv", ".tsv")
 _SHARD = re.compile(r"^.*\.(?:tar|tar\.gz|tgz)#", re.DOTALL)
@@ -43,7 +43,7 @@ _AUDIO_TYPE = re.compile(r"\.(?:wav|flac|mp3|ogg|oga|opus|m4a|webm|aac|aiff?)(?=
 
 @dataclass(frozen=True)
 class Overlap:
-    """Rows shared in one way."""
+    """Rows that both sets share by one kind of key, such as equal audio or an equal sentence."""
 
     kind: Kind
     train_rows: int  # training rows that are also held out
@@ -53,7 +53,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Leakage:
-    """Result of the comparison of two sets."""
+    """Result of comparing the training rows with the held-out rows."""
 
     train_rows: int
     heldout_rows: int
@@ -61,12 +61,12 @@ class Leakage:
 
     @property
     def leaks(self) -> tuple[Overlap, ...]:
-        """Overlaps that must not be: recordings in both sets."""
+        """Overlaps that must not exist, because the same recordings are in both sets."""
         return tuple(overlap for overlap in self.overlaps if overlap.kind in LEAKS and overlap.train_rows)
 
     @property
     def warnings(self) -> tuple[Overlap, ...]:
-        """Overlaps that may be intended, such as sentences read by many people, but improve the scores."""
+        """Overlaps that improve the scores but may be intended, such as one sentence read by many people."""
         return tuple(overlap for overlap in self.overlaps if overlap.kind in WARNINGS and overlap.train_rows)
 
 
@@ -74,8 +74,9 @@ class LeakageComparison:
     """Comparison of training rows, one by one, with an index of the held-out rows.
 
     Parameters
-        heldout: held-out rows, read at once
-        waveform_of: decoder, if the decoded sound is to be compared too; the keys given to `add` then need it as well
+        heldout: held-out rows; all of them are read when the object is created
+        waveform_of: decoder of a row's audio. With it the decoded sound is compared too, so the keys given to `add`
+            must be made with a waveform as well.
     """
 
     def __init__(self, heldout: Iterable[Row], waveform_of: WaveformOf | None = None) -> None:
@@ -92,9 +93,9 @@ class LeakageComparison:
         self._examples: dict[Kind, list[tuple[str, str]]] = {kind: [] for kind in self._kinds}
 
     def add(self, row: Row, keys: Keys) -> None:
-        """Compare one training row by its keys from `keys_of`.
+        """Compare one training row with the held-out rows, by the row's keys from `keys_of`.
 
-        A name shared together with its words is not counted again as a name alone.
+        A name that is shared together with its words is not counted again as a name alone.
         """
         self._train_rows += 1
         for kind in self._kinds:
@@ -108,7 +109,7 @@ class LeakageComparison:
                 self._examples[kind].append((row.id, match[1]))
 
     def result(self) -> Leakage:
-        """Overlaps with the rows added so far."""
+        """Return the overlaps between the held-out rows and the training rows added so far."""
         overlaps = []
         for kind in self._kinds:
             rows = sum(self._index[kind][key][0] for key in self._matched[kind])
@@ -117,9 +118,10 @@ class LeakageComparison:
 
 
 def shared_by_index(train: Source, heldout: Source) -> str:
-    """Line about file names and whole tables that are in both sets, from the two indexes alone; "" if there are none.
+    """Message about file names and tables that are in both sets; "" if there are none.
 
-    No row is read. Rows of a table have numbers and no names, but a table that is in both sets has the same row groups.
+    Only the two indexes are compared, and no row is read. Rows of a table have numbers instead of names. But a table
+    that is in both sets has the same row groups in both.
     """
     names = dict(_named_rows(heldout))
     shared = [(row, names[name]) for name, row in (_named_rows(train) if names else ()) if name in names]
@@ -131,7 +133,7 @@ def shared_by_index(train: Source, heldout: Source) -> str:
 
 
 def _named_rows(source: Source) -> Iterator[tuple[str, str]]:
-    """File name and id of rows whose id contains a file name."""
+    """Yield the file name and the id of each row whose id contains a file name."""
     for chunk, rows in enumerate(source.rows):
         if rows and name_of(source.row_id(chunk, 0)) is not None:
             ids = (source.row_id(chunk, row) for row in range(rows))
@@ -139,15 +141,15 @@ def _named_rows(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def _tables(fingerprint: Mapping[str, Any]) -> dict[tuple[int, str], str]:
-    """Name of each table by the rows and digest of its row groups, if the fingerprint lists them."""
+    """Map the number of rows and the digest of each table to its name, for the tables that a fingerprint lists."""
     each = [part.get("each", {}) for part in fingerprint.get("sources", [fingerprint])]
     return {(rows, digest): name for tables in each for name, (rows, digest) in tables.items() if rows}
 
 
 def keys_of(row: Row, waveform: Waveform | None = None) -> Keys:
-    """Hashes that identify a row, without the kinds for which the row has no value.
+    """Hashes that identify a row, by kind. A kind is left out if the row has no value for it.
 
-    Two segments of one recording count as two recordings, because the bytes are hashed with the utterance's place.
+    Two segments of one recording count as two recordings, because the hash of the audio includes offset and duration.
     """
     keys: Keys = {}
     if row.audio and not row.problem:
@@ -168,7 +170,7 @@ def keys_of(row: Row, waveform: Waveform | None = None) -> Keys:
 
 
 def folded_sentence(text: object) -> str:
-    """Sentence for comparison: NFC, without case, with single spaces; "" for any value but a text."""
+    """Sentence in the form that is compared: NFC, case-folded, with single spaces; "" if the value is not text."""
     if not isinstance(text, str):
         return ""
     folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
@@ -176,7 +178,7 @@ def folded_sentence(text: object) -> str:
 
 
 def name_of(row_id: str) -> str | None:
-    """File name in an id, without folders and the suffix of the audio; None if the id only numbers a row."""
+    """File name in a row id, without folders and audio suffix; None if the id only numbers a row."""
     if numbered := _NUMBERED.fullmatch(row_id):
         row_id = numbered["file"]  # clip.mp3#2 is the second row with that clip
         if row_id.lower().endswith(_TABLES):

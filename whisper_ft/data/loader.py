@@ -1,7 +1,7 @@
-"""Training data by step: micro-batches of one rank, prepared ahead by worker processes or by a thread.
+"""Training data of one rank, step by step: micro-batches prepared ahead by worker processes, or inline.
 
-Ranks and workers only divide the positions of a batch; the order decides which row each position has. Nothing here is
-saved, because a stream that starts at a step is a function of that step.
+Ranks and workers only divide the positions of a batch among them; the order decides which row each position has. A
+checkpoint stores nothing of the stream, because the data of a step depends only on the number of the step.
 """
 
 from collections.abc import Callable, Generator, Iterator
@@ -18,7 +18,7 @@ from whisper_ft.data.workers import Workers, shared
 from whisper_ft.runtime.prefetch import prefetch
 
 Prepared = list[Window | Rejected]
-"""Windows that a reader made from one block of rows, and its rows that cannot be used."""
+"""Result of a reader for one block of rows: windows, and a `Rejected` for each row that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,14 @@ class StepBatches:
 
 
 class TrainStream:
-    """Steps of a run from `first_step` on, one at a time.
+    """Stream of one rank's training data, from step `first_step` on.
 
-    Each of n workers prepares its share of every micro-batch. A thread puts the shares back into the order of the
-    batch one step ahead, so that the model does not wait for it.
+    Each of n workers prepares its share of every micro-batch. A thread puts the shares back into the order of the batch
+    one step ahead, so that the model does not wait for them.
 
     Parameters
-        workers: processes that prepare data; 0 prepares it in this process.
-        ahead: micro-batches that each worker prepares ahead.
+        workers: number of processes that prepare data; with 0 this process prepares it.
+        ahead: number of micro-batches that each worker may prepare ahead.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TrainStream:
         self._steps: Generator[StepBatches, None, None] | None = None
 
     def draw(self) -> StepBatches:
-        """Data of the next step. Raises the error of a worker that could not prepare it."""
+        """Return the data of the next step. Raises the error of a worker that could not prepare its share."""
         if self._steps is None:
             self._steps = self._start()
         return next(self._steps)
@@ -71,7 +71,7 @@ class TrainStream:
             self._steps.close()
 
     def _start(self) -> Generator[StepBatches, None, None]:
-        """Start the workers, and return the steps to come."""
+        """Start the workers, and return an iterator over the coming steps."""
         if not self._number_of_workers:
             inline = self._shares.of_reader(0)
             return self._assemble(lambda _: next(inline))
@@ -80,7 +80,7 @@ class TrainStream:
         return prefetch(self._assemble(lambda reader: workers.take(reader).unpack()), 1)
 
     def _assemble(self, take: "TakeShare") -> Generator[StepBatches, None, None]:
-        """Steps without end, put together from the readers' shares."""
+        """Yield the data of step after step without end, put together from the readers' shares."""
         step = self._first_step
         while True:
             batches, rejected, counts = list[Batch](), list[Rejected](), Counts()
@@ -108,14 +108,17 @@ class TrainStream:
 
 @dataclass(frozen=True)
 class _Shares:
-    """Shares of the readers, micro-batch by micro-batch without end. Runs in a worker process, or inline."""
+    """Maker of shares: a share is the part of a micro-batch that one reader prepares.
+
+    A reader is a worker process, or the training process itself if there are no workers.
+    """
 
     reader: WindowReader
     plan: BatchPlan
     first_step: int
 
     def of_reader(self, number: int) -> Iterator[Iterator[Prepared]]:
-        """For each micro-batch, the blocks of one reader."""
+        """Yield the share of one reader for each micro-batch, without end: an iterator over its prepared blocks."""
         step = self.first_step
         while True:
             for micro_batch in range(self.plan.micro_batches):
@@ -124,14 +127,17 @@ class _Shares:
             step += 1
 
     def packed(self, number: int, readers: int) -> "Iterator[_PackedShare]":
-        """The same for transport from worker `number`; `readers` is the number of workers, as in the plan."""
+        """Yield the shares of worker `number` as `of_reader` does, packed for transport to the training process.
+
+        `readers` is the number of workers, which is that of the plan.
+        """
         assert readers == self.plan.readers
         return map(_PackedShare.pack, self.of_reader(number))
 
 
 @dataclass(frozen=True)
 class _PackedShare:
-    """A worker's share of a micro-batch for transport: features of all windows as one shared-memory tensor.
+    """A worker's share of a micro-batch, packed for transport: all features are one shared-memory tensor.
 
     Each tensor costs about 0.5 ms to map. With one tensor for each of 16 windows a step waited 15 ms instead of 10
     (docs/performance.md).
@@ -142,7 +148,7 @@ class _PackedShare:
 
     @classmethod
     def pack(cls, blocks: Iterator[Prepared]) -> Self:
-        """Share of prepared blocks."""
+        """Pack prepared blocks into a share."""
         features, packed = list[torch.Tensor](), list[list[tuple[Window, int] | Rejected]]()
         for block in blocks:
             items = list[tuple[Window, int] | Rejected]()
@@ -156,7 +162,7 @@ class _PackedShare:
         return cls(shared(torch.cat(features, 1)) if features else NO_FEATURES, packed)
 
     def unpack(self) -> Iterator[Prepared]:
-        """The prepared blocks, with features that are views of the shared tensor."""
+        """Yield the prepared blocks. The features of their windows are views of the shared tensor."""
         begin = 0
         for block in self.blocks:
             items: Prepared = []
@@ -171,4 +177,4 @@ class _PackedShare:
 
 
 TakeShare = Callable[[int], Iterator[Prepared]]
-"""Takes the next share of a reader, by the reader's number."""
+"""Function that returns the next share of a reader, given the reader's number."""

@@ -1,4 +1,7 @@
-"""Opening of sources: each knows its chunks and their row counts from an index, and reads one chunk at a time."""
+"""Opening of data sources by path and format.
+
+A source knows its chunks and their row counts from an index, and reads one chunk at a time.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,16 +37,19 @@ UNCACHED: dict[str, _Open] = {
     "manifest": open_manifest,
     "saved_dataset": open_saved_dataset,
 }
-"""Formats whose index is read anew at each start."""
+"""Formats whose index is read again at each start."""
 CACHED: dict[str, _OpenCached] = {"parquet": open_parquet, "hub": open_hub, "webdataset": open_webdataset}
 """Formats whose index is kept in a folder between starts."""
 
 
 def open_source(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> Source:
-    """Source that a path names; DataError or UsageError in one line if there is none.
+    """Open the data source at a path, in the format that is set or detected.
 
     `cache` is a folder in which the index of remote files and of tars is kept, so that a later start reuses it.
-    `columns` are extra columns to read into `Row.columns`; UsageError for a missing one.
+    `columns` are extra columns to read into `Row.columns`.
+
+    Raises DataError or UsageError, with a message of one line, if the path has no readable source. A missing extra
+    column raises UsageError.
     """
     name = _format(where)
     if name in CACHED:
@@ -52,7 +58,7 @@ def open_source(where: SourceConfig, cache: Path | None = None, columns: Sequenc
 
 
 def open_mixture(data: DataConfig, cache: Path | None = None) -> MixedSource:
-    """Training data of a run: the source of data.path, or the mixture of data.sources by weight."""
+    """Open the training data of a run: the source of data.path, or the mixture of data.sources by weight."""
     if not data.sources:
         return MixedSource([open_source(data, cache)], [1.0], [(data.language, data.task)])
     defaults = [(language, source.task) for language, source in zip(data.languages, data.sources, strict=True)]
@@ -64,11 +70,14 @@ def open_mixture(data: DataConfig, cache: Path | None = None) -> MixedSource:
 def pin(
     where: SourceConfig, then: Mapping[str, Any] | None = None, recorded: Mapping[str, Any] | None = None
 ) -> SourceConfig:
-    """Settings of a data set on the Hub with its commit, so that all ranks and a resumed run read the same.
+    """Return the settings of a source with its revision on the Hub replaced by a commit.
 
-    Settings of other sources are returned unchanged. The commit is the recorded one if the settings are those of the
-    earlier start, and else the commit that the revision names now. `then` are the settings and `recorded` is the
-    fingerprint of the earlier start.
+    All ranks and a resumed run then read the same data. A source that is not on the Hub has no commit, so its settings
+    are returned unchanged.
+
+    `then` are the settings of the earlier start and `recorded` is its fingerprint; both are None for a new run. The
+    commit is the recorded one if path, configuration and revision are unchanged. Otherwise it is the commit that the
+    revision names now.
     """
     if _format(where) != "hub":
         return where
@@ -82,7 +91,7 @@ def pin(
 def pin_mixture(
     data: DataConfig, then: Mapping[str, Any] | None = None, recorded: Mapping[str, Any] | None = None
 ) -> DataConfig:
-    """Settings of the training data with the commits of data sets on the Hub, as in `pin`."""
+    """Return the settings of the training data with each revision on the Hub replaced by a commit, as `pin` does."""
     if not data.sources:
         return cast(DataConfig, pin(data, then, recorded))
     before, fingerprints = (then or {}).get("sources") or [], (recorded or {}).get("sources") or [recorded]

@@ -24,15 +24,18 @@ class Row:
     offset: float = 0.0
     """Start of the utterance in its audio file, in seconds."""
     duration: float | None = None
-    """Length of the utterance in seconds; None runs to the end of the audio."""
+    """Length of the utterance in seconds; None means up to the end of the audio."""
     problem: tuple[str, str] | None = None
     """Reason code and explanation if the audio could not be read: missing_file, outside_root, file_too_large, ..."""
     columns: Mapping[str, str | None] | None = None
-    """Extra columns by name, if some were requested."""
+    """Values of the extra columns by column name; None if no extra columns were requested."""
 
 
 class Source(Protocol):
-    """Rows of a data set, stored in chunks that are read one at a time."""
+    """Rows of a data set, stored in chunks that are read one at a time.
+
+    A chunk is a group of rows that is read at once, such as a row group of a parquet file.
+    """
 
     @property
     def rows(self) -> Sequence[int]:
@@ -43,7 +46,7 @@ class Source(Protocol):
         """Size of the largest chunk in memory, in bytes; None if the index does not say."""
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Rows of one chunk, in stored order."""
+        """Read the rows of one chunk, in stored order."""
 
     def row_id(self, chunk: int, row: int) -> str:
         """Id of a row, known without reading the row and equal in every run."""
@@ -66,7 +69,7 @@ class Window:
     audio_samples: int = 0
     """Length of the audio at the model's sampling rate, without padding."""
     first_target: int = 1
-    """Index of the first token that the decoder learns to predict. A prompt before it is read and not trained."""
+    """Index of the first token that the decoder learns to predict. Earlier tokens, such as a prompt, are only read."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Rejected:
 
 
 class RejectedError(Exception):
-    """A row cannot become a window. The window reader turns this error into `Rejected`."""
+    """Raised if a row cannot become a window. The window reader turns this error into a `Rejected`."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -98,7 +101,7 @@ class Batch:
     utterances: tuple[str, ...]
 
     def to(self, device: torch.device) -> Self:
-        """Copy of the batch on a device."""
+        """Return a copy of the batch on a device."""
         return replace(
             self,
             input_features=self.input_features.to(device, non_blocking=True),
@@ -109,10 +112,10 @@ class Batch:
 
 
 class Collator(Protocol):
-    """Assembles windows into a batch. The root's `SpeechCollator` is one."""
+    """Function that assembles windows into a batch. `SpeechCollator` of the root's collator.py implements it."""
 
     def __call__(self, windows: Sequence[Window]) -> Batch:
-        """Batch of the windows; without windows, a batch of one silent window without targets."""
+        """Return the batch of the windows. Without windows, the batch has one silent window and no targets."""
 
 
 class CollatorFactory(Protocol):
@@ -121,4 +124,4 @@ class CollatorFactory(Protocol):
     def __call__(
         self, *, start_token: int, pad_token: int, feature_shape: tuple[int, int], pin_memory: bool
     ) -> Collator:
-        """Collator for features [M, T]; `pin_memory` puts features into page-locked memory for a GPU."""
+        """Return a collator for features [M, T]. `pin_memory` puts features into page-locked memory for a GPU."""

@@ -1,4 +1,4 @@
-"""Windows of a source: rows read by chunk, decoded, augmented and labelled."""
+"""Reader of windows: rows of a source are read by chunk, decoded, augmented and labelled."""
 
 import math
 from collections import OrderedDict
@@ -13,11 +13,15 @@ from whisper_ft.data.types import Rejected, RejectedError, Row, Source, Window
 
 
 class WindowReader:
-    """Reads the windows of blocks of rows. Keeps the chunks that the lanes are in, so that each is read about once.
+    """Turns blocks of rows into windows, and caches chunks so that each chunk is read about once.
+
+    The cache should hold the chunks of all lanes that are read here. Lanes are the interleaved streams of
+    `sampling.order`.
 
     Parameters
-        cached_chunks: most chunks kept.
-        cached_bytes: most bytes of audio kept. A chunk beyond these bounds is dropped, and read again when needed.
+        cached_chunks: most chunks in the cache.
+        cached_bytes: most bytes of audio in the cache. Beyond these bounds a chunk is dropped, and read again when
+            needed.
     """
 
     def __init__(
@@ -33,14 +37,14 @@ class WindowReader:
         self._transforms = transforms or Transforms()
         self._cached_chunks, self._cached_bytes = cached_chunks, cached_bytes
         self._chunks: OrderedDict[int, Sequence[Row]] = OrderedDict()
-        self._bytes: dict[int, int] = {}  # by cached chunk
+        self._bytes: dict[int, int] = {}  # bytes of audio of each cached chunk
 
     def windows(self, places: Sequence[Place]) -> list[Window | Rejected]:
-        """Windows of the rows of a block, in order. Today each row makes one window of its own."""
+        """Return the windows of the rows of a block, in order. Today each row makes one window of its own."""
         return [self._window(place) for place in places]
 
     def row(self, chunk: int, row: int) -> Row:
-        """Row of a chunk, through the cache."""
+        """Return a row of a chunk. The chunk is read if it is not in the cache."""
         if chunk not in self._chunks:
             self._make_room(chunk)
             self._chunks[chunk] = self._source.read(chunk)
@@ -50,7 +54,10 @@ class WindowReader:
         return self._chunks[chunk][row]
 
     def _make_room(self, chunk: int) -> None:
-        """Drop the least recently used chunks before the next is read; its size is taken to be the largest so far."""
+        """Drop the least recently used chunks until one more fits.
+
+        The size of the next chunk is assumed to be that of the largest chunk in the cache.
+        """
         expected = max(self._bytes.values(), default=0)
         while self._chunks and (
             len(self._chunks) >= self._cached_chunks or sum(self._bytes.values()) + expected > self._cached_bytes
@@ -59,7 +66,7 @@ class WindowReader:
             del self._bytes[dropped]
 
     def _window(self, place: Place) -> Window | Rejected:
-        """Window of one row, or the reason why the row cannot be used."""
+        """Return the window of one row, or the reason why the row cannot be used."""
         row = self.row(place.chunk, place.row)
         rate, max_seconds = self._log_mel.sample_rate, self._log_mel.window_seconds
         try:

@@ -41,16 +41,16 @@ SHARED_IS_FULL = (
 
 
 class Workers(Generic[Part]):
-    """Processes that make parts ahead: worker i of n sends the endless items of `make(i, n)`, in order.
+    """Worker processes that prepare parts ahead. Worker i of n sends the items of the endless iterator `make(i, n)`.
 
-    At most `ahead` parts of each worker wait to be taken. Each worker has its own pipe. The pipe of a killed worker
-    closes, so no lock or partial message can block the trainer.
+    A part is one such item. At most `ahead` parts of each worker wait to be taken. Each worker has its own pipe. The
+    pipe of a killed worker closes, so no lock or partial message can block the trainer.
     """
 
     def __init__(self, make: Callable[[int, int], Iterator[Part]], number: int, ahead: int) -> None:
         self._processes: list[BaseProcess] = []
         self._lines: list[Connection] = []
-        # At the exit of Python, just before multiprocessing would wait forever for workers that nobody closed.
+        # Runs at the exit of Python, just before multiprocessing would wait forever for workers that nobody closed.
         self._kill = Finalize(self, _kill, (self._processes,), exitpriority=0)
         start_worker_server(make.__module__)
         with program_hidden():
@@ -63,7 +63,7 @@ class Workers(Generic[Part]):
                 self._lines.append(line)
 
     def take(self, number: int) -> Part:
-        """Next part of a worker. Raises the worker's exception, and LostWorkerError if the worker ended."""
+        """Return the next part of a worker. Raises the worker's exception, or LostWorkerError if the worker ended."""
         line = self._lines[number]
         try:
             part: Part | Exception = line.recv()
@@ -78,15 +78,16 @@ class Workers(Generic[Part]):
         return part
 
     def close(self) -> None:
-        """Kill the workers, also one stuck in a read. They hold no resources, and ignore gentler signals."""
+        """Kill the workers, even if they are stuck in a read. They hold no resources, and ignore gentler signals."""
         self._kill()
 
 
 def start_worker_server(module: str) -> None:
-    """Start the server that workers are forked from, unless it runs. It takes seconds, so call this early.
+    """Start the server from which workers are forked, unless it is running.
 
-    The server imports a module once for all workers. It must ignore stop signals like the workers, because a worker
-    ends with its parent. Signals blocked here stay blocked in the server, and are delivered to this process afterwards.
+    The start takes seconds, so call this early. The server imports `module` once for all workers. It must ignore stop
+    signals as the workers do, because a worker ends with its parent. So stop signals are blocked during the start. They
+    stay blocked in the server, and are delivered to this process afterwards.
     """
     FORKSERVER.set_forkserver_preload([module])
     resource_tracker.ensure_running()  # otherwise the server starts it, which unblocks the signals
@@ -108,8 +109,8 @@ def start_worker_server(module: str) -> None:
 def program_hidden() -> Iterator[None]:
     """Keep multiprocessing from running the program's file again in each process that starts in the block.
 
-    multiprocessing does so for functions defined in that file. Workers need none, and train.py's imports take twice as
-    long as theirs.
+    multiprocessing runs the file to find functions that are defined in it. Workers need no such function, and the
+    imports of train.py take twice as long as those of a worker.
     """
     program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -120,7 +121,10 @@ def program_hidden() -> Iterator[None]:
 
 
 def shared(tensor: torch.Tensor) -> torch.Tensor:
-    """Tensor moved to shared memory, for the transfer from a worker. LostWorkerError if shared memory is full."""
+    """Move a tensor to shared memory, for the transfer from a worker, and return the tensor.
+
+    Raises LostWorkerError if shared memory is full.
+    """
     try:
         tensor.share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
@@ -131,13 +135,13 @@ def shared(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _work(make: Callable[[int, int], Iterator[Part]], number: int, of: int, line: Connection, ahead: int) -> None:
-    """Main function of a worker: send its parts, at most `ahead` before they are taken.
+    """Run a worker: send its parts, of which at most `ahead` wait to be taken.
 
     After an error the worker stays alive, because the trainer fetches the descriptors of sent tensors from it.
     """
     _begin()
     room = ahead
-    with suppress(OSError, EOFError):  # of the pipe: the run has ended, and this process ends, too
+    with suppress(OSError, EOFError):  # raised by the pipe when the run has ended; this process then ends, too
         for message in _messages(make, number, of):
             line.send_bytes(message)
             room -= 1
@@ -150,7 +154,10 @@ def _work(make: Callable[[int, int], Iterator[Part]], number: int, of: int, line
 
 
 def _messages(make: Callable[[int, int], Iterator[Part]], number: int, of: int) -> Iterator[memoryview]:
-    """Pickled parts up to the first error, which takes the place of a part, and is raised when that is taken."""
+    """Yield the pickled parts of a worker, until an error.
+
+    The error is sent in place of the next part, and is raised when the trainer takes that part.
+    """
     try:
         for part in make(number, of):
             yield ForkingPickler.dumps(part)
@@ -173,7 +180,7 @@ def _begin() -> None:
 
 
 def _end_with_run() -> None:
-    """Wait for the end of the training process, and end this worker then.
+    """Wait until the training process ends, and then end this worker.
 
     The worker's own parent is the server, which lives as long as any worker.
     """
@@ -191,7 +198,7 @@ def _kill(workers: list[BaseProcess]) -> None:
 
 def _lost(worker: BaseProcess) -> LostWorkerError | None:
     """Error for a worker that has ended, with the probable reason; None for a live worker."""
-    worker.join(FAREWELL_SECONDS)  # its pipe may close a moment before it ends
+    worker.join(FAREWELL_SECONDS)  # the pipe may close a moment before the worker ends
     code = worker.exitcode
     if code is None:
         return None
@@ -204,7 +211,7 @@ def _lost(worker: BaseProcess) -> LostWorkerError | None:
 
 
 def _portable(error: Exception, worker: int) -> Exception:
-    """Error that another process can raise, with the traceback of this one as a note."""
+    """Copy of an error that another process can raise, with the traceback of this process as a note."""
     trace = "".join(traceback.format_exception(error))
     try:
         received: Exception = pickle.loads(pickle.dumps(error))

@@ -1,1 +1,1 @@
-"""Audio bytes to a waveform, waveform to log-mel."""
+"""Audio: decoding of bytes to a waveform, and log-mel features of a waveform."""

@@ -1,4 +1,4 @@
-"""Audio files: opened by libsndfile, or by torchcodec for m4a, aac and webm."""
+"""Opening of audio files by libsndfile, or by torchcodec for m4a, aac and webm."""
 
 import importlib
 import importlib.util
@@ -14,15 +14,15 @@ from whisper_ft.data.types import RejectedError
 
 Waveform = npt.NDArray[np.float32]
 MAX_STATED_SECONDS = 86_400.0
-"""Longest duration believed of a header, in seconds, because a stream may state 2^63 - 1 samples."""
+"""Longest duration that a header may state, in seconds; the header of a stream may state 2^63 - 1 samples."""
 MISSING_SECONDS = 0.1
 """Seconds by which m4a and webm may be shorter than stated, because their lengths include the encoder's padding."""
 ADTS = (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
-"""First bytes of bare AAC: 12 bits set, and two bits of 0 at the place of MP3's layer."""
+"""First bytes of AAC without a container: 12 bits of 1, and two bits of 0 where MP3 has its layer."""
 
 
 def open_audio(encoded: bytes) -> "soundfile.SoundFile | ContainerFile":
-    """Clip opened by libsndfile, or by torchcodec if libsndfile cannot read the format."""
+    """Open a clip by libsndfile, or by torchcodec if libsndfile cannot read the format."""
     try:
         return soundfile.SoundFile(io.BytesIO(encoded))
     except soundfile.LibsndfileError:
@@ -35,7 +35,7 @@ def open_audio(encoded: bytes) -> "soundfile.SoundFile | ContainerFile":
 def _container(encoded: bytes) -> str | None:
     """Format of a file that ffmpeg can read and libsndfile cannot; None for every other file.
 
-    Other files are kept from ffmpeg, because it takes a text for a playlist and opens the addresses in it.
+    Other files are never given to ffmpeg, because ffmpeg takes a text for a playlist and opens the addresses in it.
     """
     if encoded[4:8] == b"ftyp":
         return "m4a"
@@ -49,7 +49,7 @@ def _container(encoded: bytes) -> str | None:
 
 @cache
 def _audio_decoder() -> Any:
-    """Class torchcodec.decoders.AudioDecoder, or the reason for its absence as a text."""
+    """Return the class torchcodec.decoders.AudioDecoder, or a text that says why it is not available."""
     if importlib.util.find_spec("torchcodec") is None:
         return "needs torchcodec (pip install torchcodec)"
     try:
@@ -59,7 +59,7 @@ def _audio_decoder() -> Any:
 
 
 class ContainerFile:
-    """File decoded by torchcodec, in the manner of soundfile.SoundFile. Opening it reads the header only."""
+    """Audio file decoded by torchcodec, with the methods of soundfile.SoundFile. Opening it reads only the header."""
 
     def __init__(self, encoded: bytes, kind: str) -> None:
         decoder = _audio_decoder()
@@ -83,11 +83,14 @@ class ContainerFile:
         pass
 
     def seek(self, first: int) -> None:
-        """Go to a frame. ffmpeg decodes the frames before it all the same: 3 s per hour of webm, 0.6 s of m4a."""
+        """Set the frame from which `read` reads.
+
+        ffmpeg still decodes all frames before it, which takes 3 s per hour of webm and 0.6 s per hour of m4a.
+        """
         self._first = first
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> Waveform:  # -> [frames, channels]
-        """Samples [frames, channels] from there on, fewer only at the end."""
+        """Read samples [frames, channels] from the frame of `seek` on. There are fewer only at the end of the file."""
         start = self._first / self.samplerate
         try:  # longer, because streams often begin some milliseconds after zero
             played = self._decoder.get_samples_played_in_range(

@@ -27,15 +27,15 @@ from whisper_ft.data.types import RejectedError
 MAX_CHANNELS = 16
 """Most channels of a clip; a header may claim 65,535, and no speech corpus has more than 16."""
 MIN_RATE, MAX_RATE = 1_000, 384_000
-"""Sample rates that are believed, in Hz; a header may claim 1 or 2,147,483,647."""
+"""Lowest and highest sample rate that are accepted, in Hz; a header may claim 1 or 2,147,483,647."""
 MAX_PEAK = 1e15
 """Largest sample; full scale is 1.0, and from about 1e17 on the power spectrum overflows float32."""
 SEGMENT_SLACK = 0.5
-"""Seconds that a segment may reach over the end of its recording, because manifests round."""
+"""Seconds by which a segment may end after its recording, because manifests round."""
 MIN_SECONDS = 0.1
 """Seconds of the shortest clip; a shorter one is a click or an empty file, because no word is so short."""
 STREAMED_BYTES = 0x7FFF0000
-"""Stated size from which on a WAV was streamed: sox, arecord and ffmpeg then write about 2^31 or 2^32 - 1 bytes."""
+"""Smallest stated size of a streamed WAV: sox, arecord and ffmpeg then write about 2^31 or 2^32 - 1 bytes."""
 BEYOND_SECONDS = 0.1
 """Seconds read past the window if no header states the length, so that a longer clip is noticed."""
 
@@ -43,15 +43,16 @@ BEYOND_SECONDS = 0.1
 def decode(
     encoded: bytes, sample_rate: int, max_seconds: float, offset: float = 0.0, duration: float | None = None
 ) -> Waveform:  # -> [samples] at sample_rate
-    """Mono waveform of an encoded clip: channels averaged, resampled by soxr at its high quality.
+    """Decode a clip to a mono waveform: channels averaged, resampled by soxr at its high quality.
 
-    The header is checked first and the read is bounded, because a header may lie: 2 MB of FLAC can hold 11 hours, and
-    a patched one asks for terabytes.
+    The header is checked first and the read is bounded, because a header may lie. A FLAC of 2 MB can hold 11 hours, and
+    a forged header may ask for terabytes.
 
-    `sample_rate` is that of the waveform, in Hz. `max_seconds` is the longest clip or segment. `offset` and `duration`,
-    in seconds, name a segment of a longer recording; only the segment is read.
+    `sample_rate` is the rate of the waveform, in Hz. `max_seconds` is the greatest length of a clip or segment.
+    `offset` and `duration`, in seconds, select a segment of a longer recording; only the segment is read.
 
-    RejectedError: decode_error, truncated, too_short, too_long, non_finite_audio, segment_outside, needs_torchcodec.
+    Raises RejectedError with one of these reason codes: decode_error, truncated, too_short, too_long, non_finite_audio,
+    segment_outside, needs_torchcodec.
     """
     with _opened(encoded, offset, duration) as clip:
         if clip.is_stated and clip.seconds > max_seconds:
@@ -65,10 +66,10 @@ def decode(
 def decode_beginning(
     encoded: bytes, sample_rate: int, max_seconds: float, offset: float = 0.0, duration: float | None = None
 ) -> tuple[Waveform, float]:  # -> [samples] at sample_rate, seconds
-    """First `max_seconds` of a clip or segment, and the length of all of it in seconds.
+    """Decode the first `max_seconds` of a clip or segment, and return the length of the whole in seconds as well.
 
-    No more than `max_seconds` is read. The length is the header's, or without one that of the read part.
-    RejectedError as in `decode`, but never too_long.
+    The rest is not read, so the length is that of the header. A header without a length, or a clip that ends early,
+    gives the length of the part that was read. Raises RejectedError as `decode` does, but never with the code too_long.
     """
     with _opened(encoded, offset, duration) as clip:
         samples, rate = _samples(clip, max_seconds), clip.file.samplerate
@@ -80,13 +81,13 @@ def decode_beginning(
 
 @dataclass(frozen=True)
 class OpenClip:
-    """An open clip, or a segment of it, and the length given by its header."""
+    """An open clip, or an open segment of a clip, with the length that the header gives."""
 
     file: soundfile.SoundFile | ContainerFile
     first: int  # frame
     frames: int
     is_exact: bool  # False if the length is an estimate, as of a compressed stream without an index
-    is_stated: bool = True  # False for recordings of a browser, which have no length, and bare AAC, whose is a guess
+    is_stated: bool = True  # False for a browser's recordings, without a length, and bare AAC, whose length is guessed
     missing: int = 0  # frames by which the clip may be shorter than stated
 
     @property
@@ -97,7 +98,7 @@ class OpenClip:
 
 @contextmanager
 def _opened(encoded: bytes, offset: float, duration: float | None) -> Iterator[OpenClip]:
-    """Open clip with a plausible header; every exception of reading it becomes a RejectedError."""
+    """Open a clip, check its header, and turn every exception in the block into a RejectedError."""
     if not encoded:
         raise RejectedError("decode_error", "the row holds no bytes of audio")
     try:
@@ -127,7 +128,7 @@ def _check_header(clip: OpenClip) -> None:
 
 
 def _segment(clip: OpenClip, offset: float, duration: float | None) -> OpenClip:
-    """Segment of a clip; RejectedError if the clip does not contain it."""
+    """Return a segment of a clip. Raises RejectedError if the clip does not contain the segment."""
     if offset == 0.0 and duration is None:
         return clip
     rate = clip.file.samplerate
@@ -146,7 +147,7 @@ def _segment(clip: OpenClip, offset: float, duration: float | None) -> OpenClip:
 
 
 def _samples(clip: OpenClip, max_seconds: float) -> Waveform:  # -> [frames, channels]
-    """Samples of a clip from its beginning; RejectedError if it ends too early."""
+    """Read the samples of a clip from its beginning. Raises RejectedError if the clip ends too early."""
     rate = clip.file.samplerate
     most = math.ceil((max_seconds + (0.0 if clip.is_stated else BEYOND_SECONDS)) * rate)
     readable = min(clip.file.frames - clip.first, clip.frames, most)
@@ -173,9 +174,10 @@ def _mono(samples: Waveform, rate: int, sample_rate: int) -> Waveform:  # [frame
 
 
 def _wav_frames(encoded: bytes, frames_read: int) -> int:
-    """Frames stated by the `data` chunk of a cut WAV, or 0; libsndfile silently reads the rest of a cut file.
+    """Number of frames that the header of a cut WAV states; 0 for any other file.
 
-    The size of the RIFF chunk is not used, because many recorders write it a little too large.
+    libsndfile silently reads the rest of a cut file, so the number shows that frames are missing. It comes from the
+    `data` chunk. The size of the RIFF chunk is not used, because many recorders write it a little too large.
     """
     if encoded[:4] != b"RIFF":
         return 0
@@ -194,7 +196,7 @@ def _wav_frames(encoded: bytes, frames_read: int) -> int:
 
 
 def _message(error: Exception) -> str:
-    """Message of an error in one line, without the memory address that soundfile includes: equal in every run."""
+    """Message of an error in one line, without soundfile's memory address, so that it is equal in every run."""
     text = re.sub(r"<\S+ object at 0x[0-9A-Fa-f]+>", "the clip", str(error))
     text = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", text)  # the line of torchcodec
     return " ".join(text.split()) or type(error).__name__

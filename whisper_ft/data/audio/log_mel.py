@@ -14,7 +14,10 @@ MIN_FRAMES = 64
 
 
 def pad_windows(features: Sequence[torch.Tensor], frames: int, pin_memory: bool = False) -> torch.Tensor:
-    """Encoder input [B, M, T] of features [M, t] each: the last frame of each, its silence frame, fills up to T."""
+    """Pad the features [M, t] of several windows to an encoder input [B, M, T].
+
+    The last frame of each window is its silence frame, which is repeated up to T.
+    """
     padded = torch.empty(len(features), len(features[0]), frames, pin_memory=pin_memory)
     for row, window in zip(padded, features, strict=True):
         row[:, : window.shape[1]] = window
@@ -54,11 +57,11 @@ class LogMel:
 
     @property
     def window_seconds(self) -> float:
-        """Seconds of the model's input."""
+        """Length of the model's input in seconds."""
         return self.window_samples / self.sample_rate
 
     def __call__(self, waveform: Waveform) -> torch.Tensor:  # [samples] -> [M, t]
-        """Log-mel [M, t] of one window: the clip and one frame of silence, which `pad_windows` repeats.
+        """Return the log-mel [M, t] of a clip and one frame of silence, which `pad_windows` repeats.
 
         A clip longer than the window is cut at its end.
         """

@@ -1,1 +1,1 @@
-"""Augmentation of training windows: transforms of the waveform and of the log-mel, each a pure function of its key."""
+"""Augmentation of training windows: random transforms of waveforms and of log-mels."""

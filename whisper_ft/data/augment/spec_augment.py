@@ -15,13 +15,13 @@ _TIME, _FREQUENCY = 0, 1
 
 
 class SpecAugment:
-    """Masks for log-mels with `frames_per_second` frames a second."""
+    """SpecAugment for log-mels with `frames_per_second` frames a second."""
 
     def __init__(self, settings: AugmentConfig, seed: int, frames_per_second: float) -> None:
         self._settings, self._seed, self._frames_per_second = settings, seed, frames_per_second
 
     def __call__(self, features: torch.Tensor, seconds: float, place: Place) -> torch.Tensor:
-        """Masked copy of a log-mel [M, t]; frames after `seconds` of audio stay unmasked."""
+        """Return a masked copy of a log-mel [M, t]. Frames after `seconds` of audio stay unmasked."""
         masked, settings = features.clone(), self._settings
         bins, frames = len(features), min(round(seconds * self._frames_per_second), features.shape[1])
         max_frames = min(
@@ -36,7 +36,7 @@ class SpecAugment:
         return masked
 
     def _mask(self, length: int, max_width: int, *key: int) -> tuple[int, int]:
-        """Begin and end of a mask in [0, length): first its width, then its begin, each drawn uniformly."""
+        """Draw the begin and end of a mask in [0, length): first the width, then the begin, each uniformly."""
         width = hash64(self._seed, *key, 0) % (max_width + 1)
         begin = hash64(self._seed, *key, 1) % (length - width + 1)
         return begin, begin + width

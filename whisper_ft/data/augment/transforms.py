@@ -14,29 +14,29 @@ from whisper_ft.data.sampling.order import Place
 
 
 class WaveformTransform(Protocol):
-    """Transform of a waveform, drawn from (seed, epoch, utterance) and from nothing else."""
+    """Random transform of a waveform. Its draws depend on (seed, epoch, utterance) and on nothing else."""
 
     def __call__(self, waveform: Waveform, place: Place) -> Waveform:
-        """Waveform [samples] after the transform."""
+        """Return the transformed waveform [samples]."""
 
 
 class FeatureTransform(Protocol):
-    """Transform of a log-mel, drawn from (seed, epoch, utterance) and from nothing else."""
+    """Random transform of a log-mel. Its draws depend on (seed, epoch, utterance) and on nothing else."""
 
     def __call__(self, features: torch.Tensor, seconds: float, place: Place) -> torch.Tensor:
-        """Log-mel [M, t] after the transform; the padding after `seconds` stays as it is."""
+        """Return the transformed log-mel [M, t]. The padding after `seconds` stays as it is."""
 
 
 @dataclass(frozen=True)
 class Transforms:
-    """All transforms of a run."""
+    """All transforms of a run, in the order in which they are applied."""
 
     waveform: Sequence[WaveformTransform] = ()
     features: Sequence[FeatureTransform] = ()
 
 
 def transforms_of(config: TrainingConfig, log_mel: LogMel) -> Transforms:
-    """Transforms that a configuration asks for; empty lists if it asks for none."""
+    """Build the transforms that a configuration asks for. The lists are empty if it asks for none."""
     features: list[FeatureTransform] = []
     if config.augment.time_masks or config.augment.frequency_masks:
         features.append(SpecAugment(config.augment, config.seed, log_mel.frames / log_mel.window_seconds))

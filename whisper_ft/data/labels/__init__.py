@@ -1,1 +1,1 @@
-"""Transcripts to label tokens."""
+"""Conversion of transcripts to label tokens."""

@@ -21,13 +21,13 @@ ur urd; uz uzb uzn; vi vie; yi yid ji; yo yor; zh zho cmn
 _CODES = {code: entry.split()[0] for entry in _OTHER_CODES.split(";") for code in entry.split()}
 _CODES |= {code: code for code in LANGUAGES}
 _LOCALE = re.compile(r"([a-z]{2,3})(-[a-z0-9]{1,8})*([.@].*)?")
-"""Code, then script, region and variants; POSIX appends an encoding."""
+"""Pattern of a locale: language code, then script, region and variants; POSIX appends an encoding."""
 
 
 def whisper_language(language: str) -> str:
-    """Whisper's code for a language given as `be`, `bel`, `be-BY`, `Belarusian` or `<|be|>`.
+    """Return Whisper's code for a language given as `be`, `bel`, `be-BY`, `Belarusian` or `<|be|>`.
 
-    UsageError for a language that Whisper does not have.
+    Raises UsageError for a language that Whisper does not have.
     """
     wanted = language.strip().lower().removeprefix("<|").removesuffix("|>").replace("_", "-")
     code = TO_LANGUAGE_CODE.get(wanted.replace("-", " "))

@@ -20,17 +20,17 @@ class LabelNormalizer:
 
     @classmethod
     def named(cls, name: str, get_normalizer: NormalizerFactory) -> Self | None:
-        """Label normaliser of `data.normalizer`; None for `keep`, which leaves every byte of a transcript as it is."""
+        """Label normaliser for a value of `data.normalizer`; None for `keep`, which changes nothing in a transcript."""
         return None if name == "keep" else cls(name, get_normalizer)
 
     def __call__(self, text: str, language: str | None) -> str:
-        """Text as the model learns to write it."""
+        """Return the text that the model learns to write for a transcript."""
         if language not in self._of_language:
             self._of_language[language] = self._get_normalizer(self.name, language)
         return self._of_language[language](text)
 
     def examples(self, rows: Iterable[tuple[object, str | None]], limit: int = 3) -> list[str]:
-        """Lines for the user: how many of some (transcript, language) rows change, and the first `limit` of those."""
+        """Lines for the user: how many of the (transcript, language) rows change, and the first `limit` changes."""
         texts = [(text, language) for text, language in rows if text_problem(text) is None]
         changed = [(text, new) for text, language in texts if (new := self(str(text), language)) != text]
         empty = sum(not new for _, new in changed)

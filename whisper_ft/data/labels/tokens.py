@@ -10,7 +10,7 @@ from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
 TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
-"""Text of a timestamp token."""
+"""Pattern of a timestamp token, such as `<|1.20|>`."""
 _INSIDE_A_TIMESTAMP = re.compile(r"(?<=<)(?=\|\d+\.\d\d\|>)")
 
 
@@ -21,11 +21,11 @@ class LabelEncoder:
     different languages can follow each other. An English-only model has no tokens for language and task, so it ignores
     these columns.
 
-    Rows are not trusted: a row that cannot be encoded raises RejectedError. An unknown default of the user raises
-    UsageError.
+    A row that cannot be encoded raises RejectedError. An unknown default language or task is the user's setting, so it
+    raises UsageError.
 
     Parameters
-        max_tokens: positions of the decoder.
+        max_tokens: number of positions of the decoder.
         language: default for rows without a language.
         task: default for rows without a task.
         normalizer: rewrites transcripts before they are encoded.
@@ -49,7 +49,7 @@ class LabelEncoder:
         self._languages: dict[str, int] | None = getattr(generation_config, "lang_to_id", None)
         self._tasks: dict[str, int] | None = getattr(generation_config, "task_to_id", None)
         self.language = language
-        """Language of rows without one."""
+        """Default language, for rows without a language."""
         self._task = task
         if self.is_multilingual and language is None:
             raise UsageError("--data.language is missing: this model writes many languages and has no default")
@@ -62,7 +62,11 @@ class LabelEncoder:
     def of(
         cls, model: Any, tokenizer: Any, language: str | None, task: str, normalizer: LabelNormalizer | None = None
     ) -> Self:
-        """Encoder of a loaded model; without `language`, that of an earlier fine-tuning or the only one it has."""
+        """Build the encoder of a loaded model.
+
+        If `language` is None, it is the language of an earlier fine-tuning, or English for an English-only model.
+        Raises UsageError if the model has no such language or task.
+        """
         refuse_all_but_english(model, language, task)
         generation = model.generation_config
         only = None if generation.is_multilingual else "en"
@@ -71,7 +75,7 @@ class LabelEncoder:
 
     @property
     def is_multilingual(self) -> bool:
-        """False for the English-only models."""
+        """True if the model has tokens for languages and tasks. English-only models have none of them."""
         return bool(self._languages and self._tasks)
 
     @property
@@ -80,18 +84,19 @@ class LabelEncoder:
         return {token: name.strip("<|>") for name, token in (self._languages or {}).items()}
 
     def prompt(self, language: object = None, task: object = None) -> list[int]:
-        """Tokens before the text; None takes a default.
+        """Return the tokens that stand before the text. None stands for the default language or task.
 
-        RejectedError (`unknown_language`, `unknown_task`) if the model has no token for it.
+        Raises RejectedError (`unknown_language`, `unknown_task`) if the model has no token for the language or task.
         """
         if not self._languages or not self._tasks:
             return [self.start, self._no_timestamps]
         return [self.start, self._language_token(language), self._task_token(task), self._no_timestamps]
 
     def prompt_or_default(self, language: object, task: object) -> tuple[list[int], str | None]:
-        """Prompt of a row in an evaluation, which is never dropped: an unknown language or task becomes the default.
+        """Return the prompt of a row in an evaluation, with the default in place of an unknown language or task.
 
-        The second value is the reason code of the first unknown one; None if both are known.
+        A row of an evaluation is never dropped. The second value is the reason code for the first unknown of the two;
+        None if language and task are known.
         """
         problem = None
         for _ in ("language", "task"):
@@ -127,10 +132,10 @@ class LabelEncoder:
         return tasks[task]
 
     def __call__(self, text: object, language: object = None, task: object = None) -> list[int]:
-        """Tokens of one utterance.
+        """Return the tokens of one utterance.
 
-        RejectedError for a missing text (`bad_label`), an empty one (`empty_label`), more tokens than the decoder has
-        positions (`label_too_long`), and for the reasons of `prompt`.
+        Raises RejectedError for a missing text (`bad_label`), an empty one (`empty_label`), more tokens than the
+        decoder has positions (`label_too_long`), and for the reasons of `prompt`.
         """
         if problem := text_problem(text):
             raise RejectedError("bad_label", problem)
@@ -153,7 +158,7 @@ class LabelEncoder:
     def _plain(self, text: str) -> list[int]:
         """Tokens of a text without special tokens: `<|endoftext|>` in a transcript is encoded as its characters.
 
-        Tokens that a user added to the vocabulary, and did not mark as special, are used.
+        Tokens that a user added to the vocabulary without marking them as special are used.
         """
         # `split_special_tokens` splits special tokens. Timestamps are ordinary added tokens in Whisper's tokenizers, so
         # the text is cut inside each of them and none is found.
@@ -165,7 +170,7 @@ class LabelEncoder:
 
 
 def refuse_all_but_english(model: Any, language: str | None, task: str) -> None:
-    """UsageError for a language or task that an English-only model has no tokens for."""
+    """Raise UsageError for a language or task that an English-only model has no tokens for."""
     if model.generation_config.is_multilingual:
         return
     if task != "transcribe":

@@ -2,7 +2,7 @@
 
 
 def text_problem(text: object) -> str | None:
-    """Reason why a value is not a transcript; None if it is one."""
+    """Reason why a value is not a valid transcript; None if it is valid."""
     if not isinstance(text, str):
         return f"the transcript is not a text but {type(text).__name__}"
     try:

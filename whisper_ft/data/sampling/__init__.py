@@ -1,1 +1,1 @@
-"""Order of the rows, and their partition over ranks and workers."""
+"""Sampling: the order of the rows, and their partition over ranks and workers."""

@@ -1,4 +1,4 @@
-"""The rows that one rank trains on: which micro-batch, which reader and which place in the data each has."""
+"""Batch plan of one rank: the micro-batch, the reader and the place in the data of each row that it trains on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,10 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Blocks of one rank by step and micro-batch: a pure function of order, partition and number of readers."""
+    """Plan of one rank's blocks for each step and micro-batch.
+
+    The plan is a pure function of order, partition and number of readers.
+    """
 
     order: Order | MixedOrder
     partition: Partition
@@ -28,11 +31,11 @@ class BatchPlan:
 
     @property
     def micro_batches(self) -> int:
-        """Micro-batches of a step, equal on every rank."""
+        """Number of micro-batches in a step, equal on every rank."""
         return self.partition.accumulate
 
     def blocks(self, step: int, micro_batch: int) -> list[Block]:
-        """Blocks of this rank in one micro-batch, in the order of their positions."""
+        """Return this rank's blocks in one micro-batch, in the order of their positions."""
         first = step * self.partition.batch_size
         return [
             Block((first + slot,), self.partition.reader(slot, self.readers))
@@ -41,9 +44,9 @@ class BatchPlan:
         ]
 
     def places(self, block: Block) -> list[Place]:
-        """Epoch, chunk and row of each position of a block."""
+        """Return the epoch, chunk and row of each position of a block."""
         return [self.order.locate(position) for position in block.positions]
 
     def in_first_pass(self, block: Block) -> Sequence[bool]:
-        """For each position of a block, whether it lies in the first pass, in which every row comes once."""
+        """Return for each position of a block if it lies in the first pass, in which every row comes once."""
         return [position < self.order.total for position in block.positions]

@@ -1,9 +1,9 @@
-"""Order of the training data: position in the global stream <-> (epoch, chunk, row), computed and never replayed.
+"""Order of the training data: the epoch, chunk and row of each position in the global stream, computed directly.
 
 A lane is one of L interleaved streams: within an epoch of N rows, position j belongs to lane j % L. The chunks of an
-epoch (row groups of parquet, for example) are permuted. Each lane owns a contiguous stretch of that sequence of rows,
-so it reads few chunks at a time. It shuffles rows inside a shuffle span of K chunks. Every permutation is a hash of
-(seed, source, epoch, lane, span). The number of processes, workers and prefetched batches never enters.
+epoch (row groups of parquet, for example) are permuted. Each lane owns a contiguous stretch of the resulting sequence
+of rows, so it reads few chunks at a time. It shuffles rows inside a shuffle span of K chunks. Every permutation is a
+hash of (seed, source, epoch, lane, span). The numbers of processes, workers and prefetched batches have no influence.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _CHUNKS, _ROWS = 0, 1  # last part of a hash: permutation of chunks, or of rows
 
 
 class Place(NamedTuple):
-    """Place of an utterance in its source; also its key for every random choice about it."""
+    """Place of an utterance in its source. Random choices about the utterance use it as their key."""
 
     epoch: int
     chunk: int
@@ -69,7 +69,7 @@ class Order:
         self._shuffle = lru_cache(maxsize=2 * self._lanes)(self._permute_rows)
 
     def locate(self, position: int) -> Place:
-        """Place of a position, at a cost that does not depend on the position."""
+        """Return the place of a position in the stream, at a cost that does not depend on the position."""
         number, j = divmod(position, self.total)
         lane, offset = j % self._lanes, j // self._lanes
         epoch = self._epoch(number)
@@ -89,13 +89,13 @@ class Order:
         return Place(number, int(epoch.chunks[chunk]), row - (int(epoch.ends[chunk - 1]) if chunk else 0))
 
     def _stretch(self, lane: int) -> tuple[int, int]:
-        """Rows [begin, end) of an epoch's sequence that a lane owns; the lengths differ by at most one."""
+        """Rows [begin, end) of an epoch's sequence that a lane owns. The lanes' lengths differ by at most one row."""
         length, longer = divmod(self.total, self._lanes)
         begin = lane * length + min(lane, longer)
         return begin, begin + length + (lane < longer)
 
     def _chunk_at(self, epoch: _Epoch, row: int) -> int:
-        """Index, in the epoch's sequence, of the chunk with a row. Empty chunks are skipped."""
+        """Index of the chunk that contains a row, both counted in the epoch's sequence. Empty chunks are skipped."""
         return int(np.searchsorted(epoch.ends, row, side="right"))
 
     def _permute_chunks(self, number: int) -> _Epoch:
@@ -109,12 +109,12 @@ class Order:
 class MixedOrder:
     """One stream over several sources. Each source owns whole lanes, so the mixture is exact in every L positions.
 
-    Chunks are numbered through all sources. A source begins its next epoch when its rows are used up, independently of
-    the others. With one source the stream is that of its `Order`.
+    L is the number of lanes of all sources. Chunks are numbered through all sources. A source begins its next epoch
+    when its rows are used up, independently of the others. With one source the stream is that of its `Order`.
 
     Parameters
         parts: for each source, the number of rows of each chunk.
-        lanes_of: number of the L lanes that each source owns.
+        lanes_of: for each source, the number of lanes that it owns.
     """
 
     def __init__(self, parts: Sequence[Sequence[int]], lanes_of: Sequence[int], *, seed: int, window: int) -> None:
@@ -129,7 +129,7 @@ class MixedOrder:
         ]
 
     def locate(self, position: int) -> Place:
-        """Place of a position; its epoch counts the passes over its own source."""
+        """Return the place of a position. The epoch of a place counts the passes over its own source."""
         turn, lane = divmod(position, len(self._owners))
         source = self._owners[lane]
         place = self._orders[source].locate(turn * self._lanes_of[source] + self._places[lane])
@@ -137,9 +137,10 @@ class MixedOrder:
 
 
 def lanes_by_weight(weights: Sequence[float], lanes: int) -> list[int]:
-    """Number of lanes of each source: in proportion to its weight, at least one, by largest remainders.
+    """Return the number of lanes of each source: in proportion to its weight, at least one, by largest remainders.
 
-    ValueError if rounding changes a share by over 10 %; its message names a number of lanes that is enough.
+    Raises ValueError if rounding changes the share of a source by over 10 %. The message says what would help, such as
+    a sufficient number of lanes.
     """
     shares = [weight / sum(weights) for weight in weights]
     given = _round(shares, lanes)
@@ -156,7 +157,7 @@ def _round(shares: Sequence[float], lanes: int) -> list[int]:
     by_need = sorted(range(len(shares)), key=lambda i: (given[i] - shares[i] * lanes, i))
     for i in by_need[: max(lanes - sum(given), 0)]:
         given[i] += 1
-    while sum(given) > lanes and max(given) > 1:  # some got one lane and are owed less: the largest pays for them
+    while sum(given) > lanes and max(given) > 1:  # tiny sources were raised to one lane, so the largest gives some up
         given[given.index(max(given))] -= 1
     return given
 
@@ -173,10 +174,11 @@ def _spread(lanes_of: Sequence[int]) -> list[int]:
 
 
 def default_lanes(batch_size: int) -> int:
-    """Default number of lanes for a global batch: 16 to 64, and a divisor or a multiple of the batch size.
+    """Default number of lanes for a global batch, between 16 and 64.
 
-    Two readers then never share a chunk. Among divisors it is the one that usual numbers of processes share
-    most evenly, and among equal ones the largest. It never depends on the machine.
+    The number is a divisor of the batch size, or a multiple of a batch size up to 16, so that two readers never share a
+    chunk. Among several divisors the choice is the number that usual numbers of processes share most evenly, and then
+    the largest. Without such a divisor the number is 64. It never depends on the machine.
     """
     if batch_size <= 16:
         return batch_size * -(-16 // batch_size)

@@ -13,11 +13,11 @@ MAX_UNEVENNESS = 1.1  # positions of the busiest rank, as a multiple of an even 
 
 @dataclass(frozen=True)
 class Partition:
-    """Batch positions (slots) of one rank.
+    """Batch positions (slots) that belong to one rank.
 
-    Slots that are congruent modulo gcd(lanes, batch_size) read the same lanes, because position p of the stream
-    belongs to lane p % lanes. They form a class, and a class goes to one rank and one reader, so that a chunk is read
-    once. If this would load a rank over 10 % above its share, slots are dealt round-robin instead.
+    Slots that are congruent modulo gcd(lanes, batch_size) read the same lanes, because position p of the stream belongs
+    to lane p % lanes. They form a class, and a class goes to one rank and one reader, so that a chunk is read once. If
+    this would load a rank over 10 % above its share, slots are dealt round-robin instead.
     """
 
     batch_size: int
@@ -41,20 +41,23 @@ class Partition:
 
     @property
     def accumulate(self) -> int:
-        """Micro-batches of a step: equal on every rank, also if the slots do not divide evenly."""
+        """Number of micro-batches in a step. It is equal on every rank, even if the slots do not divide evenly."""
         return -(-max(map(len, self._slots_of_ranks)) // self.per_device)
 
     def slots(self, micro_batch: int) -> list[int]:
-        """Slots of this rank in one micro-batch; the last one of an uneven batch may have none."""
+        """Return this rank's slots in one micro-batch. The last micro-batch of an uneven batch may have none."""
         own = self._slots_of_ranks[self.rank]
         return own[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
 
     def reader(self, slot: int, readers: int) -> int:
-        """Number of the reader, of this rank's `readers`, that prepares a slot."""
+        """Return the number of the reader that prepares a slot, if this rank has `readers` readers."""
         return slot % self._classes // self.world % readers
 
     def lanes_read(self, readers: int) -> int:
-        """Largest number of lanes that one of this rank's `readers` reads; its cache holds a span of each."""
+        """Return the largest number of lanes that a single reader reads, if this rank has `readers` readers.
+
+        The cache of a reader holds a shuffle span of each of its lanes.
+        """
         steps = range(self.lanes // math.gcd(self.lanes, self.batch_size))  # slots and lanes repeat after these steps
         lanes_of: list[set[int]] = [set() for _ in range(readers)]
         for slot in self._slots_of_ranks[self.rank]:
@@ -63,6 +66,9 @@ class Partition:
 
 
 def unevenness(batch_size: int, classes: int, world: int) -> float:
-    """Slots of the busiest rank, as a multiple of an even share, if congruent slots modulo `classes` stay together."""
+    """Return the number of slots of the busiest rank, as a multiple of an even share.
+
+    Slots that are congruent modulo `classes` stay together on one rank.
+    """
     busiest = max(Counter(slot % classes % world for slot in range(batch_size)).values())
     return busiest / -(-batch_size // world)

@@ -1,4 +1,4 @@
-"""File stores: audio files by name below one folder, out of which no name may lead."""
+"""File stores: access to audio files by name. No name may lead out of the store's folder or archive."""
 
 import posixpath
 from typing import Protocol
@@ -19,27 +19,28 @@ class FileStore(Protocol):
     """A folder or an archive with the audio files that a list names."""
 
     def read(self, name: str) -> bytes:
-        """Bytes of one file.
+        """Return the content of one file.
 
-        RejectedError: missing_file, outside_root, file_too_large, unreadable_file.
+        Raises RejectedError with one of these reason codes: missing_file, outside_root, file_too_large,
+        unreadable_file.
         """
 
 
 class FolderStore:
     """Files of a local or remote folder.
 
-    Names are relative to the folder, or absolute (a path, an address) and inside it.
+    A name is relative to the folder, or it is an absolute path or address of a file inside the folder.
     """
 
     def __init__(self, root: str) -> None:
         self._file_system, path = fsspec.core.url_to_fs(root)
         self._root = path.rstrip("/")
         self._is_local = is_local(self._file_system)
-        self._is_http = self._root.startswith(("http://", "https://"))  # only there are names quoted
+        self._is_http = self._root.startswith(("http://", "https://"))  # in such addresses, names are quoted
         self._failures = read_failures(root)
 
     def read(self, name: str) -> bytes:
-        """Bytes of one file."""
+        """Return the content of one file."""
         path = self.locate(name)
         try:
             info = self._file_system.info(path)
@@ -58,7 +59,10 @@ class FolderStore:
             raise RejectedError("unreadable_file", f"{name}: {one_line(error)}") from error
 
     def locate(self, name: str) -> str:
-        """Full path of a name; RejectedError(outside_root) if it leads out of the folder, also by a link."""
+        """Return the full path of a name.
+
+        Raises RejectedError(outside_root) if the name leads out of the folder, directly or by a link.
+        """
         below = self.relative(name)
         path = f"{self._root}/{quote(below) if self._is_http else below}"
         if self._is_local and not _is_inside(posixpath.realpath(path), posixpath.realpath(self._root)):
@@ -66,9 +70,9 @@ class FolderStore:
         return path
 
     def relative(self, name: str) -> str:
-        """Name relative to the folder, such as `clips/a.wav`, however the name is written.
+        """Return a name relative to the folder, such as `clips/a.wav`, however the name is written.
 
-        RejectedError(outside_root) if it leads out of the folder. Links are followed by `locate` only.
+        Raises RejectedError(outside_root) if the name leads out of the folder. Only `locate` follows links.
         """
         if "\0" in name:
             raise self._outside(name)

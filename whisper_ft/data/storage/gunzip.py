@@ -1,8 +1,8 @@
-"""Plain tars unpacked from .tar.gz archives, once each.
+"""Unpacking of .tar.gz archives to plain tars, once for each archive.
 
-gzip can only be read from its beginning. Seek points (indexed_gzip) were tried instead: one per MiB takes 3 % of the
-archive in the memory of every process (2.4 GB for English) and 12 ms a clip. One per 4 MiB takes a quarter of that
-memory and 44 ms a clip. A plain tar takes 0.1 ms a clip, and as much disk as the archive.
+A gzip file can only be read from its beginning. Seek points (indexed_gzip) were tried instead. One point per MiB takes
+3 % of the archive in the memory of every process (2.4 GB for English) and 12 ms a clip. One per 4 MiB takes a quarter
+of that memory and 44 ms a clip. A plain tar takes 0.1 ms a clip, and as much disk as the archive.
 """
 
 import gzip
@@ -25,22 +25,22 @@ from whisper_ft.runtime.lock import lock_file
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO, MAX_EXTRA_BYTES = 20, 2**30
-"""Most bytes unpacked: 20 times the archive and 1 GiB, because audio hardly compresses and tables shrink 5 times."""
+"""Most bytes unpacked: 20 times the archive and 1 GiB more. Audio hardly compresses, and tables shrink to a fifth."""
 PART_BYTES = 2**20
 """Bytes read at a time from a file that need not fit in memory."""
 
 
 def gunzip(address: str, cache: Path | None = None) -> str:
-    """Address of the plain tar unpacked from a .tar.gz, or the address itself if it is a plain tar.
+    """Unpack a .tar.gz to a plain tar, unless this was done before, and return the tar's address.
 
-    Unpacking reads the archive once (about 300 MB/s), and needs no memory and as much disk as the archive. Concurrent
-    processes wait on a lock. The file name contains a digest of the archive, so a moved archive is recognised and a
-    changed one is not.
+    The address of a plain tar is returned unchanged. Unpacking reads the archive once (about 300 MB/s), and needs no
+    memory and as much disk as the archive. Concurrent processes wait on a lock. The name of the tar contains a digest
+    of the archive, so a moved archive is recognised and a changed archive is unpacked again.
 
-    The tar is written to the folder `cache`, or beside the archive if that is None. Without `cache`, an archive that is
-    remote, or in a folder that cannot be written, is unpacked below $XDG_CACHE_HOME (~/.cache).
+    The tar is written to the folder `cache`, or beside the archive if `cache` is None. Without `cache`, an archive that
+    is remote, or in a folder that cannot be written, is unpacked below $XDG_CACHE_HOME (~/.cache).
 
-    DataError if the archive is damaged, DiskError if there is no room.
+    Raises DataError if the archive is damaged, and DiskError if there is no room.
     """
     with data_errors(address):
         file_system, path = fsspec.core.url_to_fs(address)
@@ -64,7 +64,7 @@ def gunzip(address: str, cache: Path | None = None) -> str:
 
 
 def _unpack_once(address: str, size: int, target: Path) -> None:
-    """Unpack aside under a lock, and rename the file once it is complete."""
+    """Unpack an archive to a temporary file under a lock, and rename the file once it is complete."""
     lock, aside = target.with_name(f".{target.name}.lock"), target.with_name(f".{target.name}.part")
     with atomic.disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,10 @@ def _unpack_once(address: str, size: int, target: Path) -> None:
 
 
 def _unpacked_parts(address: str, max_bytes: int) -> Iterator[bytes]:
-    """Content of a gzip file in parts; DataError if it is damaged, cut short, or longer than `max_bytes`."""
+    """Yield the content of a gzip file in parts.
+
+    Raises DataError if the file is damaged, cut short, or longer than `max_bytes` when unpacked.
+    """
     count = 0
     with data_errors(address), fsspec.open(address, "rb") as packed, gzip.open(packed) as file:
         while part := _read_part(file, address):

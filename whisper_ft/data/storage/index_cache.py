@@ -20,7 +20,7 @@ VERSION_KEYS = (
     "updated",
     "mtime",
 )
-"""Metadata keys whose value changes when the content does: of the Hub, http and S3, Google, others. The first wins."""
+"""Metadata keys, by file system, whose value changes when the content does. The first key that a file has is used."""
 CHECKSUM_BYTES = 32
 """Bytes of the SHA-256 in front of each entry, by which a damaged entry is noticed."""
 
@@ -37,7 +37,7 @@ class Version:
 
 
 def version_of(file_system: AbstractFileSystem, path: str) -> Version:
-    """Version of a file: one request if the file is remote and its folder was not listed."""
+    """Return the version of a file. This takes one request if the file is remote and its folder was not listed."""
     info = file_system.info(path)
     name = next((str(info[key]) for key in VERSION_KEYS if info.get(key)), None)
     if name and info.get("created"):  # time of the last change of a local file, because its mtime can be set back
@@ -46,9 +46,10 @@ def version_of(file_system: AbstractFileSystem, path: str) -> Version:
 
 
 def entry_path(cache: Path | None, version: Version, kind: str) -> Path | None:
-    """Path of the cached index of a file.
+    """Path of the cached index of a file; None if the index cannot be cached.
 
-    None without a cache, or if the file system reports no version, so that a change would go unnoticed.
+    This is so without a cache folder, or if the file system reports no version, because a change would then go
+    unnoticed.
     """
     if cache is None or version.name is None:
         return None
@@ -57,7 +58,7 @@ def entry_path(cache: Path | None, version: Version, kind: str) -> Path | None:
 
 
 def load(path: Path | None) -> bytes | None:
-    """Content of an entry; None if there is none or it is damaged."""
+    """Read the content of a cache entry; None if the entry is missing or damaged."""
     try:
         entry = path.read_bytes() if path else b""
     except OSError:
@@ -67,9 +68,10 @@ def load(path: Path | None) -> bytes | None:
 
 
 def save(content: bytes, path: Path | None) -> None:
-    """Write an entry, if it has a path, aside and rename it, because other ranks may write the same entry.
+    """Write a cache entry. Nothing is written if `path` is None.
 
-    The file is not synced, because the checksum shows a damaged entry.
+    Other ranks may write the same entry, so the content goes to a temporary file, which is then renamed. The file is
+    not synced, because the checksum shows a damaged entry.
     """
     if path is None:
         return

@@ -1,4 +1,4 @@
-"""Byte ranges of remote files: few requests, and few bytes that nobody needs."""
+"""Reading of byte ranges of remote files, with few requests and few unneeded bytes."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -16,28 +16,28 @@ GAP_BYTES = 2**20
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs"}
 """File systems that ask the server for a file's size and version each time the file is opened."""
 MIN_LISTED_FILES = 17
-"""Files wanted of a folder from which on the folder is listed; fewer are asked for one by one, at the same time."""
+"""A folder is listed if at least so many of its files are wanted. The server is asked for fewer files one by one."""
 IO_THREADS = 16
 """Threads that index or read files: they wait for a disk or a server, so they may outnumber the cores."""
 
 Range = tuple[int, int]
-"""First byte, and the byte after the last one."""
+"""Byte range: offset of the first byte, and offset after the last byte."""
 
 
 def is_local(file_system: AbstractFileSystem) -> bool:
-    """True for the folders of this machine."""
+    """True for the file system of this machine."""
     return isinstance(file_system, LocalFileSystem)
 
 
 def protocols_of(file_system: AbstractFileSystem) -> set[str]:
-    """Protocols of addresses on a file system."""
+    """Names of the protocols that addresses on a file system may have."""
     return {file_system.protocol} if isinstance(file_system.protocol, str) else set(file_system.protocol)
 
 
 def learn_versions(file_system: AbstractFileSystem, paths: Sequence[str]) -> None:
-    """List folders of an object store, so that it knows sizes and versions of many files from one request.
+    """List folders of an object store, so that fsspec learns sizes and versions of many files from one request.
 
-    A request lists 1,000 files, and fsspec remembers them. A folder of which few files are wanted is not listed,
+    A request lists 1,000 files, and fsspec remembers them. A folder is not listed if only few of its files are wanted,
     because it may hold millions.
     """
     if not protocols_of(file_system) & OBJECT_STORES:
@@ -49,11 +49,11 @@ def learn_versions(file_system: AbstractFileSystem, paths: Sequence[str]) -> Non
 
 
 class FetchedRanges:
-    """Byte ranges of one file in memory, fetched at once; ranges closer than GAP_BYTES share a request.
+    """Byte ranges of one file, fetched into memory at once. Ranges closer than GAP_BYTES share a request.
 
     Parameters
         ranges: ranges to fetch; empty ones are skipped
-        size: bytes of the file; where it is known, the Hub is not asked for it
+        size: size of the file in bytes; if it is given, the Hub is not asked for it
     """
 
     def __init__(
@@ -74,11 +74,11 @@ class FetchedRanges:
 
     @property
     def parts(self) -> Iterable[tuple[int, bytes]]:
-        """Each fetched part with the offset of its first byte."""
+        """Offset and content of each fetched part."""
         return zip(self._starts, self._parts, strict=True)
 
     def get(self, start: int, end: int) -> bytes | None:
-        """Bytes of a range; None if they were not fetched."""
+        """Return the bytes of a range; None if they were not fetched."""
         number = bisect_right(self._starts, start) - 1
         if number < 0 or end > self._starts[number] + len(self._parts[number]):
             return None
@@ -87,11 +87,11 @@ class FetchedRanges:
 
 
 class RangeFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no types
-    """A remote file opened for reading: opening makes no request, and each read makes one.
+    """A remote file opened for reading. Opening fetches `ranges`, and each read of other bytes makes one request.
 
     Parameters
-        size: bytes of the file
-        ranges: ranges fetched at once, whose bytes are then read without a request
+        size: size of the file in bytes
+        ranges: ranges to fetch when the file is opened; without ranges, opening makes no request
     """
 
     def __init__(

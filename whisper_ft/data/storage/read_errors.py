@@ -1,4 +1,4 @@
-"""Errors of reading: the exceptions of file systems, as one line for the user."""
+"""Read errors: exceptions of file systems, turned into errors of one line for the user."""
 
 import zlib
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ LOCAL_FAILURES = (OSError, ValueError, ImportError, EOFError, zlib.error, pa.Arr
 def read_failures(path: str) -> tuple[type[Exception], ...]:
     """Exceptions that reading a path may raise.
 
-    For an address these are all, because each remote file system brings its own client with its own exceptions.
+    For a remote address this is every exception, because each remote file system has its own client with its own
+    exceptions.
     """
     return (Exception,) if "://" in path else LOCAL_FAILURES
 

@@ -1,7 +1,7 @@
-"""Tar archives read at random: an index of the plain files inside, made from the headers, and a file store over it.
+"""Random access to tar archives: an index of the plain files inside, made from the headers, and a file store over it.
 
-Archives come from strangers. Links, devices, sparse files and names that lead out of the archive are left out. A size
-that the archive does not have is refused.
+Archives come from strangers. Links, devices, sparse files and names that lead out of the archive are left out. A member
+that would end after the archive is refused.
 """
 
 import posixpath
@@ -26,8 +26,8 @@ from whisper_ft.runtime.errors import DataError, one_line
 MAX_HEADER_BYTES = 2**17
 """Bytes of the longest extended header (a long name, pax records) that is read.
 
-A path has 4,096 bytes at most and an extended attribute 65,536. Hostile pax records take tarfile a time that grows with
-the square of their length.
+A path has 4,096 bytes at most and an extended attribute 65,536. The time that tarfile takes for
+hostile pax records grows with the square of their length.
 """
 REMOTE_BLOCK_BYTES = 2**18
 """Bytes fetched with a remote header, because the next headers are among them if the files are small."""
@@ -46,14 +46,16 @@ class TarMember(NamedTuple):
     offset: int
     """Byte of the archive at which the content begins."""
     size: int
-    """Bytes."""
+    """Size of the content in bytes."""
 
 
 def tar_members(address: str) -> Iterator[TarMember]:
-    """Plain files of an uncompressed tar in their order, without those whose name leads out of the archive.
+    """Yield the plain files of an uncompressed tar in order, except files whose name leads out of the archive.
 
-    Reads the headers and seeks over the content. A remote archive of small files (below 256 KiB) is fetched once as a
-    whole, and one of large files in parts. DataError if it is no tar, damaged or cut short.
+    Only the headers are read, and the content is skipped by seeking. Even so, a remote archive of small files (below
+    256 KiB) is fetched once as a whole. An archive of large files is fetched in parts.
+
+    Raises DataError if the file is not a tar, damaged or cut short.
     """
     with data_errors(address):
         file_system, path = fsspec.core.url_to_fs(address)
@@ -77,20 +79,23 @@ def tar_members(address: str) -> Iterator[TarMember]:
 
 
 class _HeaderReader:
-    """File for tarfile, which reads as many bytes as a header claims to have."""
+    """File for tarfile that refuses long reads, because tarfile reads as many bytes as a header claims to have."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.seek, self.tell = file, file.seek, file.tell
 
     def read(self, size: int) -> bytes:
-        """The next bytes."""
+        """Return the next bytes. Raises tarfile.ReadError for more than MAX_HEADER_BYTES."""
         if not 0 <= size <= MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header states {size} bytes, at most {MAX_HEADER_BYTES} are read")
         return self._file.read(size)
 
 
 def _headers(file: IO[bytes], size: int) -> Iterator[tarfile.TarInfo]:
-    """Headers of an open archive of `size` bytes; one of PARSE_FAILURES if it is damaged or cut short."""
+    """Yield the headers of an open archive of `size` bytes.
+
+    Raises one of PARSE_FAILURES if the archive is damaged or cut short.
+    """
     archive = tarfile.TarFile(fileobj=_HeaderReader(file), encoding="utf-8", errors="replace")  # type: ignore[arg-type]
     end = 0
     while (header := archive.next()) is not None:
@@ -113,7 +118,7 @@ def _is_plain(header: tarfile.TarInfo) -> bool:
 
 
 def _safe_name(name: str) -> str | None:
-    """Name of a member, normalised; None for a folder and for a name that leads out of the archive."""
+    """Normalised name of a member; None for a folder and for a name that leads out of the archive."""
     if not name or name.startswith("/") or name.endswith("/") or "\0" in name or ".." in name.split("/"):
         return None
     normal = posixpath.normpath(name)
@@ -121,9 +126,10 @@ def _safe_name(name: str) -> str | None:
 
 
 class TarArchive:
-    """File store over a tar: each file is read with one ranged request. Among files of one name the last counts.
+    """File store over a tar. Each file is read with one ranged request.
 
-    The index is an arrow table, because a million files take about 60 MB in it.
+    If several files have one name, the last counts. The index is an arrow table, because a million files take about 60
+    MB in it.
     """
 
     def __init__(self, address: str, index: pa.Table, folder: str = "") -> None:
@@ -133,7 +139,10 @@ class TarArchive:
 
     @classmethod
     def open(cls, address: str, cache: Path | None = None) -> Self:
-        """Archive at an address; a .tar.gz is unpacked first, see `gunzip`. DataError, DiskError."""
+        """Open the archive at an address. A .tar.gz is unpacked first by `gunzip`.
+
+        Raises DataError if the archive is damaged, and DiskError if there is no room to unpack it.
+        """
         plain = gunzip(address, cache)
         members, blocks = tar_members(plain), []
         while block := list(islice(members, INDEX_BLOCK)):
@@ -148,14 +157,15 @@ class TarArchive:
         return self._index.column("name")
 
     def below(self, folder: str) -> "TarArchive":
-        """File store of one folder: names are relative to it, and no other file can be reached."""
+        """Return a file store of one folder. Names are relative to the folder, and no other file can be reached."""
         is_below = pc.starts_with(self.names, f"{folder}/" if folder else "")
         return TarArchive(self._address, self._index.filter(is_below).combine_chunks(), folder)
 
     def read(self, name: str) -> bytes:
-        """Bytes of one file.
+        """Return the content of one file.
 
-        RejectedError: missing_file, outside_root, file_too_large, unreadable_file.
+        Raises RejectedError with one of these reason codes: missing_file, outside_root, file_too_large,
+        unreadable_file.
         """
         member = self._member(name)
         if member.size > MAX_FILE_BYTES:
@@ -174,9 +184,9 @@ class TarArchive:
         return content
 
     def parts(self, name: str) -> Iterator[bytes]:
-        """Bytes of one file, PART_BYTES at a time, because a table need not fit in memory.
+        """Yield the content of one file, PART_BYTES at a time, because a table need not fit in memory.
 
-        RejectedError, DataError.
+        Raises RejectedError (missing_file, outside_root) for a wrong name, and DataError if the archive cannot be read.
         """
         member = self._member(name)
         with data_errors(f"{self._address}: {name}"), self._file_system.open(self._path, "rb") as file:
