@@ -1,1 +1,1 @@
-"""Whisper in and out: loading, generation settings, export."""
+"""Whisper models: loading, generation settings and export."""

@@ -1,4 +1,4 @@
-"""Generation config of a model: the fields that Whisper's decoding needs, completed where its files lack them."""
+"""Generation config of a model: the fields that Whisper's decoding needs, with missing fields completed."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -72,10 +72,13 @@ MULTILINGUAL_FIELDS = ("lang_to_id", "task_to_id", "language", "task")
 
 
 def stated_generation(name: str, config: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """Read the fields that decoding needs: (True, those of generation_config.json) or (False, those of config.json).
+    """Read the fields that decoding needs from a model's files, and tell if they are those of generation_config.json.
 
-    The file is read here and not by transformers, which silently replaces a damaged one by defaults and refuses an old
-    one. UsageError if it is not a JSON object, or if a field has an impossible value.
+    Returns True and the fields of generation_config.json, or False and the fields of config.json if there is no such
+    file. The file is read here and not by transformers, which silently replaces a damaged file by defaults and refuses
+    an old file.
+
+    Raises UsageError if the file is not a JSON object, or if a field has an impossible value.
     """
     path = cached_file(
         name,
@@ -98,9 +101,10 @@ def stated_generation(name: str, config: Mapping[str, Any]) -> tuple[bool, dict[
 def complete_generation(
     name: str, stated: Mapping[str, Any], config: WhisperConfig, tokenizer: WhisperTokenizer
 ) -> GenerationConfig:
-    """Build a generation config from the stated fields, and from tokenizer and config where none is stated.
+    """Build a generation config from the stated fields, and complete missing fields from tokenizer and config.
 
-    It is a new object, because one marked `_from_model_config` loses Whisper's own fields when it is saved and loaded.
+    The config is a new object, because one marked `_from_model_config` loses Whisper's own fields when it is saved and
+    loaded. Raises UsageError if languages or tasks are unknown, or an id is outside the vocabulary.
     """
     vocabulary = tokenizer.get_vocab()
     derived: dict[str, Any] = {
@@ -140,10 +144,11 @@ def completed_fields(stated: Mapping[str, Any], complete: GenerationConfig) -> l
 
 
 def _is_multilingual(stated: Mapping[str, Any], languages: Mapping[str, int], end: int) -> bool:
-    """The model's own statement; an old model without one is judged by its vocabulary.
+    """True if the model says that it is multilingual; an old model that does not say is judged by its vocabulary.
 
-    The tokenizers of OpenAI's English-only models hold language tokens, too, which those models never learned. They are
-    recognised by the id of <|endoftext|>. In any other vocabulary, language tokens mean a multilingual model.
+    The tokenizers of OpenAI's English-only models hold language tokens, too, which those models never learned. Such a
+    tokenizer is recognised by the id of <|endoftext|>. In any other vocabulary, language tokens mean a multilingual
+    model.
     """
     if "is_multilingual" in stated:
         return bool(stated["is_multilingual"])

@@ -14,7 +14,7 @@ RARE = ("startoflm", "startofprev", "nospeech", "nocaptions")  # large-v3 rename
 
 
 def check_tokens(name: str, tokenizer: WhisperTokenizer, stated: Mapping[str, Mapping[str, Any]]) -> None:
-    """UsageError unless the tokenizer is complete and its ids of Whisper's tokens are those in the config files.
+    """Raise UsageError unless the tokenizer is complete and its ids of Whisper's tokens are those in the config files.
 
     `stated` holds the fields of each config file, by file name.
     """
@@ -41,11 +41,11 @@ def check_tokens(name: str, tokenizer: WhisperTokenizer, stated: Mapping[str, Ma
 
 
 def mark_special(tokenizer: WhisperTokenizer) -> int:
-    """Make Whisper's special tokens special where they are ordinary ones; returns how many were changed.
+    """Mark Whisper's special tokens as special if they are ordinary ones, and return how many were changed.
 
-    A transcript could otherwise contain an ordinary `<|be|>` as a command. All are ordinary in a model without
-    tokenizer.json, as models were saved until 2023: its added_tokens.json holds ids only. transformers 5 uses
-    special_tokens_map.json for <|endoftext|> alone.
+    If `<|be|>` is an ordinary token, a transcript that contains this text gives the model a command. All are ordinary
+    in a model without tokenizer.json, as models were saved until 2023, because added_tokens.json holds ids only.
+    transformers 5 uses special_tokens_map.json for <|endoftext|> alone.
     """
     names = {END, START, NO_TIMESTAMPS, *(f"<|{name}|>" for name in (*LANGUAGES, *TASKS, *RARE))}
     added = tokenizer.backend_tokenizer.get_added_tokens_decoder()

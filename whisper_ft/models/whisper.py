@@ -1,4 +1,4 @@
-"""Whisper models: loading with every part checked that training and decoding rely on, and freezing of parts."""
+"""Whisper models: loading, with checks of all that training and decoding rely on, and freezing of parts."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ OPENAI_NAMES |= {"turbo": OPENAI_NAMES["large-v3-turbo"]}
 
 
 def quiet_libraries() -> None:
-    """Silence transformers and torch: no bars for loading a file, no advice about settings the user never made."""
+    """Silence transformers and torch: no progress bars for files, and no advice about settings the user never made."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module="torch|transformers|accelerate|huggingface_hub")
@@ -47,7 +47,7 @@ class ModelParts:
     generation_config: GenerationConfig
     processor: WhisperProcessor  # tokenizer and feature extractor
     repairs: tuple[str, ...] = ()
-    """A line for the user about each thing that the files lacked and that was completed."""
+    """One line for the user about each thing that was missing in the files and was completed."""
 
 
 class LoadedWhisper(NamedTuple):
@@ -66,9 +66,9 @@ def load_whisper(
 
     Parameters
         name: a folder, or a name on the Hub.
-        training: dropout, layerdrop, attention and gradient checkpointing of the training. The model's config keeps
-            the values of the checkpoint, so that an export does not carry those of the training.
-        on_repair: called with a line about each thing that the files lacked and that was completed.
+        training: dropout, layerdrop, attention and gradient checkpointing of the training. The model's config keeps the
+            values of the checkpoint, so that an export does not carry those of the training.
+        on_repair: called with one line about each thing that was missing in the files and was completed.
 
     Raises UsageError with one line if a part is missing or damaged, or if the parts do not fit together.
     """
@@ -117,7 +117,7 @@ def load_parts(name: str) -> ModelParts:
 def _blaming(name: str, part: str) -> Iterator[None]:
     """Turn every exception that a library raises for a damaged file into a UsageError of one line.
 
-    Most are a KeyError or the like, which says nothing to a user.
+    Most of these exceptions, such as a KeyError, say nothing to a user.
     """
     try:
         yield
@@ -130,7 +130,10 @@ def _blaming(name: str, part: str) -> Iterator[None]:
 
 
 def _load_weights(name: str, own: WhisperConfig, training: ModelConfig) -> WhisperForConditionalGeneration:
-    """Build the model and load all its weights. UsageError if any is missing, superfluous or of another shape."""
+    """Build the model and load all its weights.
+
+    Raises UsageError if a weight is missing, superfluous or of another shape.
+    """
     if training.attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise UsageError(
             "--model.attention flash_attention_2: needs a GPU and the package flash-attn; sdpa needs neither"
@@ -161,7 +164,7 @@ def _load_weights(name: str, own: WhisperConfig, training: ModelConfig) -> Whisp
     # OpenAI's encoder positions are fixed sinusoids. transformers builds them frozen, but from 5.0 on loads them as a
     # trainable parameter.
     model.model.encoder.embed_positions.requires_grad_(False)
-    model.config.apply_spec_augment = False  # the run has its own, which depends on no earlier random draw
+    model.config.apply_spec_augment = False  # the run has its own SpecAugment, which depends on no earlier random draw
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # reentrant checkpointing changes the gradients
     # Whisper's `generate` obeys this field before `language` and `task`, and it contradicts them after a training.
@@ -173,7 +176,7 @@ def _load_weights(name: str, own: WhisperConfig, training: ModelConfig) -> Whisp
 def _check_weights(
     name: str, model: WhisperForConditionalGeneration, loading: Mapping[str, Any], *, is_tied: bool
 ) -> None:
-    """UsageError unless the file held exactly the model's weights, and the output layer is tied as the config says.
+    """Raise UsageError unless the file held exactly the model's weights, with the output layer tied as in the config.
 
     `loading` is the loading info of `from_pretrained`, `is_tied` the `tie_word_embeddings` of the config.
     """
@@ -189,7 +192,7 @@ def _check_weights(
 
 
 def _refuse_pickle(name: str) -> None:
-    """UsageError for a folder with pickled weights only, as models were saved until 2023."""
+    """Raise UsageError for a folder that has only pickled weights, as models were saved until 2023."""
     folder = Path(name)
     if folder.is_dir() and not any(folder.glob("*.safetensors*")) and any(folder.glob("pytorch_model*.bin*")):
         raise UsageError(
@@ -202,8 +205,8 @@ def _refuse_pickle(name: str) -> None:
 def freeze(model: WhisperForConditionalGeneration, parts: Sequence[str]) -> None:
     """Exclude parts from training: `encoder`, `decoder`, `embeddings`.
 
-    `embeddings` are those of the decoder, with the output layer that is tied to them. ValueError if nothing is left to
-    train.
+    `embeddings` are the token and position embeddings of the decoder, and the output layer that is tied to the token
+    embeddings. Raises ValueError if nothing is left to train.
     """
     decoder = model.model.decoder
     modules = {
@@ -219,7 +222,7 @@ def freeze(model: WhisperForConditionalGeneration, parts: Sequence[str]) -> None
 
 
 def _check_parts_fit(name: str, config: WhisperConfig, processor: WhisperProcessor) -> None:
-    """UsageError if mel bins, frames or vocabulary of the model differ from those of its processor."""
+    """Raise UsageError if mel bins, frames or vocabulary of the model differ from those of its processor."""
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     bins, frames = config.num_mel_bins, config.max_source_positions * FRAMES_PER_POSITION
     if bins != extractor.feature_size:

@@ -15,10 +15,10 @@ TOKENS_AT_ONCE = 2048
 
 # B windows, M mel bins, T frames, L label positions, D width, V vocabulary
 class TokenLoss(torch.nn.Module):
-    """A Whisper with its loss, as called, wrapped and compiled in training. The model itself is not changed.
+    """A Whisper model with its loss, in the form that training calls, wraps and compiles.
 
-    Logits are computed for label positions only, in blocks of TOKENS_AT_ONCE. With several blocks each is recomputed
-    in the backward pass, which is cheap next to the encoder.
+    The model itself is not changed. Logits are computed for label positions only, in blocks of TOKENS_AT_ONCE. If there
+    are several blocks, each block is recomputed in the backward pass, which is cheap next to the encoder.
     """
 
     def __init__(self, model: WhisperForConditionalGeneration, label_smoothing: float = 0.0) -> None:
@@ -52,10 +52,10 @@ class TokenLoss(torch.nn.Module):
 def token_loss_sum(
     logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
 ) -> torch.Tensor:  # [..., V], [...] -> []
-    """Cross-entropy summed over the labels that are not -100 (torch's default), in float32 for logits of any type.
+    """Return the cross-entropy summed over the labels that are not -100 (torch's default), in float32 for any logits.
 
-    `label_smoothing` is the share of the target that is spread evenly over the vocabulary (Szegedy et al. 2015,
-    arXiv 1512.00567).
+    `label_smoothing` is the share of the target that is spread evenly over the vocabulary (Szegedy et al. 2015, arXiv
+    1512.00567).
     """
     return F.cross_entropy(
         logits.float().flatten(0, -2),

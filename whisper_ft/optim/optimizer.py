@@ -16,14 +16,14 @@ from whisper_ft.runtime.errors import ResumeError, UsageError
 NamedParameters = Mapping[str, torch.nn.Parameter]
 
 NUMBERS: dict[type, torch.dtype] = {bool: torch.bool, int: torch.int64, float: torch.float64}
-"""Type of the 0-dimensional tensor that stores a plain number of an optimizer's state without loss."""
+"""Type of the 0-dimensional tensor that stores a Python number of an optimizer's state without loss."""
 
 
 def build_optimizer(parameters: NamedParameters, settings: OptimConfig) -> torch.optim.Optimizer:
     """Build the optimizer `settings.name`, with parameters grouped by weight decay and learning rate.
 
-    AdamW and SGD update all weights with one kernel (`fused`). UsageError if bitsandbytes is needed and cannot be
-    loaded.
+    AdamW and SGD update all weights with one kernel (`fused`). Raises UsageError if bitsandbytes is needed and cannot
+    be loaded.
     """
     groups, lr, betas, eps = groups_of(parameters, settings), settings.lr, settings.betas, settings.eps
     if settings.name == "adamw":
@@ -44,7 +44,7 @@ def build_optimizer(parameters: NamedParameters, settings: OptimConfig) -> torch
 
 
 def groups_of(parameters: NamedParameters, settings: OptimConfig) -> list[dict[str, Any]]:
-    """Parameter groups, each with one weight decay and one `lr_factor`; the highest factor comes first."""
+    """Build the parameter groups, each with one weight decay and one `lr_factor`; the highest factor comes first."""
     factor_of = lr_factors(parameters, settings.layer_decay)
     members: dict[tuple[float, bool], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in parameters.items():
@@ -82,7 +82,10 @@ def lr_factors(parameters: NamedParameters, layer_decay: float) -> dict[str, flo
 
 
 def _bitsandbytes(optimizer: str) -> ModuleType:
-    """Import bitsandbytes for an optimizer; only here, because the import takes seconds."""
+    """Import bitsandbytes for an optimizer. Raises UsageError if it cannot be loaded.
+
+    The import takes seconds, so it is made only for an optimizer that needs it.
+    """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends a kernel for 4-bit inference, unused here
     try:
         import bitsandbytes
@@ -99,7 +102,7 @@ def _keep_embeddings_in_32_bits(manager: Any, parameters: NamedParameters) -> No
     """Exclude embeddings from 8-bit state, as bitsandbytes advises, because their gradients are too uneven.
 
     bitsandbytes knows parameters by `id`, and a new parameter may have the `id` of a deleted one. So the entries of all
-    parameters are removed first. `manager` is its GlobalOptimManager.
+    parameters are removed first. `manager` is the GlobalOptimManager of bitsandbytes.
     """
     for parameter in parameters.values():
         manager.pid2config.pop(id(parameter), None)
@@ -114,9 +117,9 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def complete_gradients(parameters: NamedParameters) -> None:
-    """Give parameters without a gradient a zero one: with layerdrop, those of a layer that every micro-batch skipped.
+    """Set a zero gradient for each parameter without a gradient, such as in a layer that layerdrop always skipped.
 
-    An optimizer skips a parameter without a gradient: its moments would not decay, and a layer that never took part
+    An optimizer skips a parameter without a gradient. Its moments would not decay, and a layer that never took part
     would have no state.
     """
     for parameter in parameters.values():
@@ -125,9 +128,10 @@ def complete_gradients(parameters: NamedParameters) -> None:
 
 
 def apply_update(optimizer: torch.optim.Optimizer, grad_norm: torch.Tensor) -> bool:
-    """Update the weights if the gradient is finite, and clear the gradients; returns True if the weights changed.
+    """Update the weights if the gradient is finite, and clear the gradients. Returns True if the weights changed.
 
-    `grad_norm` is the same on all ranks after the all-reduce, so all decide alike. One NaN would make every weight NaN.
+    `grad_norm` is the same on all ranks after the all-reduce, so all ranks decide alike. One NaN would make every
+    weight NaN.
     """
     finite = bool(torch.isfinite(grad_norm))
     if finite:
@@ -149,7 +153,7 @@ def keeps_state(saved: Mapping[str, Any], now: OptimConfig) -> bool:
 
 
 def state_tensors(optimizer: torch.optim.Optimizer, parameters: NamedParameters) -> dict[str, torch.Tensor]:
-    """The optimizer's state as `parameter name/state name` -> tensor, in the memory the optimizer uses.
+    """Return the optimizer's state as `parameter name/state name` -> tensor, in the memory the optimizer uses.
 
     Numbers become tensors without dimensions. Tensors that several parameters share (the maps from 8 bits to values)
     are copied for each of them, because safetensors refuses memory with two names.
@@ -167,11 +171,13 @@ def state_tensors(optimizer: torch.optim.Optimizer, parameters: NamedParameters)
 def load_state_tensors(
     optimizer: torch.optim.Optimizer, parameters: NamedParameters, tensors: Mapping[str, torch.Tensor]
 ) -> None:
-    """Load the tensors of `state_tensors`; learning rates, decays and other settings stay as configured now.
+    """Load the tensors of `state_tensors`. Learning rates, decays and other settings stay as configured now.
 
-    torch's own `load_state_dict` is not used. It matches by position, checks neither names, shapes nor types, takes the
-    saved rates, and makes paged memory plain. No tensors at all are the state before the first update. ResumeError if
-    the tensors are not those of this optimizer and these parameters.
+    torch's own `load_state_dict` is not used. It matches parameters by position, and checks neither names, shapes nor
+    types. It also restores the saved learning rates, and turns paged memory into plain memory.
+
+    An empty mapping stands for the state before the first update. Raises ResumeError if the tensors are not those of
+    this optimizer and these parameters.
     """
     saved: dict[str, dict[str, torch.Tensor]] = defaultdict(dict)
     for path, tensor in tensors.items():
@@ -193,9 +199,10 @@ def load_state_tensors(
 def _first_state(
     optimizer: torch.optim.Optimizer, group: dict[str, Any], parameter: torch.nn.Parameter
 ) -> dict[str, Any]:
-    """State of a parameter after a first update, laid out by the optimizer itself; the weights are restored.
+    """Return the state that a parameter has after a first update. The weights are restored afterwards.
 
-    Keys, shapes, types and kind of memory (such as paged) of the state are known to the optimizer alone.
+    The update is made by the optimizer, because it alone knows the keys, shapes, types and kind of memory (such as
+    paged) of its state.
     """
     weights, groups = parameter.detach().clone(), optimizer.param_groups
     optimizer.param_groups = [{**group, "params": [parameter]}]
@@ -209,7 +216,7 @@ def _first_state(
 
 
 def _fill(state: dict[str, Any], saved: Mapping[str, torch.Tensor], name: str) -> None:
-    """Copy saved values into a state. ResumeError if keys, shapes or types differ."""
+    """Copy saved values into a state. Raises ResumeError if keys, shapes or types differ."""
     if surplus := sorted(set(saved) - set(state)):
         raise _misfit(name, f"has {surplus[0]}, which this optimizer does not keep for it")
     if absent := sorted(set(state) - set(saved)):

@@ -6,7 +6,7 @@ from whisper_ft.config.training import ScalerConfig
 
 
 def build_scaler(settings: ScalerConfig, device: torch.device, precision: str) -> torch.amp.GradScaler:
-    """A dynamic loss scaler if `precision` is fp16; else one that is disabled, whose scale is 1."""
+    """Build a dynamic loss scaler if `precision` is fp16; otherwise a disabled scaler, whose scale is 1."""
     return torch.amp.GradScaler(
         device.type,
         init_scale=settings.initial,

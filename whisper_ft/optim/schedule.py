@@ -1,4 +1,4 @@
-"""Learning rate and cadence as pure functions of the step, so that nothing of them is saved or restored."""
+"""Learning rate and cadence as pure functions of the step, so that a checkpoint holds no scheduler."""
 
 import math
 
@@ -11,7 +11,7 @@ def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int
 
     The warm-up rises in equal parts to 1, and its first update has a rate above 0. Then `linear` and `cosine` fall
     until `steps`, and `constant` stays. `wsd` (warm-up, stable, decay: Hu et al. 2024, arXiv 2404.06395) stays at 1 and
-    falls linearly over the last `decay` updates. A step beyond the end has the last value of the run.
+    falls linearly over the last `decay` updates. A step beyond the end has the factor of the last update.
     """
     step = min(step, steps - 1)
     if step < warmup:
@@ -30,7 +30,7 @@ def steps_of(duration: float, steps: int) -> int:
 
 
 def due(step: int, every: int, last: bool = False) -> bool:
-    """True after each `every`-th step and after the last one; never if `every` is 0."""
+    """True after each `every`-th step and after the last step; always False if `every` is 0."""
     return every > 0 and (last or step % every == 0)
 
 

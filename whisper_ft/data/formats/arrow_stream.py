@@ -1,9 +1,9 @@
-"""Arrow streams, as `datasets` writes them, read at random: a few rows of a record batch, and no other bytes of it.
+"""Random access to Arrow streams, as `datasets` writes them: only the bytes of the wanted rows are read.
 
 A stream has no footer, so the headers of its messages are the index. To read rows, Arrow places the arrays of a batch
 over a body of zeros, which shows where in the body each value lies. The bytes of these values are then fetched into
-their places. Nothing is memory-mapped: a mapped file that is cut short ends the process, and a remote file cannot be
-mapped.
+their places. Nothing is memory-mapped, because a mapped file that is cut short ends the process, and a remote file
+cannot be mapped.
 
 Format: https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format
 """
@@ -22,13 +22,13 @@ from whisper_ft.data.storage.ranges import FetchedRanges
 from whisper_ft.runtime.errors import DataError, one_line
 
 HEADER_BYTES = 4096
-"""Bytes fetched for the header of a message, of which 300 are usual; a schema may have more."""
+"""Bytes fetched first for the header of a message. A header usually has 300 bytes; that of a schema may have more."""
 PREFIX = struct.Struct("<II")
-"""Continuation marker, and length of the metadata."""
+"""Prefix of a message: continuation marker, and length of the metadata."""
 CONTINUATION = 0xFFFFFFFF
 
 Span = tuple[int, int]
-"""Address in memory, and number of bytes."""
+"""Span of memory: address, and number of bytes."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class RecordBatchPlace:
 
 @dataclass(frozen=True)
 class ArrowStream:
-    """One file and its index."""
+    """One file of an Arrow stream, with the places of its record batches."""
 
     file_system: AbstractFileSystem
     path: str
@@ -51,7 +51,7 @@ class ArrowStream:
     batches: list[RecordBatchPlace] = field(default_factory=list)
 
     def read(self, number: int, start: int, stop: int, columns: Sequence[str]) -> pa.RecordBatch:
-        """Rows [start, stop) of a record batch; ValueError or ArrowInvalid if it is damaged."""
+        """Read rows [start, stop) of a record batch. Raises ValueError or ArrowInvalid if the batch is damaged."""
         batch = self.batches[number]
         message = _EmptyMessage(batch.header, batch.body_bytes)
         arrays = message.record_batch(self.schema).select(list(columns))
@@ -71,7 +71,7 @@ class ArrowStream:
 
 
 def index_stream(file_system: AbstractFileSystem, path: str) -> ArrowStream:
-    """Index of one file; DataError if it is no Arrow stream, or has no end."""
+    """Index one file. Raises DataError if the file is not an Arrow stream, or is cut short."""
     size, at = file_system.size(path), 0
     schema, batches = None, list[RecordBatchPlace]()
     try:
@@ -93,7 +93,7 @@ def index_stream(file_system: AbstractFileSystem, path: str) -> ArrowStream:
 
 
 def _header(file_system: AbstractFileSystem, path: str, at: int, size: int) -> bytes:
-    """Prefix and metadata of the message at an offset; empty at the end of the stream."""
+    """Read prefix and metadata of the message at an offset; empty at the end of the stream."""
     header = bytes(file_system.cat_file(path, start=at, end=min(at + HEADER_BYTES, size))) if at < size else b""
     marker, length = PREFIX.unpack_from(header)
     if marker != CONTINUATION:
@@ -110,7 +110,7 @@ def _header(file_system: AbstractFileSystem, path: str, at: int, size: int) -> b
 
 @contextmanager
 def _value_errors() -> Iterator[None]:
-    """ValueError in place of Arrow's OSError, because damaged bytes in memory are no failure of a disk."""
+    """Turn Arrow's OSError into a ValueError, because damaged bytes in memory are no failure of a disk."""
     try:
         yield
     except OSError as error:
@@ -118,11 +118,11 @@ def _value_errors() -> Iterator[None]:
 
 
 class _EmptyMessage:
-    """A message whose body is zeros, which take no memory until something is written to them.
+    """A message whose body is zeros. They take no memory until something is written to them.
 
     Parameters
         header: prefix and metadata of the message
-        max_bytes: bytes that the file has for the body
+        max_bytes: number of bytes that the file has left for the body
     """
 
     closed = False  # read by pyarrow.PythonFile
@@ -132,7 +132,7 @@ class _EmptyMessage:
         self.body = np.zeros(0, np.uint8)
 
     def record_batch(self, schema: pa.Schema) -> pa.RecordBatch:
-        """Arrays over the body, with the numbers of rows and nulls from the header."""
+        """Return arrays over the body, with the numbers of rows and nulls from the header."""
         with _value_errors():
             message = pa.ipc.read_message(pa.PythonFile(self, "r"))
             if message.type != "record batch":
@@ -142,7 +142,7 @@ class _EmptyMessage:
         return arrays
 
     def read(self, size: int) -> bytes | memoryview:
-        """The next bytes, as pyarrow reads them: pieces of the header, then the whole body."""
+        """Return the next bytes for pyarrow, which reads pieces of the header and then the whole body."""
         if self._at < len(self._header):
             self._at += size
             return self._header[self._at - size : self._at]
@@ -153,7 +153,7 @@ class _EmptyMessage:
 
 
 def _value_spans(array: pa.Array, start: int, stop: int) -> Iterator[list[Span]]:
-    """Spans of the values [start, stop) of an array, in lists; each list must be filled before the next is taken.
+    """Yield the spans of the values [start, stop) of an array, in lists. Fill each list before taking the next.
 
     Validity and offsets are included as a whole, because they are small and the array is valid with them.
     """
@@ -185,12 +185,12 @@ def _whole(buffer: pa.Buffer | None) -> list[Span]:
 
 
 def _has_offsets(kind: pa.DataType) -> bool:
-    """True for texts and bytes that lie one after the other."""
+    """True for types of text and bytes whose values lie one after the other, with offsets between them."""
     return kind in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary())
 
 
 def _offsets(kind: pa.DataType, buffer: pa.Buffer | None, start: int, stop: int) -> tuple[int, int]:
-    """First and last offset of some values among the elements of a list or the bytes of a text."""
+    """Return the first and last offset of some values, among the elements of a list or the bytes of a text."""
     if start == stop or not buffer:
         return 0, 0
     is_large = pa.types.is_large_list(kind) or kind in (pa.large_string(), pa.large_binary())
@@ -199,7 +199,10 @@ def _offsets(kind: pa.DataType, buffer: pa.Buffer | None, start: int, stop: int)
 
 
 def _in_rounds(parts: Iterable[Iterator[list[Span]]]) -> Iterator[list[Span]]:
-    """The first lists of all parts as one, then the second ones, ...: a round of requests for each."""
+    """Join the first lists of all iterators, then the second lists, and so on.
+
+    Each joined list is one round of requests.
+    """
     running = list(parts)
     while running:
         firsts = [(part, next(part, None)) for part in running]

@@ -1,7 +1,7 @@
 """Audiofolder of Hugging Face: folders of audio files with metadata.csv, .jsonl or .parquet, which lists the rows.
 
-Audio that the metadata does not name is not read. Splits are subfolders: train/metadata.csv, or one metadata.csv with
-`train/a.wav` in it.
+Audio that the metadata does not name is not read. A split is a subfolder: with its own train/metadata.csv, or named as
+in `train/a.wav` by a metadata.csv for all splits.
 """
 
 import posixpath
@@ -40,9 +40,9 @@ SPLIT_NAMES = {
 
 
 def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
-    """Rows listed by the metadata of a folder: of one split, of several (`train+validation`), or of all.
+    """Open the rows of one split, of several (`train+validation`) or of all, as the metadata of a folder lists them.
 
-    UsageError if there are several splits and `where.split` names none of them.
+    Raises UsageError if there are several splits and `where.split` does not choose among them.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
@@ -69,7 +69,7 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
 
 
 def _metadata_files(file_system: AbstractFileSystem, root: str, wanted: list[str], path: str) -> list[str]:
-    """Paths of the metadata, relative to the folder: one in the folder itself, or one in each split's subfolder."""
+    """Find the metadata files, relative to the folder: one in the folder itself, or one in each split's subfolder."""
     inside = [entry["name"] for entry in file_system.ls(root, detail=True) if entry["type"] == "directory"]
     if any(name.endswith("/data") for name in inside):
         data = file_system.ls(f"{root}/data", detail=True)
@@ -93,14 +93,14 @@ def _split_name(name: str) -> str:
 
 
 def _split_of(file: str, wanted: list[str]) -> str | None:
-    """Split of a path in the folder, as in `train/a.wav` or `data/train/a.wav`; None if it lies in no split."""
+    """Split of a path in the folder, as in `train/a.wav` or `data/train/a.wav`; None if the path lies in no split."""
     first, slash, _ = file.removeprefix("data/").partition("/")
     split = _split_name(first)
     return split if slash and (split in SPLIT_NAMES or split in wanted) else None
 
 
 def _chosen(splits: list[str], wanted: list[str], where: SourceConfig) -> list[str | None]:
-    """Splits to read, in the order of the setting; empty if there is nothing to choose."""
+    """Splits to read, in the order of the setting; empty if the setting chooses no split."""
     missing = [name for name in wanted if name not in splits]
     if missing or (len(splits) > 1 and not wanted):
         has = f"has the splits {', '.join(splits)}" if splits else "has no splits"

@@ -17,27 +17,27 @@ SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """True for text, also as categories."""
+    """True for an arrow type of text, also for text that is stored as categories."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    """True for bytes."""
+    """True for an arrow type of bytes."""
     checks = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
     return any(check(kind) for check in checks)
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """True for lists of any length."""
+    """True for an arrow type of lists of any length."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:
-    """Name of the `wanted` column, or else the first of the `usual` names that is among `names`.
+    """Return the name of the `wanted` column, or without it the first of the `usual` names that is among `names`.
 
-    UsageError with the choice if there is no such column.
+    Raises UsageError if there is no such column; the message lists `names` and the `setting` that chooses the column.
     """
     if wanted is None:
         column = next((name for name in usual if name in names), None)
@@ -51,7 +51,7 @@ def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], se
 
 
 def require_columns(names: Iterable[str], wanted: Sequence[str], where: str) -> None:
-    """UsageError with the choice if one of the `wanted` columns is not among `names`."""
+    """Raise UsageError, which lists all columns, if one of the `wanted` columns is not among `names`."""
     present = list(names)
     missing = next((name for name in wanted if name not in present), None)
     if missing is not None:
@@ -60,7 +60,7 @@ def require_columns(names: Iterable[str], wanted: Sequence[str], where: str) -> 
 
 
 def speaker_columns(schema: pa.Schema) -> list[str]:
-    """Columns of an arrow schema that may name the speaker: those of plain values with a usual name."""
+    """Names of the columns of an arrow schema that may hold the speaker: a usual name, and plain values."""
     kinds = {name: schema.field(name).type for name in SPEAKER_COLUMNS if name in schema.names}
     return [name for name, kind in kinds.items() if not (pa.types.is_nested(kind) or is_binary(kind))]
 
@@ -72,11 +72,11 @@ def speaker_of(record: Mapping[str, object]) -> str | None:
 
 
 class ExtraColumns:
-    """Columns carried along with the rows as texts. Training carries none.
+    """Extra columns, whose values are carried along with the rows as texts. Training carries none.
 
     Parameters
-        names: columns to carry
-        labels: names of the classes of a column that holds numbers, as in a ClassLabel of `datasets`
+        names: names of the columns
+        labels: class names of each column that holds class numbers, as a ClassLabel of `datasets` does
     """
 
     def __init__(self, names: Sequence[str], labels: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -84,7 +84,10 @@ class ExtraColumns:
 
     @classmethod
     def in_schema(cls, schema: pa.Schema, wanted: Sequence[str], where: str) -> Self:
-        """Extra columns of an arrow schema; UsageError for one that is missing, or holds no plain values."""
+        """Return the extra columns of an arrow schema.
+
+        Raises UsageError for a column that is missing or does not hold plain values.
+        """
         require_columns(schema.names, wanted, where)
         for name in wanted:
             kind = schema.field(name).type
@@ -93,7 +96,10 @@ class ExtraColumns:
         return cls(wanted, _labels(schema) if wanted else None)
 
     def of(self, record: Mapping[str, object]) -> dict[str, str | None] | None:
-        """Texts of a row's extra columns, None for an empty value; None for the whole if no column is carried."""
+        """Return the texts of a row's extra columns, with None for an empty value.
+
+        Without extra columns the result is None.
+        """
         return {name: self._text(name, record.get(name)) for name in self.names} if self.names else None
 
     def _text(self, name: str, value: object) -> str | None:

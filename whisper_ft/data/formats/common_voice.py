@@ -28,7 +28,7 @@ from whisper_ft.data.storage.tar import TarArchive
 from whisper_ft.runtime.errors import DataError, UsageError
 
 CLIPS, AUDIOS = "clips", "audios"
-"""Folders of the recordings: of the scripted corpus, and of the spontaneous one."""
+"""Names of the folder of recordings, in the scripted and in the spontaneous corpus."""
 WITHOUT_TEST = "-without-test"
 TRANSCRIBED = ("train", "dev", "test")
 """Splits of the spontaneous corpus that have a checked transcript."""
@@ -38,24 +38,24 @@ TAG = re.compile(r"\[[^\[\]]{1,40}\]")
 MAX_LINE_BYTES = 2**24
 """Bytes of the longest line; a line of a table has about 500, so a longer one shows that the file is no table."""
 FIELDS = ("id", "file", "text", "language", "speaker", "split", "problem")
-"""Columns of the tables made here, as in `file_table.SCHEMA`; `split` is dropped later."""
+"""Columns of the tables that this module makes, as in `file_table.SCHEMA`; `split` is dropped later."""
 
 
 def open_common_voice(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> FileTable:
-    """Rows of one or several splits of a corpus, in the order of its tables.
+    """Open the rows of one or several splits of a corpus, in the order of its tables.
 
     A row's id is the name of its clip. Its language is the `locale` column, or the name of the folder in releases
-    before 5.0. It is null if `where.language` is set, because that is the user's name for the language of the whole
-    corpus, and Whisper does not know many of the locales.
+    before 5.0. The language is null if `where.language` is set. That setting is the user's name for the language of the
+    whole corpus, and Whisper does not know many of the locales.
 
     - `where.path`: a .tar.gz or .tar as delivered, the folder of one language, or a folder above it
     - `where.config_name`, or else `where.language`: the language, if there are several
-    - `where.split`: name of a table, `train` if None; `dev+other` is both, each clip once
+    - `where.split`: name of a table, `train` if None; `dev+other` takes both tables, and each clip once
     - `cache`: folder to which a .tar.gz is unpacked once, see `gunzip`
 
-    `validated-without-test` is `validated` without rows that share a speaker or a sentence with dev or test. It is
-    about three times `train`, which has each sentence once. A spontaneous corpus has train, dev, test, unassigned (not
-    transcribed, or not checked) and `validated`, which is the first three together.
+    `validated-without-test` is `validated` without rows that share a speaker or a sentence with dev or test. It has
+    about three times the rows of `train`, which has each sentence once. A spontaneous corpus has train, dev, test,
+    unassigned (not transcribed, or not checked) and `validated`, which is the first three together.
     """
     with data_errors(where.path):
         tree = _open_tree(where.path, cache)
@@ -71,7 +71,7 @@ class _Tree(Protocol):
         """Names of the .tsv files, sorted."""
 
     def parts(self, name: str) -> Iterator[bytes]:
-        """Content of a file, part by part."""
+        """Yield the content of a file, part by part."""
 
     def store(self, folder: str) -> FileStore:
         """File store of a folder."""
@@ -83,7 +83,10 @@ class _FolderTree:
         self._file_system, self._path = fsspec.core.url_to_fs(self._root)
 
     def tables(self) -> list[str]:
-        """The .tsv files down to two folders deep, except among recordings, of which there may be a million."""
+        """Find the .tsv files down to two folders deep.
+
+        Folders of recordings are not searched, because they may hold a million files.
+        """
         files, folders = [], [self._path]
         for _ in range(3):
             entries = [entry for folder in folders for entry in self._file_system.ls(folder, detail=True)]
@@ -140,7 +143,7 @@ class _Corpus:
 
 
 def _corpora(files: list[str]) -> list[_Corpus]:
-    """Corpora to which some tables belong, sorted by folder."""
+    """Find the corpora that some .tsv files belong to, sorted by folder."""
     corpora = []
     for folder in sorted({posixpath.dirname(file) for file in files}):
         tables = {
@@ -155,7 +158,7 @@ def _corpora(files: list[str]) -> list[_Corpus]:
 
 
 def _choose(corpora: list[_Corpus], where: SourceConfig) -> _Corpus:
-    """Corpus of the chosen language, or the only corpus."""
+    """Return the corpus of the language that the settings name, or the only corpus."""
     if not corpora:
         raise UsageError(
             f"{where.path}: holds no Common Voice; expected clips/ and train.tsv, or audios/ and ss-corpus-LOCALE.tsv, "
@@ -186,7 +189,10 @@ class _Tables:
         self._schema = pa.schema([*(pa.field(name, pa.string()) for name in FIELDS), *extra])
 
     def rows(self, splits: list[str]) -> pa.Table:
-        """Rows of several splits with the columns `FIELDS` and the extra ones; each clip counts where it is first."""
+        """Return the rows of several splits, with the columns `FIELDS` and the extra ones.
+
+        A clip that is in several splits is kept only where it comes first.
+        """
         table = pa.concat_tables([self._split(split) for split in splits])
         numbered = pa.table({"id": table["id"], "row": pa.array(range(table.num_rows), pa.int64())})
         first = numbered.group_by("id").aggregate([("row", "min")])["row_min"]
@@ -204,7 +210,7 @@ class _Tables:
         return table.filter(pa.array(kept, pa.bool_()))
 
     def _plain(self, split: str) -> pa.Table:
-        """Rows of one table, or of one value of the column `split`."""
+        """Read the rows of one table, or of one value of the column `split`."""
         if not self._corpus.is_spontaneous:
             if split not in self._corpus.tables:
                 raise self._unknown(split, self._corpus.tables)
@@ -222,7 +228,7 @@ class _Tables:
         )
 
     def _read(self, file: str) -> pa.Table:
-        """One table with the columns of `rows`."""
+        """Read one .tsv file as a table with the columns of `rows`."""
         lines = _lines(self._tree.parts(file), f"{self._where.path}: {file}")
         names = [name.strip() for name in next(lines, b"").decode("utf-8-sig", errors="replace").split("\t")]
         audio, text = ("audio_file", "transcription") if self._corpus.is_spontaneous else ("path", "sentence")
@@ -244,7 +250,11 @@ class _Tables:
         return pa.concat_tables([*blocks, _table(rows, self._schema)])
 
     def _row(self, line: bytes, places: list[int], speakers: list[int], place: str) -> tuple[str | None, ...]:
-        """Values of `FIELDS` of a line: `places` are the cells of file, text, locale, split; `place` names the line."""
+        """Values of `FIELDS` for one line.
+
+        `places` are the numbers of the cells with file, text, locale and split, and `speakers` of those that may name
+        the speaker. `place` names the line in messages.
+        """
         cells = line.split(b"\t")
         file, text, locale, split = (_text(cells[i]) if i < len(cells) else "" for i in places)
         names = (_text(cells[i]) for i in speakers if i < len(cells))
@@ -262,7 +272,7 @@ class _Tables:
         return file or place, file or "", text, language, speaker, split, problem
 
     def _extra_cell(self, line: bytes, numbers: dict[str, int]) -> tuple[Any, ...]:
-        """Extra columns of a line as one value; empty if there are none."""
+        """Extra columns of a line as a tuple of one value; empty if there are no extra columns."""
         if not numbers:
             return ()
         cells = line.split(b"\t")
@@ -278,7 +288,7 @@ def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
 
 
 def _lines(parts: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Lines of a file without their ends, except empty ones. A quotation mark is part of the text."""
+    """Yield the lines of a file without their ends, except empty lines. A quotation mark is part of the text."""
     rest = b""
     for part in parts:
         *lines, rest = (rest + part).split(b"\n")

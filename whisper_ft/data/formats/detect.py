@@ -40,7 +40,10 @@ KNOWN = (
 
 
 def format_of(path: str) -> Format:
-    """Format of the data at a path; UsageError with the known formats if no name matches."""
+    """Detect the format of the data at a path by the names of its files.
+
+    Raises UsageError, which lists the known formats, if no name matches, and DataError if the path cannot be read.
+    """
     try:
         file_system, root = fsspec.core.url_to_fs(path)
     except (ValueError, ImportError) as error:

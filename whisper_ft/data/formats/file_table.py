@@ -1,4 +1,7 @@
-"""Rows that a list names and files hold: Common Voice, manifests, folders of audio, Kaldi. A chunk is a run of rows."""
+"""Source over a list of audio files, used by Common Voice, manifests, audiofolders and Kaldi directories.
+
+A chunk is a run of consecutive rows of the list.
+"""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +20,7 @@ from whisper_ft.runtime.errors import DataError
 CHUNK_ROWS = 32
 """Rows of a chunk in every format but parquet. Files are read one by one, so larger chunks would read no faster."""
 SEGMENT_ROWS = 256
-"""Most rows of a chunk that goes on because its rows are segments of one recording, which is then read once."""
+"""Most rows of a chunk that is extended to keep the segments of one recording together, so the file is read once."""
 BLOCK_ROWS = 10_000
 """Rows held as Python objects at a time while a table is made."""
 
@@ -36,11 +39,14 @@ SCHEMA = pa.schema(
     ]
 )
 COLUMNS = "columns"
-"""Name of one more column, a struct of texts, if extra columns are carried along."""
+"""Name of the column for extra columns, a struct of texts. A table without extra columns does not have it."""
 
 
 class FileTable:
-    """Source over a table of `schema_with`, in which missing columns are null, and the store of the table's files."""
+    """Source over a table of rows, and over a store of the files that the table names.
+
+    The table has the schema of `schema_with`; a column that it lacks counts as null.
+    """
 
     def __init__(self, table: pa.Table, store: FileStore, where: SourceConfig) -> None:
         if not table.num_rows:
@@ -63,7 +69,7 @@ class FileTable:
         return None
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Rows of one chunk; a file is read once, however many of its segments are in the chunk."""
+        """Read the rows of one chunk. A file is read once, even if the chunk has several of its segments."""
         records = self.table.slice(self._first_row[chunk], self.rows[chunk]).to_pylist()
         names = list(dict.fromkeys(record["file"] for record in records if record["problem"] is None))
         with ThreadPoolExecutor(IO_THREADS) as pool:
@@ -71,7 +77,7 @@ class FileTable:
         return [_row(record, contents.get(record["file"], b"")) for record in records]
 
     def row_id(self, chunk: int, row: int) -> str:
-        """Id of a row, from the list."""
+        """Id of a row, as in the list."""
         return str(self.table.column("id")[self._first_row[chunk] + row].as_py())
 
     def fingerprint(self) -> dict[str, Any]:
@@ -128,12 +134,15 @@ def _chunk_sizes(files: Sequence[str]) -> list[int]:
 
 
 def schema_with(columns: Sequence[str]) -> pa.Schema:
-    """`SCHEMA`, with one more column if extra columns are carried along."""
+    """Return `SCHEMA`, with the column COLUMNS added if there are extra columns."""
     return SCHEMA.append(pa.field(COLUMNS, pa.struct([(name, pa.string()) for name in columns]))) if columns else SCHEMA
 
 
 def table_of(entries: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> pa.Table:
-    """Table for `FileTable` from one mapping per row; repeated ids get #2, #3, ... in the order of the list."""
+    """Build the table for `FileTable` from one mapping per row.
+
+    An id that repeats gets #2, #3, ... in the order of the list.
+    """
     taken: set[str] = set()
     repeats: dict[str, int] = {}
 

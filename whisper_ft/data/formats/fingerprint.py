@@ -1,22 +1,22 @@
-"""Fingerprints of data: the index in a few JSON values, and the differences between two of them in words."""
+"""Fingerprints of data: a summary of the index in a few JSON values, and the differences between two summaries."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MAX_NAMED_FILES = 200
-"""Files named one by one: a fingerprint is in every checkpoint, and 200 names take about 15 kB."""
+"""Most files that a fingerprint names, because every checkpoint holds it, and 200 names take about 15 kB."""
 MAX_SHOWN = 5
-"""Files named in a message."""
+"""Most files that a message names."""
 CONTENT_KEYS = ("digest", "content", "rows", "files")
-"""Values that differ if the data does."""
+"""Keys of a fingerprint that show a change of the data."""
 
 Group = tuple[int, int]
 """Rows and bytes of a row group."""
 
 
 def of_files(names: Sequence[str], groups: Sequence[Sequence[Group]]) -> dict[str, Any]:
-    """Fingerprint of files: counts, and a digest of names and row groups.
+    """Build the fingerprint of files: counts, and a digest of names and row groups.
 
     Up to MAX_NAMED_FILES files are listed under `each` as {name: [rows, digest]}.
     """
@@ -30,9 +30,9 @@ def of_files(names: Sequence[str], groups: Sequence[Sequence[Group]]) -> dict[st
 
 
 def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Differences between two fingerprints in words; "" if all values that both have are equal.
+    """Describe the differences between two fingerprints; "" if all values that both have are equal.
 
-    Another commit alone is no difference, because it may have touched other files only.
+    Another commit alone is no difference, because it may have changed other files only.
     """
     if "sources" in then or "sources" in now:
         return _changed_sources(then, now)
@@ -61,7 +61,7 @@ def _changed_sources(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _changed_files(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Changes by file; "" if not every file is listed, or the lists are equal."""
+    """Describe the changes file by file; "" if a fingerprint does not list its files, or the lists are equal."""
     if "each" not in then or "each" not in now:
         return ""
     before, after = then["each"], now["each"]

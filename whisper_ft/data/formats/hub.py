@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face Hub, pinned to a commit: parquet files found by the library `datasets`.
 
-The token comes from the environment (HF_TOKEN, or a login), as usual in `huggingface_hub`, and is passed on to nothing.
+The access token comes from the environment (HF_TOKEN, or a login), as usual in `huggingface_hub`, and is given to
+nothing else.
 """
 
 import re
@@ -35,10 +36,11 @@ OTHER_FORMS = f"try --data.revision {CONVERTED} (the Hub's own conversion), or {
 
 
 def open_hub(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> Parquet:
-    """Parquet files of a data set on the Hub: of `config_name`, `split` (a+b is both; None: train), `revision`.
+    """Open the parquet files of a data set on the Hub.
 
-    Everything is read at the commit that the revision names now, which the fingerprint holds. Files are sorted by their
-    paths, which are also their names in ids. Footers are cached in the folder `cache`.
+    `config_name`, `split` (`a+b` takes both, None is train) and `revision` in the settings choose the files. Everything
+    is read at the commit that the revision names now, and the fingerprint holds that commit. Files are sorted by path,
+    and ids contain the path. Footers are cached in the folder `cache`.
     """
     with _hub_errors(where):
         info = huggingface_hub.HfApi().dataset_info(where.path, revision=where.revision)
@@ -56,16 +58,16 @@ def open_hub(where: SourceConfig, cache: Path | None = None, columns: Sequence[s
 
 
 def commit_of(where: SourceConfig) -> str:
-    """Commit that the revision of a data set names now."""
+    """Return the commit that the revision of a data set on the Hub names now."""
     with _hub_errors(where):
         return str(huggingface_hub.HfApi().dataset_info(where.path, revision=where.revision).sha)
 
 
 def _converted(file_system: AbstractFileSystem, root: str, where: SourceConfig) -> dict[str, list[str]]:
-    """Split -> files in the Hub's own conversion of a data set; {} if this is none.
+    """Map each split to its files in the Hub's own conversion of a data set; {} if the files are not a conversion.
 
-    The conversion has no README with its configurations, so `datasets` makes one configuration of all files. Only the
-    names of files are examined, so a commit of that branch works as its name does.
+    The conversion has no README with its configurations, so `datasets` would make one configuration of all files. Only
+    the names of files are examined. So the commit works as well as the name of the branch.
     """
     if any(entry["type"] == "file" and not entry["name"].endswith("/.gitattributes") for entry in file_system.ls(root)):
         return {}
@@ -84,7 +86,10 @@ def _converted(file_system: AbstractFileSystem, root: str, where: SourceConfig) 
 
 
 def _splits(name: str, commit: str, where: SourceConfig) -> Mapping[str, Sequence[str]]:
-    """Split -> files in the data set, as `datasets` resolves them; UsageError if it has no such files."""
+    """Map each split to its files in the data set, as `datasets` resolves them.
+
+    Raises UsageError if the data set has no such files.
+    """
     import datasets  # takes 2 s, and worker processes that unpickle a source do not need it
 
     try:
@@ -121,7 +126,10 @@ def _gated(where: SourceConfig) -> UsageError:
 
 
 def _chosen(splits: Mapping[str, Sequence[str]], where: SourceConfig, root: str) -> list[str]:
-    """Files of the chosen splits, sorted; UsageError if a split is missing, incomplete or not parquet."""
+    """Return the files of the chosen splits, sorted.
+
+    Raises UsageError if a split is missing, incomplete or not parquet.
+    """
     wanted = [part.strip() for part in (where.split or "train").split("+")]
     unknown = [part for part in wanted if part not in splits]
     if unknown:
@@ -144,7 +152,7 @@ def _chosen(splits: Mapping[str, Sequence[str]], where: SourceConfig, root: str)
 
 @contextmanager
 def _hub_errors(where: SourceConfig) -> Iterator[None]:
-    """Turn a failure of the Hub, or of the way to it, into a RunError with the way out."""
+    """Turn a failure of the Hub or of the network into a RunError that says what to do."""
     try:
         yield
     except RunError:
@@ -154,7 +162,10 @@ def _hub_errors(where: SourceConfig) -> Iterator[None]:
 
 
 def _explained(where: SourceConfig, error: Exception) -> RunError:
-    """RunError for a failure; the reason may be further down its chain of causes, because `datasets` wraps it."""
+    """Return the RunError for a failure.
+
+    The reason may be further down the chain of causes, because `datasets` wraps exceptions.
+    """
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and isinstance(cause, Exception):
         chain.append(cause)

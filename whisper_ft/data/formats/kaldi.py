@@ -1,6 +1,6 @@
-"""Kaldi data directories: text and wav.scp, optionally segments, utt2spk and utt2lang. The rows are those of `text`.
+"""Kaldi data directories: text and wav.scp, optionally segments, utt2spk and utt2lang. Each line of `text` is a row.
 
-Each file has lines of a key and its value (https://kaldi-asr.org/doc/data_prep.html). An extra column such as `gender`
+Each line of a file is a key and its value (https://kaldi-asr.org/doc/data_prep.html). An extra column such as `gender`
 is read from utt2gender, or else from spk2gender.
 """
 
@@ -28,9 +28,10 @@ MAX_SHOWN_CHARACTERS = 80
 
 
 def open_kaldi(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
-    """Utterances of a data directory; audio is relative to it or to `where.audio_root`.
+    """Open the utterances of a data directory. Names of audio files are relative to it, or to `where.audio_root`.
 
-    A pipe in wav.scp is a stranger's program and is never run: UsageError, as for an entry in an archive.
+    A pipe in wav.scp is a stranger's program, so it is never run and raises UsageError. An entry in an archive raises
+    UsageError too.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
@@ -58,7 +59,7 @@ def open_kaldi(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
 
 
 def _read_pairs(file_system: AbstractFileSystem, path: str) -> list[tuple[str, str]] | None:
-    """Key and value of each line; None if there is no such file."""
+    """Read the key and value of each line; None if there is no such file."""
     if not file_system.isfile(path):
         return None
     # Bytes that are not UTF-8 are kept as lone surrogates, and noticed when rows are made of them.
@@ -70,9 +71,9 @@ def _read_pairs(file_system: AbstractFileSystem, path: str) -> list[tuple[str, s
 def _extra_tables(
     file_system: AbstractFileSystem, root: str, columns: Sequence[str]
 ) -> dict[str, tuple[str, dict[str, str]]]:
-    """Field of a row that each extra column's file has as its key, and the file's values.
+    """Read the file of each extra column. Returns the field of a row that is the file's key, and the file's values.
 
-    UsageError for a column without a file.
+    Raises UsageError for a column without a file.
     """
     if not columns:
         return {}
@@ -86,7 +87,7 @@ def _extra_tables(
 
 
 def _check_recordings(recordings: Mapping[str, str], path: str) -> None:
-    """UsageError if an entry of wav.scp is not the name of a file, but a command or a place in an archive."""
+    """Raise UsageError if an entry of wav.scp is a command or a place in an archive, and not the name of a file."""
     for name, entry in recordings.items():
         cut = "" if len(entry) <= MAX_SHOWN_CHARACTERS else "..."
         text = ascii(entry[:MAX_SHOWN_CHARACTERS]) + cut
@@ -126,7 +127,10 @@ def _entry(
 
 
 def _segment(name: str, segments: Mapping[str, str]) -> tuple[str, float, float | None]:
-    """Recording of an utterance, and its offset and duration in seconds."""
+    """Return the recording of an utterance, and the utterance's offset and duration in seconds.
+
+    Raises RejectedError(bad_segment) if the entry in `segments` is missing or wrong.
+    """
     if name not in segments:
         raise RejectedError("bad_segment", f"{name} is not in segments")
     fields = segments[name].split()
@@ -143,7 +147,7 @@ def _segment(name: str, segments: Mapping[str, str]) -> tuple[str, float, float 
 
 
 def _storable(entry: dict[str, Any]) -> dict[str, Any]:
-    """Row with bytes that are not UTF-8 made visible, and a problem if there were any."""
+    """Return a row with escapes in place of bytes that are not UTF-8, and with a problem if it had such bytes."""
     broken = {}
     for key, value in entry.items():
         if isinstance(value, str) and not _is_utf8(value):

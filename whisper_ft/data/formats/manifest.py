@@ -38,9 +38,10 @@ SAMPLE_LINES = 1000
 
 
 def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
-    """Rows of a .jsonl, .json (of lines), .csv or .tsv file, also .gz, whose audio lies in the folder of the file.
+    """Open the rows of a .jsonl, .json (JSON lines), .csv or .tsv file, plain or as .gz.
 
-    Bad lines are rows with a problem: bad_line, bad_label, bad_segment, unknown_language, unknown_task.
+    Names of audio files are relative to the folder of the manifest, or to `where.audio_root`. A bad line becomes a row
+    with one of these problems: bad_line, bad_label, bad_segment, unknown_language, unknown_task.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
@@ -64,9 +65,9 @@ def entries(
     audio_columns: Sequence[str] = AUDIO_COLUMNS,
     columns: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Rows of `file_table.schema_with`, made from the lines of a manifest; ids may repeat.
+    """Yield the rows of `file_table.schema_with` for the lines of a manifest. Ids may repeat.
 
-    UsageError if there is no column of audio or of text.
+    Raises UsageError if there is no column of audio or of text.
 
     - `name`: name of the manifest, for the ids of lines without a file
     - `below`: folder within `store` to which the names of files are relative
@@ -85,7 +86,7 @@ def entries(
 
 
 def _column(sample: list[ManifestLine], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:
-    """Column chosen by `column_of` among the columns of most lines, so that a single odd line changes nothing."""
+    """Choose a column by `column_of` among the columns of most lines, so that a single odd line changes nothing."""
     records = [record for _, record in sample if not isinstance(record, RejectedError)]
     if not records:
         first = next(problem for _, problem in sample if isinstance(problem, RejectedError))
@@ -96,7 +97,10 @@ def _column(sample: list[ManifestLine], wanted: str | None, usual: Sequence[str]
 
 
 def _located(file: str, store: FolderStore, below: str) -> str:
-    """Name of a file relative to the store's folder; a name that leads out is kept, and the store will refuse it."""
+    """Name of a file relative to the store's folder.
+
+    A name that leads out of the folder is returned as it is, and the store will refuse it.
+    """
     is_relative = below and not file.startswith("/") and "://" not in file
     name = f"{below}/{file}" if is_relative else file
     try:
@@ -113,7 +117,7 @@ def _entry(
     audio: str,
     text: str,
 ) -> dict[str, Any]:
-    """One row: its usable parts, and the first problem with it."""
+    """Make the row of one line, from the usable fields of the line and its first problem."""
     entry: dict[str, Any] = {"id": f"{name}#line {number}", "file": ""}
     if isinstance(line, RejectedError):
         return entry | {"problem": str(line)}
@@ -145,14 +149,20 @@ def _required(line: Mapping[str, object], column: str) -> str:
 
 
 def _transcript(line: Mapping[str, object], column: str) -> str | None:
-    """Text of a line; RejectedError without the column. An empty text is refused later, when labels are made."""
+    """Return the text of a line. Raises RejectedError if the line lacks the column.
+
+    An empty text is refused later, when labels are made.
+    """
     if column not in line:
         raise RejectedError("bad_label", f"has no {column!r}")
     return _optional(line, (column,), "bad_label")
 
 
 def _optional(line: Mapping[str, object], columns: Iterable[str], reason: str, numbers: bool = False) -> str | None:
-    """Text of the first column that has a value; RejectedError with a reason code if it is no text."""
+    """Return the text of the first column that has a value; None if no column has one.
+
+    Raises RejectedError with the code `reason` if the value is not text. `numbers` accepts a number as text.
+    """
     column, value = next(((c, line[c]) for c in columns if line.get(c) not in (None, "")), ("", None))
     if numbers and isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
@@ -168,7 +178,7 @@ def _optional(line: Mapping[str, object], columns: Iterable[str], reason: str, n
 
 
 def _segment(line: Mapping[str, object]) -> dict[str, float | None]:
-    """Offset and duration of the utterance in its recording, in seconds."""
+    """Return the offset and duration of the utterance in its recording, in seconds."""
     offset, duration = _seconds(line, OFFSET_COLUMNS), _seconds(line, ("duration",))
     end = _seconds(line, END_COLUMNS) if duration is None else None
     if end is not None:
@@ -184,7 +194,10 @@ def _seconds(line: Mapping[str, object], columns: Iterable[str]) -> float | None
 
 
 def seconds_of(value: object, name: str) -> float:
-    """Seconds from a field; RejectedError(bad_segment) for a negative number, NaN, and anything but a number."""
+    """Return the number of seconds in a field.
+
+    Raises RejectedError(bad_segment) for a negative number, NaN, and anything but a number.
+    """
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
     except (TypeError, ValueError, OverflowError):

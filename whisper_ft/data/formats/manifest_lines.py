@@ -1,4 +1,7 @@
-"""Lines of manifests: JSON lines, CSV and TSV, plain or compressed. An unreadable line is a problem with its number."""
+"""Reading of manifest lines: JSON lines, CSV and TSV, plain or gzipped.
+
+An unreadable line becomes a RejectedError that names the number of the line.
+"""
 
 import csv
 import gzip
@@ -14,13 +17,13 @@ from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
 ManifestLine = tuple[int, Mapping[str, object] | RejectedError]
-"""Number of a line, from 1 on, and its columns, or its problem."""
+"""Number of a line, counted from 1, and the columns of the line or the problem with it."""
 LineReader = Callable[[io.TextIOWrapper, str], Iterator[ManifestLine]]
 
 
 @contextmanager
 def read_lines(file_system: AbstractFileSystem, path: str) -> Iterator[Iterator[ManifestLine]]:
-    """Lines of a manifest by the rules of its suffix; UsageError for another suffix."""
+    """Open a manifest, and give its lines as the suffix of the file says. Raises UsageError for an unknown suffix."""
     name = path.removesuffix(".gz")
     reader = next((read for suffix, read in LINE_READERS.items() if name.endswith(suffix)), None)
     if reader is None:
@@ -51,7 +54,10 @@ def _json_lines(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
 
 
 def _json(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    """JSON lines, which NeMo calls .json. Other programs write one value into a .json, over many lines or one."""
+    """Read JSON lines from a .json file, as NeMo names them.
+
+    Raises UsageError if the first line is not a JSON object, because other programs write one JSON value into a .json.
+    """
     lines = _json_lines(text, path)
     first = next(lines, None)
     if first is not None and isinstance(first[1], RejectedError):
@@ -85,7 +91,7 @@ def _csv(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
 
 
 def _tsv(text: io.TextIOWrapper, path: str) -> Iterator[ManifestLine]:
-    """Lines of fields between tabs; a quotation mark is part of the text."""
+    """Yield lines of fields between tabs. A quotation mark is part of the text."""
     header: list[str] | None = None
     for number, line in enumerate(text, 1):
         fields = line.rstrip("\r\n").split("\t")
@@ -114,7 +120,7 @@ LINE_READERS: dict[str, LineReader] = {
 
 
 def noted(lines: Iterable[ManifestLine], present: dict[str, None]) -> Iterator[ManifestLine]:
-    """Lines, unchanged; the names of their columns are added to `present` in the order of the lines."""
+    """Yield the lines unchanged, and add the names of their columns to `present` in the order of the lines."""
     for number, line in lines:
         if not isinstance(line, RejectedError):
             present.update(dict.fromkeys(line))

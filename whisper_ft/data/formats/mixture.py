@@ -1,4 +1,4 @@
-"""Mixture of several sources by weight; a mixture of one source is that source."""
+"""Mixture of several sources by weight. With one source, the mixture reads as that source does."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,11 +11,11 @@ from whisper_ft.data.types import Row, Source
 
 
 class MixedSource:
-    """Source over the chunks of all sources, one source after the other.
+    """Source over the chunks of several sources, one source after the other.
 
     Parameters
         weights: share of each source in the stream, relative to the others
-        defaults: language and task of each source, for rows that name none
+        defaults: language and task of each source, for rows without them
     """
 
     def __init__(
@@ -26,17 +26,24 @@ class MixedSource:
         self.rows: list[int] = list(chain.from_iterable(source.rows for source in sources))
 
     def order(self, *, seed: int, lanes: int, window: int) -> MixedOrder:
-        """Order of the stream over the sources; ValueError if so many lanes cannot give the weights."""
+        """Return the order of the stream over the sources.
+
+        Raises ValueError if that number of lanes cannot give each source its weight.
+        """
         parts = [source.rows for source in self._sources]
         return MixedOrder(parts, lanes_by_weight(self._weights, lanes), seed=seed, window=window)
 
     @property
     def largest_chunk(self) -> int | None:
-        """Bytes of the largest chunk, of sources that know theirs."""
+        """Bytes of the largest chunk, among the sources that know theirs; None if no source does."""
         return max((size for source in self._sources if (size := source.largest_chunk)), default=None)
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Rows of one chunk; among several sources each row gets its source's number, language and task."""
+        """Read the rows of one chunk.
+
+        If there are several sources, ids start with the number of the source. Rows without language or task get those
+        of the source.
+        """
         number, inner = self._place(chunk)
         rows = self._sources[number].read(inner)
         if len(self._sources) == 1:
@@ -48,19 +55,22 @@ class MixedSource:
         ]
 
     def row_id(self, chunk: int, row: int) -> str:
-        """Id of a row; among several sources it starts with the source's number, as two may have the same names."""
+        """Id of a row.
+
+        If there are several sources, it starts with the number of the source, because two sources may have equal ids.
+        """
         number, inner = self._place(chunk)
         row_id = self._sources[number].row_id(inner, row)
         return row_id if len(self._sources) == 1 else f"{number}/{row_id}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Fingerprint of the only source, or of each."""
+        """Fingerprint of the only source, or the fingerprints of all sources."""
         if len(self._sources) == 1:
             return self._sources[0].fingerprint()
         return {"sources": [source.fingerprint() for source in self._sources]}
 
     def realised(self, lanes: int) -> str | None:
-        """Share that each source gets, for people; None for a single source."""
+        """Text for the user about the share that each source gets; None for a single source."""
         if len(self._sources) == 1:
             return None
         realised = lanes_by_weight(self._weights, lanes)
@@ -71,6 +81,6 @@ class MixedSource:
         )
 
     def _place(self, chunk: int) -> tuple[int, int]:
-        """Number of a chunk's source, and number of the chunk within it."""
+        """Return the number of a chunk's source, and the number of the chunk within that source."""
         number = bisect_right(self._first_chunk, chunk) - 1
         return number, chunk - self._first_chunk[number]

@@ -37,7 +37,7 @@ OPTIONAL_TEXTS = {"language": "'be'", "task": "'transcribe'"}
 
 
 def open_parquet(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> "Parquet":
-    """Parquet files below a path, of a glob or at an address, sorted by name.
+    """Open the parquet files below a folder, of a glob or at an address, sorted by name.
 
     Footers of remote files are cached in the folder `cache` until the files change.
     """
@@ -50,7 +50,7 @@ def open_parquet(where: SourceConfig, cache: Path | None = None, columns: Sequen
 
 
 def _files(file_system: AbstractFileSystem, path: str) -> list[str]:
-    """Files that a path names. An existing name is taken literally, even if it could be a glob."""
+    """Find the files that a path names. An existing name is taken literally, even if it could be a glob."""
     if path.endswith(".parquet") and file_system.isfile(path):
         return [path]  # checked first, because http downloads a file to find out that it is no folder
     if file_system.isdir(path):
@@ -60,10 +60,10 @@ def _files(file_system: AbstractFileSystem, path: str) -> list[str]:
 
 
 class Parquet:
-    """Source over the row groups of several files.
+    """Source over the row groups of several parquet files.
 
     Parameters
-        names: names of the files in ids; None is their paths below the folder that they share
+        names: names of the files in ids; None means their paths below the folder that they share
         origin: values added to the fingerprint, such as the commit
         columns: extra columns to carry along
     """
@@ -84,7 +84,7 @@ class Parquet:
         schemas = [footer.schema.to_arrow_schema() if footer.num_rows else None for footer in self._footers]
         self._columns = [
             [] if schema is None else _columns(path, schema, where) for path, schema in zip(paths, schemas, strict=True)
-        ]  # of each file: audio, text, and the optional ones
+        ]  # columns of each file: audio, text, and the optional ones
         self._extra = [
             ExtraColumns(()) if schema is None else ExtraColumns.in_schema(schema, columns, path)
             for path, schema in zip(paths, schemas, strict=True)
@@ -103,7 +103,7 @@ class Parquet:
         return int(max(f.row_group(g).total_byte_size for f in self._footers for g in range(f.num_row_groups)))
 
     def read(self, chunk: int) -> list[Row]:
-        """Rows of one row group."""
+        """Read the rows of one row group."""
         file, group = self._place(chunk)
         path = self._paths[file]
         if not self._columns[file]:
@@ -127,7 +127,7 @@ class Parquet:
         ]
 
     def _records(self, file: int, group: int) -> list[dict[str, Any]]:
-        """Rows of a row group by column; one request if the file is remote."""
+        """Read the rows of a row group as mappings by column. A remote file takes one request."""
         path, footer = self._paths[file], self._footers[file]
         columns = list(dict.fromkeys([*self._columns[file], *self._extra[file].names]))
         if is_local(self._file_system):
@@ -140,12 +140,12 @@ class Parquet:
             return list(reader.read_row_group(group, columns=columns).to_pylist())
 
     def row_id(self, chunk: int, row: int) -> str:
-        """`file.parquet#row`, counted from the start of the file."""
+        """Id `file.parquet#row`, where rows are counted from the start of the file."""
         file, _ = self._place(chunk)
         return f"{self._names[file]}#{sum(self.rows[self._first_chunk[file] : chunk]) + row}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Names, row counts and sizes of files and row groups, and their origin."""
+        """Fingerprint of the files' names, of the rows and bytes of their row groups, and of their origin."""
         groups = [
             [(f.row_group(g).num_rows, f.row_group(g).total_byte_size) for g in range(f.num_row_groups)]
             for f in self._footers
@@ -153,15 +153,15 @@ class Parquet:
         return of_files(self._names, groups) | self._origin
 
     def _place(self, chunk: int) -> tuple[int, int]:
-        """File and row group of a chunk."""
+        """Return the numbers of a chunk's file, and of its row group in that file."""
         file = bisect_right(self._first_chunk, chunk) - 1
         return file, chunk - self._first_chunk[file]
 
 
 def _columns(path: str, schema: pa.Schema, where: SourceConfig) -> list[str]:
-    """Columns of a file to read: audio, text, and the optional ones that it has.
+    """Names of the columns to read from a file: audio, text, and the optional columns that the file has.
 
-    UsageError if a needed one is missing, or one has an unusable type.
+    Raises UsageError if a needed column is missing, or a column has an unusable type.
     """
     names = ", ".join(schema.names)
     audio_column = column_of(schema.names, where.audio_column, AUDIO_COLUMNS[:1], "audio_column", path)

@@ -1,4 +1,4 @@
-"""Metadata (footers) of parquet files: row groups, and the byte ranges of their columns. It can be cached."""
+"""Metadata (footers) of parquet files: row groups, and byte ranges of columns. It is cached for remote files."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,15 +20,15 @@ class ParquetMetadata:
 
     metadata: pq.FileMetaData
     size: int | None = None
-    """Bytes of a remote file, if known: it is then opened without a request."""
+    """Size of a remote file in bytes. If the size is known, the file is opened without a request."""
     version: str | None = None
     """Version of a remote file's content, if its server reports one."""
 
 
 def read_metadata(file_system: AbstractFileSystem, paths: Sequence[str], cache: Path | None) -> list[ParquetMetadata]:
-    """Metadata of several files, read in parallel; that of remote files is kept in the folder `cache`.
+    """Read the metadata of several files in parallel. Metadata of remote files is cached in the folder `cache`.
 
-    DataError for a file that is no parquet file.
+    Raises DataError for a file that is not a parquet file.
     """
     with ThreadPoolExecutor(IO_THREADS) as pool:
         return list(pool.map(lambda path: _read_one(file_system, path, cache), paths))
@@ -56,10 +56,10 @@ def _read_one(file_system: AbstractFileSystem, path: str, cache: Path | None) ->
 
 
 def column_ranges(group: pq.RowGroupMetaData, columns: Sequence[str]) -> Iterator[Range]:
-    """Byte ranges in the file of the columns of a row group.
+    """Yield the byte ranges that some columns of a row group have in the file.
 
-    Arrow's own `pre_buffer` joins ranges only across 8 kB and up to 32 MB. It makes four requests for the row group of
-    50 MB that `datasets` writes.
+    Arrow's own `pre_buffer` is not used. It joins ranges only across 8 kB and up to 32 MB, so it makes four requests
+    for the row group of 50 MB that `datasets` writes.
     """
     for number in range(group.num_columns):
         column = group.column(number)

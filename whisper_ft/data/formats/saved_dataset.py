@@ -35,11 +35,11 @@ from whisper_ft.data.types import RejectedError, Row
 from whisper_ft.runtime.errors import DataError, UsageError
 
 Problem = tuple[str, str]
-"""Reason code, and detail for people."""
+"""Problem with a row: reason code, and explanation for the user."""
 
 
 def open_saved_dataset(where: SourceConfig, columns: Sequence[str] = ()) -> "SavedDataset":
-    """Rows of a saved Dataset, or of one or several splits of a DatasetDict (`train+validation`)."""
+    """Open the rows of a saved Dataset, or of one or several splits of a DatasetDict (`train+validation`)."""
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         root = path.rstrip("/")
@@ -54,7 +54,7 @@ def open_saved_dataset(where: SourceConfig, columns: Sequence[str] = ()) -> "Sav
 
 
 def _split_folders(file_system: AbstractFileSystem, root: str, where: SourceConfig) -> list[str]:
-    """Folders of the chosen splits, or [""] for a Dataset, which has none."""
+    """Find the folders of the chosen splits. A Dataset has no splits, so its only folder is ""."""
     wanted = where.split.split("+") if where.split else []
     if file_system.isfile(f"{root}/dataset_dict.json"):
         splits = _file_names(_json_object(file_system, f"{root}/dataset_dict.json").get("splits"), root)
@@ -77,7 +77,7 @@ def _split_folders(file_system: AbstractFileSystem, root: str, where: SourceConf
 
 
 def _arrow_files(file_system: AbstractFileSystem, folder: str) -> list[str]:
-    """Names of the files in their order."""
+    """Names of the .arrow files in a folder, in the order of their rows."""
     state = _json_object(file_system, f"{folder}/state.json")
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise UsageError(
@@ -90,7 +90,10 @@ def _arrow_files(file_system: AbstractFileSystem, folder: str) -> list[str]:
 
 
 def _file_names(names: object, folder: str) -> list[str]:
-    """Names of entries directly in a folder; DataError for any other value, because it would lead out of the folder."""
+    """Return the value if it is a list of names directly in a folder.
+
+    Raises DataError for any other value, because it could lead out of the folder.
+    """
     if not isinstance(names, list) or not all(
         isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0") for name in names
     ):
@@ -106,7 +109,7 @@ def _json_object(file_system: AbstractFileSystem, path: str) -> dict[str, Any]:
 
 
 class SavedColumns(NamedTuple):
-    """Names of the columns to read from one file; None for one that it lacks."""
+    """Names of the columns to read from one file; None for a column that the file lacks."""
 
     audio: str
     text: str
@@ -116,7 +119,7 @@ class SavedColumns(NamedTuple):
 
     @property
     def texts(self) -> list[str]:
-        """Columns besides the audio."""
+        """Names of all columns but the audio."""
         return [*filter(None, (self.text, self.language, self.task)), *self.speakers]
 
 
@@ -147,12 +150,12 @@ class SavedDataset:
 
     @property
     def largest_chunk(self) -> int:
-        """Bytes of the largest chunk, without files of which it holds only the names."""
+        """Bytes of the largest chunk. Audio files that the rows only name are not counted."""
         batches = [(place, self._streams[place.file].batches[place.batch]) for place in self._places]
         return max(batch.body_bytes * (place.stop - place.start) // batch.rows for place, batch in batches)
 
     def read(self, chunk: int) -> list[Row]:
-        """Rows of one chunk."""
+        """Read the rows of one chunk."""
         file, batch, start, stop, _ = self._places[chunk]
         stream, columns, extra = self._streams[file], self._columns[file], self._extra[file]
         names = list(dict.fromkeys([columns.audio, *columns.texts, *extra.names]))
@@ -176,17 +179,17 @@ class SavedDataset:
         ]
 
     def row_id(self, chunk: int, row: int) -> str:
-        """`split/data-00000-of-00001.arrow#row`, counted from the start of the file."""
+        """Id `split/data-00000-of-00001.arrow#row`, where rows are counted from the start of the file."""
         place = self._places[chunk]
         return f"{self._names[place.file]}#{place.first + row}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Names of the files, and rows and bytes of their record batches."""
+        """Fingerprint of the files' names, and of the rows and bytes of their record batches."""
         groups = [[(batch.rows, batch.body_bytes) for batch in stream.batches] for stream in self._streams]
         return of_files(self._names, groups)
 
     def _audio(self, stored: pa.Scalar) -> tuple[bytes, Problem | None]:
-        """Encoded audio of a row, or its problem."""
+        """Return the encoded audio of a row, or the problem with it."""
         try:
             if not stored.is_valid:
                 return b"", None
@@ -214,7 +217,7 @@ def _chunk_places(file: int, stream: ArrowStream) -> list[ChunkPlace]:
 
 
 def _wav(values: pa.Array, rate: int | None) -> bytes:
-    """WAV file of samples: 16-bit integers if the samples are integers, else 32-bit floats."""
+    """Encode samples as a WAV file: 16-bit integers if the samples are integers, else 32-bit floats."""
     if rate is None or values.null_count:
         raise RejectedError("decode_error", "samples or the sampling rate are missing")
     samples, file = values.to_numpy(zero_copy_only=False), io.BytesIO()
@@ -228,7 +231,10 @@ def _wav(values: pa.Array, rate: int | None) -> bytes:
 
 
 def _columns(stream: ArrowStream, where: SourceConfig) -> SavedColumns:
-    """Columns of a file to read; UsageError if one is missing, or has an unusable type."""
+    """Names of the columns to read from a file.
+
+    Raises UsageError if a needed column is missing, or a column has an unusable type.
+    """
     schema, path = stream.schema, stream.path
     audio = column_of(schema.names, where.audio_column, AUDIO_COLUMNS, "audio_column", path)
     text = column_of(schema.names, where.text_column, TEXT_COLUMNS, "text_column", path)

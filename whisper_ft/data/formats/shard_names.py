@@ -1,4 +1,4 @@
-"""Names of WebDataset shards: a folder, a glob, or numbers in braces."""
+"""Names of WebDataset shards, given as a folder, a glob, or numbers in braces."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -33,12 +33,12 @@ def shards_of(path: str) -> list[str]:
 
 
 def _address(file_system: AbstractFileSystem, path: str, name: str) -> str:
-    """Name of a file in the form of `path`: with the protocol if that has one."""
+    """Address of a file, written as `path` is: with a protocol only if `path` has one."""
     return str(file_system.unstrip_protocol(name)) if "://" in path else name
 
 
 def expanded(path: str) -> list[str]:
-    """Names with braces filled in: `a{00..02}b` is three, `a{x,y}b` two. The number of digits is kept."""
+    """Expand the braces in a path: `a{00..02}b` gives three names, `a{x,y}b` two. The number of digits is kept."""
     names = [path]
     while (braces := BRACES.search(names[0])) is not None:
         if numbers := NUMBER_RANGE.fullmatch(braces[1]):
@@ -59,7 +59,7 @@ def expanded(path: str) -> list[str]:
 
 
 def names_of(shards: Sequence[str]) -> list[str]:
-    """Names of shards below the folder that they share."""
+    """Names of shards relative to the deepest folder that contains all of them."""
     folders = [shard.split("/")[:-1] for shard in shards]
     shared = next((i for i, names in enumerate(zip(*folders, strict=False)) if len(set(names)) > 1), None)
     depth = min(map(len, folders)) if shared is None else shared

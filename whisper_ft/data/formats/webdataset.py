@@ -28,24 +28,24 @@ from whisper_ft.data.types import Row
 from whisper_ft.runtime.errors import DataError, UsageError, one_line
 
 MAX_CHUNK_BYTES = 2**24
-"""Bytes of a chunk: one of long recordings has fewer rows than CHUNK_ROWS."""
+"""Most bytes of a chunk with several rows. So a chunk of long recordings has fewer rows than CHUNK_ROWS."""
 MAX_TEXT_BYTES = 2**20
 """Bytes of the longest .txt or .json that is read."""
 MIN_SEARCHED_SAMPLES = 1000
 """Samples whose .json is searched for an extra column before the column is refused as missing."""
 
 Problem = tuple[str, str]
-"""Reason code, and detail for people."""
+"""Problem with a row: reason code, and explanation for the user."""
 TOO_LONG: Problem = ("bad_label", f"the .txt or .json has over {MAX_TEXT_BYTES} bytes")
 
 
 def open_webdataset(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> "WebDataset":
-    """Shards that a path names: a .tar, a folder of them, a glob, or numbers in braces (`train-{000..012}.tar`).
+    """Open the shards that a path names: a .tar, a folder, a glob, or numbers in braces (`train-{000..012}.tar`).
 
     Shards are sorted by name, except that names in braces keep their order. A sample is a run of files whose names
     agree up to the first dot: audio (AUDIO_TYPES in `tar_samples`) with its text in .txt or .json. The .json may also
-    hold language, task and speaker. `where.text_column` names the key of the text. The index of each shard is cached
-    in the folder `cache` until the shard changes.
+    hold language, task and speaker. `where.text_column` names the key of the text in the .json. The index of each shard
+    is cached in the folder `cache` until the shard changes.
     """
     if where.split:
         raise UsageError(
@@ -68,7 +68,7 @@ class WebDataset:
     """Source over the samples of several shards.
 
     Parameters
-        indexed: samples of each shard, as `tar_samples.SAMPLES`
+        indexed: table of the samples of each shard, with the schema `tar_samples.SAMPLES`
         columns: extra columns to carry along
     """
 
@@ -87,16 +87,16 @@ class WebDataset:
 
     @property
     def largest_chunk(self) -> int:
-        """Bytes of the files of the largest chunk, about: those of the largest shard if it has one chunk only."""
+        """Approximate bytes of the largest chunk: MAX_CHUNK_BYTES, or those of the largest shard if it is smaller."""
         return min(MAX_CHUNK_BYTES, max(size for of_shard in self._groups for _, size in of_shard))
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Rows of one chunk; its files are one request, or several if much lies between them."""
+        """Read the rows of one chunk with one request, or with several if its files lie far apart."""
         records, content = self._fetch(chunk, ("audio", "txt", "json"))
         return [self._row(self.row_id(chunk, row), record, content) for row, record in enumerate(records)]
 
     def require(self, columns: Sequence[str]) -> None:
-        """UsageError for a column that no .json of the first chunks has; later chunks are not searched."""
+        """Raise UsageError for a column that no .json of the first chunks has. Later chunks are not searched."""
         present: dict[str, None] = {}
         searched = 0
         for chunk, rows in enumerate(self.rows):
@@ -109,7 +109,7 @@ class WebDataset:
         require_columns(present, columns, f"{self._where.path}, the .json of its first {searched} samples")
 
     def _fetch(self, chunk: int, kinds: Sequence[str]) -> tuple[list[dict[str, Any]], FetchedRanges]:
-        """Samples of a chunk, as `SAMPLES` has them, and their files of some kinds."""
+        """Return the samples of a chunk as rows of `SAMPLES`, and fetch their files of some kinds."""
         records = self._samples.slice(self._first_row[chunk], self.rows[chunk]).to_pylist()
         shard = self._shards[self._shard(chunk)]
         with data_errors(shard):
@@ -118,11 +118,11 @@ class WebDataset:
             return records, FetchedRanges(file_system, path, filter(None, ranges))
 
     def row_id(self, chunk: int, row: int) -> str:
-        """`shard.tar#key`; a key that repeats in a shard has `#2`, `#3`, ... after it."""
+        """Id `shard.tar#key`. A key that repeats in a shard is followed by `#2`, `#3`, ..."""
         return f"{self._names[self._shard(chunk)]}#{self._samples['key'][self._first_row[chunk] + row].as_py()}"
 
     def fingerprint(self) -> dict[str, Any]:
-        """Names of the shards, and for each the number of samples and the bytes of their audio and text."""
+        """Fingerprint of the shards' names, with the number of samples and the bytes of their files for each shard."""
         return of_files(self._names, self._groups)
 
     def _shard(self, chunk: int) -> int:
@@ -144,7 +144,7 @@ class WebDataset:
         )
 
     def _text(self, txt: bytes | None, place: object, described: Mapping[str, object]) -> tuple[str, Problem | None]:
-        """Transcript of a sample from its .txt or .json, and the problem if it cannot be used."""
+        """Return the transcript of a sample from its .txt or .json, and the problem if it cannot be used."""
         if place is not None and self._where.text_column is None:
             if txt is None:
                 return "", TOO_LONG
@@ -160,7 +160,7 @@ class WebDataset:
 
 
 def _check(samples: pa.Table, path: str) -> None:
-    """DataError if no sample has both audio and a text."""
+    """Raise DataError if no sample has both audio and a text."""
     if not samples.num_rows:
         raise DataError(f"{path}: holds no row")
     has_audio = samples["audio"].is_valid()
@@ -188,7 +188,7 @@ def _chunk_sizes(samples: pa.Table) -> list[int]:
 
 
 def _range(record: Mapping[str, Any], kind: str) -> Range | None:
-    """Bytes of a sample's file in its shard; None if there is no such file, or it is too large for a text."""
+    """Byte range of a sample's file in its shard; None if the file is missing, or too large for a text."""
     place = record[kind]
     if place is None or (kind != "audio" and place["size"] > MAX_TEXT_BYTES):
         return None
@@ -204,7 +204,7 @@ def _file(content: FetchedRanges, record: Mapping[str, Any], kind: str) -> bytes
 
 
 def _read_json(content: bytes | None, place: object) -> tuple[dict[str, object], Problem | None]:
-    """Object in the .json of a sample, and the problem if it cannot be read."""
+    """Read the object in the .json of a sample; the second value is the problem if the .json cannot be read."""
     if content is None:
         return {}, None if place is None else TOO_LONG
     try:
@@ -217,5 +217,5 @@ def _read_json(content: bytes | None, place: object) -> tuple[dict[str, object],
 
 
 def _optional_text(value: object) -> str | None:
-    """Value of any JSON type as text."""
+    """Text of a JSON value of any type; None for null."""
     return None if value is None else str(value)

@@ -14,10 +14,11 @@ WEIGHTS = "model.safetensors"
 
 
 def export(weights: WhisperForConditionalGeneration | Path, files: Mapping[str, bytes], out: Path, readme: str) -> None:
-    """Publish a complete model folder by rename; a folder that already has the name is replaced. DiskError.
+    """Write a complete model folder and publish it by rename. A folder that already has the name is replaced.
 
-    `weights` is a live model, or the safetensors file of a verified checkpoint, which is copied. `files` are those of
-    `config_files`. Every model that leaves this project leaves through this function.
+    `weights` is a live model, or the safetensors file of a verified checkpoint, which is copied. `files` come from
+    `config_files`. Every model that this project exports is written by this function. Raises DiskError if the folder
+    cannot be written.
     """
     size = weights.stat().st_size if isinstance(weights, Path) else sum(each.nbytes for each in weights.parameters())
     with atomic.new_folder(out, size) as aside:
@@ -44,5 +45,5 @@ def config_files(model: WhisperForConditionalGeneration, processor: WhisperProce
 
 
 def architecture_of(model: PreTrainedModel) -> str:
-    """Class name that config.json states: that of transformers, also where a wrapper made a subclass of it."""
+    """Class name for config.json. It is that of transformers, even if a wrapper made a subclass."""
     return next(base.__name__ for base in type(model).__mro__ if base.__module__.startswith("transformers.models."))
