@@ -5,7 +5,6 @@
 
 import json
 import os
-import shutil
 import signal
 import tempfile
 from contextlib import ExitStack
@@ -132,15 +131,22 @@ def ranks(*programs: tuple[str, list[str]]) -> list[Ended]:
     return [Ended(code, *text) for code, text in zip(codes, texts, strict=True)]
 
 
-def test_an_error_of_one_rank_at_the_start_ends_both_with_its_message(
-    train: Trainer, micro_whisper: Path, tmp_path: Path
-):
-    broken = tmp_path / "broken"
-    shutil.copytree(micro_whisper, broken)
-    (broken / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    main, other = ranks(("train.py", train.arguments("run")), ("train.py", train.arguments("run", model__name=broken)))
+FAILS_AT_THE_START = """
+import train
+from whisper_ft.runtime.errors import UsageError
+def fails(*_):
+    raise UsageError("model.name: the folder is empty on this machine")
+train.build_learner = fails
+train.main()
+"""
+
+
+def test_an_error_of_one_rank_at_the_start_ends_both_with_its_message(train: Trainer, tmp_path: Path):
+    """All ranks have the settings of rank 0, but the files of their own machine."""
+    arguments = train.arguments("run")
+    main, other = ranks(("train.py", arguments), (script_in(tmp_path, FAILS_AT_THE_START), arguments))
     assert (main.code, other.code) == (2, 2), main.err + other.err
-    assert main.err.startswith(f"error: rank 1: {broken}: ")
+    assert main.err.startswith("error: rank 1: model.name")
     assert len(main.err.strip().splitlines()) == 1
     assert other.err == ""
     assert status(tmp_path / "run") | {"state": "failed", "exit_code": 2} == status(tmp_path / "run")
@@ -167,7 +173,7 @@ FAILS_IN_A_STEP = """
 import train
 def fails(*_):
     raise MemoryError("no memory for 3 GB")
-train.loss_sum = fails
+train.cross_entropy_sum = fails
 train.main()
 """
 

@@ -166,7 +166,7 @@ def test_every_language_is_known_by_openais_code_and_names():
 def test_cantonese_is_a_language_of_large_v3_alone(parts: dict[str, ModelParts]):
     newer, older = parts["large-v3"], parts["multilingual"]
     assert LabelEncoder.of(newer, newer.processor.tokenizer, "yue", "transcribe").prompt()[1] == 50358
-    with pytest.raises(UsageError, match="no token for it; zh is the nearest"):
+    with pytest.raises(UsageError, match=r"yue.*zh"):
         LabelEncoder.of(older, older.processor.tokenizer, "yue-HK", "transcribe")
 
 
