@@ -162,7 +162,7 @@ def transcribe(
     collectives: Collectives,
     tracker: Tracker,
 ) -> Transcribed:
-    """Transcribe a set with the model, or continue an interrupted transcription. A collective."""
+    """Transcribe a set with the model, or continue an interrupted transcription. Every rank must call it."""
     detect, tokenizer = config.decoding.detect_language, scored.processor.tokenizer
     # With language detection the prompt needs some language; the detected one takes its place.
     encode = LabelEncoder.of(scored.model, tokenizer, source.language or ("en" if detect else None), source.task)

@@ -1,11 +1,11 @@
-"""Fine-tune Whisper: one run, read from top to bottom.
+"""Fine-tune Whisper. This file is one training run, to be read from top to bottom.
 
     ./launch.sh --config configs/demo.yaml                            # accelerate launch ... train.py --config ...
     ./launch.sh --config configs/whisper-small.yaml --optim.lr 5e-6   # any setting: --section.field VALUE
     python train.py --help                                            # all settings with their meaning
 
-Run the same command again after any interruption: it continues from the newest complete checkpoint. The result is that
-of an uninterrupted run, to the last bit, on the same machine with the same versions and number of processes.
+Run the same command again after any interruption: it continues from the newest complete checkpoint. The result is equal
+to that of an uninterrupted run, to the last bit, on the same machine with the same versions and number of processes.
 """
 
 from whisper_ft.config.parse import early_answer
@@ -92,7 +92,7 @@ def train(parts: Parts) -> int:
     stream = open_stream(data, config, learner.encode, learner.log_mel, collate, state.step, tracker.say)
     with closing(stream), tracker.live(state.step):
         while True:
-            # Between two steps, where a resumed run begins. Branches hold collectives: all ranks take the same ones.
+            # A resumed run begins here. All ranks must take the same branches below, because these contain collectives.
             over = is_over(state, data.steps, config.eval.patience)
             with throughput.waiting():
                 drawn, failure = draw(stream, over)
@@ -112,9 +112,9 @@ def train(parts: Parts) -> int:
                 refuse_to_continue(state, config, data, learner)
             if evaluation.is_due(state, data.steps) and not stopping:
                 state = evaluation.run(state)
-                stopping = state.evaluated_step < state.step  # a stop signal ended it; the resumed run repeats it
+                stopping = state.evaluated_step < state.step  # a stop signal ended the evaluation; it is repeated
                 over = is_over(state, data.steps, config.eval.patience)
-            # No checkpoint in a streak of skipped updates: nothing was learned, and the streak may end the run.
+            # While updates are skipped, no regular checkpoint is due: nothing is learned, and the run may soon end.
             regular = due(state.step, config.save.every) and not state.skipped_in_a_row
             if state != saved and (over or stopping or regular or saver.is_wanted(state)):
                 saved = saver.save(state)
@@ -187,12 +187,12 @@ def update_weights(
             mean = loss * (accelerator.num_processes / max(label_tokens, 1))
             torch.autograd.backward(learner.scaler.scale(mean))
         loss_sum += loss.detach()
-        del loss, mean  # with their graph, whose memory the next forward pass needs in one piece
+        del loss, mean  # frees their graph; the next forward pass needs its memory
     complete_gradients(learner.parameters)
     learner.scaler.unscale_(learner.optimizer)
     max_norm = config.optim.clip_norm or float("inf")
     grad_norm = torch.nn.utils.clip_grad_norm_(learner.parameters.values(), max_norm)
-    applied = apply_update(learner.optimizer, grad_norm)  # False: the gradient is not finite, weights untouched
+    applied = apply_update(learner.optimizer, grad_norm)  # False if the gradient is not finite; weights then stay
     learner.scaler.update()
     return Update(lr, label_tokens, float(loss_sum), float(grad_norm), loss_scale, applied)
 
@@ -236,7 +236,7 @@ def build(
 ) -> Parts:
     """Build everything that a run needs. It is equal on every rank, except for the rank's own share of the data."""
     if config.data.workers:
-        start_worker_server(TrainStream.__module__)  # it imports its libraries while the model is loaded
+        start_worker_server(TrainStream.__module__)  # imports its libraries while the model is loaded
     start = collectives.broadcast_from_main(lambda: start_of(config, given, directory))
     config, rank = start.config, collectives.rank
     data = open_training_data(config, start.data, directory.index, rank, collectives.world)

@@ -14,7 +14,7 @@ def logged_steps(run_dir: Path) -> Rows:
 
 
 def pace(rows: Rows, batch: int) -> tuple[float, float]:
-    """Return utterances per second over some steps, by the run's own clock, and the share of time spent on data waits."""
+    """Return utterances per second over some steps by the run's clock, and the share of time spent on data waits."""
     seconds = [batch / row["utterances_per_second"] for row in rows]
     waited = sum(row["data_wait"] * s for row, s in zip(rows, seconds, strict=True))
     return round(batch * len(seconds) / sum(seconds), 2), round(waited / sum(seconds), 4)

@@ -74,7 +74,7 @@ class Bench:
         return summary(rounds(self.effort, TRAINING_CONTENDERS, once), TRAINING_RATIOS)
 
     def evaluation(self, size: Size) -> dict[str, Any]:
-        """Measure the ways to transcribe. Returns figures and ratios, and how many texts differ from the plain loop's."""
+        """Measure the ways to transcribe. Returns figures, ratios, and how many texts differ from the plain loop's."""
         model, utterances = self.trained_model(size), self.effort.for_size(size).test_utterances
         texts: dict[str, list[list[str]]] = {name: [] for name in EVALUATION_CONTENDERS}
 

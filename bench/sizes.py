@@ -16,7 +16,7 @@ class Size:
     learning_rate: float = 2e-3
     """High, because the evaluated model starts from random weights and must soon write sentences."""
     vocabulary: int | None = None
-    """Rows of the token embedding; None: as many as the tokenizer has tokens."""
+    """Rows of the token embedding; None for as many as the tokenizer has tokens."""
     # Shares of an effort, because a step of a larger model takes longer.
     measured_share: float = 1.0
     unmeasured_share: float = 1.0
@@ -24,7 +24,7 @@ class Size:
     taught_share: float = 1.0
     """Share of the steps that train the evaluated model until its sentences end."""
     taught_utterances: int | None = None
-    """Utterances that it learns; None: all. A model soon writes whole sentences if there are few."""
+    """Number of utterances for that training; None for all. With few, a model soon writes whole sentences."""
 
 
 REAL_SHAPE: dict[str, Any] = {"window_seconds": 30, "max_label_tokens": 448, "init_std": 0.02}
@@ -66,7 +66,7 @@ class Effort:
     measured_steps: int
     """Steps of each training contender."""
     unmeasured_steps: int
-    """Steps before them, which allocate memory and fill the workers' queues."""
+    """Steps before the measured ones. They allocate memory and fill the workers' queues."""
     repeats: int
     """Rounds of all contenders."""
     taught_steps: int
@@ -74,14 +74,14 @@ class Effort:
     train_utterances: int
     test_utterances: int
     loader_utterances: int
-    """Utterances of the data alone, whole rounds of the Trainer's buffer.
+    """Utterances for the contenders that only prepare data, in whole rounds of the Trainer's buffer.
 
-    In less than a round it would hand out what it made before the clock ran.
+    In less than a round, the Trainer would hand out examples that it made before the clock ran.
     """
     patience_seconds: float
     """Longest wait for a quiet machine before each run."""
     attempts: int = 1
-    """Most attempts of a run beside which other processes were busy."""
+    """Largest number of attempts for a run, which is repeated if other processes were busy."""
     at_once: int = 1
     """Contenders that run at the same time."""
     card_sizes: tuple[Size, ...] = CARD_SIZES

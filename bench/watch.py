@@ -82,7 +82,7 @@ class Watch:
                 self._cpu_seconds[process.pid] = times.user + times.system
 
     def _sample_workers(self) -> None:
-        """Find the workers and sample the memory that is theirs alone. A forked worker shares the rest with its parent."""
+        """Find the workers and sample the memory that is theirs alone. A forked one shares the rest with its parent."""
         own = 0
         with suppress(*ENDED):
             self._workers = self._process.children(recursive=True)

@@ -24,9 +24,9 @@ class EvalProtocol:
     timestamps: bool
     precision: str
     rules: str = ""
-    """Fingerprint of the normaliser; a version with another output has another fingerprint."""
+    """Fingerprint of the normaliser, which differs if its output may differ."""
     metric: str | None = None
-    """Metric of the best model, its direction and its normaliser; None in evaluate.py, which chooses no best."""
+    """Metric that chooses the best model. Like the next two, it is None in evaluate.py, which chooses no best model."""
     greater_is_better: bool | None = None
     normalizer: str | None = None
 

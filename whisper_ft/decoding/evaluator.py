@@ -42,7 +42,7 @@ class Evaluator:
         progress: Callable[[Prediction], None],
         resume_log: ResumeLog | None = None,
     ) -> list[Prediction]:
-        """Transcribe all utterances. Every rank gets all predictions, in the order of the set. A collective.
+        """Transcribe all utterances. Every rank must call it, and gets all predictions, in the order of the set.
 
         Utterances in the resume log are not transcribed again; new predictions are appended to the log.
         """

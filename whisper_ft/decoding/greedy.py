@@ -15,7 +15,7 @@ from transformers.models.whisper.modeling_whisper import WhisperAttention
 KeyValues = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of each decoder layer, each [B, heads, positions, d_head]."""
 LogitsRule = Callable[[Sequence[Sequence[int]], torch.Tensor], torch.Tensor]
-"""Function from the tokens of each row after its prompt, and logits [B, V], to logits with -inf for refused tokens."""
+"""Function that sets logits [B, V] of refused tokens to -inf, given the tokens of each row after its prompt."""
 
 
 class GreedyDecoder:

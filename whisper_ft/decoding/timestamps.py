@@ -73,7 +73,7 @@ class TimestampRules:
                 row[: self._end] = REFUSED
                 row[self.last + 1 :] = REFUSED
             latest = max(filter(self.is_timestamp, tokens), default=self.first - 1)
-            row[self.first : latest + (0 if closes else 1)] = REFUSED  # a phrase has some duration
+            row[self.first : latest + (0 if closes else 1)] = REFUSED  # so that a phrase is longer than zero
         # A row becomes a timestamp if all timestamps together are likelier than the likeliest token of text.
         text = logits.clone()
         text[:, times] = REFUSED

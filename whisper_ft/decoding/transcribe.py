@@ -27,7 +27,7 @@ def transcribe(
     progress: Callable[[Prediction], None] = lambda prediction: None,
     resume_log: ResumeLog | None = None,
 ) -> list[Prediction]:
-    """Transcribe a set. Every rank gets the same list, in the order of the set. A collective.
+    """Transcribe a set. Every rank must call it, and gets the same list, in the order of the set.
 
     Parameters
         transcriber: the model and its decoding.

@@ -28,7 +28,7 @@ MIN_SCRIPT_SHARE = 0.05  # share of a language's reference letters for a script 
 SUMMARY_IDS = 1000  # largest number of ids per check in the summary; its count covers all
 
 Evidence = Callable[[ScoredRow], str | None]
-"""Reason to flag a row, for people; None if it passes the check."""
+"""Function that returns the reason to flag a row, in words for people; None if the row passes the check."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ class Agreement(NamedTuple):
     counts: Counts
     """Counts of the global batch that was drawn for the coming step."""
     micro_batches: int
-    """Micro-batches of the coming step: the maximum over ranks. A rank with fewer adds empty ones."""
+    """Largest number of micro-batches of a rank in the coming step. A rank with fewer adds empty micro-batches."""
     loss: float
     """Sum of the cross-entropy of the last update, over all label tokens."""
     failed: bool
@@ -27,10 +27,10 @@ class Agreement(NamedTuple):
 def agree(
     collectives: Collectives, drawn: StepBatches, *, loss: float, failed: bool, stopping: bool, save_done: bool
 ) -> Agreement:
-    """Exchange counts, loss and flags with all ranks, so that all of them take the same decisions. A collective.
+    """Exchange counts, loss and flags with all ranks, so that all of them take the same decisions.
 
-    One all-reduce computes the sums. It also gives the largest number of micro-batches, because each rank writes its
-    own number to its own element of the vector, and the others add zero to that element.
+    Every rank must call it. One all-reduce computes the sums. It also gives the largest number of micro-batches,
+    because each rank writes its own number to its own element of the vector, and the others add zero to that element.
     """
     own_micro_batches = [0.0] * collectives.world
     own_micro_batches[collectives.rank] = len(drawn.micro_batches)

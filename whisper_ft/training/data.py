@@ -33,7 +33,7 @@ class TrainingData:
     steps: int
     """Updates of the run."""
     end: int | None
-    """Position of the stream at which the run ends; None for a run of a number of steps."""
+    """Position in the stream at which the run ends; None if the length of the run is given in steps."""
 
     @property
     def rows(self) -> int:
@@ -88,7 +88,7 @@ def open_stream(
     """
     settings = config.data
     readers = max(settings.workers, 1)
-    # For each lane its shuffle span, the first chunk of the next span, and one more, because the lanes change spans at
+    # A lane needs the chunks of its shuffle span, the first chunk of the next span, and one more. Lanes change spans at
     # different steps.
     chunks = data.partition.lanes_read(readers) * (settings.window_chunks + 2)
     cached_bytes = settings.cache_gb * 1e9 / readers / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

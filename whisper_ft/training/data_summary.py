@@ -8,7 +8,7 @@ from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import shared_by_index
 from whisper_ft.data.types import Source
 
-MAX_EXAMPLES = 100  # transcripts that are shown to the label normaliser
+MAX_EXAMPLES = 100  # transcripts that are rewritten to count changes and to find examples
 
 
 def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, encode: LabelEncoder) -> Iterator[str]:

@@ -49,8 +49,8 @@ class Evaluation:
     def run(self, state: TrainState) -> TrainState:
         """Score the present model on every evaluator, log the result, and return the state that includes it.
 
-        A stop signal ends the evaluation early, and the state is returned unchanged. The resumed run repeats the
-        evaluation. A machine that is reclaimed leaves little time, which the save needs.
+        A stop signal ends the evaluation early, because a machine that is reclaimed leaves little time to save. The
+        state is then returned unchanged, and the resumed run repeats the evaluation.
         """
         settings = self.settings
         try:

@@ -37,7 +37,9 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
         )
     if config.run_dir.exists() and not config.run_dir.is_dir():
         raise UsageError(f"--run_dir {config.run_dir}: is a file; give a folder")
-    has_run = any(config.run_dir.glob("checkpoints/step-*"))  # perhaps the branch that began at the given path
+    has_run = any(
+        config.run_dir.glob("checkpoints/step-*")
+    )  # --resume may name the removed start of a branch of this run
     if config.resume not in ("auto", "never", "best") and not has_run and not Path(config.resume).is_dir():
         raise UsageError(f"--resume {config.resume}: is not the folder of a checkpoint, nor auto, never or best")
     if config.resume == "auto" and (saved := saved_config(config.run_dir)):
@@ -77,7 +79,7 @@ def refuse_missing(name: str, path: str) -> None:
     local = os.path.expanduser(path)
     if "://" in path or os.path.exists(local) or glob.glob(local):  # a real name may contain [ or *
         return
-    if glob.glob(expanded(local)[0]):  # numbered shards in braces; the first one has to be there
+    if glob.glob(expanded(local)[0]):  # numbered shards in braces, of which the first must exist
         return
     if not is_hub_name(path):
         raise UsageError(f"--{name} {path}: there is no such file or folder")

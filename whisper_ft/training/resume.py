@@ -36,7 +36,7 @@ class Start(NamedTuple):
     """Settings with which a run starts or continues; every rank has the same."""
 
     config: TrainingConfig
-    """Every `auto` resolved, and new settings as before they existed (`config.resume_policy.as_resumed`)."""
+    """Settings without `auto`. Settings newer than the checkpoint keep its behaviour (`resume_policy.as_resumed`)."""
     data: DataConfig
     """Training data, pinned to a commit if it is on the Hub."""
     held_out: SourceConfig | None
@@ -65,7 +65,7 @@ def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecor
     if record := newest_record(checkpoints):
         return record
     if Path(config.resume, TRAINER).is_file():
-        with suppress(OSError, KeyError, TypeError, ValueError):  # damage is reported when the checkpoint is chosen
+        with suppress(OSError, KeyError, TypeError, ValueError):  # `choose_checkpoint` reports damage later
             return read_record(Path(config.resume))
     return None
 

@@ -33,11 +33,11 @@ class Lineage:
     parent: str | None = None
     """Name of the checkpoint that the next one follows."""
     branch: Branch | None = None
-    """The `--resume` other than auto that this run began with."""
+    """Note of the `--resume` with which the run began, unless it was auto."""
     resumed_steps: frozenset[int] = frozenset()
     """Step of the checkpoint that this process resumed; its checkpoint is never removed."""
     eval_protocol: dict[str, object] | None = None
-    """Protocol of the evaluations in the state, in JSON values."""
+    """Protocol of the evaluations that the state records, in JSON values."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Saver:
     def finish(self, *, done: bool = False, wait: bool = False) -> None:
         """Report a save that is complete; if it failed, raise its error on every rank.
 
-        A collective if `done` or `wait`, and without effect if neither is set.
+        If `done` or `wait` is set, every rank must call it; otherwise it does nothing.
 
         Parameters
             done: `is_done` of any rank, agreed on by all.

@@ -11,9 +11,7 @@ from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.data import TrainingData
 from whisper_ft.training.learner import Learner
 
-MAX_SKIPPED_IN_A_ROW = (
-    25  # non-finite gradients; after so many the run has diverged, while its checkpoints are still good
-)
+MAX_SKIPPED_IN_A_ROW = 25  # non-finite gradients, by which the run has diverged and its checkpoints have not
 MIN_REJECTED_ROWS = 20  # rows; fewer never end a run, because a small set may have a few bad ones
 
 

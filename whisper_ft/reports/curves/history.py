@@ -41,7 +41,7 @@ class History:
     logged: Curve
     evaluated: Curve
     resumed: list[int]
-    """The step of each resume, in the order of time."""
+    """Steps at which the run was resumed, in the order of time."""
     cut_lines: int
     """Number of lines that a kill or a full disk cut off; they are ignored."""
     state: str

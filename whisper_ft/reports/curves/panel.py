@@ -19,11 +19,11 @@ class Panel:
     scale: float = 1.0
     """Factor from the field to the unit."""
     is_noisy: bool = False
-    """Drawn smoothed, with the logged values behind it."""
+    """True if the curve is drawn smoothed, with the logged values behind it."""
     weight: str | None = None
-    """Field with the weight of a row in the smoothing."""
+    """Field that holds the weight of a row for smoothing; None if all rows weigh the same."""
     is_wide: bool = False
-    """The axis is logarithmic if the values span many powers of ten."""
+    """True if the axis becomes logarithmic when the greatest value is many times the least."""
     of_evaluations: bool = False
 
     def curve(self, run: History) -> Curve:

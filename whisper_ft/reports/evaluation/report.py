@@ -44,7 +44,7 @@ def write_report(
     Clips are put into the page until it is full, beginning with the worst utterances.
     """
     clips = AudioClips(audio)
-    # The worst utterances come before the flagged ones, which stand above them, because clips take the room in order.
+    # The worst utterances stand below the flagged ones, but come first here, so that their clips find room.
     cards = worst_cards(scores, clips)
     included, left_out = clips.included, clips.left_out
     page = render_page(

@@ -17,7 +17,7 @@ from whisper_ft.runtime.signals import STOP_SIGNALS
 from whisper_ft.tracking.backends.packages import RunInfo
 
 MAX_WAITING_BYTES = 4_000_000
-"""Bytes that wait for a backend, about 10,000 rows. Beyond them, rows for a backend that hangs are dropped."""
+"""Largest number of bytes that wait for a backend, about 10,000 rows. Further rows are dropped."""
 FIGURES = b', "figures": {'  # occurs once in each row, and in no other message
 
 

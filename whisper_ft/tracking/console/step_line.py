@@ -11,7 +11,7 @@ from whisper_ft.reports.text import percent
 from whisper_ft.tracking.console.eta import clock
 
 Figure = tuple[str, str]
-"""Label and value; a unit belongs to the value: ("loss ", "0.1234"), ("", "12 utt/s")."""
+"""Label and value, such as ("loss ", "0.1234") and ("", "12 utt/s"). A unit belongs to the value."""
 GAP = 2  # blanks between two figures
 
 
