@@ -157,7 +157,7 @@ def resumes(task: ExactnessTask, ours: Ours) -> dict[str, Any]:
     whole, *_ = ours.run("whole", **settings)
 
     def resumed(way: str, checkpoint: Path, **changes: Any) -> dict[str, Any]:
-        """Exit code and message of a refusal, or learning rates and equality of the weights."""
+        """Resume a run. Returns learning rates and equality of weights, or exit code and message of a refusal."""
         resume: dict[str, Any] = {"resume": checkpoint, "save__every": 0}
         run_dir, code, message = ours.run(f"resumed-{way}", codes=(0, 2, 3), **(settings | resume | changes))
         if code:

@@ -90,7 +90,7 @@ class Bench:
         reference = texts["plain"][0]
 
         def differing(name: str) -> int:
-            """Differing texts in the round with most of them."""
+            """Return the number of differing texts, in the round that has most."""
             return max(sum(a != b for a, b in zip(reference, written, strict=True)) for written in texts[name])
 
         return {

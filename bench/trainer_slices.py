@@ -66,7 +66,7 @@ class CollatorWithDecoderInput(Collator):
 
 
 def mean_over_tokens(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-    """Loss function for `compute_loss_func`: the micro-batch's part of the mean over all label tokens of the update."""
+    """Return the micro-batch's part of the mean loss over all label tokens of the update, for `compute_loss_func`."""
     logits = outputs["logits"].flatten(0, 1).float()
     return F.cross_entropy(logits, labels.flatten(), reduction="sum") / num_items_in_batch
 

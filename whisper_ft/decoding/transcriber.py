@@ -182,7 +182,7 @@ class Transcriber:
         )
 
     def _label_problem(self, row: Row) -> str | None:
-        """Reason code for an unusable language, task or text of a row; None if all can be used."""
+        """Return the reason code for an unusable language, task or text of a row; None if all can be used."""
         _, unknown = self._encode.prompt_or_default(row.language, row.task)
         return unknown or ("bad_label" if text_problem(row.text) else None)
 

@@ -30,9 +30,7 @@ from whisper_ft.tracking.metrics_log import MetricsLog
 from whisper_ft.tracking.quarantine import Quarantine
 
 FINISHED_SECONDS = 30.0  # seconds that backends have to store the rest after a run that finished
-STOPPED_SECONDS = (
-    5.0  # the same after a stop signal or an error, because a machine that is taken away gives little time
-)
+STOPPED_SECONDS = 5.0  # the same after a stop signal or an error; a reclaimed machine gives little time
 IDENTITY = "tracker-id"  # file of the run directory with the run's identity for the backends
 
 
@@ -48,7 +46,7 @@ class Tracker:
         backends: Sequence[str] = (),
         run: RunInfo | None = None,
     ) -> None:
-        """`run` holds the facts that the backends show; it is needed if there are any backends."""
+        """Create the tracker. `run` holds the facts that the backends show, and may be None only without backends."""
         self.enabled = enabled
         self._folder, self._steps = folder, steps
         self._failures = 0

@@ -11,7 +11,7 @@ from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.data import TrainingData
 from whisper_ft.training.learner import Learner
 
-MAX_SKIPPED_IN_A_ROW = 25  # non-finite gradients, by which the run has diverged and its checkpoints have not
+MAX_SKIPPED_IN_A_ROW = 25  # updates with a non-finite gradient; after so many in a row the run has diverged
 MIN_REJECTED_ROWS = 20  # rows; fewer never end a run, because a small set may have a few bad ones
 
 

@@ -75,7 +75,7 @@ class Screen:
         return self._progress is not None
 
     def seconds_left(self) -> float | None:
-        """Seconds until the last step; None before the first step of this start is done."""
+        """Return the seconds until the last step; None before the first step of this start is done."""
         return self._eta.seconds(self._step) if self._eta else None
 
     def say(self, text: str, always: bool = False) -> None:

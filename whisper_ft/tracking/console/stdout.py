@@ -27,11 +27,11 @@ class Stdout:
         return self._file.encoding
 
     def isatty(self) -> bool:
-        """True if the file is a terminal."""
+        """Return True if the file is a terminal."""
         return self._file.isatty()
 
     def fileno(self) -> int:
-        """Descriptor of the file."""
+        """Return the descriptor of the file."""
         return self._file.fileno()
 
     def write(self, text: str) -> int:
