@@ -1,1 +1,1 @@
-"""Rows of a data set to windows of the model."""
+"""Data pipeline: from the rows of a data set to the windows that the model trains on."""

@@ -46,9 +46,9 @@ class Overlap:
     """Rows that both sets share by one kind of key, such as equal audio or an equal sentence."""
 
     kind: Kind
-    train_rows: int  # training rows that are also held out
-    heldout_rows: int  # held-out rows that are trained on
-    examples: tuple[tuple[str, str], ...]  # ids in the training data and in the held-out data, the first few
+    train_rows: int  # training rows with a key that a held-out row has, too
+    heldout_rows: int  # held-out rows with a key that a training row has, too
+    examples: tuple[tuple[str, str], ...]  # the first pairs of training id and held-out id
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Leakage:
 
     train_rows: int
     heldout_rows: int
-    overlaps: tuple[Overlap, ...]  # one of each compared kind, LEAKS before WARNINGS
+    overlaps: tuple[Overlap, ...]  # one for each compared kind, LEAKS before WARNINGS
 
     @property
     def leaks(self) -> tuple[Overlap, ...]:
@@ -180,7 +180,7 @@ def folded_sentence(text: object) -> str:
 def name_of(row_id: str) -> str | None:
     """File name in a row id, without folders and audio suffix; None if the id only numbers a row."""
     if numbered := _NUMBERED.fullmatch(row_id):
-        row_id = numbered["file"]  # clip.mp3#2 is the second row with that clip
+        row_id = numbered["file"]  # clip.mp3#2 is the second row with clip.mp3
         if row_id.lower().endswith(_TABLES):
             return None
     name = _SHARD.sub("", row_id).replace("\\", "/").rpartition("/")[2]

@@ -23,7 +23,7 @@ Prepared = list[Window | Rejected]
 
 @dataclass(frozen=True)
 class StepBatches:
-    """Data of one rank for one step."""
+    """Data of one rank for one step: micro-batches, rejected rows and counts."""
 
     micro_batches: list[Batch] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
@@ -64,7 +64,7 @@ class TrainStream:
         return next(self._steps)
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers and the stream."""
         if self._workers is not None:
             self._workers.close()
         if self._steps is not None:

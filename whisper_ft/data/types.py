@@ -26,7 +26,7 @@ class Row:
     duration: float | None = None
     """Length of the utterance in seconds; None means up to the end of the audio."""
     problem: tuple[str, str] | None = None
-    """Reason code and explanation if the audio could not be read: missing_file, outside_root, file_too_large, ..."""
+    """Reason code (such as missing_file) and explanation if the source found the row to be unusable."""
     columns: Mapping[str, str | None] | None = None
     """Values of the extra columns by column name; None if no extra columns were requested."""
 
@@ -57,7 +57,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Window:
-    """One input of the encoder and the token sequence that belongs to it."""
+    """One input of the encoder, and the token sequence that the decoder learns to write for it."""
 
     features: torch.Tensor
     """Log-mel [M, t]: M bins, t frames of 10 ms. If t is below the model's T, the last frame is the silence frame and
@@ -74,7 +74,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that cannot be used. Its batch position stays empty."""
+    """A row that cannot be used, with the reason. Its batch position stays empty."""
 
     id: str
     reason: str  # code: decode_error, too_long, ...
@@ -119,7 +119,7 @@ class Collator(Protocol):
 
 
 class CollatorFactory(Protocol):
-    """Builds the collator for a model."""
+    """Function that builds the collator for a model."""
 
     def __call__(
         self, *, start_token: int, pad_token: int, feature_shape: tuple[int, int], pin_memory: bool

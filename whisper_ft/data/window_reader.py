@@ -48,7 +48,7 @@ class WindowReader:
         if chunk not in self._chunks:
             self._make_room(chunk)
             self._chunks[chunk] = self._source.read(chunk)
-            # Counted by object, because segments of one recording share its bytes.
+            # Each bytes object is counted once, because segments of one recording share it.
             self._bytes[chunk] = sum({id(row.audio): len(row.audio) for row in self._chunks[chunk]}.values())
         self._chunks.move_to_end(chunk)
         return self._chunks[chunk][row]

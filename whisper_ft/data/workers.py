@@ -30,9 +30,9 @@ from whisper_ft.runtime.signals import STOP_SIGNALS
 
 Part = TypeVar("Part")
 
-# Not fork, because a forked child would inherit the locks of the parent's threads (BLAS, CUDA, gloo).
+# The method is not fork, because a forked child inherits the locks of the parent's threads (BLAS, CUDA, gloo).
 FORKSERVER = multiprocessing.get_context("forkserver")
-FAREWELL_SECONDS = 1.0  # longest wait for the end of a worker whose pipe is closed
+FAREWELL_SECONDS = 1.0  # longest wait until a worker ends after its pipe has closed
 TAKEN = b"."
 SHARED_IS_FULL = (
     "shared memory (/dev/shm) is full, which in a container is often 64 MB; give it more (docker run --shm-size=1g), "
@@ -197,14 +197,14 @@ def _kill(workers: list[BaseProcess]) -> None:
 
 
 def _lost(worker: BaseProcess) -> LostWorkerError | None:
-    """Error for a worker that has ended, with the probable reason; None for a live worker."""
+    """Error with the probable reason why a worker ended; None if the worker is alive."""
     worker.join(FAREWELL_SECONDS)  # the pipe may close a moment before the worker ends
     code = worker.exitcode
     if code is None:
         return None
     if code >= 0:
         return LostWorkerError(f"a data worker ended with code {code}; what it printed before may say why")
-    if code == -signal.SIGBUS:  # mapped memory that is not available at the first write
+    if code == -signal.SIGBUS:  # raised at the first write to mapped memory that is not available
         return LostWorkerError(f"a data worker was ended by SIGBUS: {SHARED_IS_FULL}")
     why = ": did memory run out? data.cache_gb bounds what is kept" if code == -signal.SIGKILL else ""
     return LostWorkerError(f"a data worker was ended by {signal.Signals(-code).name}{why}")

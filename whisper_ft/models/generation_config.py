@@ -15,7 +15,7 @@ from whisper_ft.runtime.errors import UsageError
 END, START, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
 TASKS = ("transcribe", "translate")
 ENGLISH_END = 50256
-"""Id of <|endoftext|> in OpenAI's English-only models, which have GPT-2's vocabulary; 50257 in the others."""
+"""Id of <|endoftext|> in OpenAI's English-only models, which have GPT-2's vocabulary. Other models have 50257."""
 
 
 def _is_id(value: object) -> bool:
@@ -112,7 +112,7 @@ def complete_generation(
         "no_timestamps_token_id": vocabulary[NO_TIMESTAMPS],
         "eos_token_id": vocabulary[END],
         "pad_token_id": tokenizer.pad_token_id,
-        "max_length": config.max_target_positions,  # without it, 20 tokens
+        "max_length": config.max_target_positions,  # otherwise generation stops after 20 tokens
     }
     languages = {f"<|{code}|>": vocabulary[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in vocabulary}
     is_multilingual = _is_multilingual(stated, languages, vocabulary[END])
@@ -135,7 +135,10 @@ def complete_generation(
 
 
 def completed_fields(stated: Mapping[str, Any], complete: GenerationConfig) -> list[str]:
-    """Names of the fields that were not stated but completed, for a message to the user; with their value if short."""
+    """Names of the fields that were completed because they were not stated, for a message to the user.
+
+    A short value is added to the name.
+    """
     names = [field for field in COMPLETED_FIELDS if field not in stated and hasattr(complete, field)]
     values = {"is_multilingual": f" ({'true' if complete.is_multilingual else 'false'})"}
     if "lang_to_id" in names:

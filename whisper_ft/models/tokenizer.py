@@ -34,7 +34,7 @@ def check_tokens(name: str, tokenizer: WhisperTokenizer, stated: Mapping[str, Ma
     for field, form in (("lang_to_id", "{}"), ("task_to_id", "<|{}|>")):
         for key, value in (stated["generation_config.json"].get(field) or {}).items():
             token = form.format(key)
-            if vocabulary.get(token, value) != value:  # a name that the tokenizer lacks may stand for any token
+            if vocabulary.get(token, value) != value:  # if the tokenizer lacks the name, any id is accepted
                 raise UsageError(
                     f"{name}: {field} has {value} for {key}, but {token} is {vocabulary[token]} in the tokenizer"
                 )

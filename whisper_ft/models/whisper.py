@@ -24,7 +24,7 @@ from whisper_ft.runtime.errors import UsageError
 
 FRAMES_PER_POSITION = 2  # log-mel frames per encoder position: the stride of the second convolution, in every Whisper
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Number format of the computation for each value of `precision`. Weights are float32 in all three."""
+"""Number format of the computation for each value of `precision`. Weights are always float32."""
 _SIZES = ("tiny", "base", "small", "medium", "tiny.en", "base.en", "small.en", "medium.en")
 OPENAI_NAMES = {size: f"openai/whisper-{size}" for size in (*_SIZES, "large-v2", "large-v3", "large-v3-turbo")}
 OPENAI_NAMES |= {"large-v1": "openai/whisper-large", "large": OPENAI_NAMES["large-v3"]}
@@ -82,7 +82,7 @@ def load_whisper(
 
 
 def load_parts(name: str) -> ModelParts:
-    """Load all parts but the weights, which are gigabytes for a large model and not needed by every program.
+    """Load all parts of a model but the weights, which are gigabytes for a large model and not always needed.
 
     Raises the same UsageError as `load_whisper`, except for problems of the weights.
     """
@@ -145,7 +145,7 @@ def _load_weights(name: str, own: WhisperConfig, training: ModelConfig) -> Whisp
         "decoder_layerdrop": training.layerdrop,
     }
     before = {key: getattr(own, key) for key in dropouts}
-    # The layers read these values when they are built, and never again.
+    # The layers read these values only when they are built.
     own.update({key: value for key, value in dropouts.items() if value is not None})
     with _blaming(name, "weights"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -153,11 +153,11 @@ def _load_weights(name: str, own: WhisperConfig, training: ModelConfig) -> Whisp
             name,
             config=own,
             attn_implementation=training.attention,
-            generation_config=GenerationConfig(),  # the file is not read here, because an old one raises
+            generation_config=GenerationConfig(),  # else transformers reads the file, which fails for an old one
             dtype=torch.float32,
             ignore_mismatched_sizes=True,  # `_check_weights` refuses them in one line
             output_loading_info=True,
-            use_safetensors=True,  # no pickle is read, though transformers would read one
+            use_safetensors=True,  # otherwise transformers would read a pickle, too
         )
     model.config.update(before)
     _check_weights(name, model, loading, is_tied=own.tie_word_embeddings)
@@ -167,7 +167,7 @@ def _load_weights(name: str, own: WhisperConfig, training: ModelConfig) -> Whisp
     model.config.apply_spec_augment = False  # the run has its own SpecAugment, which depends on no earlier random draw
     if training.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})  # reentrant checkpointing changes the gradients
-    # Whisper's `generate` obeys this field before `language` and `task`, and it contradicts them after a training.
+    # Whisper's `generate` prefers this field to `language` and `task`, which it may contradict after a training.
     if hasattr(model.config, "forced_decoder_ids"):
         del model.config.forced_decoder_ids
     return model

@@ -1,7 +1,7 @@
 """Cross-entropy as a sum over label tokens, so that any slicing of a batch gives the same gradient.
 
 The gradient of a step is that of the mean over all label tokens of the global batch. Means per micro-batch cannot give
-it: utterances differ in length, so a mean of means depends on how the batch was sliced.
+this gradient. Utterances differ in length, so a mean of means depends on how the batch was sliced.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import WhisperForConditionalGeneration
 
 TOKENS_AT_ONCE = 2048
-"""Tokens in a block of logits. With Whisper's vocabulary a block takes 0.4 GB; the logits of a batch may take 10 GB."""
+"""Most label tokens in a block of logits. A block takes 0.4 GB; all logits of a batch may take 10 GB."""
 
 
 # B windows, M mel bins, T frames, L label positions, D width, V vocabulary

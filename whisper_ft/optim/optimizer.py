@@ -1,4 +1,4 @@
-"""Optimizers: construction by name, parameter groups, the guarded update, and state saved and loaded by name."""
+"""Optimizers: building one by name, parameter groups, updates that skip a bad gradient, and state by parameter name."""
 
 import logging
 import re
@@ -66,10 +66,11 @@ def decays(name: str, parameter: torch.nn.Parameter) -> bool:
 
 
 def lr_factors(parameters: NamedParameters, layer_decay: float) -> dict[str, float]:
-    """Factor of each parameter's learning rate: `layer_decay` to the number of layers above it in encoder or decoder.
+    """Factor of the learning rate of each parameter, by name.
 
-    The factor is 1 for the top layer that is trained, the final norms, and all parameters outside encoder and decoder.
-    Convolutions, token embedding and positions are below the first of L layers and have layer_decay ** L.
+    The factor is `layer_decay` to the power of the number of layers above the parameter, in encoder or decoder. It is 1
+    for the top layer that is trained, the final norms, and all parameters outside encoder and decoder. Convolutions,
+    token embedding and positions are below the first of L layers and have layer_decay ** L.
     """
     place: dict[str, tuple[str, int]] = {}
     for name in parameters:
@@ -141,9 +142,10 @@ def apply_update(optimizer: torch.optim.Optimizer, grad_norm: torch.Tensor) -> b
 
 
 def keeps_state(saved: Mapping[str, Any], now: OptimConfig) -> bool:
-    """True if the optimizer state of the saved settings (`optim` of a checkpoint's config) fits the present settings.
+    """True if the optimizer state of a checkpoint fits the optimizer that is set now.
 
-    If not, the run continues with empty moments. Paged and unpaged optimizers have the same state.
+    `saved` is `optim` of the checkpoint's config. If the state does not fit, the run continues with empty moments.
+    Paged and unpaged optimizers have the same state.
     """
 
     def kind(name: str, momentum: float) -> tuple[str, bool]:

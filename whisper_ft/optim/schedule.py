@@ -25,7 +25,7 @@ def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int
 
 
 def steps_of(duration: float, steps: int) -> int:
-    """Number of updates in a duration: the duration itself from 1 on, and below 1 that share of the run's `steps`."""
+    """Number of updates in a duration. A duration below 1 is a share of the run's `steps`."""
     return round(duration * steps) if duration < 1 else int(duration)
 
 
@@ -35,6 +35,6 @@ def due(step: int, every: int, last: bool = False) -> bool:
 
 
 def learning_rate(step: int, steps: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
-    """Learning rate of update `step` (counted from 0): a function of the step, so a checkpoint needs no scheduler."""
+    """Learning rate of update `step` (counted from 0) in a run of `steps` updates."""
     warmup, decay = steps_of(schedule.warmup, steps), steps_of(schedule.decay, steps)
     return optim.lr * lr_factor(step, steps, schedule.kind, warmup, decay)

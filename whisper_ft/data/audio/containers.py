@@ -42,7 +42,7 @@ def _container(encoded: bytes) -> str | None:
     if encoded[:4] == b"\x1aE\xdf\xa3":  # EBML
         return "webm"
     at = 0
-    if encoded[:3] == b"ID3" and len(encoded) >= 10:  # a tag; its size has 4 times 7 bits
+    if encoded[:3] == b"ID3" and len(encoded) >= 10:  # a tag, whose size is stored in four bytes of 7 bits
         at = 10 + sum(byte << 7 * (3 - place) for place, byte in enumerate(encoded[6:10]))
     return "aac" if encoded[at : at + 2] in ADTS else None
 
@@ -97,7 +97,7 @@ class ContainerFile:
                 start, start + frames / self.samplerate + MISSING_SECONDS
             )
         except RuntimeError as error:
-            if "No audio frames were decoded" not in str(error):  # raised at a place without samples
+            if "No audio frames were decoded" not in str(error):  # raised if the range has no samples
                 raise
             return np.zeros((0, self.channels), np.float32)
         samples: Waveform = played.data.numpy().T[:frames]

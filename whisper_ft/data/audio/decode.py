@@ -25,19 +25,19 @@ from whisper_ft.data.audio.containers import (
 from whisper_ft.data.types import RejectedError
 
 MAX_CHANNELS = 16
-"""Most channels of a clip; a header may claim 65,535, and no speech corpus has more than 16."""
+"""Most channels of a clip. A header may claim 65,535, but no speech corpus has more than 16."""
 MIN_RATE, MAX_RATE = 1_000, 384_000
 """Lowest and highest sample rate that are accepted, in Hz; a header may claim 1 or 2,147,483,647."""
 MAX_PEAK = 1e15
-"""Largest sample; full scale is 1.0, and from about 1e17 on the power spectrum overflows float32."""
+"""Limit for samples, whose full scale is 1.0. From about 1e17 on, the power spectrum overflows float32."""
 SEGMENT_SLACK = 0.5
 """Seconds by which a segment may end after its recording, because manifests round."""
 MIN_SECONDS = 0.1
-"""Seconds of the shortest clip; a shorter one is a click or an empty file, because no word is so short."""
+"""Length of the shortest clip in seconds. No word is shorter, so a shorter clip is a click or an empty file."""
 STREAMED_BYTES = 0x7FFF0000
 """Smallest stated size of a streamed WAV: sox, arecord and ffmpeg then write about 2^31 or 2^32 - 1 bytes."""
 BEYOND_SECONDS = 0.1
-"""Seconds read past the window if no header states the length, so that a longer clip is noticed."""
+"""Seconds that are read past the window if no header states the length, so that too long a clip is noticed."""
 
 
 def decode(
@@ -198,5 +198,5 @@ def _wav_frames(encoded: bytes, frames_read: int) -> int:
 def _message(error: Exception) -> str:
     """Message of an error in one line, without soundfile's memory address, so that it is equal in every run."""
     text = re.sub(r"<\S+ object at 0x[0-9A-Fa-f]+>", "the clip", str(error))
-    text = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", text)  # the line of torchcodec
+    text = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", text)  # torchcodec's place in its source
     return " ".join(text.split()) or type(error).__name__

@@ -10,7 +10,7 @@ import torch
 from whisper_ft.data.audio.containers import Waveform
 
 MIN_FRAMES = 64
-"""Fewest frames computed, because BLAS multiplies a narrower matrix in another order, which changes the last bit."""
+"""Fewest frames that are computed. BLAS multiplies a narrower matrix in another order, which changes the last bit."""
 
 
 def pad_windows(features: Sequence[torch.Tensor], frames: int, pin_memory: bool = False) -> torch.Tensor:
@@ -26,7 +26,7 @@ def pad_windows(features: Sequence[torch.Tensor], frames: int, pin_memory: bool 
 
 
 class FeatureExtractor(Protocol):
-    """Parameters of the log-mel, as in transformers' WhisperFeatureExtractor."""
+    """Parameters of the log-mel, named as in transformers' WhisperFeatureExtractor."""
 
     sampling_rate: int
     n_samples: int
@@ -40,9 +40,9 @@ class FeatureExtractor(Protocol):
 class LogMel:
     """Whisper's log-mel, computed over the real audio only and equal to the extractor's to the last bit.
 
-    Most of a 30 s window around a 3 s clip is padding, and all frames over zeros only have the same value. The order of
-    operations is that of transformers' extractor (`_torch_extract_fbank_features`), so the bits are equal; a test
-    compares them. For clips of 2.5 s it is 7 times faster than the extractor.
+    Most of a 30 s window around a 3 s clip is padding, and all frames that cover only zeros have the same value. The
+    order of operations is that of transformers' extractor (`_torch_extract_fbank_features`), so the bits are equal; a
+    test compares them. LogMel is 7 times faster than the extractor for clips of 2.5 s.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:

@@ -1,7 +1,8 @@
 """SpecAugment: masks in time and frequency, drawn for each utterance in each epoch.
 
-Park et al. 2019, arXiv 1904.08779, without its time warping. The SpecAugment of transformers draws from numpy's global
-generator, so its masks depend on earlier draws. Here they depend on (seed, epoch, utterance) only.
+The method is that of Park et al. 2019, arXiv 1904.08779, without time warping. The SpecAugment of transformers draws
+from numpy's global generator, so its masks depend on earlier draws. The masks here depend on (seed, epoch, utterance)
+only.
 """
 
 import torch

@@ -33,7 +33,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class RecordBatchPlace:
-    """Place of a record batch in its file."""
+    """Place of a record batch in its file: its header, and where its body lies."""
 
     header: bytes
     body_start: int
@@ -62,7 +62,7 @@ class ArrowStream:
         return rows
 
     def _fill(self, batch: RecordBatchPlace, message: "_EmptyMessage", spans: Iterable[Span]) -> None:
-        """Fetch the bytes of some values into the body of a message."""
+        """Fetch the bytes of some values into their places in the body of a message."""
         shift = batch.body_start - message.body.ctypes.data  # from addresses to offsets in the file
         ranges = ((address + shift, address + shift + size) for address, size in spans)
         for start, part in FetchedRanges(self.file_system, self.path, ranges).parts:

@@ -1,7 +1,7 @@
 """Audiofolder of Hugging Face: folders of audio files with metadata.csv, .jsonl or .parquet, which lists the rows.
 
-Audio that the metadata does not name is not read. A split is a subfolder: with its own train/metadata.csv, or named as
-in `train/a.wav` by a metadata.csv for all splits.
+Audio that the metadata does not name is not read. A split is a subfolder such as train. It has its own metadata.csv, or
+the metadata.csv of the folder above names its files as `train/a.wav`.
 """
 
 import posixpath

@@ -1,4 +1,4 @@
-"""Columns of common datasets: their usual names, their Arrow types, and extra ones carried for per-group scores."""
+"""Columns of common datasets: their usual names, their Arrow types, and extra columns for scores by group."""
 
 import json
 import math
@@ -13,7 +13,7 @@ AUDIO_COLUMNS = ("audio", "path", "audio_filepath", "audio_file", "file_name", "
 TEXT_COLUMNS = ("sentence", "text", "transcription", "transcript", "raw_text", "normalized_text")
 LANGUAGE_COLUMNS = ("language", "lang", "locale")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
-"""Names of the speaker's column in every format; the first that has a value in a row wins."""
+"""Usual names of the speaker's column, in every format. The first column with a value in the row is used."""
 
 
 def is_text(kind: pa.DataType) -> bool:
@@ -114,7 +114,7 @@ def text_of(value: object) -> str | None:
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
-    return text.encode(errors="backslashreplace").decode()  # bytes that were not UTF-8 are lone surrogates
+    return text.encode(errors="backslashreplace").decode()  # lone surrogates stand for bytes that were not UTF-8
 
 
 def _labels(schema: pa.Schema) -> dict[str, list[str]]:

@@ -36,7 +36,7 @@ SPONTANEOUS = re.compile(r"ss-corpus-(?P<locale>[^/]+)")
 TAG = re.compile(r"\[[^\[\]]{1,40}\]")
 """Event marked by transcribers of the spontaneous corpus: [disfluency], [noise], [laugh], [unclear], ..."""
 MAX_LINE_BYTES = 2**24
-"""Bytes of the longest line; a line of a table has about 500, so a longer one shows that the file is no table."""
+"""Most bytes of a line. A line of a table has about 500, so a longer line shows that the file is no table."""
 FIELDS = ("id", "file", "text", "language", "speaker", "split", "problem")
 """Columns of the tables that this module makes, as in `file_table.SCHEMA`; `split` is dropped later."""
 
@@ -122,7 +122,9 @@ class _ArchiveTree:
 def _open_tree(path: str, cache: Path | None) -> _Tree:
     file_system, stripped = fsspec.core.url_to_fs(path)
     if stripped.endswith((".tar", ".tar.gz", ".tgz")) and file_system.isfile(stripped):
-        return _ArchiveTree(TarArchive.open(path, cache))  # before isdir, for which http would download the file
+        return _ArchiveTree(
+            TarArchive.open(path, cache)
+        )  # checked before isdir, for which http would download the file
     if not file_system.isdir(stripped):
         raise UsageError(f"{path}: no such folder or archive; expected a folder of Common Voice, or its .tar.gz")
     return _FolderTree(path)
@@ -130,7 +132,7 @@ def _open_tree(path: str, cache: Path | None) -> _Tree:
 
 @dataclass(frozen=True)
 class _Corpus:
-    """Corpus of one language."""
+    """Corpus of one language: its folder, its .tsv files and its recordings."""
 
     folder: str
     locale: str

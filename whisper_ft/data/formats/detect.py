@@ -10,14 +10,14 @@ from whisper_ft.config.data import Format, is_hub_name
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime.errors import DataError, UsageError
 
-# By the end of a file's name. A Common Voice release is delivered as .tar.gz; training shards are plain tars.
+# Formats by the end of a file's name. Common Voice is delivered as .tar.gz, and training shards are plain tars.
 SUFFIXES: tuple[tuple[tuple[str, ...], Format], ...] = (
     ((".parquet",), "parquet"),
     ((".tar.gz", ".tgz"), "common_voice"),
     ((".tar",), "webdataset"),
     ((".jsonl", ".json", ".csv", ".tsv", ".jsonl.gz", ".json.gz", ".csv.gz", ".tsv.gz"), "manifest"),
 )
-# By a name in a folder, or in a folder below it; the first pattern with a match decides.
+# Formats by a name in a folder, or in a folder below it. The first pattern with a match decides.
 CONTENTS: tuple[tuple[str, Format], ...] = (
     ("wav.scp", "kaldi"),
     ("dataset_dict.json", "saved_dataset"),

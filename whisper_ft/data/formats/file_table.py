@@ -18,13 +18,13 @@ from whisper_ft.data.types import RejectedError, Row
 from whisper_ft.runtime.errors import DataError
 
 CHUNK_ROWS = 32
-"""Rows of a chunk in every format but parquet. Files are read one by one, so larger chunks would read no faster."""
+"""Rows of a chunk in every format but parquet. Files are read one by one, so a larger chunk is not read faster."""
 SEGMENT_ROWS = 256
 """Most rows of a chunk that is extended to keep the segments of one recording together, so the file is read once."""
 BLOCK_ROWS = 10_000
-"""Rows held as Python objects at a time while a table is made."""
+"""Most rows that are Python objects at a time while a table is made."""
 
-# One line of a list. An arrow table of a million rows takes 100 MB, and workers receive it fast.
+# Columns of a list. An arrow table of a million rows takes 100 MB, and is sent to workers fast.
 SCHEMA = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -81,7 +81,7 @@ class FileTable:
         return str(self.table.column("id")[self._first_row[chunk] + row].as_py())
 
     def fingerprint(self) -> dict[str, Any]:
-        """Number of rows and a digest of the list; the audio is not read."""
+        """Fingerprint of the number of rows and a digest of the list. The audio is not read."""
         digest = hashlib.sha256()
         for name in self.table.column_names:
             for value in self.table.column(name).to_pylist():
@@ -121,7 +121,7 @@ def _row(record: Mapping[str, Any], content: bytes | RejectedError) -> Row:
 
 
 def _chunk_sizes(files: Sequence[str]) -> list[int]:
-    """Rows of each chunk: CHUNK_ROWS, or more if the cut would divide the segments of one recording."""
+    """Rows of each chunk: CHUNK_ROWS, or more if a chunk would otherwise end between segments of one recording."""
     ends = []
     start = 0
     for end in range(1, len(files) + 1):

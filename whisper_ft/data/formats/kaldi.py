@@ -62,7 +62,7 @@ def _read_pairs(file_system: AbstractFileSystem, path: str) -> list[tuple[str, s
     """Read the key and value of each line; None if there is no such file."""
     if not file_system.isfile(path):
         return None
-    # Bytes that are not UTF-8 are kept as lone surrogates, and noticed when rows are made of them.
+    # Bytes that are not UTF-8 are kept as lone surrogates, and `_storable` notices them.
     text = file_system.cat_file(path).decode("utf-8-sig", errors="surrogateescape")
     pairs = (line.strip().split(None, 1) for line in text.split("\n") if line.strip())
     return [(pair[0], pair[1] if len(pair) > 1 else "") for pair in pairs]
@@ -111,7 +111,7 @@ def _entry(
     recordings: Mapping[str, str],
     store: FolderStore,
 ) -> dict[str, Any]:
-    """Row of `file_table.SCHEMA` for one utterance; `number` is its line in `text`."""
+    """Make the row of `file_table.SCHEMA` for one utterance. `number` is its line in the file `text`."""
     entry: dict[str, Any] = {"id": name, "file": "", "text": text}
     try:
         recording = name
@@ -134,7 +134,7 @@ def _segment(name: str, segments: Mapping[str, str]) -> tuple[str, float, float 
     if name not in segments:
         raise RejectedError("bad_segment", f"{name} is not in segments")
     fields = segments[name].split()
-    if len(fields) != 3:  # a fourth one would be the channel, but decoding mixes the channels
+    if len(fields) != 3:  # a fourth field would be the channel, but decoding mixes the channels
         raise RejectedError("bad_segment", f"{name} in segments: {len(fields) + 1} fields, and 4 can be used")
     recording, start, end = fields
     offset = seconds_of(start, "start")

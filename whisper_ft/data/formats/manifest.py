@@ -1,7 +1,7 @@
-"""Manifests: a line for each utterance with its audio file, its text, and its place in a long recording.
+"""Manifests: one line for each utterance, with its audio file, its text, and its place in a long recording.
 
 JSON lines, CSV and TSV are read, with the column names of NeMo, Whisper-Finetune, Hugging Face and others. An unusable
-line becomes a row with a problem, so that it is counted and named. Only a file that is no manifest ends the run.
+line becomes a row with a problem, so that it is counted and reported. Only a file that is not a manifest ends the run.
 """
 
 import math
@@ -31,10 +31,10 @@ from whisper_ft.runtime.errors import UsageError
 
 ID_COLUMNS = ("id", "utt_id", "key")
 OFFSET_COLUMNS = ("offset", "start", "start_time")  # seconds
-END_COLUMNS = ("end", "end_time")  # seconds; `duration` wins
+END_COLUMNS = ("end", "end_time")  # seconds; ignored if `duration` is given
 
 SAMPLE_LINES = 1000
-"""Lines from which the columns are chosen."""
+"""Number of first lines by which the columns are chosen."""
 
 
 def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:

@@ -33,7 +33,7 @@ from whisper_ft.data.types import Row
 from whisper_ft.runtime.errors import DataError, UsageError, one_line
 
 OPTIONAL_TEXTS = {"language": "'be'", "task": "'transcribe'"}
-"""Optional columns of text, each with an example of a value."""
+"""Optional columns of text, and an example value of each."""
 
 
 def open_parquet(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> "Parquet":
@@ -188,6 +188,9 @@ def _columns(path: str, schema: pa.Schema, where: SourceConfig) -> list[str]:
 
 
 def _common_folder(paths: Sequence[str]) -> str:
-    first, last = paths[0].split("/"), paths[-1].split("/")  # sorted, so all share what these two share
+    first, last = (
+        paths[0].split("/"),
+        paths[-1].split("/"),
+    )  # the paths are sorted, so all share the folders that these two share
     shared = [a for a, b in zip(first[:-1], last[:-1], strict=False) if a == b]
     return "/".join(shared[: next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)])

@@ -16,7 +16,7 @@ from whisper_ft.runtime.errors import DataError, one_line
 
 @dataclass(frozen=True)
 class ParquetMetadata:
-    """Index of one parquet file."""
+    """Metadata of one parquet file, with size and version of the file if it is remote."""
 
     metadata: pq.FileMetaData
     size: int | None = None

@@ -15,7 +15,7 @@ NUMBER_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def shards_of(path: str) -> list[str]:
-    """Addresses of the shards that a path names. An existing name is taken literally, even if it could be a pattern."""
+    """Find the shards that a path names. An existing name is taken literally, even if it could be a pattern."""
     file_system, stripped = fsspec.core.url_to_fs(path)
     if stripped.endswith(".tar") and file_system.isfile(stripped):
         return [path]

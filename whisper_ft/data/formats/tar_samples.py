@@ -1,4 +1,4 @@
-"""Samples of a WebDataset shard: the files that belong together, and their places in the tar."""
+"""Samples of a WebDataset shard: the files that belong to one utterance, and their places in the tar."""
 
 import hashlib
 import posixpath

@@ -30,9 +30,9 @@ from whisper_ft.runtime.errors import DataError, UsageError, one_line
 MAX_CHUNK_BYTES = 2**24
 """Most bytes of a chunk with several rows. So a chunk of long recordings has fewer rows than CHUNK_ROWS."""
 MAX_TEXT_BYTES = 2**20
-"""Bytes of the longest .txt or .json that is read."""
+"""Size of the largest .txt or .json that is read, in bytes."""
 MIN_SEARCHED_SAMPLES = 1000
-"""Samples whose .json is searched for an extra column before the column is refused as missing."""
+"""Number of samples whose .json is searched for an extra column before the column is refused as missing."""
 
 Problem = tuple[str, str]
 """Problem with a row: reason code, and explanation for the user."""
@@ -171,7 +171,7 @@ def _check(samples: pa.Table, path: str) -> None:
 
 
 def _sample_bytes(samples: pa.Table) -> list[int]:
-    """Bytes of the files of each sample."""
+    """Total bytes of the files of each sample."""
     sizes = [pc.fill_null(pc.struct_field(samples[kind], "size"), 0).to_pylist() for kind in ("audio", "txt", "json")]
     return [sum(sample) for sample in zip(*sizes, strict=True)]
 

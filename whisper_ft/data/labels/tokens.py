@@ -1,4 +1,4 @@
-"""Label tokens: transcripts as the token sequences that the decoder learns to write."""
+"""Label tokens: the sequence of tokens that the decoder learns to write for a transcript."""
 
 import re
 from typing import Any, Self
@@ -54,7 +54,7 @@ class LabelEncoder:
         if self.is_multilingual and language is None:
             raise UsageError("--data.language is missing: this model writes many languages and has no default")
         try:
-            self.prompt(language, task)  # refuses an unknown language now instead of at the first row
+            self.prompt(language, task)  # refuses an unknown default now instead of at the first row
         except RejectedError as error:
             raise UsageError(error.detail) from error
 

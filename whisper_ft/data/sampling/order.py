@@ -18,13 +18,13 @@ import numpy.typing as npt
 from whisper_ft.data.sampling.partition import unevenness
 from whisper_ft.runtime.rng import permutation
 
-ORDER_VERSION = 1  # recorded in checkpoints; raise it whenever a position would come out differently
+ORDER_VERSION = 1  # recorded in checkpoints; increase it with every change that gives a position another row
 
 USUAL_WORLDS = (2, 3, 4, 8)  # numbers of processes that the default number of lanes should suit
 
 MAX_WEIGHT_ERROR = 0.1  # largest relative error of a source's share that rounding to whole lanes may cause
 
-_CHUNKS, _ROWS = 0, 1  # last part of a hash: permutation of chunks, or of rows
+_CHUNKS, _ROWS = 0, 1  # part of a hash that tells permutations of chunks from those of rows
 
 
 class Place(NamedTuple):
@@ -42,7 +42,7 @@ class _Epoch:
 
 
 class Order:
-    """Infinite stream over one source: epoch after epoch, each a permutation of all rows.
+    """Infinite stream over one source. Each epoch is a permutation of all rows.
 
     Parameters
         rows: number of rows of each chunk.

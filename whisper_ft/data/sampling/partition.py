@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-MAX_UNEVENNESS = 1.1  # positions of the busiest rank, as a multiple of an even share
+MAX_UNEVENNESS = 1.1  # most positions of a rank, as a multiple of an even share
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Partition:
 
     @cached_property
     def _classes(self) -> int:
-        """Number of classes of slots; `batch_size` if every slot is its own class."""
+        """Number of classes of slots. It is `batch_size` if every slot is a class by itself."""
         classes = math.gcd(self.lanes, self.batch_size)
         return classes if unevenness(self.batch_size, classes, self.world) <= MAX_UNEVENNESS else self.batch_size
 

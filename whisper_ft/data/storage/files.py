@@ -12,7 +12,7 @@ from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import one_line
 
 MAX_FILE_BYTES = 2**30
-"""Bytes of the largest audio file that is read; an hour in CD quality has 635 MB."""
+"""Size of the largest audio file that is read, in bytes. An hour in CD quality has 635 MB."""
 
 
 class FileStore(Protocol):
@@ -46,9 +46,9 @@ class FolderStore:
             info = self._file_system.info(path)
             if info["type"] != "file":  # reading a pipe would block, and a device has no end
                 raise RejectedError("missing_file", f"{name}: not a file")
-            if (info["size"] or 0) > MAX_FILE_BYTES:  # the size is None if the server does not tell
+            if (info["size"] or 0) > MAX_FILE_BYTES:  # the size is None if the server does not report it
                 raise RejectedError("file_too_large", f"{name}: over {MAX_FILE_BYTES} bytes")
-            # Without an end, s3fs would ask for the size once more.
+            # Without an end, s3fs would ask for the size again.
             limits = {} if self._is_local or not info["size"] else {"start": 0, "end": info["size"]}
             return bytes(self._file_system.cat_file(path, **limits))
         except (RejectedError, MemoryError):
@@ -83,7 +83,10 @@ class FolderStore:
         return below
 
     def _below(self, name: str) -> str:
-        """Part of an absolute name after the folder's path, or after the real path if the folder is a link."""
+        """Return the part of an absolute name after the path of the folder.
+
+        If the folder is a link, its real path is accepted, too. Raises RejectedError(outside_root) for other names.
+        """
         path = name
         if "://" in name:
             if name.partition("://")[0] not in protocols_of(self._file_system):

@@ -27,7 +27,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO, MAX_EXTRA_BYTES = 20, 2**30
 """Most bytes unpacked: 20 times the archive and 1 GiB more. Audio hardly compresses, and tables shrink to a fifth."""
 PART_BYTES = 2**20
-"""Bytes read at a time from a file that need not fit in memory."""
+"""Bytes read at a time from a file that may be larger than memory."""
 
 
 def gunzip(address: str, cache: Path | None = None) -> str:
@@ -49,7 +49,9 @@ def gunzip(address: str, cache: Path | None = None) -> str:
         end = file_system.cat_file(path, start=max(size - 8, 0), end=size) if size else b""
     if not beginning.startswith(GZIP_MAGIC):
         return address
-    digest = hashlib.sha256(beginning + end + str(size).encode()).hexdigest()[:8]  # the end holds a checksum of all
+    digest = hashlib.sha256(beginning + end + str(size).encode()).hexdigest()[
+        :8
+    ]  # the end holds a checksum of the content
     stem = posixpath.basename(path).removesuffix(".gz").removesuffix(".tgz").removesuffix(".tar")
     name = f"{stem}.unpacked-{digest}.tar"
     beside = Path(path).parent if is_local(file_system) else None

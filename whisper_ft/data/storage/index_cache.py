@@ -22,7 +22,7 @@ VERSION_KEYS = (
 )
 """Metadata keys, by file system, whose value changes when the content does. The first key that a file has is used."""
 CHECKSUM_BYTES = 32
-"""Bytes of the SHA-256 in front of each entry, by which a damaged entry is noticed."""
+"""Bytes of the SHA-256 at the start of each entry, which reveals a damaged entry."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Version:
 
     address: str
     size: int | None
-    """Bytes; None if the file system does not tell."""
+    """Size in bytes; None if the file system does not report it."""
     name: str | None
     """Version of the content; None if the file system reports none."""
 
@@ -46,10 +46,10 @@ def version_of(file_system: AbstractFileSystem, path: str) -> Version:
 
 
 def entry_path(cache: Path | None, version: Version, kind: str) -> Path | None:
-    """Path of the cached index of a file; None if the index cannot be cached.
+    """Path of the cached index of a file; None if the index is not cached.
 
-    This is so without a cache folder, or if the file system reports no version, because a change would then go
-    unnoticed.
+    An index is not cached if there is no folder `cache`. It is not cached either if the file system reports no version,
+    because a change of the file would go unnoticed.
     """
     if cache is None or version.name is None:
         return None

@@ -18,7 +18,7 @@ OBJECT_STORES = {"s3", "s3a", "gs", "gcs"}
 MIN_LISTED_FILES = 17
 """A folder is listed if at least so many of its files are wanted. The server is asked for fewer files one by one."""
 IO_THREADS = 16
-"""Threads that index or read files: they wait for a disk or a server, so they may outnumber the cores."""
+"""Number of threads that index or read files. They wait for a disk or a server, so they may outnumber the cores."""
 
 Range = tuple[int, int]
 """Byte range: offset of the first byte, and offset after the last byte."""
@@ -44,7 +44,7 @@ def learn_versions(file_system: AbstractFileSystem, paths: Sequence[str]) -> Non
         return
     for folder, count in Counter(path.rpartition("/")[0] for path in paths).items():
         if count >= MIN_LISTED_FILES:
-            with suppress(FileNotFoundError):  # opening the first file gives the better message
+            with suppress(FileNotFoundError):  # opening the first file gives a better message
                 file_system.ls(folder, detail=False)
 
 

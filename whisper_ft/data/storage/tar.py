@@ -32,7 +32,7 @@ hostile pax records grows with the square of their length.
 REMOTE_BLOCK_BYTES = 2**18
 """Bytes fetched with a remote header, because the next headers are among them if the files are small."""
 INDEX_BLOCK = 50_000
-"""Members held as Python objects at a time while an index is made."""
+"""Most members that are Python objects at a time while an index is made."""
 INDEX_SCHEMA = pa.schema([("name", pa.large_string()), ("offset", pa.int64()), ("size", pa.int64())])
 PARSE_FAILURES = (tarfile.TarError, ValueError, LookupError, RecursionError)
 """Exceptions that tarfile raises for damaged headers."""
@@ -44,7 +44,7 @@ class TarMember(NamedTuple):
     name: str
     """Normalised path relative to the archive."""
     offset: int
-    """Byte of the archive at which the content begins."""
+    """Offset of the content in the archive, in bytes."""
     size: int
     """Size of the content in bytes."""
 
@@ -55,7 +55,7 @@ def tar_members(address: str) -> Iterator[TarMember]:
     Only the headers are read, and the content is skipped by seeking. Even so, a remote archive of small files (below
     256 KiB) is fetched once as a whole. An archive of large files is fetched in parts.
 
-    Raises DataError if the file is not a tar, damaged or cut short.
+    Raises DataError if the file is not a tar, is damaged, or is cut short.
     """
     with data_errors(address):
         file_system, path = fsspec.core.url_to_fs(address)
@@ -107,7 +107,7 @@ def _headers(file: IO[bytes], size: int) -> Iterator[tarfile.TarInfo]:
         archive.members.clear()  # type: ignore[attr-defined]  # else a million headers would stay in memory
         yield header
     file.seek(archive.offset)
-    mark = file.read(tarfile.BLOCKSIZE)  # some writers leave the mark at the end out
+    mark = file.read(tarfile.BLOCKSIZE)  # some writers leave out the mark at the end
     if any(mark) or 0 < len(mark) < tarfile.BLOCKSIZE:  # tarfile takes a damaged header for the end
         raise tarfile.ReadError(f"no header at byte {archive.offset}")
 

@@ -1,1 +1,4 @@
-"""Export formats. `hf` writes the Hugging Face folder that a run publishes; a converter module reads such a folder."""
+"""Export formats.
+
+`hf` writes the Hugging Face folder that a run publishes. A module for another format converts such a folder.
+"""

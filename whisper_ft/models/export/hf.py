@@ -31,9 +31,9 @@ def export(weights: WhisperForConditionalGeneration | Path, files: Mapping[str, 
 
 
 def config_files(model: WhisperForConditionalGeneration, processor: WhisperProcessor) -> dict[str, bytes]:
-    """Files of an exported folder other than weights and README, by name: config, generation config and processor.
+    """Files of an exported folder by name, without weights and README: config, generation config and processor.
 
-    config.json keeps the dropout of the original checkpoint; only the deprecated `forced_decoder_ids` is removed.
+    config.json keeps the dropout of the original checkpoint, but not the deprecated `forced_decoder_ids`.
     """
     config = copy.deepcopy(model.config)
     config.architectures = [architecture_of(model)]
