@@ -1,4 +1,4 @@
-"""Checkpoints of a run, for people: `python -m whisper_ft checkpoint list|verify|export DIR`."""
+"""List, verify or export the checkpoints of a run: `python -m whisper_ft checkpoint list|verify|export DIR`."""
 
 import argparse
 import json
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """List, verify or export checkpoints.
+    """List, verify or export checkpoints, and return the exit code.
 
-    Exit code 2 for a folder without checkpoints, 3 for a damaged checkpoint, 6 for a full disk.
+    It is 2 for a folder without checkpoints, 3 for a damaged checkpoint, and 6 for a full disk.
     """
 
     def program() -> None:
@@ -51,7 +51,10 @@ def _parser() -> Parser:
 
 
 def _checkpoints(folder: Path) -> "list[ListedCheckpoint]":
-    """The checkpoints in a folder, newest first, or the one that the folder is; UsageError if there are none."""
+    """Return the checkpoints of a run, newest first. If the folder is itself a checkpoint, only that one is returned.
+
+    Raises UsageError if there is no checkpoint.
+    """
     from whisper_ft.checkpoint.format import list_checkpoints
 
     for place in (folder, folder / "checkpoints"):
@@ -64,7 +67,7 @@ def _checkpoints(folder: Path) -> "list[ListedCheckpoint]":
 
 
 def _list(checkpoints: "list[ListedCheckpoint]") -> None:
-    """Print a table of the manifests, with the reason why a checkpoint is kept."""
+    """Print a table of the checkpoints. Its last column says which are pinned, and which is the best."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -93,7 +96,7 @@ def _list(checkpoints: "list[ListedCheckpoint]") -> None:
 
 
 def _best_step(path: Path) -> int | None:
-    """The step in best.json of the run around a checkpoint; None without a readable best.json."""
+    """Read the step from the best.json of the run that a checkpoint belongs to; None if that file cannot be read."""
     try:
         return int(json.loads((path.parents[1] / "best.json").read_text(encoding="utf-8"))["step"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -101,7 +104,7 @@ def _best_step(path: Path) -> int | None:
 
 
 def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
-    """Print a line for each checkpoint; ResumeError if any is damaged."""
+    """Print a line for each checkpoint: `whole`, or the problem. Raises ResumeError if any is damaged."""
     from whisper_ft.checkpoint.format import verify
 
     damaged = 0
@@ -114,7 +117,7 @@ def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
 
 
 def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> None:
-    """Export the newest whole checkpoint as a folder for `from_pretrained`."""
+    """Export the newest undamaged checkpoint as a folder that `from_pretrained` can load."""
     from whisper_ft.checkpoint.format import MODEL, verify
     from whisper_ft.checkpoint.loading import load_weights
     from whisper_ft.checkpoint.record import read_record

@@ -1,7 +1,7 @@
-"""launch.sh in Python: plan the launch, check the command line once, then run `accelerate launch` in this process.
+"""Launcher behind launch.sh: plan the launch, check the command line, then run `accelerate launch` in this process.
 
-The check comes before any process starts. So a command line that cannot work is one line and exit code 2, and --help is
-printed once. The check also makes the demo's data if it is missing.
+The command line is checked once, before any process starts. So an error in it is printed as one line, with exit code 2,
+and --help is printed once. The check also makes the demo's data if it is missing.
 """
 
 import os
@@ -26,7 +26,7 @@ DEMO_DATA = "demo-data"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Launch, and return the exit code of the program."""
+    """Launch a program, and return its exit code."""
     try:
         _refuse_bare_python()
         plan = plan_launch(
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse_bare_python() -> None:
-    """UsageError if this Python lacks the packages of the project."""
+    """Raise UsageError if the packages of the project are not installed for this Python."""
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise UsageError(
             f"python here has no {missing[0]}; run `make setup` in {ROOT}, or activate an environment that has it"
@@ -62,7 +62,10 @@ def _refuse_bare_python() -> None:
 
 
 def _enter(plan: LaunchPlan) -> None:
-    """Take on the environment and the folder of a plan. Before torch is imported: it reads some variables only once."""
+    """Set the environment variables and the current folder to those of a plan.
+
+    This has to happen before torch is imported, because torch reads some variables only once.
+    """
     for name in set(os.environ) - set(plan.environment):
         del os.environ[name]
     os.environ.update(plan.environment)
@@ -73,8 +76,8 @@ def _enter(plan: LaunchPlan) -> None:
 def check(program: str, arguments: Sequence[str]) -> int | None:
     """Check the command line of train.py or evaluate.py, and make the demo's data if it is missing.
 
-    Returns None to start the program, or the exit code to end with. Raises UsageError for a command line that cannot
-    work. Other programs check themselves.
+    Returns None if the program should be started, else the exit code to end with. Raises UsageError for a command line
+    that cannot work. Programs other than these two are not checked.
     """
     path = Path(program).resolve()
     if path.parent != ROOT or path.name not in ("train.py", "evaluate.py"):
@@ -98,7 +101,7 @@ def check(program: str, arguments: Sequence[str]) -> int | None:
 
 
 def _make_demo_data(config: "TrainingConfig") -> int:
-    """Make the demo's corpus and model if the configuration names them and they are missing; returns the exit code."""
+    """Make the demo's corpus and model if the configuration names them and they are missing; return the exit code."""
     paths = (config.model.name, config.data.path, config.eval.path, *(source.path for source in config.data.sources))
     named = [Path(path).parts[:2] for path in paths]
     if all(parts[:1] != (DEMO_DATA,) or Path(*parts).exists() for parts in named):

@@ -19,12 +19,12 @@ SMOOTHING = 0.015  # standard deviation of the smoothing, as a share of the run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write curves.png and curves.html. Exit codes as those of a run; 130 after Ctrl-C."""
+    """Write curves.png and curves.html. Returns the exit codes of `runtime.exit_codes`; 130 after Ctrl-C."""
     return exit_code_of(lambda: plot(parse_arguments(sys.argv[1:] if argv is None else argv)))
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments. UsageError for a value that cannot work."""
+    """Parse the command line. Raises UsageError for a value that cannot work."""
     parser = Parser(
         prog="python -m whisper_ft plot",
         description="Draw loss, error rates, learning rate, gradient norm, loss scale and throughput of runs, even "
@@ -51,7 +51,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """Write the picture and the page, and print a line for each run. UsageError if no run has logged anything."""
+    """Write the picture and the page, and print a line for each run.
+
+    Raises UsageError if no run has logged anything, and DiskError if a file cannot be written.
+    """
     # matplotlib takes half a second to import, which --help and a wrong argument need not wait for.
     from whisper_ft.reports.curves.figure import curves_png
     from whisper_ft.reports.curves.history import read_history
@@ -78,7 +81,10 @@ def plot(args: argparse.Namespace) -> None:
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each run: its folder's, preceded by parent folders if two are the same."""
+    """Return a name for each run: the name of its folder, preceded by parent folders if two names are equal.
+
+    Raises UsageError if a run is given twice.
+    """
     parts = [path.resolve().parts for path in paths]
     names = [one_line(name[-1]) for name in parts]
     for depth in range(2, max(map(len, parts)) + 1):
@@ -93,7 +99,7 @@ def run_names(paths: Sequence[Path]) -> list[str]:
 
 
 def summary_line(run: "History") -> str:
-    """State, step, loss, lowest error rate and resumes of a run in one line."""
+    """Describe a run in one line: state, step, loss, lowest error rate, and the steps at which it was resumed."""
     from whisper_ft.reports.curves.overview import run_facts
 
     if not run:

@@ -1,7 +1,7 @@
-"""Utterances of a step, without a model: `python -m whisper_ft replay --run_dir DIR --step N`.
+"""Print the utterances of a training step, without a model: `python -m whisper_ft replay --run_dir DIR --step N`.
 
-Step N is counted from 0: a run at checkpoint step-N trains on it next, and the row with step N + 1 in metrics.jsonl
-reports it. One JSON line is printed for each position of the global batch, in order.
+Steps are counted from 0. A run that continues from checkpoint step-N does step N next, and reports it in metrics.jsonl
+as step N + 1. One JSON line is printed for each position of the global batch, in order.
 """
 
 import json
@@ -17,7 +17,7 @@ from whisper_ft.runtime.errors import UsageError
 
 
 def replay(config: TrainingConfig, step: int) -> list[dict[str, object]]:
-    """Id, position and epoch of each utterance in the global batch of a step."""
+    """Return id, position and epoch of each utterance in the global batch of a training step."""
     from whisper_ft.data.sampling.order import default_lanes
     from whisper_ft.data.sources import open_mixture
 
@@ -35,9 +35,10 @@ def replay(config: TrainingConfig, step: int) -> list[dict[str, object]]:
 
 
 def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
-    """The configuration of a run, its data pinned; `data_path` replaces the recorded path.
+    """Return the configuration of a run, in which each data set has the version that the run used.
 
-    Raises UsageError if there is no run, or if its data is not found.
+    `data_path` replaces the recorded path of the data. Raises UsageError if the folder holds no run, or if the data is
+    not found.
     """
     from whisper_ft.checkpoint.format import newest_record
     from whisper_ft.data.sources import pin_mixture
@@ -66,7 +67,7 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the batch. Exit code 2, and one line, for a run, a step or data that is not there."""
+    """Print the batch, and return the exit code. A missing run, step or data set is an error of one line and code 2."""
     parser = Parser(prog="python -m whisper_ft replay", description=replay.__doc__)
     parser.add_argument("--run_dir", type=Path, required=True, help="run directory")
     parser.add_argument("--step", type=int, required=True, help="step, counted from 0")

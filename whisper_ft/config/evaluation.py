@@ -36,7 +36,7 @@ class EvalConfig(DecodingConfig):
     """Evaluation by generation while training. It selects the best model."""
 
     path: str = setting("free", "")  # free as data.path is; comparisons of figures use its fingerprint
-    """Held-out utterances in the same format, columns and language as data.*. Empty: none, unless eval.split is given."""
+    """Held-out utterances, in format, columns and language as data.*. Empty: none, unless eval.split is given."""
     split: str | None = setting("free", None)
     """Split of eval.path to evaluate on, or of data.path if eval.path is empty."""
     every: int = setting("free", 500, least=0)

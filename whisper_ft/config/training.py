@@ -116,7 +116,8 @@ class OptimConfig:
 
     name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "sgd"] = setting("change", "adamw")
     """Optimizer. Bytes of its state per weight: adamw 8, adamw_8bit (bitsandbytes) 2 but 8 for embeddings, adafactor
-    almost 0, sgd 4. paged_adamw_8bit moves its state to CPU memory if the GPU's is short. sgd needs a far higher `lr`."""
+    almost 0, sgd 4. paged_adamw_8bit moves its state to CPU memory if GPU memory is short. sgd needs a far higher
+    `lr`."""
     lr: float = setting("change", 1e-5)
     """Peak learning rate; schedule.* describes its course."""
     layer_decay: float = setting("change", 1.0)

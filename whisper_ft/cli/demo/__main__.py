@@ -10,7 +10,7 @@ from whisper_ft.runtime.command import Parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the corpus and the model unless they are there, and print their folders. Exit code 2 for a usage error."""
+    """Write the corpus and the model unless they exist, and print their folders. Returns 2 for a usage error."""
 
     def program() -> None:
         parser = Parser(

@@ -1,4 +1,4 @@
-"""One spoken sentence as an encoded file: voice, speed and format."""
+"""Clips of the demo corpus: each is one sentence, spoken in some voice and speed, as an encoded audio file."""
 
 import io
 import random
@@ -30,12 +30,12 @@ class DemoClip:
 
     @property
     def client_id(self) -> str:
-        """Speaker, under the column name of Common Voice."""
+        """Id of the speaker, in the column that Common Voice calls `client_id`."""
         return f"{self.language}-{self.voice}"
 
 
 def plan(language: str, split: str, texts: list[str], seed: int) -> list[DemoClip]:
-    """A clip for each sentence of a split, with random voice, speed and pitch; every third clip is an MP3."""
+    """Plan a clip for each sentence of a split, with random voice, speed and pitch. Every third clip is an MP3."""
     return [_clip(language, f"{language}_{split}_{index:06d}", text, index, seed) for index, text in enumerate(texts)]
 
 
@@ -47,7 +47,7 @@ def _clip(language: str, stem: str, text: str, index: int, seed: int) -> DemoCli
 
 
 def encode(clip: DemoClip) -> bytes:
-    """Bytes of a clip, encoded by the ending of its name: 16 kHz FLAC or 48 kHz MP3."""
+    """Synthesise a clip and return its encoded bytes: 16 kHz FLAC or 48 kHz MP3, as the ending of its name says."""
     samples, rate = synthesise(clip.sentence, clip.language, clip.voice, clip.words_per_minute, clip.pitch)
     seconds = len(samples) / rate
     assert seconds < MAX_SECONDS, f"{clip} takes {seconds:.1f} s: shorten the grammar's sentences or speak faster"

@@ -1,4 +1,4 @@
-"""Spoken corpus in parquet, in the layout of the Hub: shards of encoded clips with sentence and speaker.
+"""Spoken corpus of the demo: parquet shards, laid out as on the Hub, of encoded clips with sentence and speaker.
 
 `python -m whisper_ft.cli.demo.corpus --out DIR` writes the same bytes for the same arguments. The splits share voices
 but no sentence. Two clips of three are 16 kHz FLAC, the third is 48 kHz MP3.
@@ -24,7 +24,7 @@ from whisper_ft.cli.demo.folder import write_once
 from whisper_ft.cli.demo.sentences import LANGUAGES, sentences
 from whisper_ft.runtime.command import Parser
 
-VERSION = 1  # raise it with each change that makes other bytes of the same arguments
+VERSION = 1  # raise it with each change that makes the same arguments give other bytes
 DESCRIPTION = "corpus.json"
 ROWS_PER_GROUP = 50
 MAX_ROWS_PER_SHARD = 1_000
@@ -56,8 +56,11 @@ def write_corpus(
     seed: int = 0,
     processes: int | None = None,
 ) -> bool:
-    """True if the corpus was written, False if it was there already; the number of processes changes no byte."""
-    # Test first: a longer list of sentences begins with the shorter, so more training leaves the test as it is.
+    """Write a corpus; returns False if it existed already. The number of processes does not change the bytes.
+
+    Raises ValueError if the folder holds anything else.
+    """
+    # The test split takes the first sentences, so it does not change when the training split grows.
     counts = {"test": test, "validation": validation, "train": train}
     arguments = {"version": VERSION, "language": language, "seed": seed, **counts}
 
@@ -87,7 +90,7 @@ def _write_splits(folder: Path, clips: dict[str, list[DemoClip]], processes: int
 
 @contextmanager
 def _encoded(clips: list[DemoClip], processes: int) -> Iterator[Iterator[bytes]]:
-    """Bytes of the clips in order, encoded by several processes if there are enough clips."""
+    """Yield an iterator over the bytes of the clips, in order. Many clips are encoded by several processes."""
     if processes == 1 or len(clips) <= CLIPS_PER_TASK:
         yield map(encode, clips)
         return
@@ -97,7 +100,7 @@ def _encoded(clips: list[DemoClip], processes: int) -> Iterator[Iterator[bytes]]
 
 
 def _shards(split: str, clips: list[DemoClip]) -> Iterator[tuple[str, list[DemoClip]]]:
-    """File name and clips of each shard of a split; the sizes differ by at most one clip."""
+    """Yield file name and clips of each shard of a split. The shards differ by at most one clip in size."""
     count = min(len(clips), max(MIN_SHARDS[split], -(-len(clips) // MAX_ROWS_PER_SHARD)))
     for shard in range(count):
         first, end = len(clips) * shard // count, len(clips) * (shard + 1) // count
@@ -105,7 +108,7 @@ def _shards(split: str, clips: list[DemoClip]) -> Iterator[tuple[str, list[DemoC
 
 
 def _write_shard(path: Path, clips: list[DemoClip], audio: Iterator[bytes]) -> None:
-    """Write clips to one parquet file, with the next items of the stream of encoded audio."""
+    """Write clips to one parquet file. `audio` yields the encoded bytes of these clips next."""
     rows = [
         {"audio": {"bytes": next(audio), "path": clip.name}, "sentence": clip.sentence, "client_id": clip.client_id}
         for clip in clips
@@ -121,7 +124,7 @@ def _write_shard(path: Path, clips: list[DemoClip], audio: Iterator[bytes]) -> N
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write a corpus as the command line says; returns the exit code."""
+    """Write the corpus that the command line describes, and return the exit code."""
 
     def program() -> None:
         parser = Parser(

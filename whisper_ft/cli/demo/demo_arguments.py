@@ -32,7 +32,7 @@ def add_splits(parser: Parser) -> None:
 
 
 def exit_code_of_demo(program: Callable[[], None]) -> int:
-    """Run a program of the demo; an error that the user can correct is one line and exit code 2."""
+    """Run a program of the demo and return its exit code. An error that the user can correct is one line and code 2."""
 
     def with_usage_errors() -> None:
         try:
@@ -46,5 +46,5 @@ def exit_code_of_demo(program: Callable[[], None]) -> int:
 
 
 def announce(name: str, folder: Path, written: bool) -> None:
-    """Print where a result is, and if an earlier start made it."""
+    """Print the folder of a result, and a note if an earlier start had already made it."""
     print(f"{name}: {folder}" + ("" if written else " (was there already)"))

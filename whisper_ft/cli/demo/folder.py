@@ -1,4 +1,4 @@
-"""Folder that is complete when it exists: written aside, described by one JSON file, then renamed."""
+"""Folder that is never incomplete: it is written under another name, described by one JSON file, then renamed."""
 
 import json
 import shutil
@@ -9,9 +9,10 @@ from pathlib import Path
 def write_once(
     out: Path, description: str, arguments: Mapping[str, object], write: Callable[[Path], None], *, flag: str = "--out"
 ) -> bool:
-    """Make a folder by `write`; returns False if it exists, made with the same arguments.
+    """Make the folder `out`; returns False if it exists already and was made with the same arguments.
 
-    The file `description` in it holds the arguments. Any other folder with content is refused with a ValueError.
+    `write` is called to fill the folder. The file named `description` in the folder records the arguments. Raises
+    ValueError if `out` exists with any other content; `flag` is the name of its option in the message.
     """
     if _is_described(out, description, arguments):
         return False
@@ -32,7 +33,7 @@ def write_once(
 
 
 def _is_described(out: Path, description: str, arguments: Mapping[str, object]) -> bool:
-    """True if the description in the folder holds exactly these arguments."""
+    """Return True if the description in the folder records exactly these arguments."""
     try:
         written = json.loads((out / description).read_text(encoding="utf-8"))
     except (OSError, ValueError):  # no folder, no description, or a foreign one: the caller checks which

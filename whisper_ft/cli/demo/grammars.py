@@ -1,8 +1,10 @@
-"""Small grammars as data: a slot in braces is replaced by one of its alternatives, which may hold slots, too.
+"""Small grammars, from which the demo's sentences are made.
 
-The apostrophe is written ' here; `sentences` chooses its code point. Words that must agree have slots of their own (_f
-feminine, _m masculine, _n neuter, _acc accusative), so every expansion is grammatical. A language has about 100 words,
-so that each is frequent enough to be learnt from a thousand sentences.
+A grammar is a dict from the name of a slot to its alternatives. A name in braces stands for a slot: it is replaced by
+one of the alternatives, which may contain further slots. The apostrophe is written ' here; `sentences` chooses its code
+point. Words that must agree have slots of their own (_f feminine, _m masculine, _n neuter, _acc accusative), so every
+result is grammatical. A language has about 100 words, so each is frequent enough to be learnt from a thousand
+sentences.
 """
 
 Grammar = dict[str, tuple[str, ...]]

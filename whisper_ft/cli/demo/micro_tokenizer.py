@@ -10,7 +10,10 @@ STEPS_PER_SECOND = 50  # timestamp tokens, and encoder positions, per second: 20
 
 
 def micro_tokenizer(language: str, merges: int, window_seconds: int, max_label_tokens: int) -> Any:
-    """A WhisperTokenizer of bytes, `merges` byte pairs, special tokens and timestamps, in this order as in Whisper."""
+    """Build a WhisperTokenizer whose tokens are bytes, `merges` byte pairs, special tokens and timestamps.
+
+    Whisper has the same order of tokens.
+    """
     from tokenizers import AddedToken
     from transformers import WhisperTokenizer
 
@@ -31,7 +34,7 @@ def micro_tokenizer(language: str, merges: int, window_seconds: int, max_label_t
 
 
 def special_tokens() -> list[str]:
-    """Whisper's special tokens in Whisper's order."""
+    """Return Whisper's special tokens in Whisper's order."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     tasks = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps")
@@ -39,10 +42,10 @@ def special_tokens() -> list[str]:
 
 
 def _byte_pairs(language: str, merges: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Ids of the 256 bytes and of the merged pairs, and the pairs in the order of merging.
+    """Learn byte pairs; return the ids of the 256 bytes and of the pairs, and the pairs in the order of merging.
 
-    Bytes alone can write every text. Merges only shorten labels in scripts of two or three bytes a letter. They are
-    learnt from the demo's list of words, so no sentence of a split is used.
+    Single bytes can represent every text. Pairs only shorten labels, in scripts with two or three bytes a letter. They
+    are learnt from the demo's list of words, and not from the sentences of any split.
     """
     from tokenizers import Tokenizer
     from tokenizers.models import BPE

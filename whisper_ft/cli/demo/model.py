@@ -18,32 +18,34 @@ from whisper_ft.cli.demo.micro_tokenizer import STEPS_PER_SECOND, micro_tokenize
 from whisper_ft.cli.demo.sentences import LANGUAGES
 from whisper_ft.runtime.command import Parser
 
-VERSION = 1  # raise it with each change that makes another model of the same shape
+VERSION = 1  # raise it with each change that makes the same shape give another model
 DESCRIPTION = "micro_whisper.json"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """All parameters of a micro Whisper; the default has 1.3 million weights."""
+    """All parameters of a micro Whisper. With the defaults it has 1.3 million weights."""
 
     language: str = "be"
-    """Language of the words that the byte pairs are learnt from; the tokenizer's default language."""
+    """Default language of the tokenizer, whose byte pairs are learnt from words of this language."""
     d_model: int = 128
     layers: int = 2
-    """Layers of the encoder, and of the decoder."""
+    """Number of layers of the encoder; the decoder has as many."""
     heads: int = 4
     window_seconds: int = 5
     mel_bins: int = 80
     max_label_tokens: int = 128
-    """Decoder positions. The longest Assamese demo sentence takes 110 bytes."""
+    """Number of decoder positions. The longest demo sentence, in Assamese, takes 110 bytes."""
     merges: int = 256
-    """Byte pairs in the vocabulary, 0 for pure bytes. 256 give 3 tokens a word, as in Whisper for Belarusian."""
+    """Number of byte pairs in the vocabulary; 0 for bytes alone. With 256 a word has about 3 tokens, as in Whisper for
+    Belarusian."""
     init_std: float = 0.05
     """Standard deviation of the random weights.
 
-    With Whisper's 0.02 the positions outweigh the audio in so narrow an encoder. Behind the convolutions the audio has
-    a standard deviation of 0.015, the positions 0.64; with 0.05 the audio has 0.11. After 400 updates of 16 utterances
-    at a peak rate of 2e-3 the WER was 72 % with 0.02 and 26 % with 0.05 (one seed)."""
+    With Whisper's 0.02 the position embeddings outweigh the audio in such a narrow encoder. After the convolutions the
+    audio then has a standard deviation of 0.015, and they have 0.64. With 0.05 the audio has 0.11.
+
+    After 400 updates of 16 utterances at a peak rate of 2e-3 the WER was 72 % with 0.02 and 26 % with 0.05 (one seed)."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -52,7 +54,10 @@ class Shape:
 
 
 def write_micro_whisper(out: Path, shape: Shape | None = None) -> bool:
-    """Write a model; returns False if it is there already."""
+    """Write a model into a new folder; returns False if the folder holds the same model already.
+
+    Raises ValueError if the folder holds anything else.
+    """
     shape = shape or Shape()
 
     def write(aside: Path) -> None:
@@ -69,7 +74,7 @@ def write_micro_whisper(out: Path, shape: Shape | None = None) -> bool:
 
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
-    """Keep transformers from drawing a progress bar for 5 MB."""
+    """Turn off the progress bar of transformers in the block, because the model has only 5 MB."""
     from transformers.utils import logging
 
     if not logging.is_progress_bar_enabled():
@@ -83,7 +88,7 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 def _random_model(shape: Shape, tokenizer: Any) -> Any:
-    """The untrained model. The caller's random state is not changed."""
+    """Build the untrained model. The caller's random state is not changed."""
     import torch
     from transformers import GenerationConfig, WhisperForConditionalGeneration
 
@@ -96,7 +101,7 @@ def _random_model(shape: Shape, tokenizer: Any) -> Any:
 
 
 def _config(shape: Shape, tokenizer: Any) -> Any:
-    """The architecture."""
+    """Build the configuration of the architecture."""
     from transformers import WhisperConfig
 
     return WhisperConfig(
@@ -119,7 +124,7 @@ def _config(shape: Shape, tokenizer: Any) -> Any:
 
 
 def _generation_fields(shape: Shape, tokenizer: Any) -> dict[str, Any]:
-    """Fields that `generate` reads, as in the generation configs of OpenAI's checkpoints."""
+    """Return the fields that `generate` reads, as in the generation configs of OpenAI's checkpoints."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in special_tokens()}
     tasks = ("translate", "transcribe")
     languages = list(ids)[2 : list(ids).index("<|translate|>")]  # after <|endoftext|>, <|startoftranscript|>
@@ -141,18 +146,18 @@ def _generation_fields(shape: Shape, tokenizer: Any) -> dict[str, Any]:
 
 
 def _ends(tokenizer: Any) -> dict[str, int]:
-    """Begin, end and padding token, which are one in Whisper. The decoder starts with another token."""
+    """Return the ids of begin, end and padding, which are the same token in Whisper."""
     end_of_text: int = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     return {"bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text}
 
 
 def _never_first(tokenizer: Any) -> list[int]:
-    """Tokens that Whisper lets no transcript begin with: a lone space and the end."""
+    """Return the tokens with which Whisper lets no transcript begin: a lone space and the end of the text."""
     return [tokenizer.convert_tokens_to_ids("Ġ"), tokenizer.convert_tokens_to_ids("<|endoftext|>")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write a model as the command line says; returns the exit code."""
+    """Write the model that the command line describes, and return the exit code."""
 
     def program() -> None:
         parser = Parser(

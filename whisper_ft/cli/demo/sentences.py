@@ -11,11 +11,14 @@ APOSTROPHES = ("'", "'", "\u2019", "\u02bc")  # as typed: mostly ASCII, then the
 _SLOT = re.compile(r"{(\w+)}")
 _WORD = re.compile(r"[^\W\d_](?:[\w\u0980-\u09ff]|['\u2019\u02bc](?=\w))*")  # Bengali block: vowel signs are no \w
 _SHORT_U = re.compile(r"(?<=[аеёіоуыэюя] )у")
-_MAX_REPEATS = 2_000  # in a row: then hardly any new sentence is left
+_MAX_REPEATS = 2_000  # repeated sentences in a row; after so many, hardly any new sentence is left
 
 
 def sentences(language: str, count: int, seed: int) -> list[str]:
-    """Sentences with distinct words. A longer list begins with the shorter list of the same seed."""
+    """Make `count` sentences, no two with the same words. A shorter list of the same seed is the beginning of a longer.
+
+    Raises ValueError if the language has no grammar, or not so many sentences.
+    """
     grammar = _grammar(language)
     rng = random.Random(f"{language} {seed}")  # a text seeds the same stream on every platform and in every Python
     texts: dict[str, str] = {}
@@ -30,12 +33,15 @@ def sentences(language: str, count: int, seed: int) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Words of a text in lower case, without punctuation, with the ASCII apostrophe. Equal words are one sentence."""
+    """Return the words of a text in lower case, without punctuation, and with the ASCII apostrophe.
+
+    Two texts that are equal after this count as the same sentence.
+    """
     return " ".join(_WORD.findall(text.lower())).replace("\u2019", "'").replace("\u02bc", "'")
 
 
 def vocabulary(language: str) -> list[str]:
-    """All words of a language's grammar in lower case, sorted."""
+    """Return all words of a language's grammar in lower case, sorted."""
     texts = (text for options in _grammar(language).values() for text in options)
     return sorted({word for text in texts for word in plain(_SLOT.sub(" ", text)).split()})
 
@@ -47,7 +53,7 @@ def _grammar(language: str) -> Grammar:
 
 
 def _expand(slot: str, grammar: Mapping[str, tuple[str, ...]], rng: random.Random) -> str:
-    """One text for a slot: a random alternative, its own slots filled the same way."""
+    """Make a text for a slot: choose a random alternative, and fill the slots in it the same way."""
     alternatives = grammar[slot]
     # random() is the only method whose sequence Python promises to keep.
     chosen = alternatives[int(rng.random() * len(alternatives))]
@@ -55,7 +61,7 @@ def _expand(slot: str, grammar: Mapping[str, tuple[str, ...]], rng: random.Rando
 
 
 def _spell(text: str, language: str, rng: random.Random) -> str:
-    """A sentence as a person types it: capital letter, one kind of apostrophe, Belarusian у shortened to ў."""
+    """Spell a sentence as a person types it: capital letter, one kind of apostrophe, Belarusian у shortened to ў."""
     apostrophe = APOSTROPHES[int(rng.random() * len(APOSTROPHES))]
     if language == "be":
         text = _SHORT_U.sub("ў", text)

@@ -1,8 +1,8 @@
 """Speech from text with espeak-ng, repeatable to the last sample.
 
 espeak-ng keeps the state of its oscillators and noise generators between sentences, also after `espeak_Terminate`. So
-the same sentence sounds slightly different each time. Here every sentence gets a newly loaded library with fixed random
-seeds, which takes 3 ms, and the samples depend on the arguments only.
+the same sentence sounds slightly different each time. Here the library is loaded again for every sentence, which takes
+3 ms, and its random seeds are fixed. So the samples depend only on the arguments.
 """
 
 import _ctypes
@@ -42,7 +42,10 @@ _one_at_a_time = threading.Lock()  # the library's state is global to the proces
 def synthesise(
     text: str, language: str, voice: str = "m1", words_per_minute: int = 160, pitch: int = 50
 ) -> tuple[NDArray[np.int16], int]:  # [samples], Hz
-    """Mono samples of a spoken text, and their rate. `voice` is an espeak-ng variant such as m3, f2 or john."""
+    """Speak a text; return mono samples and their rate in Hz. `voice` is an espeak-ng variant such as m3, f2 or john.
+
+    Raises ValueError for a voice, language, speed or pitch that espeak-ng does not have.
+    """
     if not 80 <= words_per_minute <= 450 or not 0 <= pitch <= 99:
         raise ValueError(
             f"espeak-ng speaks 80 to 450 words per minute at a pitch of 0 to 99, "
@@ -55,7 +58,7 @@ def synthesise(
 
 
 def respell(text: str) -> str:
-    """A text in the spelling that espeak-ng speaks: one kind of apostrophe, composed code points."""
+    """Rewrite characters that espeak-ng would spell out: apostrophes, and some Assamese letters of two code points."""
     text = unicodedata.normalize("NFC", text)
     for written, spoken in RESPELLED.items():
         text = text.replace(written, spoken)
@@ -63,7 +66,7 @@ def respell(text: str) -> str:
 
 
 def _refuse_unknown(voice: str) -> None:
-    """ValueError for an unknown voice, which espeak-ng would silently replace by its own."""
+    """Raise ValueError for an unknown voice, which espeak-ng would silently replace by its default."""
     known = sorted(path.name for path in (Path(_paths()[1]) / "voices" / "!v").iterdir())
     if voice not in known:
         raise ValueError(f"espeak-ng has no voice {voice!r}, only {', '.join(known)}")
@@ -78,7 +81,7 @@ def _choose_voice(library: ctypes.CDLL, name: str, words_per_minute: int, pitch:
 
 
 def _speak(library: ctypes.CDLL, text: str) -> NDArray[np.int16]:  # [samples]
-    """Samples of one text in the current voice."""
+    """Speak one text in the current voice, and return the samples."""
     pieces: list[bytes] = []
 
     def keep(samples: "ctypes._Pointer[ctypes.c_int16]", count: int, events: int | None) -> int:
@@ -98,7 +101,7 @@ def _speak(library: ctypes.CDLL, text: str) -> NDArray[np.int16]:  # [samples]
 
 @contextmanager
 def _fresh_library() -> Iterator[ctypes.CDLL]:
-    """The library in the state of a new process, unloaded afterwards."""
+    """Load the library in the state that it has in a new process, and unload it after the block."""
     library_path, data_path = _paths()
     _refuse_if_loaded(library_path)
     library = ctypes.CDLL(library_path)
@@ -117,7 +120,7 @@ def _fresh_library() -> Iterator[ctypes.CDLL]:
 
 
 def _paths() -> tuple[str, str]:
-    """Paths of the library and of its voices in the wheel."""
+    """Return the paths of the library and of its data, both in the installed package espeakng_loader."""
     try:
         import espeakng_loader
     except ModuleNotFoundError as missing:
@@ -128,7 +131,7 @@ def _paths() -> tuple[str, str]:
 
 
 def _refuse_if_loaded(library_path: str) -> None:
-    """RuntimeError if the library is loaded already, because the samples would depend on earlier sentences."""
+    """Raise RuntimeError if the library is loaded already, because the samples would depend on earlier sentences."""
     try:
         ctypes.CDLL(library_path, mode=os.RTLD_NOLOAD)
     except OSError:  # raised by the loader if the library is not loaded, as required

@@ -15,12 +15,15 @@ PROGRAM = "python -m whisper_ft doctor"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the report. Exit codes as those of a run; with --fail also 4 for problems; 130 after Ctrl-C."""
+    """Check the data, print the report, and return the exit code.
+
+    The codes are those of a training run. With --fail, 4 also means that a problem was found; 130 means Ctrl-C.
+    """
     return exit_code_of(lambda: report(*parse_arguments(sys.argv[1:] if argv is None else argv)))
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, TrainingConfig]:
-    """The command's own arguments, and the settings of the run. UsageError for a value that cannot work."""
+    """Parse the command's own arguments and the settings of the run. Raises UsageError for a value that cannot work."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Check the data before any GPU time. All other arguments are settings of a run, as for train.py.",
@@ -53,7 +56,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, TrainingCo
 
 
 def report(args: argparse.Namespace, config: TrainingConfig) -> None:
-    """Check the data, print the report and write the page. DataError for problems with --fail; else RunError as a run.
+    """Check the data, print the report and write the page.
+
+    Raises DataError if there are problems and --fail is given. Data that cannot be opened raises the same RunError as
+    in a training run.
 
     torch is imported here, because it takes seconds that --help and a wrong argument need not wait for.
     """

@@ -1,4 +1,4 @@
-"""The beginning of the first batch as the model gets it, decoded to text."""
+"""First windows of the first training batch, as the model gets them, with their tokens decoded to text."""
 
 from transformers import WhisperTokenizer
 
@@ -23,7 +23,11 @@ def first_batch(
     tokenizer: WhisperTokenizer,
     collator: CollatorFactory,
 ) -> list[Block]:
-    """The first windows of the run, as the collator makes them: tokens read and predicted at each position."""
+    """Collate the first windows of a run, and return for each the tokens read and predicted at each position.
+
+    A window is the audio of one training example, with its tokens. A row that cannot be used gives a line with the
+    reason instead.
+    """
     reader = WindowReader(source, log_mel, encode, cached_chunks=1)
     places = [order.locate(position) for position in range(min(WINDOWS, config.batch.size))]
     slots = reader.windows(places)

@@ -1,4 +1,4 @@
-"""The blocks of a data report. Each one gives its lines of text; the page draws the same."""
+"""Blocks of a data report, such as counts and tables. Each can be written as text; the HTML page draws the same."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LETTERS_IN_LINE = 12  # letters with their counts in one line of text
 
 @dataclass(frozen=True)
 class Finding:
-    """A count of rows, with the first of them as examples."""
+    """A number of rows of one kind, with the first of these rows as examples."""
 
     name: str
     count: str
@@ -22,20 +22,20 @@ class Finding:
     separator: str = ": "
 
     def lines(self) -> list[str]:
-        """The count, and the examples below it."""
+        """Return a line with the count, and a line for each example."""
         return [f"{self.name}: {self.count}", *(f"  {row}{self.separator}{text}" for row, text in self.examples)]
 
 
 @dataclass(frozen=True)
 class Letters:
-    """Characters with the number of times each is written."""
+    """Characters of the transcripts, each with the number of times it occurs."""
 
     counts: Sequence[tuple[str, int]]
     different: int  # number of all different characters, including those left out of `counts`
     suspicious: frozenset[str]
 
     def lines(self) -> list[str]:
-        """Several characters in a line, and the names of those written once."""
+        """Return lines of several characters each, and a line with the names of characters that occur once."""
         words = [f"{shown_character(character)} {times:,}" for character, times in self.counts]
         rows = ["  " + "   ".join(words[i : i + LETTERS_IN_LINE]) for i in range(0, len(words), LETTERS_IN_LINE)]
         rare = [character_name(character) for character, times in self.counts if times == 1]
@@ -43,20 +43,20 @@ class Letters:
 
     @property
     def title(self) -> str:
-        """The number of different characters."""
+        """Heading, with the number of different characters."""
         part = f", of which the first {len(self.counts):,} are shown" if len(self.counts) < self.different else ""
         return f"{self.different:,} different characters{part}, with the number of times each is written"
 
 
 @dataclass(frozen=True)
 class NumberTable:
-    """Columns with a head; all but the first are numbers."""
+    """Table with a heading for each column. All columns but the first contain numbers."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def lines(self) -> list[str]:
-        """Aligned columns."""
+        """Return the table as lines with aligned columns."""
         widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
         return [
             "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
@@ -69,7 +69,7 @@ Token = tuple[str, int]  # text, id
 
 @dataclass(frozen=True)
 class Position:
-    """One position of the decoder."""
+    """One position of the decoder: the token that it reads and the token that it has to predict."""
 
     read: Token
     predicted: Token | None  # None at a masked position, which the loss does not count
@@ -78,7 +78,7 @@ class Position:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One window of a batch."""
+    """One window of a batch, which is the audio of one training example, with its decoder positions."""
 
     ids: str
     shape: tuple[int, ...]  # of the log-mel: [mel bins, frames]
@@ -88,12 +88,12 @@ class BatchRow:
 
     @property
     def counted(self) -> int:
-        """The number of positions that are not masked."""
+        """Number of positions that are not masked, so the loss counts them."""
         return sum(position.predicted is not None for position in self.positions)
 
     @property
     def masked(self) -> int:
-        """The number of masked positions."""
+        """Number of masked positions, which the loss does not count."""
         return len(self.positions) - self.counted
 
     @property
@@ -102,7 +102,7 @@ class BatchRow:
         return any("\ufffd" in position.read[0] for position in self.positions)
 
     def lines(self) -> list[str]:
-        """Text, prompt, tokens read and predicted, and the mask."""
+        """Return lines with text, prompt, tokens read and predicted, and mask."""
         last = [position.predicted for position in self.positions if position.predicted][-1:]
         return [
             f"{self.ids}: log-mel {self.shape}",
@@ -123,5 +123,5 @@ Block = str | Finding | Letters | NumberTable | Histogram | BatchRow
 
 
 def block_lines(blocks: Sequence[Block]) -> list[str]:
-    """Blocks as lines of text, not yet safe for a terminal."""
+    """Return blocks as lines of text, which are not safe for a terminal yet: they may hold control characters."""
     return [line for block in blocks for line in ([block] if isinstance(block, str) else block.lines())]

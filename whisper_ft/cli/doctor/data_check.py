@@ -33,10 +33,16 @@ def check_data(
     collator: CollatorFactory,
     rewrite: LabelNormalizer | None = None,
 ) -> DataReport:
-    """Check the rows of data.* (the first `max_rows`), compare them with the held-out set, and show the first batch.
+    """Check the training rows, compare them with the held-out set, decode the first batch, and return the report.
 
-    `rewrite` is the normaliser named by data.normalizer. Without it, labels are made of the transcripts as written,
-    and the report says so. Raises RunError as a training does, for data that cannot be opened at all.
+    Parameters
+        max_rows: check only so many rows from the start of the data; None for all.
+        leakage: depth of the comparison with the held-out set.
+        progress: called with the name of the rows, the number done and the number of all.
+        rewrite: normaliser named by data.normalizer. Without it, labels are made from the transcripts as written, and
+            the report says so.
+
+    Raises the same RunError as a training run for data that cannot be opened.
     """
     source = open_mixture(config.data)
     lanes = config.data.lanes or default_lanes(config.batch.size)
@@ -68,7 +74,7 @@ def check_data(
 def _check_rows(
     check: RowCheck, source: Source, total: int, heldout: Source | None, leakage: Depth, progress: Progress
 ) -> Leakage | None:
-    """Check the first `total` rows, and compare them with the held-out rows if there are any."""
+    """Check the first `total` rows, and return their overlap with the held-out rows; None without held-out rows."""
     comparison = None
     if heldout:
         rows = _counted(_rows(heldout, None), "held-out rows", sum(heldout.rows), progress)
@@ -81,7 +87,7 @@ def _check_rows(
 
 
 def _rows(source: Source, most: int | None) -> Iterator[Row]:
-    """Rows in the order of storage, with one chunk in memory."""
+    """Return an iterator over at most `most` rows, in the order of storage. One chunk at a time is in memory."""
     chunks = (source.read(chunk) for chunk, rows in enumerate(source.rows) if rows)
     return islice((row for rows in chunks for row in rows), most)
 
@@ -94,7 +100,7 @@ def _counted(rows: Iterator[Row], name: str, total: int, progress: Progress) -> 
 
 
 def _row_ids(source: Source) -> Callable[[int], str]:
-    """A function from the number of a row to its id."""
+    """Return a function that returns the id of the row with a given number."""
     ends = list(accumulate(source.rows))
 
     def row_id(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The report on the data: figures, sections and problems."""
+"""Report on the data, made from the statistics of its rows: main figures, sections and problems."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,21 +22,21 @@ class DataReport:
 
     figures: dict[str, str]  # name and value of the main figures
     sections: dict[str, list[Block]]  # by title
-    problems: list[str]  # one line each: things to repair, or to accept on purpose, before a training
+    problems: list[str]  # one line each; each should be repaired, or accepted on purpose, before training
 
     def text(self, title: str) -> list[str]:
-        """A section as lines."""
+        """Return the section with this title as lines of text."""
         return block_lines(self.sections[title])
 
 
 def problem_count(report: DataReport) -> str:
-    """`no problems found`, `1 problem found`, `9 problems found`."""
+    """Return the number of problems in words: `no problems found`, `1 problem found`, `9 problems found`."""
     count = len(report.problems)
     return f"{count or 'no'} problem{'' if count == 1 else 's'} found"
 
 
 def problems_of(statistics: RowStatistics, shared: Leakage | None) -> list[str]:
-    """The problems of the data, one line each."""
+    """Return the problems of the data, one line each."""
     lines = [
         f"unusable rows ({reason}): {tally.rows:,} of {statistics.rows:,}, such as {': '.join(tally.examples[0])}"
         for reason, tally in sorted(statistics.unusable.items())
@@ -55,7 +55,7 @@ def problems_of(statistics: RowStatistics, shared: Leakage | None) -> list[str]:
 
 
 def report_figures(statistics: RowStatistics, config: TrainingConfig, rows: int) -> dict[str, str]:
-    """The main figures; `rows` is the number of all training rows."""
+    """Return the main figures, by name. `rows` is the number of all training rows, of which a part may be checked."""
     return {
         "Usable hours": f"{statistics.seconds / 3600:,.2f}",
         "Utterances": f"{statistics.rows:,}",
@@ -74,7 +74,7 @@ def report_sections(
     window_seconds: float,
     max_tokens: int,
 ) -> dict[str, list[Block]]:
-    """All sections by title, but the one of the first batch."""
+    """Return all sections by title, except the one about the first batch."""
     tenths, tokens, rows = statistics.tenths, statistics.tokens, sum(source.rows)
     return {
         "data": _data(statistics, config, rows),
@@ -144,7 +144,10 @@ def _languages(statistics: RowStatistics) -> NumberTable:
 
 
 def _sources(config: TrainingConfig, source: Source, lanes: int) -> Sequence[Block]:
-    """The share of each source in the stream, and its epochs: a small one with a large weight is read many times."""
+    """Return a table of the sources, with the share of each in training, and its epochs.
+
+    A small source with a large weight is read many times.
+    """
     if not config.data.sources:
         return ["one source"]
     fingerprint = source.fingerprint()
@@ -167,7 +170,7 @@ def _sources(config: TrainingConfig, source: Source, lanes: int) -> Sequence[Blo
 
 
 def _positions(config: TrainingConfig, rows: int) -> int:
-    """The number of utterances that the run reads."""
+    """Return the number of utterances that the run reads."""
     return config.end_of(rows) or config.steps_over(rows) * config.batch.size
 
 
@@ -181,7 +184,7 @@ def _steps(config: TrainingConfig, rows: int) -> list[Block]:
 
 
 def _leakage(shared: Leakage) -> list[Block]:
-    """The rows that both sets have, by kind of match."""
+    """Return the numbers of rows that are in both the training and the held-out set, by kind of match."""
     blocks: list[Block] = [f"{shared.train_rows:,} training rows against {shared.heldout_rows:,} held-out rows"]
     for overlap in shared.overlaps:
         level: Level = "good" if not overlap.train_rows else "poor" if overlap.kind in LEAKS else "fair"

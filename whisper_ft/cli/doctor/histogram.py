@@ -1,4 +1,4 @@
-"""Distribution of a whole number over the rows, in bars of equal width."""
+"""Histogram of a whole number over the rows, such as the number of label tokens, in bars of equal width."""
 
 from bisect import bisect_right
 from collections import Counter
@@ -12,21 +12,21 @@ ROUND = (1, 2, 5)  # a bar's width is one of these times a power of ten
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bars of equal width from 0 on. The last bar may count everything from the last edge on."""
+    """Histogram with bars of equal width, beginning at 0. One more bar may count all rows from the last edge on."""
 
     quantity: str  # with its unit
     summary: str
     edges: list[float]  # beginning of each bar, and the end of the last one
-    rows: list[int]  # rows in each bar; one value more than ranges if some lie beyond the last edge
+    rows: list[int]  # rows in each bar; there is one bar more than ranges if some rows lie beyond the last edge
 
     @property
     def labels(self) -> list[str]:
-        """The range of each bar."""
+        """Range of each bar, as text."""
         ranges = [f"{low:g} - {high:g}" for low, high in zip(self.edges, self.edges[1:], strict=False)]
         return [*ranges, f"{self.edges[-1]:g} +"][: len(self.rows)]
 
     def lines(self) -> list[str]:
-        """The bars as text."""
+        """Return the bars as lines of text."""
         most, width = max(1, *self.rows), max(map(len, self.labels))
         return [
             f"{self.quantity}: {self.summary}",
@@ -38,7 +38,10 @@ class Histogram:
 
 
 def histogram(quantity: str, values: Counter[int], unit: float, most: float, summary: str = "") -> Histogram:
-    """At most MAX_BARS equal bars, and one for `most` and above. A value of 1 stands for `unit`."""
+    """Make a histogram of at most MAX_BARS equal bars, and one more bar for values of `most` and above.
+
+    `values` counts the rows by whole numbers, as multiples of `unit`.
+    """
     allowed = round(most / unit)
     top = min(max(values, default=0) + 1, allowed)
     width = next(size * 10**power for power in range(9) for size in ROUND if size * 10**power * MAX_BARS >= top)
@@ -51,7 +54,7 @@ def histogram(quantity: str, values: Counter[int], unit: float, most: float, sum
 
 
 def quantiles(values: Counter[int], unit: float) -> str:
-    """Minimum, median, 95th percentile and maximum in one line."""
+    """Return minimum, median, 95th percentile and maximum in one line. `values` counts rows by multiples of `unit`."""
     total, ordered = sum(values.values()), sorted(values)
     if not total:
         return "no rows"

@@ -17,7 +17,7 @@ def check_with_progress(
     collator: CollatorFactory,
     rewrite: LabelNormalizer | None,
 ) -> DataReport:
-    """`check_data` with a bar on standard error, if that is a terminal."""
+    """Call `check_data` with a progress bar, which is drawn if standard error is a terminal."""
     console, tasks = Console(stderr=True), dict[str, TaskID]()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 

@@ -16,7 +16,10 @@ PAIRED = {"data": "languages", "durations": "label tokens", "unusable rows": "du
 
 
 def write_page(folder: Path, title: str, report: DataReport) -> Path:
-    """Write doctor.html into a folder. It loads nothing, runs nothing and is well-formed XML. DiskError."""
+    """Write doctor.html into a folder, and return its path. Raises DiskError if it cannot be written.
+
+    The page loads no other files, runs no scripts, and is well-formed XML.
+    """
     page = render_page(
         "data_check",
         title,
@@ -37,7 +40,7 @@ def write_page(folder: Path, title: str, report: DataReport) -> Path:
 
 
 def _groups(report: DataReport) -> list[list[tuple[str, list[Block]]]]:
-    """The sections in order, one or two in a row."""
+    """Return the sections in order, in groups of one or two that stand side by side."""
     groups = [
         [title, PAIRED[title]] if title in PAIRED else [title]
         for title in report.sections

@@ -1,4 +1,4 @@
-"""Check of rows one by one, and the statistics of the rows seen."""
+"""Check of single rows, and the statistics of all rows checked so far."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -19,7 +19,7 @@ MAX_EXAMPLES = 5  # examples of each finding
 
 @dataclass
 class Tally:
-    """A number of rows, and the first few of them."""
+    """A number of rows of one kind, with the first few of them as examples."""
 
     rows: int = 0
     examples: list[tuple[str, str]] = field(default_factory=list)  # id of the row, and a detail
@@ -36,27 +36,29 @@ class RowStatistics:
     """Figures, hashes and a few examples of the rows seen so far, but no audio."""
 
     rows: int = 0
-    seconds: float = 0.0  # seconds of audio in usable rows
+    seconds: float = 0.0  # length of the audio in usable rows
     tenths: Counter[int] = field(default_factory=Counter)  # rows by duration in 0.1 s, of all that could be decoded
     tokens: Counter[int] = field(default_factory=Counter)  # rows by number of label tokens, of all labels that fit
-    unusable: dict[str, Tally] = field(default_factory=dict)  # by the reason code that training would give
-    second_reasons: Counter[str] = field(default_factory=Counter)  # a bad label whose audio is bad, too
+    unusable: dict[str, Tally] = field(
+        default_factory=dict
+    )  # by the code of the reason for which training leaves the row out
+    second_reasons: Counter[str] = field(default_factory=Counter)  # further reasons of rows with several
     characters: Counter[str] = field(default_factory=Counter)
     suspicious: dict[str, Tally] = field(default_factory=dict)
     languages: Counter[str] = field(default_factory=Counter)
     same_audio: Tally = field(default_factory=Tally)
     same_text: Tally = field(default_factory=Tally)
-    # First row number by hash, which finds duplicates.
+    # Number of the first row with a hash, to find duplicates.
     seen: dict[Kind, dict[bytes, int]] = field(default_factory=lambda: {"audio": {}, "sentence": {}})
 
     @property
     def unusable_rows(self) -> int:
-        """Rows that leave their slot empty in training."""
+        """Number of rows that cannot be used in training; their place in a batch stays empty."""
         return sum(tally.rows for tally in self.unusable.values())
 
 
 class RowCheck:
-    """Checks rows one by one. `row_id` gives the id of the n-th row, to name the first of two duplicates."""
+    """Checks rows one by one. `row_id` returns the id of a row by its number, to name the first of two duplicates."""
 
     def __init__(self, encode: LabelEncoder, log_mel: LogMel, row_id: Callable[[int], str]) -> None:
         self._encode, self._log_mel, self._row_id = encode, log_mel, row_id
@@ -91,16 +93,17 @@ class RowCheck:
         return keys, waveform
 
     def decode(self, row: Row) -> Waveform:
-        """The waveform of a row; RejectedError as in training."""
+        """Decode the audio of a row. Raises RejectedError, as training does, if the audio cannot be used."""
         if row.problem:
             raise RejectedError(*row.problem)
         with interrupt_held():
             return decode(row.audio, self._log_mel.sample_rate, self._log_mel.window_seconds, row.offset, row.duration)
 
     def _measured(self, row: Row) -> tuple[Waveform, float]:
-        """Waveform and seconds of a row. RejectedError as in training, after the duration was counted if it is known.
+        """Decode a row, count its duration, and return its waveform and seconds.
 
-        The duration of a row that is too long is counted as well.
+        Raises RejectedError, with the same reason as in training, if the row is unusable. If the row is only too long
+        or silent, its duration is counted before.
         """
         rate, window = self._log_mel.sample_rate, self._log_mel.window_seconds
         try:

@@ -1,4 +1,4 @@
-"""Characters of transcripts, and spellings that are seldom meant."""
+"""Search for characters and spellings in transcripts that are probably mistakes."""
 
 import re
 import unicodedata
@@ -15,7 +15,7 @@ NOTED = ("digits", "not in the normal form NFC")
 
 
 def suspicions(text: str) -> Iterator[tuple[str, str]]:
-    """Kinds of spelling that are seldom meant in a transcript, each once: (kind, the word or name of the character)."""
+    """Yield the kinds of probable mistakes in a transcript, each once, as (kind, the word or name of the character)."""
     words = text.split()
     for word in re.findall(r"[^\W\d_]+", text):  # words of letters: `DVD-дыск` is two
         if len({script for script in map(script_of, word) if script in ALIKE}) > 1:
@@ -43,22 +43,22 @@ def _odd(character: str) -> str | None:
 
 
 def character_name(character: str) -> str:
-    """Code and name of a character: `U+200B ZERO WIDTH SPACE`."""
+    """Return code and name of a character: `U+200B ZERO WIDTH SPACE`."""
     return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
 
 
 def shown_character(character: str) -> str:
-    """A character as a reader can see it: its name if it is invisible, a mark on a circle."""
+    """Return a character in visible form: an invisible character as its name, a combining mark on a circle."""
     if not character.isprintable() or character.isspace():
         return character_name(character)
     return on_circle(character)
 
 
 def is_odd(character: str) -> bool:
-    """True for a character that is suspicious in any text."""
+    """Return True for a character that is suspicious in any text."""
     return _odd(character) is not None
 
 
 def shown(text: object, most: int = MAX_CHARACTERS) -> str:
-    """At most so many characters of a text on one line, with escapes for those that a terminal would obey or hide."""
+    """Return at most `most` characters of a text on one line. Control and invisible characters are escaped."""
     return spelled_out(str(text)) if len(str(text)) <= most else f"{spelled_out(str(text)[:most])}…"

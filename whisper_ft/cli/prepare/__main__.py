@@ -1,7 +1,7 @@
 """Convert any source to parquet shards: `python -m whisper_ft prepare --data.path FILE_OR_DIR --out DIR`.
 
-The result is a source with the same rows in the same order. The same command resumes after a stop; the finished files
-are then byte for byte those of an uninterrupted conversion.
+The shards hold the usable rows of the source in the same order. After a stop, the same command continues; the finished
+files are then byte for byte those of an uninterrupted conversion.
 """
 
 import sys
@@ -16,7 +16,7 @@ STOPPED = "stopped; the same command resumes after the last complete shard"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert as the command line says. Returns the exit code of `runtime.errors`; 75 after Ctrl-C."""
+    """Convert the source that the command line names. Returns a code of `runtime.exit_codes`; 75 after Ctrl-C."""
 
     def program() -> None:
         settings = load_config(PrepareConfig, argv, "python -m whisper_ft prepare")

@@ -1,4 +1,4 @@
-"""Chunks read ahead while earlier ones are written, because reading remote data is mostly waiting."""
+"""Reading ahead: the next chunks are read while earlier ones are converted, because reading is mostly waiting."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +11,7 @@ BYTES = 256_000_000  # audio that may wait in memory, so fewer of larger chunks 
 
 
 class ReadAhead:
-    """Chunks of a source in order. As a context manager it ends the reading."""
+    """Reads the chunks of a source in order, and the next ones ahead. The end of a `with` block stops the reading."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -26,7 +26,10 @@ class ReadAhead:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Rows of a chunk, or the exception of reading it. A chunk may be read again until a later one is read."""
+        """Return the rows of a chunk, or raise the exception that reading it raised.
+
+        A chunk may be asked for again until a later one was asked for.
+        """
         self._reading = {number: reading for number, reading in self._reading.items() if number >= chunk}
         rows = self._begin(chunk).result()
         # Segments of one recording share its bytes.

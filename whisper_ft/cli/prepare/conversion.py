@@ -17,7 +17,7 @@ from whisper_ft.training.preflight import refuse_missing
 
 
 def summary_line(state: State, out: Path) -> str:
-    """Line for people about the finished shards and the rows left out."""
+    """Return the line for the user about the finished shards and the rows left out."""
     line = f"{out}: {state.rows} rows in {state.shards} shards"
     if not state.left_out:
         return line
@@ -27,14 +27,14 @@ def summary_line(state: State, out: Path) -> str:
 
 
 def refuse_out_within(path: str, out: Path) -> None:
-    """UsageError for an output folder inside the data, where the next start would read the shards as data."""
+    """Raise UsageError for an output folder inside the data, because the next start would read the shards as data."""
     folder = fsspec.core.strip_protocol(path) if path.startswith(("file:", "local:")) else os.path.expanduser(path)
     if os.path.isdir(folder) and out.resolve().is_relative_to(Path(folder).resolve()):
         raise UsageError(f"--out {out}: lies inside --data.path {path}; name a folder outside of it")
 
 
 def prepare(settings: PrepareConfig) -> str:
-    """Write all missing shards; returns the line for the user. Raises RunError."""
+    """Write all missing shards, and return the line for the user. Raises RunError if that is impossible."""
     refuse_missing("data.path", settings.data.path)
     if settings.out is None:
         raise UsageError("--out is missing: the folder for the shards")

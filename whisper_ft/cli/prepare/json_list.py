@@ -1,4 +1,4 @@
-"""Sources in a .json file with one list of objects, which the readers of JSON lines cannot read."""
+"""Opening of a .json file that is one list of objects, which the reader of JSON lines cannot read."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ from whisper_ft.runtime.errors import RunError
 
 
 def open_any(where: SourceConfig) -> Source:
-    """As `open_source`, also for a .json or .json.gz file that is a list of objects, or {"data": list}."""
+    """Open a source as `open_source` does. A .json or .json.gz file may also hold one list, or {"data": list}."""
     is_json = where.path.endswith((".json", ".json.gz")) and where.format in ("auto", "manifest")
     items = _json_list(where.path) if is_json else None
     if items is None:
@@ -34,7 +34,7 @@ def open_any(where: SourceConfig) -> Source:
 
 
 def _json_list(path: str) -> list[Any] | None:
-    """The list in a JSON file; None for JSON lines and for any other content."""
+    """Read the list in a JSON file; None if the file holds JSON lines or anything else."""
     with data_errors(path):
         with fsspec.open(path, "rb") as file:
             content = file.read()

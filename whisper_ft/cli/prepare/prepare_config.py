@@ -1,4 +1,4 @@
-"""Settings of `python -m whisper_ft prepare`. Without torch and pyarrow, so that --help is quick."""
+"""Settings of `python -m whisper_ft prepare`. torch and pyarrow are not imported, so that --help is quick."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from whisper_ft.config.data import SourceConfig
 class PrepareConfig:
     """Convert any source to parquet shards, the fastest format to read: --data.path FILE_OR_DIR --out DIR.
 
-    The same command resumes after a stop, behind the last complete shard. A Python generator can be converted, too, if
+    After a stop, the same command continues after the last complete shard. A Python generator can be converted, too, if
     it yields audio as {"bytes": ..., "path": ...}: save it with datasets.Dataset.from_generator(it).save_to_disk(DIR).
     """
 

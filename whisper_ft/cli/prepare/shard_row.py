@@ -1,4 +1,4 @@
-"""Record of a row in a shard: its own audio, and its columns in the source."""
+"""Conversion of a source's row to a record in a shard: its own audio, its transcript and a few more columns."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from whisper_ft.data.types import RejectedError, Row
 
 MAX_SEGMENT_SECONDS = 3_600.0  # far longer than any window; a limit, because 2 MB of FLAC can hold 11 hours
 
-# By the `huggingface` entry `datasets` recognises an audio column.
+# The `huggingface` entry tells the library `datasets` which column is audio.
 TEXTS = ("sentence", "language", "task", "client_id")
 FEATURES = {"audio": {"_type": "Audio"}} | {name: {"dtype": "string", "_type": "Value"} for name in TEXTS}
 SCHEMA = pa.schema(
@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
 
 
 def record_of(row: Row, where: SourceConfig) -> dict[str, Any]:
-    """A row as a record of `SCHEMA`; RejectedError for a row with a problem or without audio."""
+    """Convert a row to a record of `SCHEMA`. Raises RejectedError for a row with a problem or without audio."""
     if row.problem is not None:
         raise RejectedError(*row.problem)
     if not row.audio:
@@ -33,7 +33,7 @@ def record_of(row: Row, where: SourceConfig) -> dict[str, Any]:
         "".join(filter(None, (row.id, row.text, row.language, row.task, row.speaker))).encode()
     except UnicodeEncodeError:
         raise RejectedError("bad_label", "its text or another column is not UTF-8") from None
-    # A language given here is kept; the task `transcribe` is the default and not written.
+    # A language in the settings is written, because readers would not know it. The task `transcribe` is the default.
     named_task = None if where.task == "transcribe" else where.task
     return {
         "audio": {"bytes": cut(row), "path": row.id},
@@ -45,9 +45,10 @@ def record_of(row: Row, where: SourceConfig) -> dict[str, Any]:
 
 
 def cut(row: Row) -> bytes:
-    """Audio of a row: its bytes unchanged, or its segment of a recording as mono 16-bit FLAC at the same rate.
+    """Return the audio of a row as a file of its own.
 
-    Lists often give the rounded length of a whole file; such a file stays unchanged. RejectedError as in `decode`.
+    A whole file is returned unchanged, even if its given length is rounded. A segment of a recording is cut out, as
+    mono 16-bit FLAC at the same rate. Raises RejectedError, as `decode` does, for audio that cannot be used.
     """
     if row.offset == 0.0 and row.duration is None:
         return row.audio

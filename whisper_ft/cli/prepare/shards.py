@@ -1,4 +1,4 @@
-"""Folder of parquet shards that is being filled, and the record of its progress."""
+"""Writing of parquet shards into a folder, with a record of the progress so that a stopped conversion can continue."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -27,21 +27,22 @@ SPLITS = ("train", "validation", "dev", "test")  # splits that `datasets` recogn
 
 @dataclass(frozen=True)
 class State:
-    """Progress of a conversion: the complete, durable part and the next row."""
+    """Progress of a conversion: the shards that are complete and durable, and the next row to convert."""
 
     chunk: int = 0
     row: int = 0
     shards: int = 0
     rows: int = 0  # written
     left_out: int = 0
-    left_out_bytes: int = 0  # size of LEFT_OUT in bytes; later bytes are of a killed process
+    left_out_bytes: int = 0  # recorded size of LEFT_OUT; any further bytes were written by a process that was killed
     is_finished: bool = False
 
 
 class Preparation:
-    """A folder that is being filled with the rows of a source; LockedError if another process is filling it.
+    """Conversion of a source into a folder of shards, which may continue an earlier one.
 
-    No shard has a name that ends in .parquet before all are complete, so nobody reads half a data set.
+    Shards get names that end in .parquet only when all are complete, so nobody reads half a data set. The constructor
+    raises LockedError if another process is filling the folder, and UsageError if the folder holds anything else.
     """
 
     def __init__(self, source: Source, settings: PrepareConfig, out: Path) -> None:
@@ -57,7 +58,10 @@ class Preparation:
         self.state = self._begin()
 
     def run(self, advance: Callable[[int], None]) -> State:
-        """Write the missing shards; `advance` is called with the number of rows read. DataError if no row is usable."""
+        """Write the missing shards, and return the final progress. `advance` is called with each number of rows read.
+
+        Raises DataError if no row is usable, and DiskError if a shard cannot be written.
+        """
         with disk_errors(self._out):
             clean(self._out)
         with ReadAhead(self._source) as chunks:
@@ -74,7 +78,7 @@ class Preparation:
         return self.state
 
     def _begin(self) -> State:
-        """Progress of an earlier start; UsageError if it had another source or other settings."""
+        """Read the progress of an earlier start. Raises UsageError if it had another source or other settings."""
         path = self._out / DESCRIPTION
         if not path.exists():
             self._record(State())
@@ -95,7 +99,7 @@ class Preparation:
         return state
 
     def _described(self) -> dict[str, Any]:
-        """Settings that determine the written bytes."""
+        """Return the settings that determine the written bytes, by name."""
         names = ("split", "config_name", "audio_column", "text_column", "language", "task")
         settings = self._settings
         return {f"data.{name}": getattr(settings.data, name) for name in names} | {
@@ -112,10 +116,10 @@ class Preparation:
         self.state = state
 
     def _write_shard(self, chunks: ReadAhead, advance: Callable[[int], None]) -> None:
-        """Write the next shard, then its rows left out, then the record of both."""
+        """Write the next shard, then the list of the rows left out of it, then the record of the progress."""
         aside, left_out = self._out / f"{ASIDE}shard", list[dict[str, str]]()
         with disk_errors(aside):
-            # Encoded audio neither compresses nor repeats.
+            # Encoded audio cannot be compressed further, and its values do not repeat.
             writer = pq.ParquetWriter(aside, SCHEMA, compression="none", use_dictionary=False)
         try:
             after = self._fill(writer, chunks, left_out, advance)
@@ -139,7 +143,7 @@ class Preparation:
         left_out: list[dict[str, str]],
         advance: Callable[[int], None],
     ) -> State:
-        """Write row groups until the shard is full or no row is left; returns the state after that."""
+        """Write row groups until the shard is full or no row is left, and return the progress after that."""
         group: list[dict[str, Any]] = []
         group_bytes = shard_bytes = 0
         state, written = self.state, self.state.rows
@@ -172,7 +176,7 @@ class Preparation:
         return replace(state, chunk=len(self._source.rows), row=0, rows=written)
 
     def _rows(self, state: State, chunks: ReadAhead) -> Iterator[tuple[int, int, Row]]:
-        """Chunk, row number in the chunk, and row, from the next row on."""
+        """Yield the rows that are not converted yet, each as (chunk, row number in the chunk, row)."""
         first = state.row
         for chunk in range(state.chunk, len(self._source.rows)):
             for number, row in enumerate(chunks.read(chunk)[first:], first):
@@ -180,7 +184,10 @@ class Preparation:
             first = 0
 
     def _list(self, left_out: list[dict[str, str]]) -> int:
-        """Append to the rows left out, behind the recorded ones; returns the size of the file in bytes."""
+        """Append rows to the list of rows left out, and return the size of its file in bytes.
+
+        Anything that a killed process wrote after the recorded size is overwritten.
+        """
         lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in left_out).encode(errors="replace")
         path, length = self._out / LEFT_OUT, self.state.left_out_bytes + len(lines)
         if not length:
@@ -202,5 +209,5 @@ class Preparation:
 
 
 def _is_ours(name: str) -> bool:
-    """True for a file that a start leaves if it is killed before it has written its description."""
+    """Return True for a file that a process leaves if it is killed before it has written the description."""
     return name == ".lock" or name.startswith(ASIDE)

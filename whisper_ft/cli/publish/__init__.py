@@ -1,1 +1,1 @@
-"""Upload of a run's model to the Hub, with a card made from the run directory. Never part of a training."""
+"""Upload of a run's model to the Hub, with a card made from the run directory. Training never uploads anything."""

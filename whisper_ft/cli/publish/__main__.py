@@ -10,12 +10,14 @@ from whisper_ft.runtime.errors import UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show a preview, then upload. Exit codes as those of a run; 75 if another attempt may succeed."""
+    """Show a preview, then upload. Returns a code of `runtime.exit_codes`; 75 if a later attempt may succeed."""
     return exit_code_of(lambda: publish(parse_arguments(sys.argv[1:] if argv is None else argv)))
 
 
 def publish(args: argparse.Namespace) -> None:
-    """Show a preview; upload the model once the user has confirmed. UsageError, HubError.
+    """Show a preview, and upload the model once the user has confirmed.
+
+    Raises UsageError if the upload cannot work, and HubError if the Hub cannot be reached.
 
     torch is imported here, because it takes seconds that --help and a wrong argument need not wait for.
     """

@@ -1,4 +1,4 @@
-"""The folder that is uploaded: the files of a model with the generated ones."""
+"""Temporary folder with all files to upload: those of the model, and the generated card and curves."""
 
 import os
 import re
@@ -17,10 +17,10 @@ TEXTS = (".json", ".md", ".txt", ".jinja", ".yaml")  # files that are searched f
 
 @contextmanager
 def bundled(model: ModelToPublish, generated: Mapping[str, bytes], secrets: Sequence[str]) -> Iterator[Path]:
-    """A temporary folder with all files to upload: those of the model as they are now, and the generated ones.
+    """Yield a temporary folder with the present files of a model and the generated files.
 
-    Files of the model are linked, or copied if links are impossible, because a run that trains on may replace its
-    model at any time. UsageError if a file contains a token or one of `secrets`.
+    The files of the model are hard links, or copies where links are impossible. So a run that still trains may replace
+    its model meanwhile. Raises UsageError if a file contains a token of the Hub or one of `secrets`.
     """
     inode = model.folder.stat().st_ino
     parent = model.folder.parent if os.access(model.folder.parent, os.W_OK) else None
@@ -47,7 +47,7 @@ def bundled(model: ModelToPublish, generated: Mapping[str, bytes], secrets: Sequ
 
 
 def file_sizes(folder: Path) -> dict[str, int]:
-    """The size of each file in bytes, by its path in the folder."""
+    """Return the size in bytes of each file in a folder, by its path in the folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 

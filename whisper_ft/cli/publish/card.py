@@ -1,4 +1,4 @@
-"""The model card: metadata for the Hub and a page for readers, both made from the run directory."""
+"""Model card: metadata for the Hub and a page for readers, both made from the run directory."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from whisper_ft.scoring.bootstrap import Interval
 
 README, CURVES = "README.md", "curves.png"
 TEMPLATE = Path(__file__).parent / "templates" / "card.md.j2"
-ISO = {"jw": "jv"}  # the only code of Whisper that is not one of ISO 639: Javanese
+ISO = {"jw": "jv"}  # Javanese, the only language whose code in Whisper is not in ISO 639
 UNKNOWN = "–"
 
 
@@ -33,27 +33,27 @@ class Publication:
     config: TrainingConfig
     results: Sequence[EvaluationResult]
     base_model: str | None
-    """Name on the Hub."""
+    """Name on the Hub; None if the base model is not there."""
     datasets: Mapping[str, str]
-    """The part used of each training set, by the set's name: one on the Hub, or words."""
+    """Training sets: name of each, on the Hub or in words, and the part that was used, such as a split, or ""."""
     license: str | None
     versions: Mapping[str, str]
 
     @property
     def name(self) -> str:
-        """The name of the repository without its owner."""
+        """Name of the repository without its owner."""
         return self.repo.rpartition("/")[2]
 
     @property
     def languages(self) -> list[str]:
-        """ISO 639 codes: those of the settings, else those of the evaluated rows."""
+        """ISO 639 codes of the languages in the settings. If none is given, those of the evaluated rows."""
         named = [language for language in self.config.data.languages if language]
         codes = named or [language for result in self.results for language in result.languages]
         return list(dict.fromkeys(ISO.get(code, code) for code in map(whisper_language, codes)))
 
 
 def render_card(publication: Publication) -> ModelCard:
-    """The card from `templates/card.md.j2`. UsageError for metadata that does not survive YAML."""
+    """Make the card from `templates/card.md.j2`. Raises UsageError if its metadata changes when it is read again."""
     data = card_metadata(publication)
     card: ModelCard = ModelCard.from_template(
         data,
@@ -78,7 +78,7 @@ def render_card(publication: Publication) -> ModelCard:
 
 
 def read_card(path: Path) -> ModelCard:
-    """A card written by the user. UsageError if the Hub could not read its metadata."""
+    """Read a card written by the user. Raises UsageError if the file cannot be read or has no metadata."""
     try:
         card = ModelCard(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -89,7 +89,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def card_metadata(publication: Publication) -> ModelCardData:
-    """The fields by which the Hub finds, filters and ranks models."""
+    """Return the metadata of the card, by which the Hub finds, filters and ranks models."""
     results = [
         EvalResult(
             task_type="automatic-speech-recognition",
@@ -119,15 +119,15 @@ def card_metadata(publication: Publication) -> ModelCardData:
 
 
 def escaped(text: str) -> str:
-    """The text on one line, with nothing that Markdown would format."""
+    """Return a text on one line, with the special characters of Markdown escaped."""
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
 def _call_options(publication: Publication) -> dict[str, str]:
-    """Arguments of `generate` as Python source, for code that writes the text that was scored.
+    """Return arguments of `generate` as Python source, with which the code on the card decodes as the evaluation did.
 
-    The number of beams is stated, because the pipeline's default is 5 and that of `generate` is 1. A model of one
-    language has its language in the generation config, and an English-only model accepts none.
+    The number of beams is always given, because its default is 5 in the pipeline and 1 in `generate`. The language is
+    left out if the generation config contains it, and for an English-only model, which accepts no language.
     """
     options: dict[str, Any] = {"num_beams": publication.config.eval.num_beams}
     generation = publication.model.generation
@@ -137,7 +137,7 @@ def _call_options(publication: Publication) -> dict[str, str]:
 
 
 def _normalizer(publication: Publication) -> Mapping[str, Any] | None:
-    """Name, version and fingerprint of the normaliser that scored; None if no result names one."""
+    """Return name, version and fingerprint of the normaliser used for scoring; None if no result names one."""
     rules = next((r.summary["normalizer"] for r in publication.results if r.summary.get("normalizer")), None)
     return rules if isinstance(rules, dict) and rules.get("name") else None
 

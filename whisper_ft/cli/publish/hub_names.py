@@ -15,9 +15,10 @@ HUB_ADDRESS = re.compile(r"hf://datasets/([\w-][\w.-]*/[\w.-]+?)(?:@.*|/.*)?")
 
 
 def hub_model(name: str) -> str | None:
-    """The base model's name on the Hub; None for a folder, whose name may look the same: `owner/name`.
+    """Return the name of the base model on the Hub; None if the base model may be a local folder.
 
-    The name is taken as one of the Hub if it is OpenAI's, or if the run left the model in the download cache.
+    A name such as `owner/name` may also be a folder. It is accepted if no such folder exists here, and if it is one of
+    OpenAI's models or the model is in the download cache.
     """
     if not HUB_NAME.fullmatch(name) or Path(name).exists():
         return None
@@ -26,9 +27,9 @@ def hub_model(name: str) -> str | None:
 
 
 def hub_datasets(config: TrainingConfig, recorded: Mapping[str, Any]) -> dict[str, str]:
-    """The part that was used of each training set on the Hub, by the set's name. Local data is left out.
+    """Return the training sets that are on the Hub: name of each, and the part that was used. Local data is left out.
 
-    `recorded` is the data fingerprint of a checkpoint, which has the commit of data read from the Hub.
+    `recorded` is the data fingerprint in a checkpoint, which contains the commit of data read from the Hub.
     """
     parts = {}
     sources: Sequence[SourceConfig] = config.data.sources or [config.data]

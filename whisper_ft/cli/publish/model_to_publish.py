@@ -1,4 +1,4 @@
-"""The model of a run that is published: its folder and its steps."""
+"""Choice of the model of a run that is published: its folder, the steps of its weights, and its recorded figure."""
 
 import json
 import re
@@ -19,28 +19,28 @@ POSITIONS_PER_SECOND = 50  # encoder positions in a second: one for two frames o
 
 @dataclass(frozen=True)
 class ModelToPublish:
-    """One of the exported models of a run."""
+    """An exported model of a run: best/, final/ or average/."""
 
     what: What
     folder: Path
     steps: tuple[int, ...]
-    """The steps of the weights: several if the model is an average."""
+    """Training steps of the weights. There are several if the model is an average."""
     recorded: tuple[str, float] | None
-    """Metric and value that the run recorded beside the model."""
+    """Metric and value that the run recorded for this model; None if there are none."""
     generation: Mapping[str, Any]
-    """The generation config."""
+    """Generation config of the model, as a mapping."""
     window_seconds: float
 
     @property
     def origin(self) -> str:
-        """The weights in words, for a sentence."""
+        """Origin of the weights in words, for use in a sentence."""
         if self.what == "average":
             return f"the mean of the weights of steps {', '.join(f'{step:,}' for step in self.steps)}"
         return f"the {'best evaluated' if self.what == 'best' else 'last'} step, {self.steps[0]:,}"
 
 
 def find_model(run: Path, what: What) -> ModelToPublish:
-    """The model, checked to be complete. UsageError if it is not, with the models that are there."""
+    """Find a model of a run, and check that it is complete. Raises UsageError if it is missing or incomplete."""
     paths = RunDir(run)
     folder = {"best": paths.best, "final": paths.final, "average": paths.average}[what]
     if not (folder / "config.json").is_file():
@@ -61,7 +61,10 @@ def find_model(run: Path, what: What) -> ModelToPublish:
 
 
 def _steps(run: RunDir, folder: Path, what: What) -> tuple[tuple[int, ...], tuple[str, float] | None]:
-    """Steps, metric and value: from best.json, or from the README.md that the run wrote into the folder."""
+    """Read steps, metric and value: from best.json, or from the README.md that the run wrote into the folder.
+
+    Raises ValueError or OSError if they cannot be read.
+    """
     if what == "best":
         if run.published is None:
             raise ValueError("there is no best.json beside it")

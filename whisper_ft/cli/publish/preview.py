@@ -1,4 +1,4 @@
-"""The publication as it is collected from a run directory, and its preview."""
+"""Collection of everything that is published from a run directory, and a preview for the user."""
 
 import argparse
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ SMOOTHING = 0.015  # standard deviation of the curves' smoothing, as a share of 
 
 
 def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
-    """The content of the card, and the picture of the curves as PNG."""
+    """Collect the content of the card, and draw the curves as a PNG picture. UsageError if something is missing."""
     run = args.run
     config = load_config(TrainingConfig, ["--config", str(run / "config.yaml")])
     history, model = read_history(run), find_model(run, args.what)
@@ -43,7 +43,7 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
 
 
 def preview_lines(args: argparse.Namespace, publication: Publication, files: Mapping[str, int]) -> list[str]:
-    """The target, the files with their sizes in bytes, the content of the card, and warnings."""
+    """Return the lines of the preview: target, files with sizes, content of the card, and warnings."""
     model, width = publication.model, max(map(len, files))
     visibility = "public" if args.public else "private"
     lines = [f"to {args.repo} ({visibility}), from {model.folder}, {model.origin}"]
@@ -74,7 +74,7 @@ def preview_lines(args: argparse.Namespace, publication: Publication, files: Map
 
 
 def local_paths(run: Path, config: TrainingConfig) -> list[str]:
-    """Paths of this machine that no uploaded file may contain."""
+    """Return the paths of this machine that no uploaded file may contain."""
     paths = [str(run.resolve()), config.model.name, config.data.path, config.eval.path]
     return [path for path in paths if Path(path).is_absolute() and len(path) > 1]
 

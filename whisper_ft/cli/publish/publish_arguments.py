@@ -1,4 +1,4 @@
-"""Command line of publish. Without torch and huggingface_hub, so that --help and a refusal are quick."""
+"""Command line of publish. torch and huggingface_hub are not imported, so that --help and errors are quick."""
 
 import argparse
 import re
@@ -15,7 +15,7 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments; UsageError for a command line that cannot work."""
+    """Parse the command line. Raises UsageError if it cannot work."""
     parser = Parser(
         prog="python -m whisper_ft publish",
         description="Upload a model of a run to the Hugging Face Hub, with a card made from the run directory. "

@@ -1,4 +1,4 @@
-"""Results of the model on evaluation sets, with their confidence intervals."""
+"""Error rates of the published model on evaluation sets, with their confidence intervals."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,34 +18,34 @@ HELD_OUT = "held-out set of the run"
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The rates of the model on one set."""
+    """Error rates of the published model on one evaluation set."""
 
     name: str
     """Name of the set on the card."""
     summary: Mapping[str, Any]
-    """As `Scores.summary` returns it: rates are fractions or None."""
+    """Figures as `Scores.summary` returns them; rates are fractions or None."""
     interval: Interval | None = None
-    """95 % bootstrap interval of the headline rate, over speakers or utterances."""
+    """95 % bootstrap interval of the rate that `headline` names, resampled by speakers or utterances."""
     languages: tuple[str, ...] = ()
 
     @property
     def headline(self) -> str:
-        """`wer`, or `cer` if the language is written without spaces."""
+        """Name of the main rate: `wer`, or `cer` if the language is written without spaces."""
         return "cer" if self.summary.get("unit") == "characters" else "wer"
 
     def rate(self, name: str) -> float | None:
-        """A rate as a fraction; None if it is unknown."""
+        """Return a rate as a fraction; None if it is unknown."""
         value = self.summary.get(name)
         return float(value) if isinstance(value, (int, float)) else None
 
     @property
     def headline_rate(self) -> float | None:
-        """The rate to judge by, as a fraction."""
+        """Value of the main rate as a fraction; None if it is unknown."""
         return self.rate(self.headline)
 
 
 def result_of_run(run: Path, history: History, model: ModelToPublish) -> EvaluationResult | None:
-    """The result that the run measured for this model on its held-out set; None if it did not."""
+    """Return the result that the run measured for this model on its held-out set; None if it measured none."""
     recorded = EvaluationResult(HELD_OUT, dict([model.recorded])) if model.recorded else None
     if model.what == "average":
         return recorded
@@ -55,7 +55,7 @@ def result_of_run(run: Path, history: History, model: ModelToPublish) -> Evaluat
 
 
 def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResult:
-    """The result in an output folder of evaluate.py. UsageError if it belongs to another model."""
+    """Read the result in an output folder of evaluate.py. Raises UsageError if it belongs to another model."""
     try:
         summary = json.loads((folder / "summary.json").read_bytes())
         evaluated, first = Path(summary["config"]["model"]), summary["config"]["max_utterances"]
@@ -69,7 +69,7 @@ def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResul
 
 
 def is_older(folder: Path, model: ModelToPublish) -> bool:
-    """True if an evaluation was written before the weights of the model."""
+    """Return True if an evaluation was written before the weights of the model."""
     return (folder / "summary.json").stat().st_mtime < (model.folder / "model.safetensors").stat().st_mtime
 
 
@@ -85,7 +85,10 @@ def _result(name: str, summary: Mapping[str, Any], predictions: Path) -> Evaluat
 
 
 def _interval(result: EvaluationResult, rows: Sequence[dict[str, Any]]) -> Interval | None:
-    """The interval of the headline from the counts of each utterance; None if these do not add up to the rate."""
+    """Compute the interval of the main rate from the error counts of each utterance.
+
+    Returns None if the counts are missing or do not add up to the rate.
+    """
     try:
         scored = [
             (ScoredRow(Prediction(row["id"], "", "", 0.0, 0, speaker=row.get("speaker")), "", "", count, count), count)
@@ -107,7 +110,7 @@ def _count(row: Mapping[str, Any], rate: str) -> ErrorCount:
 
 
 def _rows(predictions: Path) -> Sequence[dict[str, Any]]:
-    """The rows of a predictions file; none if the file is missing or a row is cut."""
+    """Read the rows of a predictions file; an empty list if the file is missing or a row is cut short."""
     try:
         rows = [json.loads(line) for line in predictions.read_bytes().splitlines()]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Upload of a folder to the Hub: to a private repository by default, with retries for failures of Hub and network."""
+"""Upload of a folder to the Hub, to a private repository by default. Failures of Hub and network are retried."""
 
 import json
 import os
@@ -30,7 +30,10 @@ class HubError(RunError):
 
 
 def token_of_environment() -> str:
-    """The token in HF_TOKEN; UsageError without one. A token stored by `hf auth login` is not used."""
+    """Return the token in HF_TOKEN. A token stored by `hf auth login` is not used.
+
+    Raises UsageError if HF_TOKEN is not set or holds characters that no token has.
+    """
     token = os.environ.get(TOKEN, "").strip()
     if not token.isascii() or not token.isprintable() or " " in token:
         raise UsageError(f"{TOKEN} is no token, because it contains spaces or characters that no token has")
@@ -43,10 +46,13 @@ def token_of_environment() -> str:
 
 
 def upload(folder: Path, repo: str, public: bool, message: str, token: str, report: Callable[[str], None]) -> str:
-    """Upload the files of a folder to a model repository. Returns the address of the commit.
+    """Upload the files of a folder to a model repository, and return the address of the commit.
 
-    A missing repository is created. Other files that it holds stay. UsageError if the Hub refuses, or if the
-    repository is public and `public` is False; HubError if the Hub cannot be reached. `report` gets one line per event.
+    A missing repository is created. Other files in an existing one are kept. `report` is called with a line for the
+    user at each retry, and if the repository stays private although `public` is True.
+
+    Raises UsageError if the Hub refuses, or if the repository is public and `public` is False. Raises HubError if the
+    Hub or the network fails in every attempt.
     """
     api = HfApi(token=token)
 
@@ -67,10 +73,10 @@ def upload(folder: Path, repo: str, public: bool, message: str, token: str, repo
 
 
 def _with_retries(attempt: Callable[[], T], repo: str, report: Callable[[str], None]) -> T:
-    """The result of the first attempt that succeeds, of at most ATTEMPTS.
+    """Call `attempt` up to ATTEMPTS times, and return the result of the first call that succeeds.
 
-    A commit whose answer was lost is not repeated, because the Hub has its files by then. huggingface_hub itself
-    retries only when it asks how to upload a file and when it uploads one.
+    If only the answer to a commit was lost, the next attempt makes no second commit, because the Hub has the files
+    already. huggingface_hub itself retries only two requests: how to upload a file, and the upload of a file.
     """
     wait = FIRST_WAIT_SECONDS
     for number in range(1, ATTEMPTS + 1):
@@ -93,7 +99,7 @@ def _with_retries(attempt: Callable[[], T], repo: str, report: Callable[[str], N
 
 
 def _may_pass(error: Exception) -> bool:
-    """True for a failure of the network or the Hub."""
+    """Return True for a failure of the network or the Hub, which may pass; False for a refusal or a bug."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code >= 500 or error.response.status_code in (408, 429)
     # The Hub's check of a card answers in JSON; a failing proxy in front of it does not.
@@ -102,7 +108,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _explained(error: Exception, repo: str) -> Exception:
-    """The refusal as a UsageError; any other exception unchanged, because it is a bug."""
+    """Return a refusal as a UsageError, and any other exception unchanged, because it is a bug."""
     if isinstance(error, OfflineModeIsEnabled):
         return UsageError(f"--repo {repo}: cannot be reached, because HF_HUB_OFFLINE is set; unset it")
     if isinstance(error, HFValidationError):
