@@ -118,7 +118,7 @@ class LeakageComparison:
 
 
 def shared_by_index(train: Source, heldout: Source) -> str:
-    """Message about file names and tables that are in both sets; "" if there are none.
+    """Message about file names and tables that are in both sets; "" if the sets share no name and no table.
 
     Only the two indexes are compared, and no row is read. Rows of a table have numbers instead of names. But a table
     that is in both sets has the same row groups in both.

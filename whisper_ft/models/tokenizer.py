@@ -41,11 +41,11 @@ def check_tokens(name: str, tokenizer: WhisperTokenizer, stated: Mapping[str, Ma
 
 
 def mark_special(tokenizer: WhisperTokenizer) -> int:
-    """Mark Whisper's special tokens as special if they are ordinary ones, and return how many were changed.
+    """Mark Whisper's special tokens as special if the tokenizer has them as ordinary tokens.
 
-    If `<|be|>` is an ordinary token, a transcript that contains this text gives the model a command. All are ordinary
-    in a model without tokenizer.json, as models were saved until 2023, because added_tokens.json holds ids only.
-    transformers 5 uses special_tokens_map.json for <|endoftext|> alone.
+    Returns how many tokens were changed. If `<|be|>` is an ordinary token, a transcript that contains this text gives
+    the model a command. All are ordinary in a model without tokenizer.json, as models were saved until 2023, because
+    added_tokens.json holds ids only. transformers 5 uses special_tokens_map.json for <|endoftext|> alone.
     """
     names = {END, START, NO_TIMESTAMPS, *(f"<|{name}|>" for name in (*LANGUAGES, *TASKS, *RARE))}
     added = tokenizer.backend_tokenizer.get_added_tokens_decoder()

@@ -33,7 +33,7 @@ def build_optimizer(parameters: NamedParameters, settings: OptimConfig) -> torch
     optimizer: torch.optim.Optimizer  # the classes below have no types
     if settings.name == "adafactor":
         # torch.optim.Adafactor scales updates by the size of the weights and bounds them by 1/sqrt(step). `lr` and the
-        # schedule would then mean something else than for every other optimizer.
+        # schedule would then not mean the same as for the other optimizers.
         optimizer = Adafactor(groups, lr=lr, scale_parameter=False, relative_step=False, warmup_init=False)
         return optimizer
     eight_bit = _bitsandbytes(settings.name).optim

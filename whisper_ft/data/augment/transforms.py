@@ -36,7 +36,7 @@ class Transforms:
 
 
 def transforms_of(config: TrainingConfig, log_mel: LogMel) -> Transforms:
-    """Build the transforms that a configuration asks for. The lists are empty if it asks for none."""
+    """Build the transforms that a configuration asks for. A configuration without augmentation gives empty lists."""
     features: list[FeatureTransform] = []
     if config.augment.time_masks or config.augment.frequency_masks:
         features.append(SpecAugment(config.augment, config.seed, log_mel.frames / log_mel.window_seconds))

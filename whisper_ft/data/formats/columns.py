@@ -72,7 +72,7 @@ def speaker_of(record: Mapping[str, object]) -> str | None:
 
 
 class ExtraColumns:
-    """Extra columns, whose values are carried along with the rows as texts. Training carries none.
+    """Extra columns, whose values are carried along with the rows as texts. In training there are no extra columns.
 
     Parameters
         names: names of the columns

@@ -65,7 +65,7 @@ def open_common_voice(where: SourceConfig, cache: Path | None = None, columns: S
 
 
 class _Tree(Protocol):
-    """Folder or archive with a corpus. Names are relative to it."""
+    """Folder or archive with a corpus. Names of files are relative to the folder or archive."""
 
     def tables(self) -> list[str]:
         """Names of the .tsv files, sorted."""
@@ -191,7 +191,7 @@ class _Tables:
         self._schema = pa.schema([*(pa.field(name, pa.string()) for name in FIELDS), *extra])
 
     def rows(self, splits: list[str]) -> pa.Table:
-        """Return the rows of several splits, with the columns `FIELDS` and the extra ones.
+        """Return the rows of several splits, with the columns `FIELDS` and the extra columns.
 
         A clip that is in several splits is kept only where it comes first.
         """

@@ -7,7 +7,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGU
 
 from whisper_ft.runtime.errors import UsageError
 
-# Whisper's code, then other codes of the same language: ISO 639-2 and 639-3, withdrawn ones, standard varieties.
+# Whisper's code, then other codes of the same language: ISO 639-2 and 639-3, withdrawn codes, standard varieties
 _OTHER_CODES = """
 af afr; am amh; ar ara arb; as asm; az aze azj; ba bak; be bel; bg bul; bn ben; bo bod; br bre; bs bos; ca cat;
 cs ces; cy cym; da dan; de deu; el ell; en eng; es spa; et est ekk; eu eus; fa fas pes; fi fin; fo fao; fr fra;

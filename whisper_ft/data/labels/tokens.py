@@ -75,7 +75,7 @@ class LabelEncoder:
 
     @property
     def is_multilingual(self) -> bool:
-        """True if the model has tokens for languages and tasks. English-only models have none of them."""
+        """True if the model has tokens for languages and tasks. English-only models do not have such tokens."""
         return bool(self._languages and self._tasks)
 
     @property
@@ -161,7 +161,7 @@ class LabelEncoder:
         Tokens that a user added to the vocabulary without marking them as special are used.
         """
         # `split_special_tokens` splits special tokens. Timestamps are ordinary added tokens in Whisper's tokenizers, so
-        # the text is cut inside each of them and none is found.
+        # the text is cut inside each timestamp, which is then not found.
         return [
             token
             for part in _INSIDE_A_TIMESTAMP.split(text)

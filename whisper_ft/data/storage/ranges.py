@@ -52,7 +52,7 @@ class FetchedRanges:
     """Byte ranges of one file, fetched into memory at once. Ranges closer than GAP_BYTES share a request.
 
     Parameters
-        ranges: ranges to fetch; empty ones are skipped
+        ranges: ranges to fetch; empty ranges are skipped
         size: size of the file in bytes; if it is given, the Hub is not asked for it
     """
 
