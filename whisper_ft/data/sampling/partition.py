@@ -45,8 +45,7 @@ class Partition:
         return -(-max(map(len, self._slots_of_ranks)) // self.per_device)
 
     def slots(self, micro_batch: int) -> list[int]:
-        """Return this rank's slots in one micro-batch. The list may be empty for the last micro-batch of an uneven
-        batch."""
+        """Return this rank's slots in one micro-batch. The last micro-batch of an uneven batch may have no slot."""
         own = self._slots_of_ranks[self.rank]
         return own[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
 
