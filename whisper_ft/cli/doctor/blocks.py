@@ -98,7 +98,7 @@ class BatchRow:
 
     @property
     def has_split_letters(self) -> bool:
-        """True if a token is a part of a letter, which decodes to U+FFFD."""
+        """True if a token is only a part of a letter, because such a token decodes to U+FFFD."""
         return any("\ufffd" in position.read[0] for position in self.positions)
 
     def lines(self) -> list[str]:

@@ -18,7 +18,7 @@ MAX_LETTERS = 300  # characters of the alphabet shown: Chinese has thousands
 
 @dataclass(frozen=True)
 class DataReport:
-    """The result of a check of the data."""
+    """Result of a check of the data."""
 
     figures: dict[str, str]  # name and value of the main figures
     sections: dict[str, list[Block]]  # by title

@@ -1,4 +1,4 @@
-"""The check of the data with a progress bar."""
+"""Check of the data with a progress bar."""
 
 from rich.console import Console
 from rich.progress import Progress, TaskID

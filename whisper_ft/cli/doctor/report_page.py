@@ -1,4 +1,4 @@
-"""The data report as one HTML page."""
+"""Writing of the data report as one HTML page."""
 
 from pathlib import Path
 
