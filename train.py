@@ -126,7 +126,8 @@ def train(parts: Parts) -> int:
             if agreed.counts.unusable:
                 tracker.quarantine([row for rows in collectives.gather(drawn.rejected) for row in rows])
             with throughput.training():
-                micro_batches = drawn.micro_batches + [collate([])] * (agreed.micro_batches - len(drawn.micro_batches))
+                empty = agreed.micro_batches - len(drawn.micro_batches)  # more only if another rank has more
+                micro_batches = drawn.micro_batches + [collate([]) for _ in range(empty)]
                 update = update_weights(model, parts, state.step, micro_batches, agreed.counts.label_tokens)
             del drawn, micro_batches  # free their memory before the next step is drawn
             state = state.after_step(agreed.counts, applied=update.applied)

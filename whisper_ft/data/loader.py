@@ -6,6 +6,7 @@ checkpoint stores nothing of the stream, because the data of a step depends only
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Self
 
 import torch
@@ -81,29 +82,30 @@ class TrainStream:
 
     def _assemble(self, take: "TakeShare") -> Generator[StepBatches, None, None]:
         """Yield the data of step after step without end, put together from the readers' shares."""
-        step = self._first_step
-        while True:
-            batches, rejected, counts = list[Batch](), list[Rejected](), Counts()
-            for micro_batch in range(self._plan.micro_batches):
-                shares = [take(reader) for reader in range(self._plan.readers)]
-                windows = list[Window]()
-                for block in self._plan.blocks(step, micro_batch):
-                    first_pass = self._plan.in_first_pass(block)
-                    for item, is_first in zip(next(shares[block.reader]), first_pass, strict=True):
-                        if isinstance(item, Window):
-                            windows.append(item)
-                        else:
-                            rejected.append(item)
-                            counts += Counts(unusable=1, unusable_rows=int(is_first))
-                batch = self._collate(windows)
-                batches.append(batch)
-                counts += Counts(
-                    label_tokens=len(batch.predicted),
-                    utterances=sum(len(window.utterances) for window in windows),
-                    audio_samples=sum(window.audio_samples for window in windows),
-                )
-            yield StepBatches(batches, rejected, counts)
-            step += 1
+        for step in count(self._first_step):
+            yield self._assemble_step(step, take)  # a function, whose end frees all but the step
+
+    def _assemble_step(self, step: int, take: "TakeShare") -> StepBatches:
+        """Put one step together from the shares of the readers."""
+        batches, rejected, counts = list[Batch](), list[Rejected](), Counts()
+        for micro_batch in range(self._plan.micro_batches):
+            shares = [take(reader) for reader in range(self._plan.readers)]
+            windows = list[Window]()
+            for block in self._plan.blocks(step, micro_batch):
+                first_pass = self._plan.in_first_pass(block)
+                for item, is_first in zip(next(shares[block.reader]), first_pass, strict=True):
+                    if isinstance(item, Window):
+                        windows.append(item)
+                    else:
+                        rejected.append(item)
+                        counts += Counts(unusable=1, unusable_rows=int(is_first))
+            batches.append(self._collate(windows))
+            counts += Counts(
+                label_tokens=len(batches[-1].predicted),
+                utterances=sum(len(window.utterances) for window in windows),
+                audio_samples=sum(window.audio_samples for window in windows),
+            )
+        return StepBatches(batches, rejected, counts)
 
 
 @dataclass(frozen=True)
