@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from whisper_ft.config.training import AugmentConfig
 from whisper_ft.data.augment.spec_augment import MASKED, SpecAugment
+from whisper_ft.data.sampling.order import Place
 
 BINS, FRAMES = 80, 500
 SETTINGS = AugmentConfig(
@@ -15,10 +16,18 @@ SETTINGS = AugmentConfig(
 )
 
 
-def masked(*key: int, seconds: float = 3.0, settings: AugmentConfig = SETTINGS, seed: int = 1) -> torch.Tensor:
+def masked(
+    epoch: int,
+    chunk: int = 0,
+    row: int = 0,
+    *,
+    seconds: float = 3.0,
+    settings: AugmentConfig = SETTINGS,
+    seed: int = 1,
+) -> torch.Tensor:
     """The masked places of a log-mel of ones."""
     features = torch.ones(BINS, FRAMES)
-    augmented = SpecAugment(settings, seed, 100)(features, seconds, *key)
+    augmented = SpecAugment(settings, seed, 100)(features, seconds, Place(epoch, chunk, row))
     assert (features == 1).all(), "never in place"
     return augmented == MASKED
 

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -63,6 +64,7 @@ def test_each_better_model_replaces_the_one_before(train: Trainer):
     assert is_the_model_of(run_dir, best(run_dir)["step"])
 
 
+@pytest.mark.long
 def test_best_and_its_checkpoint_stay_while_later_steps_are_saved(train: Trainer):
     """Stopped at about step 39: two newer checkpoints are there, best/ is still that of step 32."""
     assert train.interrupt("run", logged(38), signal.SIGTERM, **LEARNS, eval__every=32) == 75
@@ -99,6 +101,7 @@ def test_a_changed_evaluation_judges_best_anew_and_keeps_it_until_then(train: Tr
     assert best(run_dir)["value"] != before["value"]
 
 
+@pytest.mark.long
 def test_a_change_made_without_evaluations_is_noticed_at_the_next_one(train: Trainer):
     run_dir = copied(train)
     fewer = LEARNS | {"eval__max_utterances": 3}
@@ -132,6 +135,7 @@ def test_another_held_out_set_at_the_same_path_is_noticed(train: Trainer, corpus
     assert evaluations() == 2
 
 
+@pytest.mark.long
 def test_a_fork_of_another_run_takes_its_best_along(train: Trainer, tmp_path: Path):
     source = copied(train, "source")
     fork = train("fork", **LEARNS, eval__every=0, resume=source / "checkpoints/step-00000044")
@@ -152,6 +156,7 @@ def test_a_best_that_is_nowhere_is_judged_anew(train: Trainer, tmp_path: Path):
     assert (best(train.folder / "fork")["step"], is_the_model_of(train.folder / "fork", 48)) == (48, True)
 
 
+@pytest.mark.long
 def test_a_stopped_evaluation_is_the_first_thing_a_resumed_run_does(train: Trainer, corpus: Path):
     """An evaluation of seconds: 40 utterances one by one, of 100 tokens each."""
     run_dir = train.folder / "run"

@@ -318,7 +318,7 @@ def test_an_interrupted_evaluation_goes_on_only_with_the_same_columns(
     """It is interrupted after its transcription, by a comparison with something else."""
     (tmp_path / "other.jsonl").write_text('{"id": "x", "ref": "x", "hyp": "x"}\n')
     given = ["--model", str(micro_whisper), "--data.path", str(spoken), "--data.language", "be"]
-    wrong, before = ["--compare", str(tmp_path / "other.jsonl")], "12 of 12 utterances were transcribed before"
+    wrong, before = ["--compare", str(tmp_path / "other.jsonl")], "12 of 12 utterances"
     evaluate(tmp_path / "out", *given, *wrong, code=4)
     evaluate(tmp_path / "out", *given, *wrong, "--columns", "[gender]", code=4)
     _, rows, printed = evaluate(tmp_path / "out", *given, "--columns", "[gender]")

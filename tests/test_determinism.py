@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import ROOT, environment
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 
@@ -25,6 +27,7 @@ print(len(sums))
 """
 
 
+@pytest.mark.long
 def test_two_threads_give_the_same_gradient_every_time(tmp_path: Path):
     """The gradient of the decoder's positions had 13 values in 15 passes, because threads added it up in any order."""
     write_micro_whisper(tmp_path / "model", Shape(d_model=128))

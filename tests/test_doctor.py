@@ -251,7 +251,7 @@ def test_a_hostile_transcript_is_only_text_on_the_page(micro_whisper: Path, corp
     assert not any("\u05e9" in text and "parquet" in text for text in isolated), "each is isolated from its id"
 
 
-@pytest.mark.parametrize("moment", ["while it starts", "while it reads"])
+@pytest.mark.parametrize("moment", ["while it starts", pytest.param("while it reads", marks=pytest.mark.long)])
 def test_ctrl_c_ends_it_in_one_line(micro_whisper: Path, corpus: Path, tmp_path: Path, moment: str):
     shutil.copy(next((corpus / "train").glob("*.parquet")), tmp_path / "train.parquet")
     with serve(tmp_path) as elsewhere:

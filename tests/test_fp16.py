@@ -44,7 +44,8 @@ def test_an_overflow_skips_the_update_on_all_ranks_and_lowers_the_scale(train: T
     assert all(row["loss"] < 20 for row in rows.values()), "the loss that is logged is not scaled"
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, 2])
 def test_a_scale_comes_back_to_the_bit_after_kills_with_everything_on(train: Trainer, processes: int):
     """Killed while every update is skipped, when nothing is saved, and after a scale that held was saved at step 6."""
     train.interrupt("killed", logged(3), signal.SIGKILL, processes, **OVERFLOWS)

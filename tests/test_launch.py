@@ -97,6 +97,7 @@ def test_nproc_makes_one_group_of_that_many_processes(train: Trainer, tmp_path: 
     assert ended.out.count("finished at step 2") == 1, "only the main process speaks"
 
 
+@pytest.mark.long
 def test_another_program_by_its_name(micro_whisper: Path, corpus: Path, tmp_path: Path):
     arguments = ["--model", str(micro_whisper), "--data.path", str(corpus / "test"), "--data.language", "be"]
     limits = ["--max_utterances", "2", "--decoding.max_new_tokens", "5"]
@@ -140,6 +141,7 @@ def test_another_configuration_is_refused_before_any_process_starts(train: Train
     assert "seed was 1 and is 9" in ended.err
 
 
+@pytest.mark.long
 def test_processes_that_are_not_one_group_are_refused(train: Trainer):
     """By default `accelerate launch --multi_gpu` on a CPU starts two separate runs."""
     alone = {key: value for key, value in environment(1).items() if key != "ACCELERATE_USE_CPU"}
@@ -249,7 +251,7 @@ STOPS = [
     pytest.param(1, "SIGTERM", False, 75, marks=pytest.mark.long),
     (2, "SIGTERM", False, 75),
     pytest.param(2, "SIGKILL", False, -9, marks=pytest.mark.long),
-    (1, "SIGINT", True, 75),  # a person presses Ctrl-C
+    pytest.param(1, "SIGINT", True, 75, marks=pytest.mark.long),  # a person presses Ctrl-C
     pytest.param(1, "SIGHUP", True, 75, marks=pytest.mark.long),  # a terminal is closed
     pytest.param(2, "SIGUSR1", True, 75, marks=pytest.mark.long),  # Slurm warns
 ]
@@ -332,6 +334,7 @@ def test_no_program_outlives_a_launcher_that_is_killed(program: Path, processes:
     assert signal_when(started, lambda: all(file.exists() for file in files), signal.SIGKILL).code == -9
 
 
+@pytest.mark.long
 def test_a_closed_terminal_ends_nothing_under_nohup(program: Path):
     """By itself torchrun would end: it takes the signal over, ignored or not."""
     started = start(str(program), "wait", str(program.parent), processes=2, by=["nohup"])

@@ -27,6 +27,7 @@ def replayed(run_dir: Path, step: int) -> list[str]:
     return [str(row["id"]) for row in replay(configuration(run_dir, None), step)]
 
 
+@pytest.mark.long
 def test_a_mix_is_exact_in_every_batch_and_resumes_exactly(train: Trainer, corpus: Path, tmp_path: Path):
     """16 lanes, 12 of the first source and 4 of the second: 6 and 2 of every batch of 8."""
     settings = mixed(corpus)

@@ -57,8 +57,8 @@ def test_a_start_tells_what_was_rewritten_and_what_may_be_trained_on(train: Trai
     assert ended.code == 0, ended.err
     assert "data.normalizer golden changes" in ended.out
     assert "is learned as" in ended.out
-    assert "warning: the held-out set may be trained on" in ended.out
-    assert "are needed to hold the" in ended.out
+    assert "warning: held-out rows" in ended.out
+    assert "data.cache_gb" in ended.out
     refused = train.end("run", steps=1, data__normalizer="lower")
     assert refused.code == 2
     assert "data.normalizer was 'golden' and is 'lower'" in refused.err

@@ -119,7 +119,7 @@ def learned(run_dir: Path) -> tuple[str, list[tuple[int, int]]]:
     return digest(run_dir), [(row["label_tokens"], row["unusable"]) for row in metrics(run_dir).values()]
 
 
-QUICK = ("parquet", "webdataset")  # in `make test`; all of them in `make test-long`
+QUICK = ("parquet",)  # in `make test`; all of them in `make test-long`
 
 
 @pytest.mark.parametrize(
