@@ -106,6 +106,7 @@ def train(parts: Parts) -> int:
                 save_done=saver.is_done,
             )
             stopping = agreed.stopping
+            saver.finish(done=agreed.save_done)
             if update is not None:
                 if due(state.step, config.log.every, stopping or state.step >= data.steps):
                     log_step(tracker, state, update, agreed.loss, learner, throughput)
@@ -118,8 +119,8 @@ def train(parts: Parts) -> int:
             regular = due(state.step, config.save.every) and not state.skipped_in_a_row
             if state != saved and (over or stopping or regular or saver.is_wanted(state)):
                 saved = saver.save(state)
-            saver.finish(done=agreed.save_done, wait=over or stopping)
             if over or stopping:
+                saver.finish(wait=True)
                 return finish(parts, state, stopping=stopping)
             if agreed.failed:
                 collectives.raise_on_all(failure)
