@@ -24,6 +24,16 @@ FLOORS = (  # from the lowest
     ("cli",),
 )
 PROGRAMS = ("train", "evaluate")  # root files that compose; they may import everything
+FREE_PLACES = {
+    "LoRA and other adapters": "models/adapters.py",
+    "sharded and parallel models": "models/parallel.py",
+    "exports for other engines": "models/export/",
+    "packing of utterances into windows": "data/sampling/packing.py",
+    "augmentation of waveforms": "data/augment/waveform.py",
+    "labels with timestamps and prompts": "data/labels/",
+    "further evaluators": "decoding/evaluator.py",
+    "the web page": "web/",
+}  # modules that later work adds, and where
 LEAVES = ("collator", "normalizers")  # root files that are passed to the package as arguments; it never imports them
 
 PAGE = """# The house: where everything is
@@ -158,6 +168,8 @@ def page() -> str:
         for wing in wings_on(floor):
             lines += ["", f"## {wing}", "", "| module | subject |", "|---|---|"]
             lines += [f"| `{place}` | {summary} |" for place, summary in modules_of(wing)]
+    lines += ["", "## Places for what comes", "", "| subject | place |", "|---|---|"]
+    lines += [f"| {subject} | `{place}` |" for subject, place in FREE_PLACES.items()]
     return PAGE + "\n".join(lines) + "\n"
 
 

@@ -24,7 +24,10 @@ from whisper_ft.runtime.errors import as_usage_error
 
 @dataclass(frozen=True)
 class Learner:
-    """Model, processor, label encoder, optimizer and loss scaler."""
+    """Model of a run and everything that trains it: processor, label encoder, log-mel, optimizer and loss scaler.
+
+    It collects their state for a checkpoint, and restores it from one.
+    """
 
     model: WhisperForConditionalGeneration
     processor: WhisperProcessor

@@ -43,10 +43,11 @@ class Start(NamedTuple):
 
 
 def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) -> Start:
-    """Work out the settings of a start, from the newest checkpoint if there is one. Main process only.
+    """Determine the settings and data with which this start of the program trains. Main process only.
 
-    A data set on the Hub is pinned to the recorded commit, or else to its present one. Only one process asks the Hub,
-    because the data set may change between the questions of several.
+    If there is a newest checkpoint, or one that `--resume` names, its recorded settings are combined with the given
+    ones. A data set on the Hub is pinned to the commit in the checkpoint; without one, to its newest commit. Only one
+    process asks the Hub. If every process asked, the data set could change in between.
     """
     record = recorded_start(config, directory.checkpoints)
     if record is None:

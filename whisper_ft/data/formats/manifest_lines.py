@@ -120,7 +120,10 @@ LINE_READERS: dict[str, LineReader] = {
 
 
 def noted(lines: Iterable[ManifestLine], present: dict[str, None]) -> Iterator[ManifestLine]:
-    """Yield the lines unchanged, and add the names of their columns to `present` in the order of the lines."""
+    """Yield the lines unchanged, and add each new column name to `present`, in order of first appearance.
+
+    Unreadable lines add no names.
+    """
     for number, line in lines:
         if not isinstance(line, RejectedError):
             present.update(dict.fromkeys(line))

@@ -30,7 +30,10 @@ class LabelNormalizer:
         return self._of_language[language](text)
 
     def examples(self, rows: Iterable[tuple[object, str | None]], limit: int = 3) -> list[str]:
-        """Lines for the user: how many of the (transcript, language) rows change, and the first `limit` changes."""
+        """Return lines for the user: how many transcripts change, how many become empty, and the first `limit` changes.
+
+        Each row is a pair (transcript, language).
+        """
         texts = [(text, language) for text, language in rows if text_problem(text) is None]
         changed = [(text, new) for text, language in texts if (new := self(str(text), language)) != text]
         empty = sum(not new for _, new in changed)

@@ -40,7 +40,7 @@ def curves_page(runs: Mapping[str, History], title: str, width: float) -> str:
 
 
 def run_facts(run: History) -> dict[str, str]:
-    """Return the main figures of a run by column; a dash stands for an unknown figure."""
+    """Return the row of a run in the table of runs: a text for each column. A dash stands for an unknown figure."""
     lowest, losses = run.lowest, run.logged.values("loss")
     speeds = run.logged.values("utterances_per_second")
     skipped = run.logged.values("skipped")
