@@ -24,7 +24,8 @@ ADTS = (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
 def open_audio(encoded: bytes) -> "soundfile.SoundFile | ContainerFile":
     """Open a clip by libsndfile, or by torchcodec if it is m4a, aac or webm.
 
-    For any other unreadable clip the error of libsndfile is raised."""
+    For any other unreadable clip the error of libsndfile is raised.
+    """
     try:
         return soundfile.SoundFile(io.BytesIO(encoded))
     except soundfile.LibsndfileError:
