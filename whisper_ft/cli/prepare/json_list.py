@@ -17,7 +17,7 @@ from whisper_ft.runtime.errors import RunError
 
 
 def open_any(where: SourceConfig) -> Source:
-    """Open a source as `open_source` does. A .json or .json.gz file may also hold one list of objects, or {"data": list}."""
+    """Open a source as `open_source` does. A .json file may also hold one list of objects, or {"data": list}."""
     is_json = where.path.endswith((".json", ".json.gz")) and where.format in ("auto", "manifest")
     items = _json_list(where.path) if is_json else None
     if items is None:

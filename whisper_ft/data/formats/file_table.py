@@ -69,7 +69,7 @@ class FileTable:
         return None
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Read the rows of one chunk. If several rows of the chunk are segments of one file, that file is read only once."""
+        """Read the rows of one chunk. A file of which several rows are segments is read only once."""
         records = self.table.slice(self._first_row[chunk], self.rows[chunk]).to_pylist()
         names = list(dict.fromkeys(record["file"] for record in records if record["problem"] is None))
         with ThreadPoolExecutor(IO_THREADS) as pool:
