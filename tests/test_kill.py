@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT, START_SECONDS, Trainer, digest, logged, pids_of
+from tests.conftest import ROOT, START_SECONDS, EndedTooEarly, Trainer, digest, logged, pids_of
 from tests.saving import outcome
 from whisper_ft.checkpoint.format import list_checkpoints, verify
 from whisper_ft.training.directory import RunDir
@@ -53,7 +54,11 @@ def test_a_run_killed_in_a_save_ends_with_the_weights_of_one_that_was_not(train:
     whole = train.reference(eval__every=2)
     settings = {"save__background": str(background).lower(), "eval__every": 2}
     in_save = lambda run_dir: any((run_dir / "checkpoints").glob(f".tmp-step-{step:08d}-*"))  # noqa: E731
-    assert train.interrupt("run", in_save, signal.SIGKILL, **settings) == -signal.SIGKILL
+    for _ in range(ATTEMPTS):
+        with contextlib.suppress(EndedTooEarly):
+            assert train.interrupt("run", in_save, signal.SIGKILL, **settings) == -signal.SIGKILL
+            break
+        shutil.rmtree(train.folder / "run")
     saved = list_checkpoints(train.folder / "run/checkpoints")
     assert all(entry.problem is None and verify(entry.path) is None for entry in saved)
     assert len(saved) >= min(step // 2 - 1, 2)
@@ -83,6 +88,8 @@ def test_data_workers_of_a_killed_run_hold_no_lock_and_end(train: Trainer):
             with contextlib.suppress(psutil.NoSuchProcess):
                 worker.kill()
 
+
+ATTEMPTS = 5  # a save takes some milliseconds, and a busy machine may look too late
 
 LISTENS = """
 import time
