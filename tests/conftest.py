@@ -225,7 +225,7 @@ def run_fresh(program: str, *arguments: str, processes: int = 1, cwd: Path = ROO
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-class EndedTooEarly(AssertionError):
+class EndedTooEarlyError(AssertionError):
     """The run ended before the moment at which a test wanted to interrupt it."""
 
 
@@ -305,7 +305,7 @@ class Trainer:
             assert time.monotonic() < deadline, "the run did not get that far"
             time.sleep(0.005)
         if started.poll() is not None:
-            raise EndedTooEarly("the run ended before it was interrupted")
+            raise EndedTooEarlyError("the run ended before it was interrupted")
         # torchrun starts each worker in a session of its own: a signal to the launcher's group would miss them.
         for trainer in [psutil.Process(pid) for pid in pids_of(started)]:
             for process in [*trainer.children(recursive=True), *([] if only_children else [trainer])]:

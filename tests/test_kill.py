@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT, START_SECONDS, EndedTooEarly, Trainer, digest, logged, pids_of
+from tests.conftest import ROOT, START_SECONDS, EndedTooEarlyError, Trainer, digest, logged, pids_of
 from tests.saving import outcome
 from whisper_ft.checkpoint.format import list_checkpoints, verify
 from whisper_ft.training.directory import RunDir
@@ -55,7 +55,7 @@ def test_a_run_killed_in_a_save_ends_with_the_weights_of_one_that_was_not(train:
     settings = {"save__background": str(background).lower(), "eval__every": 2}
     in_save = lambda run_dir: any((run_dir / "checkpoints").glob(f".tmp-step-{step:08d}-*"))  # noqa: E731
     for _ in range(ATTEMPTS):
-        with contextlib.suppress(EndedTooEarly):
+        with contextlib.suppress(EndedTooEarlyError):
             assert train.interrupt("run", in_save, signal.SIGKILL, **settings) == -signal.SIGKILL
             break
         shutil.rmtree(train.folder / "run")
