@@ -153,7 +153,7 @@ def test_a_bomb_is_not_unpacked_to_its_end(tmp_path: Path, monkeypatch: pytest.M
 
 def test_processes_that_start_together_unpack_once(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     path, cache = packed(corpus, "be.tar.gz"), tmp_path / "cache"
-    with ProcessPoolExecutor(3, multiprocessing.get_context("forkserver")) as pool:
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:
         found = list(pool.map(gunzip, [str(path)] * 3, [cache] * 3))
     assert [Path(name) for name in set(found)] == list(cache.iterdir())
     assert capfd.readouterr().err.count("unpacking") == 1

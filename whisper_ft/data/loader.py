@@ -74,7 +74,7 @@ class TrainStream:
     def _start(self) -> Generator[StepBatches, None, None]:
         """Start the workers, and return an iterator over the coming steps."""
         if not self._number_of_workers:
-            # No thread here: it takes cores from the model, so a CPU trains 6 to 15 % slower (bench/LOG.md, 2026-11-28).
+            # Without a thread, which takes cores from the model: a CPU would train 6 to 15 % slower (bench/LOG.md).
             inline = self._shares.of_reader(0)
             return self._assemble(lambda _: next(inline))
         workers = Workers(self._shares.packed, self._number_of_workers, self._ahead)
