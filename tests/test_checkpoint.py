@@ -1,5 +1,6 @@
 """Checkpoints: exact both ways, verified before use, and never removed when they are needed."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -10,13 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
 from tests.saving import record_of
 from whisper_ft.checkpoint import safetensors_stream
-from whisper_ft.checkpoint.format import list_checkpoints, read_manifest, verify
+from whisper_ft.checkpoint.format import list_checkpoints, newest_record, read_manifest, verify
 from whisper_ft.checkpoint.loading import load_optimizer, load_weights
+from whisper_ft.checkpoint.record import read_record
 from whisper_ft.checkpoint.resume_choice import choose
 from whisper_ft.checkpoint.retention import PINNED, retain
 from whisper_ft.checkpoint.state import Best, TrainState
@@ -311,3 +314,42 @@ def test_weight_decay_is_for_matrices_only(model: Any):
     decaying = {name for name, parameter in parameters.items() if optim.decays(name, parameter)}
     assert all("layer_norm" not in name and not name.endswith("bias") and "positions" not in name for name in decaying)
     assert {"model.encoder.conv1.weight", "model.decoder.layers.0.fc1.weight"} <= decaying
+
+
+@pytest.mark.parametrize("resume", ["auto", "best"])
+def test_a_record_of_another_version_is_one_line_however_a_run_resumes(tmp_path: Path, model: Any, resume: str):
+    """Its bytes are as they were written, so it is not damaged; it only cannot be understood."""
+    path = commit(tmp_path, 1, model, {}, Best(1, "wer", 0.5))
+    record = json.loads((path / "trainer.json").read_text())
+    record["state"]["a_later_count"] = 7
+    manifest = json.loads((path / "manifest.json").read_text())
+    content = json.dumps(record).encode()
+    (path / "trainer.json").write_bytes(content)
+    manifest["files"]["trainer.json"] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert verify(path) is None
+    assert newest_record(tmp_path) is None
+    with pytest.raises(ResumeError, match="a_later_count"):
+        choose(tmp_path, resume, 1, lambda line: None)
+        read_record(path)
+
+
+def test_weights_may_be_saved_and_loaded_in_part(tmp_path: Path, model: Any, micro_whisper: Path):
+    """As with a frozen base: the checkpoint leaves it out, and the model that loads the rest keeps its own."""
+    base = frozenset(name for name, _ in model.named_parameters() if name.startswith("model.encoder."))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.5
+    path = write(tmp_path, None, contents_of(model, {}, record_of(TrainState(step=1)), copied=False, without=base))
+    with safe_open(path / "model.safetensors", "pt") as file:
+        assert file.keys()
+        assert not base & set(file.keys())
+    other = WhisperForConditionalGeneration.from_pretrained(micro_whisper)
+    before = {name: tensor.clone() for name, tensor in other.state_dict().items()}
+    load_weights(path, other, without=base)
+    for name, tensor in other.named_parameters():
+        assert torch.equal(tensor, before[name] if name in base else model.state_dict()[name])
+    with pytest.raises(ResumeError, match="do not fit"):
+        load_weights(path, other, without=frozenset(list(base)[1:]))
+    with pytest.raises(ResumeError, match="do not fit"):
+        load_weights(path, other)

@@ -7,7 +7,7 @@ from typing import Any
 
 from whisper_ft.checkpoint.record import TRAINER, CheckpointRecord, read_record
 from whisper_ft.runtime import atomic
-from whisper_ft.runtime.errors import one_line
+from whisper_ft.runtime.errors import ResumeError, one_line
 
 MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
@@ -100,6 +100,6 @@ def newest_record(folder: Path) -> CheckpointRecord | None:
         if listed.problem is None:
             try:
                 return read_record(listed.path)
-            except (OSError, KeyError, TypeError, ValueError, AttributeError):
+            except (OSError, ResumeError):
                 continue
     return None

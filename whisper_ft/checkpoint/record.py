@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.runtime.errors import ResumeError, one_line
 
 TRAINER = "trainer.json"
 
@@ -81,6 +82,13 @@ class CheckpointRecord:
 def read_record(checkpoint: Path) -> CheckpointRecord:
     """Read the record of a checkpoint.
 
-    Raises OSError if the file cannot be read, and KeyError, TypeError or ValueError if its content is not a record.
+    Raises OSError if the file cannot be read, and ResumeError if its content is not a record of this or an earlier
+    version of the program.
     """
-    return CheckpointRecord.from_json(json.loads((checkpoint / TRAINER).read_text(encoding="utf-8")))
+    try:
+        return CheckpointRecord.from_json(json.loads((checkpoint / TRAINER).read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ResumeError(
+            f"{checkpoint} was written by another version of this program: {one_line(error)} is not known; continue "
+            "with that version, or choose another --run_dir"
+        ) from error

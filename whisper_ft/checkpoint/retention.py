@@ -7,7 +7,7 @@ from pathlib import Path
 from whisper_ft.checkpoint.format import list_checkpoints, verify
 from whisper_ft.checkpoint.record import read_record
 from whisper_ft.runtime import atomic
-from whisper_ft.runtime.errors import DiskError
+from whisper_ft.runtime.errors import DiskError, ResumeError
 
 PINNED = "pinned"
 """Name of an empty file that a user puts into a checkpoint folder to protect that checkpoint from removal."""
@@ -47,6 +47,6 @@ def _best_step(path: Path) -> int | None:
     """Return the best step recorded in a checkpoint; None if it records no best step or its record cannot be read."""
     try:
         best = read_record(path).state.best
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ResumeError):
         return None
     return None if best is None else best.step

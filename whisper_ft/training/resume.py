@@ -66,7 +66,7 @@ def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecor
     if record := newest_record(checkpoints):
         return record
     if Path(config.resume, TRAINER).is_file():
-        with suppress(OSError, KeyError, TypeError, ValueError):  # `choose_checkpoint` reports damage later
+        with suppress(OSError, ResumeError):  # `choose_checkpoint` reports damage later
             return read_record(Path(config.resume))
     return None
 
@@ -168,10 +168,7 @@ def resume_from(
 
     Returns the state of the run, and the lineage that its next checkpoint records.
     """
-    try:
-        record = read_record(chosen)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ResumeError(f"{chosen} was written by another version of this program: {error} is not known") from error
+    record = read_record(chosen)
     allowed = refuse_changes(record.config, config, chosen)
     if difference := changed(record.data, data.fingerprint):
         raise UsageError(f"the data differs from the data of {chosen}: {difference}")
