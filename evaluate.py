@@ -55,6 +55,7 @@ from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.predictions import data_columns, read_predictions
 from whisper_ft.scoring.scores import Prediction, Scores, count_word_errors, score
 from whisper_ft.scoring.summary import save_summary
+from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.preflight import model_of, refuse_impossible_evaluation
 
@@ -142,6 +143,7 @@ def evaluate(
 
     def finish() -> Outcome:
         scores, analysis = score_set(transcribed, config, inputs)
+        refuse_unheard(scores, name or transcribed.source.path or str(config.predictions))
         outcome = Outcome(scores, analysis, time.monotonic() - begin, transcribed.times_real_time)
         write(outcome, config, name, transcribed.source, scored)
         for table in tables(scores, title_of(config, name or transcribed.source.path), outcome.seconds, analysis):
@@ -305,10 +307,14 @@ def clips_of(config: SourceConfig) -> Callable[[str], bytes | None]:
     return clip
 
 
-def conclude(config: EvaluationConfig, rates: dict[str, tuple[str, float | None]]) -> None:
+def conclude(config: EvaluationConfig, sets: dict[str, Scores]) -> None:
     """Write the rates of several sets into one summary.json. Raises ScoreError if a rate is above --fail_above."""
+    rates = {name: scores.headline for name, scores in sets.items()}
     if config.sets:
-        summary = {name: {"metric": metric, "value": value} for name, (metric, value) in rates.items()}
+        summary = {
+            name: {"metric": metric, "value": value, "unheard": sets[name].unheard}
+            for name, (metric, value) in rates.items()
+        }
         atomic.write_json(Path(config.out, "summary.json"), {"schema": SCHEMA, "sets": summary})
     if config.fail_above is None:
         return
@@ -331,12 +337,12 @@ def main() -> NoReturn:
         collectives = Collectives()
         tracker = Tracker(config.out, steps=0, enabled=accelerator.is_main_process)
         inputs = collectives.run_on_all(partial(load_inputs, config, accelerator.device, tracker.say))
-        rates: dict[str, tuple[str, float | None]] = {}
+        sets: dict[str, Scores] = {}
         for name, source in config.named_sets:
             outcome = collectives.run_on_all(partial(evaluate, inputs, config, name, source, collectives, tracker))
             if outcome is not None:
-                rates[name or source.path or str(config.predictions)] = outcome.scores.headline
-        collectives.main_only(lambda: conclude(config, rates))
+                sets[name or source.path or str(config.predictions)] = outcome.scores
+        collectives.main_only(lambda: conclude(config, sets))
     except KeyboardInterrupt:
         code = INTERRUPTED
         report_error(RunError("stopped; the same command continues"), collectives)

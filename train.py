@@ -57,7 +57,7 @@ from whisper_ft.training.preflight import refuse_impossible
 from whisper_ft.training.published_models import publish_final
 from whisper_ft.training.resume import begin_or_resume, start_of
 from whisper_ft.training.saver import Saver
-from whisper_ft.training.step_log import Update, log_step, refuse_to_continue
+from whisper_ft.training.step_log import Update, log_step, refuse_to_continue, refuse_untrained
 
 
 class Parts(NamedTuple):
@@ -111,6 +111,7 @@ def train(parts: Parts) -> int:
                 if due(state.step, config.log.every, stopping or state.step >= data.steps):
                     log_step(tracker, state, update, agreed.loss, learner, throughput)
                 refuse_to_continue(state, config, data, learner)
+            refuse_untrained(state, config, data)
             if evaluation.is_due(state, data.steps) and not stopping:
                 state = evaluation.run(state)
                 stopping = state.evaluated_step < state.step  # a stop signal ended the evaluation; it is repeated

@@ -94,6 +94,28 @@ def test_rows_that_cannot_be_heard_are_scored_and_named(trained: Path, corpus: P
     summary = evaluate(trained / "best", data, tmp_path / "out")
     assert summary["utterances"] == 3
     assert summary["problems"] == {"decode_error": 1}
+    assert summary["unheard"] == 1
+    assert "Without audio" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_set_of_which_nothing_is_heard_has_no_score(trained: Path, corpus: Path, tmp_path: Path, processes: int):
+    """The same command scores it once the audio is there."""
+    manifest, out = tmp_path / "m.jsonl", tmp_path / "out"
+    manifest.write_text('{"audio": "no1.wav", "text": "так"}\n{"audio": "no2.wav", "text": "не"}\n')
+    arguments = ["--model", str(trained / "best"), "--data.path", str(manifest), "--out", str(out)]
+    ended = run("evaluate.py", *arguments, processes=processes)
+    assert ended.code == 4, ended.out + ended.err
+    assert "missing_file 2" in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+    assert not (out / "summary.json").exists()
+    clip = pq.read_table(corpus / "validation").column("audio")[0].as_py()["bytes"]
+    for name in ("no1.wav", "no2.wav"):
+        (tmp_path / name).write_bytes(clip)
+    again = run("evaluate.py", *arguments, processes=processes)
+    assert again.code == 0, again.out + again.err
+    assert "could be read" not in again.out
+    assert json.loads((out / "summary.json").read_text())["unheard"] == 0
 
 
 def test_several_sets_are_scored_in_one_call_each_into_its_folder(trained: Path, corpus: Path, tmp_path: Path):
@@ -104,7 +126,7 @@ def test_several_sets_are_scored_in_one_call_each_into_its_folder(trained: Path,
     whole = json.loads((tmp_path / "summary.json").read_text())
     for name in ("test", "dev"):
         own = json.loads((tmp_path / name / "summary.json").read_text())
-        assert whole["sets"][name] == {"metric": "wer", "value": own["wer"]}
+        assert whole["sets"][name] == {"metric": "wer", "value": own["wer"], "unheard": 0}
         assert own["utterances"] == len(predictions(tmp_path / name)) == 12
         assert (tmp_path / name / "report.html").exists()
     assert "%WER" in ended.out

@@ -7,9 +7,9 @@ import json
 import os
 import signal
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,11 @@ from tests.conftest import (
     script_in,
 )
 from tests.starts import Ended, rank_variables
+from whisper_ft.checkpoint.state import Counts, TrainState
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.errors import DataError
+from whisper_ft.training.step_log import refuse_untrained
 
 
 def status(run_dir: Path) -> dict[str, Any]:
@@ -67,6 +72,65 @@ def test_a_few_bad_rows_do_not_add_up_over_the_epochs(train: Trainer, corpus: Pa
     # Also where a batch holds the data many times over.
     whole = {"batch__size": 256, "batch__per_device": 64, "steps": 1, "eval__every": 0, "data__max_unusable_share": 0.2}
     train("large", data__path=tmp_path / "data.parquet", **whole)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_run_that_trained_no_utterance_ends_and_exports_nothing(
+    train: Trainer, corpus: Path, tmp_path: Path, processes: int
+):
+    """Twelve rows, too few for the limit of unusable rows, in an epoch of three steps, with an evaluation in each."""
+    rows = pq.read_table(corpus / "train").slice(0, 12).to_pylist()
+    for row in rows:
+        row["audio"]["bytes"] = b"not audio"
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
+    settings = {"data__path": tmp_path / "data.parquet", "batch__size": 4, "eval__every": 1, "save__every": 1}
+    ended = train.end("run", processes, **settings, batch__per_device=2)
+    run_dir = tmp_path / "run"
+    assert ended.code == status(run_dir)["exit_code"] == 4, ended.out + ended.err
+    assert status(run_dir)["reason"] in ended.err
+    assert "steps 1 to 3" in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
+    assert len((run_dir / "quarantine.jsonl").read_text().splitlines()) == 12
+    assert not any((run_dir / name).exists() for name in ("best", "final"))
+    again = train.end("run", processes, **settings, batch__per_device=2)
+    assert (again.code, "steps 1 to 3" in again.err) == (4, True), "a resumed run decides alike"
+
+
+@pytest.mark.parametrize(
+    ("rows", "steps", "batch", "untrained", "utterances", "ends"),
+    [
+        (1000, 100, 4, 19, 0, False),
+        (1000, 100, 4, 20, 0, True),  # 20 steps
+        (40, 100, 4, 9, 0, False),
+        (40, 100, 4, 10, 0, True),  # an epoch
+        (1000, 6, 4, 5, 0, False),
+        (1000, 6, 4, 6, 0, True),  # the end of the run
+        (40, 100, 4, 19, 50, False),
+        (40, 100, 4, 20, 50, True),  # a disk that is gone in a later epoch
+    ],
+)
+def test_a_run_ends_after_so_many_steps_without_an_utterance(
+    rows: int, steps: int, batch: int, untrained: int, utterances: int, ends: bool
+):
+    class Data(NamedTuple):
+        rows: int
+        steps: int
+
+    trained = Counts(label_tokens=9, utterances=utterances)
+    state = TrainState().after_step(trained, applied=True) if utterances else TrainState()
+    for _ in range(untrained):
+        state = TrainState.from_json(state.after_step(Counts(unusable=batch), applied=True).to_json())
+    config = load_config(TrainingConfig, ["--batch.size", str(batch), "--data.path", "x"])
+    with pytest.raises(DataError) if ends else nullcontext():
+        refuse_untrained(state, config, Data(rows, steps))  # type: ignore[arg-type]
+
+
+def test_a_held_out_set_of_which_nothing_is_heard_ends_the_run(train: Trainer, tmp_path: Path):
+    (tmp_path / "held.jsonl").write_text('{"audio": "no1.wav", "text": "так"}\n{"audio": "no2.wav", "text": "не"}\n')
+    ended = train.end("run", eval__path=tmp_path / "held.jsonl", eval__every=2, steps=4)
+    assert ended.code == status(tmp_path / "run")["exit_code"] == 4, ended.out + ended.err
+    assert "missing_file 2" in ended.err
+    assert not (tmp_path / "run/best").exists()
 
 
 def test_a_closed_output_hides_neither_exit_code_nor_status(train: Trainer, corpus: Path, tmp_path: Path):

@@ -8,14 +8,18 @@ import pytest
 from rich.console import Console
 
 from normalizers import get_normalizer
+from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.reports.evaluation.alignment import worst_rows
 from whisper_ft.reports.evaluation.cards import MAX_FLAGGED, MAX_ROWS
 from whisper_ft.reports.evaluation.report import write_report
 from whisper_ft.reports.evaluation.tables import score_table, wer_line
+from whisper_ft.runtime.errors import DataError
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.bootstrap import confidence
 from whisper_ft.scoring.normalizer_table import normalizer_table
 from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.scoring.unheard import refuse_unheard
+from whisper_ft.tracking.console.eval_table import line
 
 LOWER = get_normalizer("lower")
 CHARACTERS = get_normalizer("none", "zh")
@@ -180,6 +184,19 @@ def test_a_report_takes_the_place_of_the_last_one_and_leaves_nothing_beside_it(t
 def test_the_line_to_grep_is_that_of_kaldi():
     scores = scored(("a b c d e", "a x d e f"))
     assert wer_line(scores) == "%WER 60.00 [ 3 / 5, 1 ins, 1 del, 1 sub ]"
+
+
+def test_the_headline_says_of_how_many_utterances_no_audio_could_be_read(tmp_path: Path, capsys):
+    lost = Prediction("a", "b", "x", 0.0, 1, problem="missing_file")
+    cut = Prediction("c", "b", "b", 3.0, 1, problem="too_long")
+    scores = score([lost, cut, Prediction("d", "b", "b", 3.0, 1)], LOWER)
+    assert scores.summary()["unheard"] == 1
+    Console(width=200).print(score_table(scores, "test", 1.5, rates_only(scores)))
+    for text in (wer_line(scores), capsys.readouterr().out, line(TrainState(step=3), 9, scores, [])):
+        assert "1 of 3 utterances" in " ".join(text.split())
+    with pytest.raises(DataError, match="missing_file 1"):
+        refuse_unheard(score([lost], LOWER), "set")
+    refuse_unheard(score([lost, cut], LOWER), "set")
 
 
 def test_the_console_table_shows_markup_and_control_characters_as_text(capsys):

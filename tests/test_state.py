@@ -48,6 +48,14 @@ def test_a_skipped_update_is_a_step_and_a_good_one_ends_the_streak():
     assert (state.step, state.skipped, state.skipped_in_a_row, state.counts.utterances) == (3, 2, 0, 12)
 
 
+def test_steps_without_an_utterance_are_counted_until_one_is_trained_and_survive_json():
+    state = TrainState().after_step(Counts(unusable=4), applied=True).after_step(Counts(unusable=4), applied=True)
+    assert TrainState.from_json(state.to_json()).untrained_in_a_row == 2
+    assert state.after_step(Counts(utterances=1, label_tokens=3), applied=True).untrained_in_a_row == 0
+    before = {name: value for name, value in state.to_json().items() if name != "untrained_in_a_row"}
+    assert TrainState.from_json(before).untrained_in_a_row == 0, "a state of an earlier version"
+
+
 def test_improved_holds_only_at_the_step_that_was_best():
     state = at_step(10).after_evaluation("wer", 0.5)
     assert not state.after_step(Counts(utterances=1, label_tokens=1), applied=True).improved

@@ -56,6 +56,8 @@ class TrainState:
     evaluated: tuple[Evaluated, ...] = ()
     """Every evaluation that can be compared with `best`, in order."""
     best: Best | None = None
+    untrained_in_a_row: int = 0
+    """Number of steps since the last one with an utterance. Earlier versions did not count it, and it is then 0."""
 
     def after_step(self, counts: Counts, *, applied: bool) -> Self:
         """Return the state after one more attempted update, on a batch with these counts."""
@@ -64,6 +66,7 @@ class TrainState:
             step=self.step + 1,
             skipped=self.skipped + (not applied),
             skipped_in_a_row=0 if applied else self.skipped_in_a_row + 1,
+            untrained_in_a_row=0 if counts.utterances else self.untrained_in_a_row + 1,
             counts=self.counts + counts,
         )
 

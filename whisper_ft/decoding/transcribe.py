@@ -46,7 +46,7 @@ def transcribe(
         with closing(prefetch(utterances, AHEAD * batch_size)) as windows:
             for index, prediction in _predictions(transcriber, _batches(windows, batch_size, transcriber.prompt)):
                 mine.append((index, prediction))
-                if resume_log is not None:
+                if resume_log is not None and prediction.is_heard:  # the next start tries to read other rows again
                     resume_log.append(index, prediction)
                 progress(prediction)
     except Exception as error:  # noqa: BLE001 - raised on all ranks below

@@ -36,6 +36,11 @@ class Prediction:
     problem: str | None = None  # reason code of a row that was undecodable or cut; it is scored all the same
     columns: Mapping[str, Any] | None = None  # further columns of the data, by names that no field of a record has
 
+    @property
+    def is_heard(self) -> bool:
+        """False if the audio could not be read, so that the model transcribed silence."""
+        return self.problem is None or self.audio_seconds != 0
+
 
 @dataclass(frozen=True, slots=True)
 class ScoredRow:
@@ -167,6 +172,11 @@ class Scores:
         return sum(row.prediction.hit_token_limit for row in self.rows)
 
     @property
+    def unheard(self) -> int:
+        """Number of rows whose audio could not be read. They are scored all the same."""
+        return sum(not row.prediction.is_heard for row in self.rows)
+
+    @property
     def problems(self) -> dict[str, int]:
         """Number of rows for each reason code."""
         return dict(sorted(Counter(row.prediction.problem for row in self.rows if row.prediction.problem).items()))
@@ -200,6 +210,7 @@ class Scores:
             "words_on_empty_references": self.words_on_empty_references,
             "empty_hypotheses": self.empty_hypotheses,
             "token_limit_hits": self.token_limit_hits,
+            "unheard": self.unheard,
             "problems": {encodable(reason): count for reason, count in self.problems.items()},
             "audio_seconds": round(self.audio_seconds, 3),
         }

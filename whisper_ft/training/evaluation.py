@@ -15,6 +15,7 @@ from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import PreemptedError, as_usage_error
 from whisper_ft.runtime.signals import StopRequest
 from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.learner import Learner
 
@@ -42,9 +43,13 @@ class Evaluation:
         return self.evaluators[0].protocol.judged_by(self.settings, self.normalize.fingerprint)
 
     def is_due(self, state: TrainState, steps: int) -> bool:
-        """Return True after every `eval.every` steps and at the end, but not for a step that is evaluated already."""
+        """Return True after every `eval.every` steps and at the end, but not for a step that is evaluated already.
+
+        Before the first utterance is trained, no evaluation is due, because its model would become the best one.
+        """
         regular = due(state.step, self.settings.every, state.step >= steps)
-        return bool(self.evaluators) and state.step > 0 and state.evaluated_step < state.step and regular
+        trained = state.step > 0 and state.counts.utterances > 0
+        return bool(self.evaluators) and trained and state.evaluated_step < state.step and regular
 
     def run(self, state: TrainState) -> TrainState:
         """Score the present model on every evaluator, log the result, and return the state that includes it.
@@ -58,6 +63,7 @@ class Evaluation:
         except PreemptedError:
             self.tracker.say(f"the evaluation of step {state.step} was stopped; the resumed run begins with it")
             return state
+        refuse_unheard(scores[0], "the held-out set")
         state = state.after_evaluation(
             *scores[0].figure(settings.metric),
             greater_is_better=settings.greater_is_better,

@@ -12,6 +12,7 @@ from whisper_ft.training.data import TrainingData
 from whisper_ft.training.learner import Learner
 
 MAX_SKIPPED_IN_A_ROW = 25  # updates with a non-finite gradient; after so many in a row the run has diverged
+MAX_UNTRAINED_IN_A_ROW = 20  # steps without an utterance; after so many in a row the run learns nothing
 MIN_REJECTED_ROWS = 20  # rows; fewer never end a run, because a small set may have a few bad ones
 
 
@@ -68,3 +69,21 @@ def refuse_to_continue(state: TrainState, config: TrainingConfig, data: Training
             f"{rejected} of {seen} rows could not be used ({100 * rejected / seen:.1f} %; the limit is "
             f"{100 * limit:g} %, --data.max_unusable_share); quarantine.jsonl lists them"
         )
+
+
+def refuse_untrained(state: TrainState, config: TrainingConfig, data: TrainingData) -> None:
+    """Raise DataError if no utterance was trained in 20 steps, or from the start in an epoch or the whole run.
+
+    The decision depends on the state alone, so a resumed run and every rank take the same one.
+    """
+    read = state.step * config.batch.size
+    if state.untrained_in_a_row >= MAX_UNTRAINED_IN_A_ROW:
+        first = state.step - state.untrained_in_a_row + 1
+    elif state.step and not state.counts.utterances and (read >= data.rows or state.step >= data.steps):
+        first = 1
+    else:
+        return
+    raise DataError(
+        f"no utterance was trained in steps {first} to {state.step}, because no row of them could be used; "
+        "quarantine.jsonl lists the rows with reasons, and `python -m whisper_ft doctor` checks the data"
+    )

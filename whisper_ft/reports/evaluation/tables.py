@@ -11,17 +11,22 @@ from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.hallucination import Check
 from whisper_ft.scoring.scores import CHARACTERS, Scores
 from whisper_ft.scoring.slices import Slicing
+from whisper_ft.scoring.unheard import unheard_note
 
 MAX_GROUPS = 12  # slices of a breakdown in a table or on the page; summary.json has them all
 MAX_CHANGES = 3  # utterances that changed most, each way
 
 
 def wer_line(scores: Scores) -> str:
-    """Return the WER in the form that Kaldi's tools print: `%WER 20.00 [ 12 / 60, 3 ins, 4 del, 5 sub ]`."""
+    """Return the WER in the form that Kaldi's tools print: `%WER 20.00 [ 12 / 60, 3 ins, 4 del, 5 sub ]`.
+
+    A note follows if the audio of some utterances could not be read.
+    """
     count = scores.words
     percentage = "n/a" if count.rate is None else f"{100 * count.rate:.2f}"
     counts = f"{count.insertions} ins, {count.deletions} del, {count.substitutions} sub"
-    return f"%WER {percentage} [ {count.errors} / {count.reference_length}, {counts} ]"
+    note = unheard_note(scores)
+    return f"%WER {percentage} [ {count.errors} / {count.reference_length}, {counts} ]" + (note and f" ({note})")
 
 
 def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) -> Table:
@@ -41,7 +46,7 @@ def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) 
         if variant.name == "none" and variant.words == scores.words_orthographic:
             continue  # the line above says the same
         add(escape(visible(variant.name)), variant.words, variant.chars, "dim")
-    size = f"{scores.utterances:,} utterances in {seconds:,.1f} s"
+    size = "; ".join(filter(None, [f"{scores.utterances:,} utterances in {seconds:,.1f} s", unheard_note(scores)]))
     table.caption = escape("\n".join([size, *_intervals(analysis), *notes(scores)]))
     return table
 

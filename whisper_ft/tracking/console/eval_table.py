@@ -10,6 +10,7 @@ from rich.text import Text
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.reports.text import percent
 from whisper_ft.scoring.scores import Scores
+from whisper_ft.scoring.unheard import unheard_note
 
 RATES = {"wer": "WER", "cer": "CER", "ser": "SER", "wer_orthographic": "WER as written"}
 PERCENT = (*RATES, "cer_orthographic")
@@ -23,7 +24,12 @@ def table(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappi
     `earlier` are the rows of metrics.jsonl for the evaluations before this one.
     """
     rows = Table(
-        title=f"\nevaluation at step {state.step}/{steps}: {scores.utterances} utterances",
+        title="; ".join(
+            filter(
+                None,
+                [f"\nevaluation at step {state.step}/{steps}: {scores.utterances} utterances", unheard_note(scores)],
+            )
+        ),
         caption=compared_with_best(state),
         title_justify="left",
         title_style="bold",
@@ -52,7 +58,8 @@ def line(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappin
         rates = [row.get(key) for row in earlier] + [value]
         trend = f"; {RATES[key]} {change(*rates[-2:]).plain} since step {earlier[-1]['step']}  {sparkline(rates)}"
     compared = compared_with_best(state)
-    return f"step {state.step}/{steps}  {now}  on {scores.utterances} utterances{compared and '; ' + compared}{trend}"
+    more = "".join(f"; {text}" for text in (unheard_note(scores), compared) if text)
+    return f"step {state.step}/{steps}  {now}  on {scores.utterances} utterances{more}{trend}"
 
 
 def compared_with_best(state: TrainState) -> str:

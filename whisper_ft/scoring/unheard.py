@@ -1,0 +1,24 @@
+"""Utterances without audio: a note beside the rates of a set, and the refusal of a set in which nothing was heard."""
+
+from whisper_ft.runtime.errors import DataError
+from whisper_ft.scoring.scores import Scores
+from whisper_ft.scoring.unicode_text import encodable
+
+
+def unheard_note(scores: Scores) -> str:
+    """Return the number of utterances whose audio could not be read, as a phrase; "" if all could be."""
+    count = scores.unheard
+    return f"no audio could be read of {count:,} of {scores.utterances:,} utterances" if count else ""
+
+
+def refuse_unheard(scores: Scores, name: str) -> None:
+    """Raise DataError if no audio of any utterance could be read, because the rates would be those of silence.
+
+    `name` is the data set, as the user knows it.
+    """
+    if scores.utterances and scores.unheard == scores.utterances:
+        reasons = ", ".join(f"{encodable(reason)} {count:,}" for reason, count in scores.problems.items())
+        raise DataError(
+            f"{name}: no audio could be read of any of {scores.utterances:,} utterances ({reasons}), so there is "
+            "nothing to score; check the paths of the audio and data.audio_root"
+        )
