@@ -4,6 +4,7 @@ It prints its results as JSON. A save and a fork take milliseconds here, so hund
 train.py starts.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, START_SECONDS
+from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST, OWN_SHA256, own_sha256
 from whisper_ft.checkpoint.format import list_checkpoints, path_of, verify
 from whisper_ft.checkpoint.record import CheckpointRecord, read_record
 from whisper_ft.checkpoint.retention import retain
@@ -50,6 +52,17 @@ def contents_at(step: int, elements: int = ELEMENTS) -> Contents:
 def record_of(state: TrainState) -> CheckpointRecord:
     """Record of a state, with nothing else in it."""
     return CheckpointRecord(state, config={"data": {"lanes": 16}}, data={"lanes": 16}, lr=0.1, world=1)
+
+
+def sign(path: Path, files: Mapping[str, object] = {}, **fields: object) -> None:
+    """Write the manifest of a checkpoint anew, so that it fits the present files, with these changes in it."""
+    manifest = json.loads((path / MANIFEST).read_text())
+    for name, written in manifest["files"].items():
+        content = (path / name).read_bytes()
+        written.update({"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+    manifest["files"] |= files
+    manifest = {name: value for name, value in manifest.items() if name != OWN_SHA256} | fields
+    (path / MANIFEST).write_text(json.dumps({**manifest, OWN_SHA256: own_sha256(manifest)}))
 
 
 def save(run: RunDir, step: int, elements: int = ELEMENTS) -> None:

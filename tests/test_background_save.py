@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT, Trainer, command, digest, environment, metrics
 from tests.saving import contents_at, record_of
-from whisper_ft.checkpoint.format import MODEL, list_checkpoints, read_manifest, verify
+from whisper_ft.checkpoint.checkpoint_manifest import read_manifest
+from whisper_ft.checkpoint.format import MODEL, list_checkpoints, verify
 from whisper_ft.checkpoint.loading import load_optimizer
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.checkpoint.writer import contents_of, write
@@ -33,8 +34,8 @@ def test_a_run_that_does_not_wait_for_its_saves_leaves_the_same_bits(train: Trai
         assert digest(run_dir, part) == digest(whole, part)
     for saved in list_checkpoints(run_dir / "checkpoints"):
         assert verify(saved.path) is None
-        parent = read_manifest(saved.path)["parent"]
-        assert parent == read_manifest(whole / "checkpoints" / saved.path.name)["parent"]
+        parent = read_manifest(saved.path).parent
+        assert parent == read_manifest(whole / "checkpoints" / saved.path.name).parent
     assert [row["step"] for row in saves(run_dir)] == [2, 4, 6, 8], "each was waited for"
 
 

@@ -1,6 +1,5 @@
 """Checkpoints: exact both ways, verified before use, and never removed when they are needed."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -15,9 +14,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration
 
-from tests.saving import record_of
+from tests.saving import record_of, sign
 from whisper_ft.checkpoint import safetensors_stream
-from whisper_ft.checkpoint.format import list_checkpoints, newest_record, read_manifest, verify
+from whisper_ft.checkpoint.checkpoint_manifest import read_manifest
+from whisper_ft.checkpoint.format import list_checkpoints, newest_record, verify
 from whisper_ft.checkpoint.loading import load_optimizer, load_weights
 from whisper_ft.checkpoint.record import read_record
 from whisper_ft.checkpoint.resume_choice import choose
@@ -118,7 +118,7 @@ def flip(path: Path) -> None:
         (lambda folder: (folder / "manifest.json").write_text(""), "manifest.json cannot be read"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "manifest.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
-        (lambda folder: (folder / "manifest.json").write_text('{"save": 9, "files": {}}'), "does not list"),
+        (lambda folder: (folder / "manifest.json").write_text('{"save": 9, "files": {}}'), "its fields are not"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path, model: Any, damage: Any, fact: str):
@@ -133,9 +133,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path: Path
 
 def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, model: Any):
     path = save(tmp_path, 1, model)
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["files"]["../../etc/passwd"] = {"bytes": 1, "sha256": "0"}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    sign(path, {"../../etc/passwd": {"bytes": 1, "sha256": "0" * 64}})
     assert "outside" in (verify(path) or "")
 
 
@@ -171,7 +169,7 @@ def test_a_clock_that_is_set_back_between_two_saves_changes_nothing(
     newest = save(tmp_path, 3, model)
     for inner in (newest, *newest.iterdir()):
         os.utime(inner, (0, 0))
-    assert read_manifest(newest)["time"] == "1970-01-01T00:00:00Z"
+    assert read_manifest(newest).time == "1970-01-01T00:00:00Z"
     assert choose(tmp_path, "auto", None, lambda line: None) == newest
     retain(tmp_path, 2, ())
     assert [saved.step for saved in list_checkpoints(tmp_path)] == [3, 2]
@@ -322,11 +320,8 @@ def test_a_record_of_another_version_is_one_line_however_a_run_resumes(tmp_path:
     path = commit(tmp_path, 1, model, {}, Best(1, "wer", 0.5))
     record = json.loads((path / "trainer.json").read_text())
     record["state"]["a_later_count"] = 7
-    manifest = json.loads((path / "manifest.json").read_text())
-    content = json.dumps(record).encode()
-    (path / "trainer.json").write_bytes(content)
-    manifest["files"]["trainer.json"] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    (path / "trainer.json").write_text(json.dumps(record))
+    sign(path)
     assert verify(path) is None
     assert newest_record(tmp_path) is None
     with pytest.raises(ResumeError, match="a_later_count"):

@@ -1,15 +1,17 @@
 """Checkpoints on disk: names of their files, list of a run's checkpoints, and verification. torch is not imported."""
 
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from whisper_ft.checkpoint.record import TRAINER, CheckpointRecord, read_record
+from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST, WrittenFile, read_manifest
+from whisper_ft.checkpoint.record import TRAINER, AnotherVersionError, CheckpointRecord, read_record
+from whisper_ft.checkpoint.safetensors_header import tensor_names
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import ResumeError, one_line
+from whisper_ft.runtime.regular_file import open_regular
 
-MODEL, OPTIMIZER, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 PICKLES = {".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"}
 """Suffixes of files that other programs unpickle. Unpickling runs code from the file."""
 
@@ -35,69 +37,94 @@ def list_checkpoints(folder: Path) -> list[ListedCheckpoint]:
     """List all folders named like a checkpoint, the newest save first. Only their manifests are read."""
     listed = []
     for path in folder.glob("step-*"):
-        if not path.is_dir() or path.is_symlink() or not path.name.removeprefix("step-").isdigit():
+        if not (number := re.fullmatch("step-([0-9]{1,18})", path.name)) or not path.is_dir() or path.is_symlink():
             continue
-        step = int(path.name.removeprefix("step-"))
+        step, save, problem = int(number[1]), 0, None
         try:
-            listed.append(ListedCheckpoint(path, step, int(read_manifest(path)["save"])))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            listed.append(ListedCheckpoint(path, step, 0, f"its {MANIFEST} cannot be read ({one_line(error)})"))
+            manifest = read_manifest(path)
+            save = manifest.save
+            if manifest.step != step:
+                problem = f"its {MANIFEST} is of step {manifest.step}"
+        except (OSError, ValueError) as error:
+            problem = _unreadable(error)
+        listed.append(ListedCheckpoint(path, step, save, problem))
     # Checkpoints without a save counter come first, so that they are reported before another one is used.
     return sorted(listed, key=lambda item: (item.problem is not None, item.save), reverse=True)
+
+
+def foreign_folders(folder: Path) -> list[str]:
+    """Return the names of folders that begin like a checkpoint's and do not end in a step, such as `step-²`."""
+    names = (path.name for path in folder.glob("step-*") if path.is_dir())
+    return sorted(name for name in names if not re.fullmatch("step-[0-9]{1,18}", name))
 
 
 def verify(path: Path, *, deep: bool = True) -> str | None:
     """Return the reason in one line why a checkpoint cannot be used; None if every byte is as it was written.
 
-    With `deep`, every file is hashed. Without it only the sizes of the files are compared.
+    With `deep`, every file is hashed. Without it, files with tensors are compared by size and header only.
+    A record of another version is no reason, because it is not damaged.
     """
     try:
-        files = read_manifest(path)["files"]
-        sizes = {name: (int(expected["bytes"]), str(expected["sha256"])) for name, expected in files.items()}
+        manifest = read_manifest(path)
         pickles = sorted(inner.name for inner in path.iterdir() if inner.suffix.lower() in PICKLES)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"its {MANIFEST} cannot be read ({one_line(error)})"
+    except (OSError, ValueError) as error:
+        return _unreadable(error)
     if pickles:
         return f"it holds {pickles[0]}, a pickle by its name; no pickle is written or read here, so remove it"
     for name in (MODEL, OPTIMIZER, TRAINER):
-        if name not in sizes:
+        if name not in manifest.files:
             return f"its {MANIFEST} does not list {name}"
-    return next((problem for name in sizes if (problem := _problem_of(path, name, *sizes[name], deep))), None)
+    for name, written in manifest.files.items():
+        if problem := _file_problem(path, name, written, deep):
+            return problem
+    return _content_problem(path)
 
 
-def _problem_of(path: Path, name: str, size: int, sha256: str, deep: bool) -> str | None:
+def _unreadable(error: Exception) -> str:
+    return f"its {MANIFEST} cannot be read ({one_line(error)})"
+
+
+def _file_problem(path: Path, name: str, written: WrittenFile, deep: bool) -> str | None:
     """Return the reason why a file does not match the manifest; None if it matches."""
-    if Path(name).name != name:
-        return f"its {MANIFEST} names a file outside of it: {name}"
-    if not (path / name).is_file():
-        return f"{name} is missing"
-    actual = (path / name).stat().st_size
-    if actual != size:
-        return f"{name} has {actual} bytes, {size} were written"
     try:
-        if deep and atomic.sha256(path / name) != sha256:
+        with open_regular(path / name) as file:
+            size = file.seek(0, 2)
+        if size != written.bytes:
+            return f"{name} has {size} bytes, {written.bytes} were written"
+        if deep and atomic.sha256(path / name) != written.sha256:
             return f"{name} is damaged (its sha256 differs)"
+    except FileNotFoundError:
+        return f"{name} is missing"
     except OSError as error:
         return f"{name} cannot be read ({error.strerror or error})"
     return None
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """Read the manifest of a checkpoint: step, save counter, parent, time, and the size and sha256 of each file.
-
-    Raises OSError if the file cannot be read, and ValueError if it is not JSON.
-    """
-    manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    return manifest
+def _content_problem(path: Path) -> str | None:
+    """Return the reason why files cannot be used although they match the manifest; None if there is none."""
+    try:
+        record = read_record(path)
+    except AnotherVersionError:
+        return None
+    except (OSError, ResumeError) as error:
+        return one_line(error)
+    try:
+        for name in (MODEL, OPTIMIZER):
+            tensors = tensor_names(path / name)
+            if not tensors and (name == MODEL or record.keeps_moments):
+                return f"{name} holds no tensors"
+    except (OSError, ValueError) as error:
+        return f"{name} cannot be read ({one_line(error)})"
+    return None
 
 
 def newest_record(folder: Path) -> CheckpointRecord | None:
-    """Read the record of the newest checkpoint in a folder, without verifying it; None if no record can be read.
+    """Read the record of the newest checkpoint in a folder; None if no record can be read.
 
-    If the newest record cannot be read, the next older one is tried.
+    Records are verified, files with tensors only by their sizes. A checkpoint that is damaged is passed over.
     """
     for listed in list_checkpoints(folder):
-        if listed.problem is None:
+        if listed.problem is None and verify(listed.path, deep=False) is None:
             try:
                 return read_record(listed.path)
             except (OSError, ResumeError):

@@ -1,14 +1,20 @@
 """Record of a checkpoint: everything except the tensors, stored as `trainer.json`."""
 
-import json
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.checkpoint.checkpoint_manifest import WrittenFile, read_manifest
+from whisper_ft.checkpoint.state import TrainState, count, real
 from whisper_ft.runtime.errors import ResumeError, one_line
+from whisper_ft.runtime.regular_file import read_regular, strict_json
 
 TRAINER = "trainer.json"
+
+
+class AnotherVersionError(ResumeError):
+    """A record with a field that is missing or not known, as another version of the program wrote it."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,13 @@ class CheckpointRecord:
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries."""
 
+    @property
+    def keeps_moments(self) -> bool:
+        """True if an optimizer was recorded that has moments after an applied update."""
+        optim = self.config.get("optim")
+        is_plain = not isinstance(optim, dict) or (optim.get("name") == "sgd" and not optim.get("momentum"))
+        return self.state.step > self.state.skipped and not is_plain
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values, under the same keys as in every earlier version."""
         return {
@@ -61,34 +74,70 @@ class CheckpointRecord:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Build a record from the JSON values that `to_json` of this or an earlier version returned.
 
-        Raises KeyError, TypeError or ValueError if the values are not a record.
+        Raises KeyError if a field is missing or not known, and ValueError for a value that no version writes.
         """
-        config, data, branch = fields["config"], fields["data"], fields.get("branch")
-        if config["data"].get("lanes") is None:  # early versions recorded the number chosen beside the configuration
+        if not isinstance(fields, dict):
+            raise ValueError("it is not an object")
+        config, data, branch = (
+            _object(fields["config"], "config"),
+            _object(fields["data"], "data"),
+            fields.get("branch"),
+        )
+        if _object(config["data"], "config.data").get("lanes") is None:
+            # Early versions recorded the chosen number beside the configuration.
             config = {**config, "data": {**config["data"], "lanes": data["lanes"]}}
+        protocol, scaler = fields.get("judged_on"), _object(fields.get("scaler") or {}, "scaler")
         return cls(
             state=TrainState.from_json(fields["state"]),
             config=config,
             data=data,
-            lr=float(fields["lr"]),
-            world=int(fields.get("world", 1)),
-            eval_protocol=fields.get("judged_on"),
-            branch=branch and Branch(branch["resume"], branch["step"]),
-            scaler=dict(fields.get("scaler") or {}),
-            versions=dict(fields.get("versions") or {}),
+            lr=real(fields["lr"], "lr"),
+            world=count(fields.get("world", 1), "world"),
+            eval_protocol=None if protocol is None else _object(protocol, "judged_on"),
+            branch=None if branch is None else _branch(_object(branch, "branch")),
+            scaler={name: real(value, name) for name, value in scaler.items()},
+            versions=_object(fields.get("versions") or {}, "versions"),
         )
 
 
-def read_record(checkpoint: Path) -> CheckpointRecord:
-    """Read the record of a checkpoint.
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {str(value)[:40]}")
+    return value
 
-    Raises OSError if the file cannot be read, and ResumeError if its content is not a record of this or an earlier
-    version of the program.
+
+def _branch(fields: dict[str, Any]) -> Branch:
+    if not isinstance(fields["resume"], str):
+        raise ValueError(f"branch.resume is {str(fields['resume'])[:40]}")
+    return Branch(fields["resume"], count(fields["step"], "branch.step"))
+
+
+def read_record(checkpoint: Path) -> CheckpointRecord:
+    """Read the record of a checkpoint, after comparing its bytes with the manifest.
+
+    Raises OSError if a file cannot be read, AnotherVersionError if another version of the program wrote the record, and
+    ResumeError if the record is damaged.
     """
     try:
-        return CheckpointRecord.from_json(json.loads((checkpoint / TRAINER).read_text(encoding="utf-8")))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ResumeError(
+        manifest = read_manifest(checkpoint)
+        record = CheckpointRecord.from_json(strict_json(_verified(checkpoint / TRAINER, manifest.files.get(TRAINER))))
+        if record.state.step != manifest.step:
+            raise ValueError(f"it is of step {record.state.step}, the manifest of step {manifest.step}")
+    except KeyError as error:
+        raise AnotherVersionError(
             f"{checkpoint} was written by another version of this program: {one_line(error)} is not known; continue "
             "with that version, or choose another --run_dir"
         ) from error
+    except ValueError as error:
+        raise ResumeError(f"{checkpoint}: {TRAINER} is damaged ({one_line(error)})") from error
+    return record
+
+
+def _verified(path: Path, written: WrittenFile | None) -> bytes:
+    """Return the content of a file. Raises ValueError if it is not the content that was written."""
+    if written is None:
+        raise ValueError("the manifest does not list it")
+    content = read_regular(path, written.bytes)
+    if len(content) != written.bytes or hashlib.sha256(content).hexdigest() != written.sha256:
+        raise ValueError("its sha256 differs")
+    return content

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from whisper_ft.checkpoint.format import ListedCheckpoint, list_checkpoints, verify
+from whisper_ft.checkpoint.format import ListedCheckpoint, foreign_folders, list_checkpoints, verify
 from whisper_ft.checkpoint.record import read_record
 from whisper_ft.runtime.errors import ResumeError
 
@@ -22,6 +22,8 @@ def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str]
     Raises ResumeError if checkpoints exist but none can be used, or if the wanted one is missing or damaged.
     """
     candidates = list_checkpoints(folder)
+    for name in foreign_folders(folder):
+        say(f"{folder / name} is passed over: it is not named like a checkpoint, such as step-00001000")
     if resume == "auto":
         return _newest_usable(candidates, say)
     for candidate in candidates:

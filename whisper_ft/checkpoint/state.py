@@ -1,7 +1,14 @@
 """State of a run besides weights and optimizer: a few numbers in frozen classes, which convert to and from JSON."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self
+
+from whisper_ft.runtime.regular_file import read_regular, strict_json
+
+BEST_BYTES = 1 << 16  # largest best.json that is read; ours have less than 100 bytes
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,48 @@ class Best:
     step: int
     metric: str
     value: float
+
+    @classmethod
+    def from_json(cls, fields: Any) -> Self:
+        """Build a best evaluation from JSON values. Raises KeyError or ValueError if they are none."""
+        require_fields(fields, cls.__dataclass_fields__)
+        if not isinstance(fields["metric"], str):
+            raise ValueError(f"metric is {_shown(fields['metric'])}")
+        return cls(count(fields["step"], "step"), fields["metric"], real(fields["value"], "value"))
+
+
+def read_best(path: Path) -> Best | None:
+    """Read a best.json; None if it is missing, damaged or cannot be read."""
+    try:
+        return Best.from_json(strict_json(read_regular(path, BEST_BYTES)))
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def require_fields(fields: Any, names: Mapping[str, object]) -> None:
+    """Raise ValueError for anything but an object, and KeyError for a name that is missing or not known."""
+    if not isinstance(fields, dict):
+        raise ValueError(f"expected an object, got {_shown(fields)}")
+    if different := set(fields) ^ set(names):
+        raise KeyError(min(different))
+
+
+def count(value: Any, name: str) -> int:
+    """Return a whole number of at least 0. Raises ValueError for any other value."""
+    if type(value) is not int or value < 0:  # type: a bool is an int, too
+        raise ValueError(f"{name} is {_shown(value)}")
+    return value
+
+
+def real(value: Any, name: str) -> float:
+    """Return a finite number. Raises ValueError for any other value."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{name} is {_shown(value)}")
+    return float(value)
+
+
+def _shown(value: object) -> str:
+    return str(value)[:40]
 
 
 Evaluated = tuple[int, float | None]
@@ -123,9 +172,25 @@ class TrainState:
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Build a state from the JSON values that `to_json` of this or an earlier version returned.
 
-        Raises KeyError, TypeError or ValueError if the values are not a state.
+        Raises KeyError if a field is missing or not known, as in another version, and ValueError for a value that no
+        version writes.
         """
-        fields = {"audio_samples": None, **fields}  # not counted by early versions
-        counted = {name: fields.pop(name) for name in Counts.__dataclass_fields__}
-        best, evaluated = fields.pop("best"), tuple((step, value) for step, value in fields.pop("evaluated"))
-        return cls(**fields, counts=Counts(**counted), evaluated=evaluated, best=None if best is None else Best(**best))
+        fields = {"audio_samples": None, **fields} if isinstance(fields, dict) else fields  # early versions lack it
+        counted, own = Counts.__dataclass_fields__, {*cls.__dataclass_fields__} - {"counts"}
+        require_fields(fields, dict.fromkeys([*own, *counted]))
+        samples = fields["audio_samples"]
+        counts = Counts(
+            audio_samples=None if samples is None else count(samples, "audio_samples"),
+            **{name: count(fields[name], name) for name in counted if name != "audio_samples"},
+        )
+        numbers = {name: count(fields[name], name) for name in ("step", "skipped", "skipped_in_a_row")}
+        if not numbers["step"] >= numbers["skipped"] >= numbers["skipped_in_a_row"]:
+            raise ValueError(f"step is {numbers['step']} and skipped {numbers['skipped']}")
+        best, evaluated = fields["best"], fields["evaluated"]
+        lists = (list, tuple)
+        if not isinstance(evaluated, lists) or not all(isinstance(pair, lists) for pair in evaluated):
+            raise ValueError(f"evaluated is {_shown(evaluated)}")
+        pairs = tuple(
+            (count(step, "step"), None if value is None else real(value, "value")) for step, value in evaluated
+        )
+        return cls(**numbers, counts=counts, evaluated=pairs, best=None if best is None else Best.from_json(best))

@@ -2,14 +2,15 @@
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from whisper_ft.checkpoint.format import MANIFEST, MODEL, OPTIMIZER, list_checkpoints, path_of
+from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST, Manifest, WrittenFile
+from whisper_ft.checkpoint.format import MODEL, OPTIMIZER, list_checkpoints, path_of
 from whisper_ft.checkpoint.record import TRAINER, CheckpointRecord
 from whisper_ft.checkpoint.safetensors_stream import parts
 from whisper_ft.runtime import atomic
@@ -84,19 +85,20 @@ def write(folder: Path, parent: str | None, contents: Contents) -> Path:
     counter = 1 + max((listed.save for listed in list_checkpoints(folder)), default=0)
     with atomic.new_folder(final, contents.size) as aside:
         files = {
-            MODEL: atomic.write_parts(aside / MODEL, parts(contents.weights)),
-            OPTIMIZER: atomic.write_parts(aside / OPTIMIZER, parts(contents.optimizer)),
-            TRAINER: atomic.write_parts(aside / TRAINER, [contents.record]),
+            MODEL: _written(aside / MODEL, parts(contents.weights)),
+            OPTIMIZER: _written(aside / OPTIMIZER, parts(contents.optimizer)),
+            TRAINER: _written(aside / TRAINER, [contents.record]),
         }
-        manifest = {
-            "step": contents.step,
-            "save": counter,
-            "parent": parent if parent != final.name else None,
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),  # for a person; it orders nothing
-            "files": files,
-        }
-        atomic.write_parts(aside / MANIFEST, [_json(manifest)])
+        earlier = parent if parent != final.name else None
+        written_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        manifest = Manifest(contents.step, counter, earlier, written_at, files)
+        atomic.write_parts(aside / MANIFEST, [_json(manifest.to_json())])
     return final
+
+
+def _written(path: Path, content: Iterable[bytes | memoryview]) -> WrittenFile:
+    told = atomic.write_parts(path, content)
+    return WrittenFile(int(told["bytes"]), str(told["sha256"]))
 
 
 def _json(value: dict[str, Any]) -> bytes:

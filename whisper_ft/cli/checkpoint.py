@@ -1,7 +1,6 @@
 """List, verify or export the checkpoints of a run: `python -m whisper_ft checkpoint list|verify|export DIR`."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,35 +71,29 @@ def _list(checkpoints: "list[ListedCheckpoint]") -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from whisper_ft.checkpoint.format import read_manifest, verify
+    from whisper_ft.checkpoint.checkpoint_manifest import read_manifest
+    from whisper_ft.checkpoint.format import verify
     from whisper_ft.checkpoint.retention import PINNED
+    from whisper_ft.checkpoint.state import read_best
 
     table = Table("checkpoint", "save", "after", "MB", "written (UTC)", "sizes", "kept as")
     for item in checkpoints:
         problem = item.problem or verify(item.path, deep=False)
-        manifest = {} if item.problem else read_manifest(item.path)
-        size = sum(file["bytes"] for file in manifest.get("files", {}).values()) / 1e6 if not problem else None
+        manifest = None if item.problem else read_manifest(item.path)
         kept = [PINNED] if (item.path / PINNED).exists() else []
-        kept += ["best"] if item.step == _best_step(item.path) else []
+        best = read_best(item.path.parents[1] / "best.json")
+        kept += ["best"] if best and item.step == best.step else []
         table.add_row(
             item.path.name,
-            "" if item.problem else str(item.save),
-            escape(str(manifest.get("parent") or "")),
-            "" if size is None else f"{size:.1f}",
-            escape(str(manifest.get("time", ""))),
+            "" if manifest is None else str(item.save),
+            escape((manifest and manifest.parent) or ""),
+            "" if problem or manifest is None else f"{manifest.bytes / 1e6:.1f}",
+            escape(manifest.time if manifest else ""),
             escape(problem or "right"),
             ", ".join(kept),
         )
     # A pipe has no width, and a table cut at 80 columns is useless.
     Console(width=None if sys.stdout.isatty() else 160).print(table)
-
-
-def _best_step(path: Path) -> int | None:
-    """Read the step from the best.json of the run that a checkpoint belongs to; None if that file cannot be read."""
-    try:
-        return int(json.loads((path.parents[1] / "best.json").read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _verify(checkpoints: "list[ListedCheckpoint]") -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from whisper_ft.runtime.errors import DiskError
+from whisper_ft.runtime.regular_file import open_regular
 
 # Prefixes of names that a killed process may leave behind, and that `clean` removes or renames: half-written,
 # half-removed, and moved away to be replaced.
@@ -50,8 +51,8 @@ def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, in
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
+    """Return the sha256 of a regular file as hexadecimal digits. Raises OSError if it cannot be read."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -1,6 +1,5 @@
 """Run directory: its lock, README, configuration, and a status.json that tells how the run ended."""
 
-import json
 import os
 import time
 from concurrent.futures import Future, wait
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_ft.checkpoint.format import list_checkpoints
-from whisper_ft.checkpoint.state import Best
+from whisper_ft.checkpoint.state import Best, read_best
 from whisper_ft.config import yaml12
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
@@ -93,11 +92,8 @@ class RunDir:
 
     @property
     def published(self) -> Best | None:
-        """Content of best.json, which describes the model in best/; None if there is no such file."""
-        try:
-            return Best(**json.loads((self.path / "best.json").read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
+        """Content of best.json, which describes the model in best/; None if it cannot be read."""
+        return read_best(self.path / "best.json")
 
     def last_words(self, rank: int, reason: str, *, lost: bool) -> str:
         """Return the reason why the run ends, as far as the ranks know it.

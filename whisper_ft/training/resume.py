@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from whisper_ft.checkpoint.format import MANIFEST, list_checkpoints, newest_record
+from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST
+from whisper_ft.checkpoint.format import list_checkpoints, newest_record
 from whisper_ft.checkpoint.record import TRAINER, Branch, CheckpointRecord, read_record
 from whisper_ft.checkpoint.resume_choice import branch_name, choose
 from whisper_ft.checkpoint.state import TrainState
@@ -125,7 +126,9 @@ def choose_checkpoint(
                     "run aside with --overwrite true"
                 )
             return None
-        best_step = directory.published.step if directory.published else None
+        record = newest_record(directory.checkpoints)
+        best = (record and record.state.best) or directory.published  # a damaged best.json is not believed
+        best_step = best.step if best else None
         return choose(directory.checkpoints, config.resume, best_step, partial(tracker.say, always=True))
 
     chosen = collectives.broadcast_from_main(on_main)
