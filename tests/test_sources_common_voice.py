@@ -239,7 +239,7 @@ def test_a_row_that_is_not_whole_has_a_problem_and_moves_no_other(corpus: Path):
     for where in (corpus, packed(corpus, "be.tar")):
         rows = open_common_voice(SourceConfig(path=str(where))).read(0)
         assert [row.problem and row.problem[0] for row in rows] == [
-            *(None, "missing_file", "outside_root", "missing_file", "missing_file", "bad_label", None)
+            *("bad_line", "missing_file", "outside_root", "missing_file", "bad_line", "bad_label", None)
         ]
         assert [row.id for row in rows][:3] == ["common_voice_be_1.mp3", "train.tsv:3", "../../../x.mp3"]
         assert (rows[0].text, rows[6].text) == ("", "так")

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from whisper_ft.config import yaml12
 from whisper_ft.config.parse import config_from_plain, load_config
+from whisper_ft.config.resume_policy import as_resumed
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError
@@ -46,9 +48,10 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
 
     saved, record = run_dir / "config.yaml", newest_record(run_dir / "checkpoints")
     if record is not None:
-        config = config_from_plain(TrainingConfig, record.config)
+        config = as_resumed(config_from_plain(TrainingConfig, record.config), (), record.config)
     elif saved.exists():
         config = load_config(TrainingConfig, ["--config", str(saved)])
+        config = as_resumed(config, (), yaml12.load(saved.read_text(encoding="utf-8")))
     else:
         raise UsageError(f"--run_dir {run_dir}: no checkpoint and no config.yaml in it; name the directory of a run")
     if data_path is not None:

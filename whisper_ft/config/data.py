@@ -38,6 +38,9 @@ class SourceConfig:
     of the model."""
     task: Literal["transcribe", "translate"] = setting("exact", "transcribe")
     """Task of the decoder; a `task` column in the data takes precedence."""
+    reading: Literal[1, 2] = setting("exact", 2, before=1)
+    """Version of the rules by which lists of files are read. 2: a line with other fields than the header is bad_line,
+    and only an offset makes a segment. 1: a duration alone cuts the file, too; runs begun by version 1 keep it."""
 
 
 @dataclass(frozen=True)

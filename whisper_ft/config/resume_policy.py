@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +47,31 @@ def as_resumed(config: TrainingConfig, given: Collection[str], saved: dict[str, 
                 values[name] = before
         elif auto is not UNSET and now[name] == auto:
             values[name] = then[name]
-    return with_values(config, values)
+    return with_values(config, values | _sections_as_resumed(config, then))
+
+
+def _sections_as_resumed(config: TrainingConfig, then: dict[str, Any]) -> dict[str, list[WeightedSourceConfig]]:
+    """Return the lists of sections in which settings newer than the checkpoint have the value `before`."""
+    values = {}
+    for prefix, section in SECTIONS_OF_LISTS.items():
+        name = prefix.removesuffix(".")
+        items = attrgetter(name)(config)
+        known = then.get(name) or []
+        if not items or len(known) != len(items):
+            continue  # another number of sections is refused later
+        befores = {leaf.name: leaf for _, leaf in leaves(section) if leaf.metadata.get("before", UNSET) is not UNSET}
+        values[name] = [
+            replace(
+                item,
+                **{
+                    key: leaf.metadata["before"]
+                    for key, leaf in befores.items()
+                    if key not in saved and getattr(item, key) == leaf.default
+                },
+            )
+            for item, saved in zip(items, known, strict=True)
+        ]
+    return values
 
 
 def refuse_changes(

@@ -25,6 +25,8 @@ class Row:
     """Start of the utterance in its audio file, in seconds."""
     duration: float | None = None
     """Length of the utterance in seconds; None means up to the end of the audio."""
+    stated: float | None = None
+    """Length of the audio in seconds as a list without offsets states it. It is only compared with the audio."""
     problem: tuple[str, str] | None = None
     """Reason code (such as missing_file) and explanation if the source found the row to be unusable."""
     columns: Mapping[str, str | None] | None = None

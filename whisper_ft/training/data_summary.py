@@ -6,13 +6,19 @@ from itertools import islice
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import shared_by_index
+from whisper_ft.data.stated_durations import first_durations
 from whisper_ft.data.types import Source
 
 MAX_EXAMPLES = 100  # transcripts that are rewritten to count changes and to find examples
 
 
 def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, encode: LabelEncoder) -> Iterator[str]:
-    """Return lines for the user about the data of a new run. At most one chunk of the data is read for them."""
+    """Return lines for the user about the data of a new run. At most one chunk of the data is read for them.
+
+    One more chunk is read of each list that states durations.
+    """
+    yield from source.notes
+    yield from first_durations(source)
     if shares := source.realised(lanes):
         yield shares
     if encode.normalizer is not None:

@@ -103,6 +103,8 @@ def begin_or_resume(
         ):
             tracker.say(line)
     else:
+        for line in data.source.notes:
+            tracker.say(line)
         state, lineage = resume_from(chosen, config, data, learner, protocol, directory, collectives, tracker)
     directory.step = state.step
     # Written only now, so that a refused start leaves the files of the run as they are.

@@ -64,6 +64,7 @@ def check_data(
     shared = _check_rows(check, source, total, heldout, leakage, progress)
     statistics = check.statistics
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
+    sections["data"] += source.notes
     sections["label tokens"] += as_written
     sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
     if shared is None and leakage == "none":

@@ -41,6 +41,8 @@ def problems_of(statistics: RowStatistics, shared: Leakage | None) -> list[str]:
         f"unusable rows ({reason}): {tally.rows:,} of {statistics.rows:,}, such as {': '.join(tally.examples[0])}"
         for reason, tally in sorted(statistics.unusable.items())
     ]
+    if line := statistics.durations.line:
+        lines.append(line)
     if statistics.same_audio.rows:
         rows, first = statistics.same_audio.rows, " = ".join(statistics.same_audio.examples[0])
         lines.append(f"rows with the audio of an earlier row: {rows:,}, such as {first}")
@@ -78,7 +80,10 @@ def report_sections(
     tenths, tokens, rows = statistics.tenths, statistics.tokens, sum(source.rows)
     return {
         "data": _data(statistics, config, rows),
-        "durations": [histogram("seconds", tenths, 0.1, window_seconds, quantiles(tenths, 0.1))],
+        "durations": [
+            histogram("seconds", tenths, 0.1, window_seconds, quantiles(tenths, 0.1)),
+            *filter(None, [statistics.durations.line]),
+        ],
         "label tokens": [
             histogram("label tokens", tokens, 1, max_tokens, quantiles(tokens, 1)),
             f"the decoder has {max_tokens} positions",

@@ -11,6 +11,7 @@ from whisper_ft.data.audio.decode import decode, decode_beginning
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import Keys, Kind, keys_of
+from whisper_ft.data.stated_durations import StatedDurations
 from whisper_ft.data.types import RejectedError, Row
 from whisper_ft.runtime.signals import interrupt_held
 
@@ -46,6 +47,7 @@ class RowStatistics:
     characters: Counter[str] = field(default_factory=Counter)
     suspicious: dict[str, Tally] = field(default_factory=dict)
     languages: Counter[str] = field(default_factory=Counter)
+    durations: StatedDurations = field(default_factory=StatedDurations)
     same_audio: Tally = field(default_factory=Tally)
     same_text: Tally = field(default_factory=Tally)
     # Number of the first row with a hash, to find duplicates.
@@ -111,15 +113,16 @@ class RowCheck:
         except RejectedError as rejected:
             if rejected.reason == "too_long" and not row.problem:
                 with suppress(RejectedError), interrupt_held():  # a wrong header gives no duration
-                    self._count_duration(decode_beginning(row.audio, rate, window, row.offset, row.duration)[1])
+                    self._count_duration(row, decode_beginning(row.audio, rate, window, row.offset, row.duration)[1])
             raise
-        self._count_duration(len(waveform) / rate)
+        self._count_duration(row, len(waveform) / rate)
         if not waveform.any():
             raise RejectedError("silent", "every sample is zero, but there is a transcript")
         return waveform, len(waveform) / rate
 
-    def _count_duration(self, seconds: float) -> None:
+    def _count_duration(self, row: Row, seconds: float) -> None:
         self.statistics.tenths[int(seconds * 10)] += 1
+        self.statistics.durations.add(row.id, row.stated, seconds)
 
     def _count_duplicates(self, row: Row, keys: Keys) -> None:
         tallies: dict[Kind, Tally] = {"audio": self.statistics.same_audio, "sentence": self.statistics.same_text}

@@ -79,6 +79,15 @@ def decode_beginning(
         return _mono(samples[:most], rate, sample_rate), seconds
 
 
+def header_seconds(encoded: bytes) -> float | None:
+    """Length of a clip in seconds by its header; None if the header states none, or the clip cannot be opened."""
+    try:
+        with _opened(encoded, 0.0, None) as clip:
+            return clip.seconds if clip.is_stated else None
+    except RejectedError:
+        return None
+
+
 @dataclass(frozen=True)
 class OpenClip:
     """An open clip, or an open segment of a clip, with the length that the header gives."""

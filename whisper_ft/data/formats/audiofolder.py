@@ -50,12 +50,13 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
         store = FolderStore(where.audio_root or where.path)
         wanted = [_split_name(name) for name in where.split.split("+")] if where.split else []
         by_split: dict[str | None, list[dict[str, Any]]] = {}
+        notes: list[str] = []
         present: dict[str, dict[str, None]] = {}  # columns of each metadata file
         for file in _metadata_files(file_system, root, wanted, where.path):
             below = posixpath.dirname(file)
             with _lines(file_system, f"{root}/{file}") as plain:
                 lines = noted(plain, present.setdefault(file, {})) if columns else plain
-                for entry in entries(lines, file, where, store, below, FILE_COLUMNS, columns):
+                for entry in entries(lines, file, where, store, notes, below, FILE_COLUMNS, columns):
                     split = _split_of(file, wanted) or _split_of(entry["file"], wanted)
                     by_split.setdefault(split, []).append(entry)
         chosen = _chosen(sorted(filter(None, by_split)), wanted, where)
@@ -65,7 +66,7 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
         for file, names in present.items():
             if names and (not chosen or _split_of(file, wanted) in (None, *chosen)):
                 require_columns(names, columns, f"{root}/{file}")
-        return FileTable(table_of(rows, columns), store, where)
+        return FileTable(table_of(rows, columns), store, where, notes)
 
 
 def _metadata_files(file_system: AbstractFileSystem, root: str, wanted: list[str], path: str) -> list[str]:

@@ -221,7 +221,8 @@ class _Tables:
         splits = {name for name in pc.unique(table["split"]).to_pylist() if name}
         if split not in {*splits, *TRANSCRIBED, "validated"}:
             raise self._unknown(split, splits)
-        return table.filter(pc.is_in(table["split"], pa.array(TRANSCRIBED if split == "validated" else [split])))
+        is_wanted = pc.is_in(table["split"], pa.array(TRANSCRIBED if split == "validated" else [split]))
+        return table.filter(pc.or_(is_wanted, pc.is_null(table["split"])))  # null: a broken line
 
     def _unknown(self, split: str, splits: Collection[str]) -> UsageError:
         return UsageError(
@@ -243,21 +244,26 @@ class _Tables:
         require_columns(names, self._extra.names, f"{self._where.path}: {file}")
         extra = {name: names.index(name) for name in self._extra.names}
         blocks, rows = [], list[tuple[Any, ...]]()
+        fields = len(names) if self._where.reading > 1 else None
         for number, line in enumerate(lines, start=2):
             place = f"{posixpath.basename(file)}:{number}"
-            rows.append(self._row(line, places, speakers, place) + self._extra_cell(line, extra))
+            rows.append(self._row(line, places, speakers, place, fields) + self._extra_cell(line, extra))
             if len(rows) == BLOCK_ROWS:
                 blocks.append(_table(rows, self._schema))
                 rows = []
         return pa.concat_tables([*blocks, _table(rows, self._schema)])
 
-    def _row(self, line: bytes, places: list[int], speakers: list[int], place: str) -> tuple[str | None, ...]:
+    def _row(
+        self, line: bytes, places: list[int], speakers: list[int], place: str, fields: int | None
+    ) -> tuple[str | None, ...]:
         """Values of `FIELDS` for one line.
 
         `places` are the numbers of the cells with file, text, locale and split, and `speakers` of those that may name
-        the speaker. `place` names the line in messages.
+        the speaker. `place` names the line in messages. A line must have as many cells as `fields`, if it is given.
         """
         cells = line.split(b"\t")
+        if fields is not None and len(cells) != fields:
+            return self._broken(cells, places, fields, place)
         file, text, locale, split = (_text(cells[i]) if i < len(cells) else "" for i in places)
         names = (_text(cells[i]) for i in speakers if i < len(cells))
         speaker = next((name for name in names if name), None)
@@ -272,6 +278,16 @@ class _Tables:
             file += ".mp3"  # missing in the first releases
         language = None if self._where.language else locale or self._corpus.locale
         return file or place, file or "", text, language, speaker, split, problem
+
+    def _broken(self, cells: list[bytes], places: list[int], fields: int, place: str) -> tuple[str | None, ...]:
+        """Values of `FIELDS` for a line with too many or too few cells, as a tab or line feed in a sentence makes it.
+
+        The line is named by its clip if it has one. Its split is not known, so it counts in each split.
+        """
+        file = _text(cells[places[0]]) if places[0] < len(cells) else ""
+        is_clip = bool(re.fullmatch(r"[^\s/]+\.(mp3|wav)", file or ""))
+        problem = f"bad_line: {place}: {len(cells)} fields, the header has {fields}"
+        return file if is_clip else place, "", "", None, None, None, problem
 
     def _extra_cell(self, line: bytes, numbers: dict[str, int]) -> tuple[Any, ...]:
         """Extra columns of a line as a tuple of one value; empty if there are no extra columns."""

@@ -4,6 +4,7 @@ A chunk is a run of consecutive rows of the list.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, islice
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
         pa.field("speaker", pa.string()),
         pa.field("offset", pa.float64()),  # seconds
         pa.field("duration", pa.float64()),  # seconds
+        pa.field("stated", pa.float64()),  # seconds; length of the file as the list states it, only compared with it
         pa.field("problem", pa.string()),  # str(RejectedError(reason, detail)): the file of such a row is not read
     ]
 )
@@ -45,10 +47,11 @@ COLUMNS = "columns"
 class FileTable:
     """Source over a table of rows, and over a store of the files that the table names.
 
-    The table has the schema of `schema_with`; a column that it lacks counts as null.
+    The table has the schema of `schema_with`; a column that it lacks counts as null. `notes` are lines for the user
+    about the reading of the list.
     """
 
-    def __init__(self, table: pa.Table, store: FileStore, where: SourceConfig) -> None:
+    def __init__(self, table: pa.Table, store: FileStore, where: SourceConfig, notes: Sequence[str] = ()) -> None:
         if not table.num_rows:
             raise DataError(f"{where.path}: holds no row")
         schema = SCHEMA.append(table.schema.field(COLUMNS)) if COLUMNS in table.column_names else SCHEMA
@@ -61,12 +64,21 @@ class FileTable:
         self.table = pa.table(columns, schema=schema).combine_chunks()
         self._store = store
         self.rows: list[int] = _chunk_sizes(self.table.column("file").to_pylist())
+        self.notes = list(notes)
+        if where.reading == 1:
+            self.notes.append(f"{where.path}: is read by the earlier rules for lists (data.reading 1)")
         self._first_row = [0, *accumulate(self.rows)]  # [chunks + 1]
 
     @property
     def largest_chunk(self) -> None:
         """Unknown, because a list does not give the sizes of its files."""
         return None
+
+    @property
+    def chunk_with_durations(self) -> int | None:
+        """First chunk with rows whose length the list states without an offset; None if there is none."""
+        stated = self.table.column("stated").is_valid().to_numpy(zero_copy_only=False)
+        return bisect_right(self._first_row, int(stated.argmax())) - 1 if stated.any() else None
 
     def read(self, chunk: int) -> Sequence[Row]:
         """Read the rows of one chunk. A file of which several rows are segments is read only once."""
@@ -84,6 +96,8 @@ class FileTable:
         """Fingerprint of the number of rows and a digest of the list. The audio is not read."""
         digest = hashlib.sha256()
         for name in self.table.column_names:
+            if name == "stated":
+                continue  # information only
             for value in self.table.column(name).to_pylist():
                 if name == "problem" and value is not None:
                     value = value.partition(":")[0]  # the detail may be a library's message
@@ -115,6 +129,7 @@ def _row(record: Mapping[str, Any], content: bytes | RejectedError) -> Row:
         speaker=record["speaker"],
         offset=record["offset"] or 0.0,
         duration=record["duration"],
+        stated=record["stated"],
         problem=problem,
         columns=record.get(COLUMNS),
     )

@@ -15,7 +15,7 @@ from fsspec import AbstractFileSystem
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import ExtraColumns, require_columns
 from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
-from whisper_ft.data.formats.manifest import seconds_of
+from whisper_ft.data.formats.segments import seconds_of
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import RejectedError

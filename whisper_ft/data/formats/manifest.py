@@ -4,9 +4,10 @@ JSON lines, CSV and TSV are read, with the column names of NeMo, Whisper-Finetun
 line becomes a row with a problem, so that it is counted and reported. Only a file that is not a manifest ends the run.
 """
 
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -24,14 +25,13 @@ from whisper_ft.data.formats.columns import (
 )
 from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
 from whisper_ft.data.formats.manifest_lines import ManifestLine, noted, read_lines
+from whisper_ft.data.formats.segments import segment_of, segment_of_earlier, start_is_offset
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
 ID_COLUMNS = ("id", "utt_id", "key")
-OFFSET_COLUMNS = ("offset", "start", "start_time")  # seconds
-END_COLUMNS = ("end", "end_time")  # seconds; ignored if `duration` is given
 
 SAMPLE_LINES = 1000
 """Number of first lines by which the columns are chosen."""
@@ -49,9 +49,10 @@ def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable
         store = FolderStore(where.audio_root or parent)
         name = path.rpartition("/")[2]
         present: dict[str, None] = {}
+        notes: list[str] = []
         with read_lines(file_system, path) as lines:
-            rows = entries(noted(lines, present) if columns else lines, name, where, store, columns=columns)
-            source = FileTable(table_of(rows, columns), store, where)
+            rows = entries(noted(lines, present) if columns else lines, name, where, store, notes, columns=columns)
+            source = FileTable(table_of(rows, columns), store, where, notes)
         require_columns(present, columns, where.path)
         return source
 
@@ -61,6 +62,7 @@ def entries(
     name: str,
     where: SourceConfig,
     store: FolderStore,
+    notes: list[str],
     below: str = "",
     audio_columns: Sequence[str] = AUDIO_COLUMNS,
     columns: Sequence[str] = (),
@@ -70,6 +72,7 @@ def entries(
     Raises UsageError if there is no column of audio or of text.
 
     - `name`: name of the manifest, for the ids of lines without a file
+    - `notes`: list to which lines for the user are added
     - `below`: folder within `store` to which the names of files are relative
     - `audio_columns`: usual names of the column of audio
     - `columns`: extra columns to carry along
@@ -80,9 +83,56 @@ def entries(
         return
     audio = _column(sample, where.audio_column, audio_columns, "audio_column", where.path)
     text = _column(sample, where.text_column, TEXT_COLUMNS, "text_column", where.path)
+    layout = _Layout(audio, text, lambda file: _located(file, store, below), segment_of_earlier)
+    if where.reading > 1:
+        layout = _layout_of(sample, layout, store, f"{where.path}: {name}" if below else where.path, notes)
     for number, line in chain(sample, lines):
         extra_values = {COLUMNS: extra.of({} if isinstance(line, RejectedError) else line)} if columns else {}
-        yield _entry(number, line, name, lambda file: _located(file, store, below), audio, text) | extra_values
+        yield _entry(number, line, name, layout) | extra_values
+
+
+Line = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Layout of the lines of a list."""
+
+    audio: str  # column
+    text: str  # column
+    locate: Callable[[str], str]  # name of a file in the store, from its name in the list
+    segment: Callable[[Line], Mapping[str, object]]  # offset, duration and stated length of a line
+    is_lower_case: bool = True  # no column has another name in lower case
+
+    def fields(self, line: Line) -> Line:
+        """Fields of a line, also those of a nested audio, and also by the lower-case names of their columns."""
+        if not self.is_lower_case:
+            line = {**{key.strip().lower(): value for key, value in line.items()}, **line}
+        nested = line.get(self.audio)
+        if isinstance(nested, dict):  # Whisper-Finetune: {"audio": {"path": ..., "start_time": ..., ...}}
+            line = {**nested, **line, self.audio: nested.get("path")}
+        return line
+
+
+def _layout_of(
+    sample: Sequence[ManifestLine], layout: _Layout, store: FolderStore, place: str, notes: list[str]
+) -> _Layout:
+    """Complete the layout of a list by its first lines. `place` names the list in the line for the user."""
+    records = [record for _, record in sample if not isinstance(record, RejectedError)]
+    is_lower_case = all(key == key.strip().lower() for record in records for key in record)
+    layout = replace(layout, is_lower_case=is_lower_case)
+
+    def name_of(line: Line) -> str | None:
+        name = line.get(layout.audio)
+        return layout.locate(name) if isinstance(name, str) and name else None
+
+    is_offset = start_is_offset([layout.fields(record) for record in records], name_of, store)
+    if not is_offset:
+        notes.append(
+            f"{place}: `start` is no place in the named files, because they are as long as `duration` says or end "
+            "before it; each file is heard whole. Name the column `offset` if it is a place in the file"
+        )
+    return replace(layout, segment=partial(segment_of, start_is_offset=is_offset))
 
 
 def _column(sample: list[ManifestLine], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:
@@ -109,21 +159,12 @@ def _located(file: str, store: FolderStore, below: str) -> str:
         return name
 
 
-def _entry(
-    number: int,
-    line: Mapping[str, object] | RejectedError,
-    name: str,
-    locate: Callable[[str], str],
-    audio: str,
-    text: str,
-) -> dict[str, Any]:
+def _entry(number: int, line: Line | RejectedError, name: str, layout: _Layout) -> dict[str, Any]:
     """Make the row of one line, from the usable fields of the line and its first problem."""
     entry: dict[str, Any] = {"id": f"{name}#line {number}", "file": ""}
     if isinstance(line, RejectedError):
         return entry | {"problem": str(line)}
-    nested = line.get(audio)
-    if isinstance(nested, dict):  # Whisper-Finetune: {"audio": {"path": ..., "start_time": ..., ...}}
-        line = {**nested, **line, audio: nested.get("path")}
+    line = layout.fields(line)
 
     def take(part: Callable[[], Mapping[str, object]]) -> None:
         try:
@@ -131,9 +172,9 @@ def _entry(
         except RejectedError as rejected:
             entry.setdefault("problem", f"{rejected.reason}: line {number}: {rejected.detail}")
 
-    take(lambda: {"file": locate(_required(line, audio))})
-    take(lambda: {"text": _transcript(line, text)})
-    take(lambda: _segment(line))
+    take(lambda: {"file": layout.locate(_required(line, layout.audio))})
+    take(lambda: {"text": _transcript(line, layout.text)})
+    take(lambda: layout.segment(line))
     take(lambda: {"language": _optional(line, LANGUAGE_COLUMNS, "unknown_language")})
     take(lambda: {"task": _optional(line, ("task",), "unknown_task")})
     take(lambda: {"speaker": _optional(line, SPEAKER_COLUMNS, "bad_line", numbers=True)})
@@ -175,36 +216,6 @@ def _optional(line: Mapping[str, object], columns: Iterable[str], reason: str, n
     except UnicodeEncodeError:
         raise RejectedError(reason, f"{column!r} is not UTF-8") from None
     return value
-
-
-def _segment(line: Mapping[str, object]) -> dict[str, float | None]:
-    """Return the offset and duration of the utterance in its recording, in seconds."""
-    offset, duration = _seconds(line, OFFSET_COLUMNS), _seconds(line, ("duration",))
-    end = _seconds(line, END_COLUMNS) if duration is None else None
-    if end is not None:
-        duration = end - (offset or 0.0)
-        if duration < 0:
-            raise RejectedError("bad_segment", f"ends at {end:g} s and begins at {offset:g} s")
-    return {"offset": offset, "duration": duration}
-
-
-def _seconds(line: Mapping[str, object], columns: Iterable[str]) -> float | None:
-    column, value = next(((c, line[c]) for c in columns if line.get(c) not in (None, "")), ("", None))
-    return None if value is None else seconds_of(value, column)
-
-
-def seconds_of(value: object, name: str) -> float:
-    """Return the number of seconds in a field.
-
-    Raises RejectedError(bad_segment) for a negative number, NaN, and anything but a number.
-    """
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise RejectedError("bad_segment", f"{name} {str(value)[:40]!r}: not a number of seconds")
-    return seconds
 
 
 def _identity(line: Mapping[str, object], entry: Mapping[str, Any]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import accumulate, chain
 from typing import Any
 
+from whisper_ft.data.formats.file_table import FileTable
 from whisper_ft.data.sampling.order import MixedOrder, lanes_by_weight
 from whisper_ft.data.types import Row, Source
 
@@ -37,6 +38,17 @@ class MixedSource:
     def largest_chunk(self) -> int | None:
         """Bytes of the largest chunk, among the sources that know theirs; None if no source does."""
         return max((size for source in self._sources if (size := source.largest_chunk)), default=None)
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the user about the reading of lists."""
+        return [note for source in self._sources if isinstance(source, FileTable) for note in source.notes]
+
+    @property
+    def chunks_with_durations(self) -> list[int]:
+        """First chunk of each source whose rows have a stated length to compare with the audio."""
+        inner = [source.chunk_with_durations if isinstance(source, FileTable) else None for source in self._sources]
+        return [first + chunk for first, chunk in zip(self._first_chunk, inner, strict=False) if chunk is not None]
 
     def read(self, chunk: int) -> Sequence[Row]:
         """Read the rows of one chunk.

@@ -58,6 +58,16 @@ class FolderStore:
         except self._failures as error:
             raise RejectedError("unreadable_file", f"{name}: {one_line(error)}") from error
 
+    def size(self, name: str) -> int | None:
+        """Return the size of a file in bytes; None if it is not known. Raises RejectedError as `read` does."""
+        try:
+            size: int | None = self._file_system.info(self.locate(name)).get("size")
+            return size
+        except (RejectedError, MemoryError):
+            raise
+        except self._failures as error:
+            raise RejectedError("unreadable_file", f"{name}: {one_line(error)}") from error
+
     def locate(self, name: str) -> str:
         """Return the full path of a name.
 
