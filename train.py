@@ -96,6 +96,7 @@ def train(parts: Parts) -> int:
             over = is_over(state, data.steps, config.eval.patience)
             with throughput.waiting():
                 drawn, failure = draw(stream, over)
+            failure = failure or directory.loss
             # The one all-reduce between steps. A stop signal is therefore noticed after the draw of the next step.
             agreed = agree(
                 collectives,
@@ -215,6 +216,7 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
     config, tracker, directory, learner = parts.config, parts.tracker, parts.directory, parts.learner
     if message := tracker.unusable_by_reason():
         tracker.say(message, always=True)
+    parts.collectives.broadcast_from_main(directory.require_own)
     if stopping:
         saved_at = f"and saved at step {state.step}" if state.step else "before the first step"
         tracker.say(f"stopped by a signal {saved_at}; run the same command to continue", always=True)
@@ -224,6 +226,7 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
         tracker.say(f"ended after {config.eval.patience} evaluations without a better one (eval.patience)")
     if steps := steps_to_average(state, config, parts.data.steps):
         publish_mean(steps, parts.collectives, directory, tracker, learner, parts.evaluation)
+    parts.collectives.broadcast_from_main(directory.require_own)
     chosen = directory.best if state.best else directory.final
     tracker.say(f"finished at step {state.step}; the model to use is in {chosen}", always=True)
     return FINISHED
@@ -243,7 +246,7 @@ def build(
     start = collectives.broadcast_from_main(lambda: start_of(config, given, directory))
     config, rank = start.config, collectives.rank
     data = open_training_data(config, start.data, directory.index, rank, collectives.world)
-    tracker = Tracker.of_run(config, data.steps, enabled=rank == 0)
+    tracker = Tracker.of_run(config, data.steps, enabled=rank == 0, is_own=lambda: directory.is_own)
     refuse_unknown_names(config, get_normalizer)
     with as_usage_error("data.normalizer"):
         normalizer = LabelNormalizer.named(config.data.normalizer, get_normalizer)
@@ -267,6 +270,7 @@ def main() -> NoReturn:
         collectives, directory, stop = Collectives(config.rank_timeout), RunDir(config.run_dir), StopRequest()
         stop.listen()
         collectives.broadcast_from_main(partial(directory.open, config.overwrite))
+        directory.remember()
         parts = collectives.run_on_all(partial(build, config, given, accelerator, collectives, directory, stop))
         code, reason = train(parts), ""
     except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full

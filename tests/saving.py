@@ -67,6 +67,7 @@ def sign(path: Path, files: Mapping[str, object] = {}, **fields: object) -> None
 
 def save(run: RunDir, step: int, elements: int = ELEMENTS) -> None:
     """Save as a run does: commit, best, retention, status."""
+    run.require_own()
     path = write(run.checkpoints, None, contents_at(step, elements))
     state = state_at(step)
     if state.improved and state.best:
@@ -274,6 +275,17 @@ def resisting(folder: Path) -> dict[str, Any]:
     return {"warnings": warnings, "steps": [entry.step for entry in list_checkpoints(run.checkpoints)]}
 
 
+def unmounted(folder: Path) -> dict[str, Any]:
+    """A disk that is unmounted under a run: what is below the place where it was is not the run's."""
+    mount("-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder))
+    run = start(folder / "run")
+    save(run, 1)
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    saving = refused(lambda: save(run, 2))
+    run.status("failed", 1, saving, 6)
+    return {"saving": saving, "left": [path.name for path in folder.iterdir()]}
+
+
 def power_cut(folder: Path, synced: bool = True) -> dict[str, Any]:
     """Content of a disk at the instant of a commit: ext4 on a file, copied while it is in use.
 
@@ -319,6 +331,7 @@ def main() -> None:
         "full": full,
         "read_only": read_only,
         "resisting": resisting,
+        "unmounted": unmounted,
         "power_cut": power_cut,
         "power_cut_unsynced": partial(power_cut, synced=False),
     }

@@ -35,7 +35,7 @@ def mounting(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 @pytest.fixture(scope="module")
 def limited(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Results of saves on disks that are full, read-only, or keep a folder that is to be removed."""
-    return dict(outcome("full+read_only+resisting", tmp_path_factory.mktemp("limited"), prefix=mounting))
+    return dict(outcome("full+read_only+resisting+unmounted", tmp_path_factory.mktemp("limited"), prefix=mounting))
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +71,13 @@ def test_a_read_only_disk_is_told_at_the_start_and_in_a_run(limited: Results):
     assert all(fact in result["starting"] for fact in ("--run_dir", "Read-only file system"))
     assert all(fact in result["saving"] for fact in ("step-00000002", "Read-only file system"))
     assert result["damage"] is None
+
+
+def test_a_disk_that_is_unmounted_under_a_run_ends_it_and_nothing_is_written_below(limited: Results):
+    result = limited["unmounted"]
+    assert result["saving"].startswith("6 ")
+    assert all(fact in result["saving"] for fact in ("--run_dir", ".lock"))
+    assert result["left"] == []
 
 
 def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(limited: Results):

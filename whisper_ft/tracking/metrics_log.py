@@ -13,14 +13,20 @@ METRICS = "metrics.jsonl"
 class MetricsLog:
     """Writer and reader of metrics.jsonl and predictions/.
 
-    `best_effort` is a context manager that handles the OSErrors of each access.
+    Parameters
+        best_effort: context manager that handles the OSErrors of each access.
+        is_own: False once the folder is another run's; nothing is then written.
     """
 
-    def __init__(self, folder: Path, best_effort: Callable[[], AbstractContextManager[None]]) -> None:
-        self._folder, self._best_effort = folder, best_effort
+    def __init__(
+        self, folder: Path, best_effort: Callable[[], AbstractContextManager[None]], is_own: Callable[[], bool]
+    ) -> None:
+        self._folder, self._best_effort, self._is_own = folder, best_effort, is_own
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
+        if not self._is_own():
+            return
         with self._best_effort():
             append_rows(self._folder / METRICS, [row])
 
@@ -38,6 +44,8 @@ class MetricsLog:
 
     def write_predictions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the transcripts of an evaluation to predictions/. A file that the same step has already is replaced."""
+        if not self._is_own():
+            return
         path = self._folder / "predictions" / f"step-{step:08d}.jsonl"
         with self._best_effort():
             path.unlink(missing_ok=True)

@@ -14,11 +14,15 @@ QUARANTINE = "quarantine.jsonl"
 class Quarantine:
     """Writer and reader of quarantine.jsonl. Over all starts of a run, each rejected row is listed once.
 
-    `best_effort` is a context manager that handles the OSErrors of each access.
+    Parameters
+        best_effort: context manager that handles the OSErrors of each access.
+        is_own: False once the folder is another run's; nothing is then written.
     """
 
-    def __init__(self, folder: Path, best_effort: Callable[[], AbstractContextManager[None]]) -> None:
-        self._path, self._best_effort = folder / QUARANTINE, best_effort
+    def __init__(
+        self, folder: Path, best_effort: Callable[[], AbstractContextManager[None]], is_own: Callable[[], bool]
+    ) -> None:
+        self._path, self._best_effort, self._is_own = folder / QUARANTINE, best_effort, is_own
         self._reasons: dict[str, str] | None = None  # reason code by row id; None before the file is read
 
     def add(self, rows: Sequence[Rejected]) -> list[Rejected]:
@@ -26,6 +30,8 @@ class Quarantine:
         listed = self._listed()
         new = {row.id: row for row in rows if row.id not in listed}
         listed.update((row.id, row.reason) for row in new.values())
+        if not self._is_own():
+            return list(new.values())
         with self._best_effort():
             append_rows(self._path, [{"id": r.id, "reason": r.reason, "detail": r.detail} for r in new.values()])
         return list(new.values())

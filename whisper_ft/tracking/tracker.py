@@ -4,7 +4,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,26 +45,34 @@ class Tracker:
         screen: ScreenMode = "auto",
         backends: Sequence[str] = (),
         run: RunInfo | None = None,
+        is_own: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Create the tracker. `run` holds the facts that the backends show, and may be None only without backends."""
+        """Create the tracker.
+
+        Parameters
+            run: facts that the backends show; may be None only without backends.
+            is_own: False once the folder is another run's; no log is then written.
+        """
         self.enabled = enabled
         self._folder, self._steps = folder, steps
         self._failures = 0
-        self._metrics = MetricsLog(folder, self._best_effort)
-        self._quarantine = Quarantine(folder, self._best_effort)
+        self._metrics = MetricsLog(folder, self._best_effort, is_own)
+        self._quarantine = Quarantine(folder, self._best_effort, is_own)
         self._screen = Screen(Stdout(self._best_effort), steps, enabled=enabled, mode=screen)
         self._backends, self._run = backends if enabled else (), run
         self._processes: list[TrackerProcess] = []
 
     @classmethod
-    def of_run(cls, config: TrainingConfig, steps: int, *, enabled: bool) -> Self:
+    def of_run(
+        cls, config: TrainingConfig, steps: int, *, enabled: bool, is_own: Callable[[], bool] = lambda: True
+    ) -> Self:
         """Build the tracker for a run's configuration. Raises UsageError if the package of a backend is missing."""
         backends = list(dict.fromkeys(config.track.to))
         if enabled:
             refuse_missing_packages(backends)
         folder = config.run_dir.resolve()
         run = RunInfo(str(folder), config.track.name or folder.name, config.track.project, to_plain(config))
-        return cls(config.run_dir, steps, enabled, config.log.screen, backends, run)
+        return cls(config.run_dir, steps, enabled, config.log.screen, backends, run, is_own)
 
     @contextmanager
     def live(self, step: int) -> Iterator[None]:

@@ -12,7 +12,7 @@ from whisper_ft.checkpoint.state import Best, read_best
 from whisper_ft.config import yaml12
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
-from whisper_ft.runtime.lock import lock_folder
+from whisper_ft.runtime.lock import LOCK, identity_of, lock_folder
 
 README = """Contents of this folder
 =======================
@@ -62,6 +62,7 @@ class RunDir:
         self.in_flight: Future[Any] | None = None
         """A save that is written while training continues."""
         self._lock: Any = None
+        self._identity: tuple[int, int] | None = None
 
     def open(self, overwrite: bool = False) -> None:
         """Create and lock the directory, and remove leftovers of a killed process.
@@ -79,6 +80,7 @@ class RunDir:
                 self._lock = lock_folder(self.path, "run")
         except OSError as error:
             raise DiskError(f"--run_dir {self.path}: cannot be written ({error.strerror or error})") from error
+        self.remember()
         for folder in (self.path, self.checkpoints, self.predictions):
             atomic.clean(folder)
         for path in self.path.glob(f"{LAST_WORDS}*"):
@@ -86,8 +88,40 @@ class RunDir:
         atomic.write_text(self.path / "README.txt", README)
         self.status("running")
 
+    def remember(self) -> None:
+        """Remember the device and inode of the lock. Every rank calls it, after the main process opened the folder."""
+        self._identity = identity_of(self.path / LOCK)
+
+    @property
+    def is_own(self) -> bool:
+        """False if the folder or its lock was removed, moved or replaced since `remember`.
+
+        Whatever is at the path then belongs to somebody else, so nothing may be written there.
+        """
+        return self._identity is None or identity_of(self.path / LOCK) == self._identity
+
+    @property
+    def loss(self) -> DiskError | None:
+        """Error with which a run ends whose directory is not its own any more; None on other ranks than the main one.
+
+        It is looked for at every step, before each save and before anything is published.
+        """
+        if self._lock is None or self.is_own:
+            return None
+        return DiskError(
+            f"--run_dir {self.path}: {LOCK} in it is missing or another file than the one that this run has locked, "
+            "because the directory was removed, moved or replaced, or its disk unmounted. Nothing more is written "
+            "there; put it back, or name its new place, and run the same command again"
+        )
+
+    def require_own(self) -> None:
+        """Raise DiskError if the directory is not this run's any more."""
+        if loss := self.loss:
+            raise loss
+
     def describe(self, config: dict[str, Any]) -> None:
         """Write config.yaml. It is called only after a start is accepted: a refused start leaves the earlier file."""
+        self.require_own()
         atomic.write_text(self.path / "config.yaml", yaml12.dump(config))
 
     @property
@@ -101,6 +135,8 @@ class RunDir:
         A rank that fails by itself writes its reason to a file. A rank that lost contact to another one (`lost`) reads
         that file. The ranks exchange files, because the process group may be what broke.
         """
+        if not self.is_own:
+            return reason
         if not lost:
             if rank:
                 with suppress(OSError):
@@ -116,7 +152,7 @@ class RunDir:
         return reason
 
     def status(self, state: str, step: int | None = None, reason: str = "", exit_code: int | None = None) -> None:
-        """Replace status.json, if this process holds the lock. Waits for a save in flight.
+        """Replace status.json, if this process holds the lock of the folder. Waits for a save in flight.
 
         `step` defaults to the step of the newest checkpoint. An error of the disk is printed and not raised, because it
         must not hide the reason why a run ended.
@@ -125,6 +161,8 @@ class RunDir:
             return
         if self.in_flight is not None:
             wait([self.in_flight])
+        if not self.is_own:
+            return
         newest = next((listed for listed in list_checkpoints(self.checkpoints) if listed.problem is None), None)
         fields = {
             "state": state,

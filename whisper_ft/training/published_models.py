@@ -1,4 +1,7 @@
-"""Published models of a run: best/, final/ and average/. Each is a folder for `from_pretrained`, replaced by rename."""
+"""Published models of a run: best/, final/ and average/. Each is a folder for `from_pretrained`, replaced by rename.
+
+Every function raises DiskError before it writes if the run directory is not this run's any more.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,13 +18,16 @@ from whisper_ft.training.directory import RunDir
 
 def publish_best(directory: RunDir, best: Best, source: Path, frame: Mapping[str, bytes]) -> None:
     """Publish the weights of a verified checkpoint as best/, and write best.json. Main process only."""
+    directory.require_own()
     readme = f"# Best model\n\nBest {best.metric} of its run: {best.value:.6f}, at step {best.step}.\n"
     export(source / MODEL, frame, directory.best, readme)
+    directory.require_own()
     atomic.write_json(directory.path / "best.json", asdict(best))
 
 
 def publish_final(directory: RunDir, state: TrainState, model: Any, processor: Any) -> None:
     """Publish the weights after the last update as final/. Main process only."""
+    directory.require_own()
     if state.best is None:
         relation = "The run evaluated nothing, so there is no best/."
     elif state.best.step == state.step:
@@ -34,6 +40,7 @@ def publish_final(directory: RunDir, state: TrainState, model: Any, processor: A
 
 def publish_average(directory: RunDir, steps: Sequence[int], model: Any, processor: Any, result: str) -> None:
     """Publish averaged weights as average/; `result` is a sentence about their score. Main process only."""
+    directory.require_own()
     made_of = ", ".join(map(str, steps))
     readme = f"# Mean of the weights of steps {made_of}\n\n{result}\n"
     export(model, config_files(model, processor), directory.average, readme)
@@ -71,6 +78,7 @@ def repair_best(
 
 def _withdraw(directory: RunDir) -> str | None:
     """Remove best/ and best.json. Returns a message if there was a best/."""
+    directory.require_own()
     (directory.path / "best.json").unlink(missing_ok=True)
     if atomic.remove(directory.best):
         return "best/ was removed, because it belongs to later steps than the checkpoint"

@@ -122,11 +122,13 @@ class Saver:
 
         def write_all() -> FinishedSave:
             begin = time.monotonic()
+            folder.require_own()
             path = write(folder.checkpoints, parent, contents)
             seconds = time.monotonic() - begin
             # After the commit, because only committed checkpoints count for the best model and for retention.
             if state.improved and state.best:
                 publish_best(folder, state.best, path, files)
+            folder.require_own()
             warnings = retain(folder.checkpoints, settings.keep, kept, settings.keep_every)
             return FinishedSave(path, contents.size, seconds, warnings)
 
