@@ -29,6 +29,8 @@ class SourceConfig:
     """Branch, tag or commit of a data set on the Hub; checkpoints record the commit."""
     audio_root: str | None = setting("free", None)
     """Folder of the audio files that a manifest (a list of files) names. None: the folder of the manifest."""
+    allowed_folders: list[str] = field(default_factory=list, metadata={"resume": "free"})
+    """Local folders outside of the data, in which links and absolute paths may end: [/disk2/clips, /disk3]."""
     audio_column: str | None = setting("exact", None)
     """Column with the audio or its path. None: the usual names, such as audio, path, audio_filepath."""
     text_column: str | None = setting("exact", None)

@@ -47,7 +47,7 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         root = path.rstrip("/")
-        store = FolderStore(where.audio_root or where.path)
+        store = FolderStore(where.audio_root or where.path, where.allowed_folders)
         wanted = [_split_name(name) for name in where.split.split("+")] if where.split else []
         by_split: dict[str | None, list[dict[str, Any]]] = {}
         notes: list[str] = []

@@ -58,7 +58,7 @@ def open_common_voice(where: SourceConfig, cache: Path | None = None, columns: S
     unassigned (not transcribed, or not checked) and `validated`, which is the first three together.
     """
     with data_errors(where.path):
-        tree = _open_tree(where.path, cache)
+        tree = _open_tree(where.path, cache, where.allowed_folders)
         corpus = _choose(_corpora(tree.tables()), where)
         rows = _Tables(tree, corpus, where, columns).rows((where.split or "train").split("+"))
         return FileTable(rows, tree.store(posixpath.join(corpus.folder, corpus.recordings)), where)
@@ -78,7 +78,8 @@ class _Tree(Protocol):
 
 
 class _FolderTree:
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, allowed: Sequence[str]) -> None:
+        self._allowed = allowed
         self._root = root.rstrip("/") or "/"
         self._file_system, self._path = fsspec.core.url_to_fs(self._root)
 
@@ -101,7 +102,7 @@ class _FolderTree:
                 yield part
 
     def store(self, folder: str) -> FileStore:
-        return FolderStore(posixpath.join(self._root, folder))
+        return FolderStore(posixpath.join(self._root, folder), self._allowed)
 
 
 class _ArchiveTree:
@@ -119,7 +120,7 @@ class _ArchiveTree:
         return self._archive.below(folder)
 
 
-def _open_tree(path: str, cache: Path | None) -> _Tree:
+def _open_tree(path: str, cache: Path | None, allowed: Sequence[str]) -> _Tree:
     file_system, stripped = fsspec.core.url_to_fs(path)
     if stripped.endswith((".tar", ".tar.gz", ".tgz")) and file_system.isfile(stripped):
         return _ArchiveTree(
@@ -127,7 +128,7 @@ def _open_tree(path: str, cache: Path | None) -> _Tree:
         )  # checked before isdir, for which http would download the file
     if not file_system.isdir(stripped):
         raise UsageError(f"{path}: no such folder or archive; expected a folder of Common Voice, or its .tar.gz")
-    return _FolderTree(path)
+    return _FolderTree(path, allowed)
 
 
 @dataclass(frozen=True)

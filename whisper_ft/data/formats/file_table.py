@@ -11,9 +11,10 @@ from itertools import accumulate, islice
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.storage.files import FileStore
+from whisper_ft.data.storage.files import SURVEYED_NAMES, FileStore, FolderStore
 from whisper_ft.data.storage.ranges import IO_THREADS
 from whisper_ft.data.types import RejectedError, Row
 from whisper_ft.runtime.errors import DataError
@@ -67,6 +68,8 @@ class FileTable:
         self.notes = list(notes)
         if where.reading == 1:
             self.notes.append(f"{where.path}: is read by the earlier rules for lists (data.reading 1)")
+        if isinstance(store, FolderStore) and (line := store.survey(self._files_to_read())):
+            self.notes.append(f"warning: {where.path}: {line}")
         self._first_row = [0, *accumulate(self.rows)]  # [chunks + 1]
 
     @property
@@ -103,6 +106,10 @@ class FileTable:
                     value = value.partition(":")[0]  # the detail may be a library's message
                 digest.update(f"{value!r}\0".encode())
         return {"rows": self.table.num_rows, "digest": digest.hexdigest()[:16]}
+
+    def _files_to_read(self) -> Iterable[str]:
+        usable = self.table.filter(pc.is_null(self.table.column("problem"))).slice(0, SURVEYED_NAMES)
+        return dict.fromkeys(usable.column("file").to_pylist())
 
     def _fetch(self, name: str) -> bytes | RejectedError:
         try:

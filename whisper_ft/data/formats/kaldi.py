@@ -46,7 +46,9 @@ def open_kaldi(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
         speakers, languages = (
             dict(_read_pairs(file_system, f"{root}/{name}") or []) for name in ("utt2spk", "utt2lang")
         )
-        store = FolderStore(where.audio_root or where.path)
+        store = FolderStore(where.audio_root or where.path, where.allowed_folders)
+        outside = store.survey(recordings.values())
+        notes = [f"warning: {where.path}: {outside}"] if outside else []
         rows = [
             _entry(number, name, text, segments, recordings, store)
             | {"speaker": speakers.get(name), "language": languages.get(name)}
@@ -55,7 +57,7 @@ def open_kaldi(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
         extra, tables = ExtraColumns(columns), _extra_tables(file_system, root, columns)
         for row in rows if columns else ():
             row[COLUMNS] = extra.of({name: values.get(row[key] or "") for name, (key, values) in tables.items()})
-        return FileTable(table_of(map(_storable, rows), columns), store, where)
+        return FileTable(table_of(map(_storable, rows), columns), store, where, notes)
 
 
 def _read_pairs(file_system: AbstractFileSystem, path: str) -> list[tuple[str, str]] | None:

@@ -46,7 +46,7 @@ def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         parent = file_system.unstrip_protocol(file_system._parent(path))
-        store = FolderStore(where.audio_root or parent)
+        store = FolderStore(where.audio_root or parent, where.allowed_folders)
         name = path.rpartition("/")[2]
         present: dict[str, None] = {}
         notes: list[str] = []

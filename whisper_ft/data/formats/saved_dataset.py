@@ -143,7 +143,7 @@ class SavedDataset:
         self._columns = [_columns(stream, where) for stream in streams]
         self._extra = [ExtraColumns.in_schema(stream.schema, columns, stream.path) for stream in streams]
         self._places = [place for file, stream in enumerate(streams) for place in _chunk_places(file, stream)]
-        self._store = FolderStore(where.audio_root or where.path)
+        self._store = FolderStore(where.audio_root or where.path, where.allowed_folders)
         self.rows: list[int] = [place.stop - place.start for place in self._places]
         if not self.rows:
             raise DataError(f"{where.path}: holds no row")

@@ -104,7 +104,9 @@ def start_is_offset(sample: Sequence[Line], name_of: Callable[[Line], str | None
         if start is None or name is None or line.get("offset") not in (None, ""):
             continue
         starts[name].add(start)
-        lines.append((name, start, _stated_length(line, start)))
+        length = _stated_length(line, start)
+        if length is None or length > 0:
+            lines.append((name, start, length))
     if any(len(places) > 1 for places in starts.values()):
         return True
     later = [line for line in lines if line[1] > 0]
@@ -117,7 +119,7 @@ def _stated_length(line: Line, start: float) -> float | None:
     if line.get("duration") not in (None, ""):
         return loose_seconds(line["duration"])
     end = next((loose_seconds(line[c]) for c in END_COLUMNS if line.get(c) not in (None, "")), None)
-    return None if end is None or end <= start else end - start
+    return None if end is None else end - start
 
 
 def _vote(store: FolderStore, name: str, start: float, length: float | None) -> bool | None:

@@ -1,11 +1,22 @@
 """File stores: access to audio files by name. No name may lead out of the store's folder or archive."""
 
 import posixpath
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Protocol
 from urllib.parse import quote, unquote
 
 import fsspec
 
+from whisper_ft.data.storage.allowed_folders import (
+    OutsideError,
+    allowed_targets,
+    common_folders,
+    flag,
+    folder_to_allow,
+    is_allowed,
+    is_inside,
+)
 from whisper_ft.data.storage.ranges import is_local, protocols_of
 from whisper_ft.data.storage.read_errors import read_failures
 from whisper_ft.data.types import RejectedError
@@ -13,6 +24,10 @@ from whisper_ft.runtime.errors import one_line
 
 MAX_FILE_BYTES = 2**30
 """Size of the largest audio file that is read, in bytes. An hour in CD quality has 635 MB."""
+
+
+SURVEYED_NAMES = 200
+"""Most names that are looked at to find the folders to which they lead."""
 
 
 class FileStore(Protocol):
@@ -30,14 +45,20 @@ class FolderStore:
     """Files of a local or remote folder.
 
     A name is relative to the folder, or it is an absolute path or address of a file inside the folder.
+
+    Parameters
+        root: path or address of the folder
+        allowed: further local folders, in which a name or a link may end
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, allowed: Sequence[str] = ()) -> None:
         self._file_system, path = fsspec.core.url_to_fs(root)
         self._root = path.rstrip("/")
         self._is_local = is_local(self._file_system)
         self._is_http = self._root.startswith(("http://", "https://"))  # in such addresses, names are quoted
         self._failures = read_failures(root)
+        self._targets = allowed_targets(self._root, allowed) if self._is_local else ()
+        self._suggested: dict[str, str] = {}  # flag that allows all names outside, by the setting that would allow one
 
     def read(self, name: str) -> bytes:
         """Return the content of one file."""
@@ -68,50 +89,88 @@ class FolderStore:
         except self._failures as error:
             raise RejectedError("unreadable_file", f"{name}: {one_line(error)}") from error
 
+    def survey(self, names: Iterable[str]) -> str:
+        """Look where names and links lead, so that refusals name the folder that all of them share.
+
+        Returns a line for the user; empty if no name leads out of the folder.
+        """
+        folders: dict[str, list[str]] = {}
+        names = list(islice(names, SURVEYED_NAMES))
+        for name in names:
+            try:
+                self.locate(name)
+            except OutsideError as outside:
+                if outside.folder:
+                    folders.setdefault(outside.setting, []).append(outside.folder)
+            except self._failures:  # a name that no file can have, which reading it will say
+                continue
+        for setting, inside in folders.items():
+            is_all = not self._is_local or len(inside) == len(names)  # else audio_root would lose the other names
+            self._suggested[setting] = flag(setting if is_all else "allowed_folders", common_folders(inside))
+        count = sum(map(len, folders.values()))
+        ways = " and ".join(self._suggested[setting] for setting in folders)
+        return f"{count} of the first {len(names)} files are outside of {self._root}; set {ways}" if count else ""
+
     def locate(self, name: str) -> str:
         """Return the full path of a name.
 
-        Raises RejectedError(outside_root) if the name leads out of the folder, directly or by a link.
+        Raises OutsideError if the name leads out of the folder, directly or by a link, and not to an allowed folder.
         """
         below = self.relative(name)
+        if below.startswith("/"):  # in an allowed folder
+            return below
         path = f"{self._root}/{quote(below) if self._is_http else below}"
-        if self._is_local and not _is_inside(posixpath.realpath(path), posixpath.realpath(self._root)):
-            raise self._outside(name)
+        if self._is_local:
+            real = posixpath.realpath(path)
+            if not is_allowed(real, self._targets):
+                folder = folder_to_allow(self._root, below, real)
+                raise self._outside(name, f"links to {real}, not in {self._root}", "allowed_folders", folder)
         return path
 
     def relative(self, name: str) -> str:
         """Return a name relative to the folder, such as `clips/a.wav`, however the name is written.
 
-        Raises RejectedError(outside_root) if the name leads out of the folder. Only `locate` follows links.
+        A file in an allowed folder keeps its full path. Raises OutsideError if the name leads to any other place. Only
+        `locate` follows the links in the folder.
         """
         if "\0" in name:
             raise self._outside(name)
         below = self._below(name) if name.startswith("/") or "://" in name else name
+        if below.startswith("/"):
+            return below
         below = posixpath.normpath(below or ".")
+        if below.startswith("../") and self._is_local:
+            return self._allowed(name, posixpath.join(self._root, below), "allowed_folders")
         if below.startswith(("../", "/")) or below in (".", ".."):
             raise self._outside(name)
         return below
 
     def _below(self, name: str) -> str:
-        """Return the part of an absolute name after the path of the folder.
+        """Return the part of an absolute name after the path of the folder, or the path if it is in an allowed folder.
 
-        If the folder is a link, its real path is accepted, too. Raises RejectedError(outside_root) for other names.
+        If the folder is a link, its real path is accepted, too. Raises OutsideError for other names.
         """
         path = name
         if "://" in name:
             if name.partition("://")[0] not in protocols_of(self._file_system):
-                raise self._outside(name)
+                raise self._outside(name, folder=posixpath.dirname(name))
             path = str(self._file_system._strip_protocol(name))
         for root in (self._root, posixpath.realpath(self._root)) if self._is_local else (self._root,):
-            if _is_inside(path, root):
+            if is_inside(path, root):
                 below = path[len(root.rstrip("/")) + 1 :]
-                return unquote(below) if self._is_http else below
-        raise self._outside(name)
+                return (unquote(below) if self._is_http else below) or "."
+        if self._is_local:
+            return self._allowed(name, path, "audio_root")
+        raise self._outside(name, folder=posixpath.dirname(name))
 
-    def _outside(self, name: str) -> RejectedError:
+    def _allowed(self, name: str, path: str, setting: str) -> str:
+        """Return the normal form of a path that ends in an allowed folder. Raises OutsideError for any other path."""
+        path = posixpath.normpath(path)
+        if not is_allowed(posixpath.realpath(path), self._targets[1:]):
+            raise self._outside(name, setting=setting, folder=posixpath.dirname(path))
+        return path
+
+    def _outside(self, name: str, detail: str = "", setting: str = "audio_root", folder: str = "") -> OutsideError:
         text = name.replace("\0", "\\0")
-        return RejectedError("outside_root", f"{text}: not in {self._root}; --data.audio_root can name another folder")
-
-
-def _is_inside(path: str, root: str) -> bool:
-    return path.startswith(root.rstrip("/") + "/")
+        way = self._suggested.get(setting) or (flag(setting, [folder]) if folder else "another --data.audio_root")
+        return OutsideError(f"{text}: {detail or f'not in {self._root}'}; set {way}", setting, folder)
