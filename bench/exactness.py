@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ THREADS = 1  # per process, so that two processes on two cores compute as one pr
 WORLDS = (1, 2)
 WIDTH = 160  # characters of the tables
 ACCUMULATIONS = (1, 2, 4, 8)
+QUICK_EXTENT = 2, (1, 4)  # updates, accumulations
 SYSTEMS = {"ours": "train.py", **VARIANTS}
 SLICE_FIGURES = ("loss_first", "grad_norm_first", "loss_furthest", "grad_norm_furthest")
 Steps = Sequence[Mapping[str, float]]
@@ -71,18 +72,21 @@ def contender(module: str, task: ExactnessTask, processes: int = 1) -> dict[str,
     return dict(json.loads(out.splitlines()[-1]))
 
 
-class Ours:
-    """Starter of the train.py runs that are compared."""
+Start = Callable[[Sequence[str], int, tuple[int, ...]], tuple[int, str, str]]
 
-    def __init__(self, task: TrainingTask, scratch: Path) -> None:
-        self._task, self._scratch = task, scratch
+
+class Ours:
+    """Starter of the train.py runs that are compared. `start` has the parameters and results of `run`."""
+
+    def __init__(self, task: TrainingTask, scratch: Path, start: Start) -> None:
+        self._task, self._scratch, self._start = task, scratch, start
 
     def run(
         self, name: str, processes: int = 1, codes: tuple[int, ...] = (0,), **settings: Any
     ) -> tuple[Path, int, str]:
         """Run train.py with settings. Returns the run directory, exit code and stderr."""
         run_dir = self._scratch / name
-        code, _, message = run(command(self._task, run_dir, **settings), processes, codes)
+        code, _, message = self._start(command(self._task, run_dir, **settings), processes, codes)
         return run_dir, code, message
 
 
@@ -186,8 +190,10 @@ def resumes(task: ExactnessTask, ours: Ours) -> dict[str, Any]:
 PARTS = {"slices": slices, "resumes": resumes}
 
 
-def measure(scratch: Path, steps: int, accumulations: Sequence[int], parts: Sequence[str]) -> dict[str, Any]:
-    """Run the parts, and return their results for the file."""
+def measure(
+    scratch: Path, steps: int, accumulations: Sequence[int], parts: Sequence[str], start: Start = run
+) -> dict[str, Any]:
+    """Run the parts, and return their results for the file. `start` runs train.py."""
     from whisper_ft.cli.demo.model import write_micro_whisper
 
     data, model, batches = prepare.corpus(scratch, QUICK), scratch / "model", scratch / "batches.safetensors"
@@ -210,7 +216,7 @@ def measure(scratch: Path, steps: int, accumulations: Sequence[int], parts: Sequ
     task = ExactnessTask(
         str(model), str(batches), str(scratch), prepare.LANGUAGE, BATCH, steps, LEARNING_RATE, list(accumulations)
     )
-    ours = Ours(training, scratch / "ours")
+    ours = Ours(training, scratch / "ours", start)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "machine": describe(THREADS),
@@ -255,7 +261,7 @@ def main() -> int:
     parser.add_argument("--part", choices=list(PARTS), help="this part alone")
     parser.add_argument("--quick", action="store_true", help="2 updates, and 1 or 4 accumulations")
     args = parser.parse_args()
-    steps, accumulations = (2, (1, 4)) if args.quick else (8, ACCUMULATIONS)
+    steps, accumulations = QUICK_EXTENT if args.quick else (8, ACCUMULATIONS)
     parts = [args.part] if args.part else list(PARTS)
     with tempfile.TemporaryDirectory(prefix="whisper-ft-exactness-") as scratch:
         results = measure(Path(scratch), steps, accumulations, parts)

@@ -117,7 +117,7 @@ def plain_words(command: str) -> list[str] | None:
     """The words of a command that starts a program of ours in Python and needs no shell."""
     command = re.sub(r"\s#\s.*", "", command)
     words = shlex.split(command) if not IN_SHELL.search(re.sub(r"'[^']*'", "", command)) else []
-    is_ours = re.match(r"\.venv/bin/python (-m whisper_ft\.|\w+\.py)", " ".join(words))
+    is_ours = re.match(r"\.venv/bin/python (-m whisper_ft |\w+\.py)", " ".join(words))
     return words if is_ours else None
 
 
@@ -129,8 +129,7 @@ def run_all(commands: list[list[str]], clone: Path) -> Ended | None:
     for words in commands:
         program, arguments = words[1], words[2:]
         if program == "-m":
-            module, arguments = clone / arguments[0].replace(".", "/"), arguments[1:]
-            program = str(module / "__main__.py" if module.is_dir() else module.with_suffix(".py"))
+            program, arguments = "whisper_ft/__main__.py", arguments[1:]
         ended = parent().run(str(clone / program), arguments, clone, SECONDS)
         code, out, err = ended.code, out + ended.out, err + ended.err
         if code:
@@ -198,7 +197,8 @@ def cloned(folder: Path) -> Path:
             shutil.copy2(ROOT / name, folder / name)
     if (ROOT / ".venv/installed").exists():
         (folder / ".venv").symlink_to(ROOT / ".venv")
-        os.utime(ROOT / ".venv/installed")  # newer than the copied requirements.txt
+        for name in ("requirements.txt", "Makefile"):
+            os.utime(folder / name, (0, 0))  # older than the mark, so that nothing is installed into ROOT/.venv
     else:
         (folder / ".venv").symlink_to(sys.prefix)  # without the mark of `make setup`, which would make its own
     return folder

@@ -79,6 +79,7 @@ def test_best_and_its_checkpoint_stay_while_later_steps_are_saved(train: Trainer
         assert digest(run_dir, part) == digest(learned(train), part)
 
 
+@pytest.mark.long
 def test_best_follows_the_checkpoint_before_a_damaged_one(train: Trainer):
     run_dir = copied(train)
     assert best(run_dir)["step"] == 48

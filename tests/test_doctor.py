@@ -19,7 +19,7 @@ import soundfile
 
 from collator import SpeechCollator
 from normalizers import get_normalizer
-from tests.conftest import ROOT, START_SECONDS, environment
+from tests.conftest import ROOT, START_SECONDS, environment, run
 from tests.elsewhere import serve
 from whisper_ft.cli.doctor.__main__ import main
 from whisper_ft.cli.doctor.blocks import BatchRow, NumberTable
@@ -221,13 +221,10 @@ def test_a_sick_set_ends_the_program_with_4_if_fail_is_given(
     config = tmp_path / "run.yaml"
     config.write_text(f"model: {{name: {micro_whisper}}}\ndata: {{path: {sick}, language: be}}\n", encoding="utf-8")
     arguments = ["--config", str(config), "--eval.path", str(corpus / "validation")]
-    done = subprocess.run(
-        [sys.executable, "-m", "whisper_ft.doctor", *arguments, "--out", str(tmp_path / "out"), "--fail"],
-        cwd=ROOT, env=environment(1), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 4, done.stderr
-    assert (done.stderr.count("\n"), "9 problems" in done.stderr, "--fail" in done.stderr) == (1, True, True)
-    assert "held-out rows that are also training rows (audio): 1," in done.stdout.splitlines()[-1]
+    ended = run("whisper_ft/__main__.py", "doctor", *arguments, "--out", str(tmp_path / "out"), "--fail")
+    assert ended.code == 4, ended.err
+    assert (ended.err.count("\n"), "9 problems" in ended.err, "--fail" in ended.err) == (1, True, True)
+    assert "held-out rows that are also training rows (audio): 1," in ended.out.splitlines()[-1]
     page = ElementTree.fromstring((tmp_path / "out/doctor.html").read_text(encoding="utf-8"))
     assert len(page.findall(".//svg")) == 2
     assert "9 problems found" in "".join(page.itertext())
@@ -251,7 +248,7 @@ def test_a_hostile_transcript_is_only_text_on_the_page(micro_whisper: Path, corp
     assert not any("\u05e9" in text and "parquet" in text for text in isolated), "each is isolated from its id"
 
 
-@pytest.mark.parametrize("moment", ["while it starts", pytest.param("while it reads", marks=pytest.mark.long)])
+@pytest.mark.parametrize("moment", ["while it starts", pytest.param("while it reads", marks=pytest.mark.matrix)])
 def test_ctrl_c_ends_it_in_one_line(micro_whisper: Path, corpus: Path, tmp_path: Path, moment: str):
     shutil.copy(next((corpus / "train").glob("*.parquet")), tmp_path / "train.parquet")
     with serve(tmp_path) as elsewhere:

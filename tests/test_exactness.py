@@ -1,35 +1,31 @@
 """Claims of docs/exactness.md: train.py beside the Trainer in the script's quick form, and the tests it names."""
 
 import ast
-import json
 import re
-import subprocess
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench.exactness import distance_share, multiples
-from tests.conftest import ROOT, environment
+from bench.exactness import QUICK_EXTENT, distance_share, measure, multiples
+from tests.conftest import ROOT, run
 
 PAGE = ROOT / "docs/exactness.md"
-HANGS_SECONDS = 900
 SLICED = [(1, 4), (2, 1), (2, 4)]  # processes, accumulations
+
+
+def started(program: Sequence[str], processes: int, codes: tuple[int, ...]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of train.py, forked as in all tests."""
+    ended = run(program[1], *program[2:], processes=processes)
+    assert ended.code in codes, ended.err
+    return ended.code, ended.out, ended.err
 
 
 def measured(folder: Path, part: str) -> Any:
     """One part of the script's results."""
-    out = folder / "exactness.json"
-    subprocess.run(
-        [sys.executable, "-m", "bench.exactness", "--quick", "--part", part, "--out", str(out)],
-        cwd=ROOT,
-        env=environment(1),
-        check=True,
-        timeout=HANGS_SECONDS,
-    )
-    return json.loads(out.read_text(encoding="utf-8"))[part]
+    return measure(folder, *QUICK_EXTENT, [part], started)[part]
 
 
 Slices = dict[tuple[str, int, int], dict[str, Any]]

@@ -216,7 +216,8 @@ def test_an_error_of_one_rank_at_the_start_ends_both_with_its_message(train: Tra
     assert status(tmp_path / "run") | {"state": "failed", "exit_code": 2} == status(tmp_path / "run")
 
 
-@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [pytest.param(0, marks=pytest.mark.matrix), 1])
 def test_data_that_one_rank_cannot_read_ends_both_with_its_message(
     train: Trainer, corpus: Path, tmp_path: Path, workers: int
 ):

@@ -26,7 +26,7 @@ def halves(train: Trainer, processes: int) -> Path:
     return train.reference(processes, **OVERFLOWS)
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_an_overflow_skips_the_update_on_all_ranks_and_lowers_the_scale(train: Trainer, processes: int):
     rows = metrics(halves(train, processes))
     skipped = [rows[step]["skipped"] for step in sorted(rows)]
@@ -45,7 +45,7 @@ def test_an_overflow_skips_the_update_on_all_ranks_and_lowers_the_scale(train: T
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.matrix), 2])
 def test_a_scale_comes_back_to_the_bit_after_kills_with_everything_on(train: Trainer, processes: int):
     """Killed while every update is skipped, when nothing is saved, and after a scale that held was saved at step 6."""
     train.interrupt("killed", logged(3), signal.SIGKILL, processes, **OVERFLOWS)

@@ -118,7 +118,7 @@ SLOW = ("accelerate launch x1", "torchrun x2")  # `accelerate launch x2` is both
 
 
 @pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=pytest.mark.long) if mode in SLOW else mode for mode in LAUNCHES]
+    "mode", [pytest.param(mode, marks=pytest.mark.matrix) if mode in SLOW else mode for mode in LAUNCHES]
 )
 def test_the_package_is_found_by(mode: str, house: Path, tmp_path: Path):
     _, processes, variables = LAUNCHES[mode]

@@ -28,7 +28,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(10, marks=pytest.mark.long), pytest.param(60, marks=pytest.mark.matrix)]
+)
 def test_a_kill_in_a_save_keeps_the_newest_acknowledged_checkpoint(folder: Path, kills: int):
     result = outcome("killed", folder, kills)
     assert result["problems"] == []
@@ -49,7 +51,7 @@ def test_a_save_cut_before_any_disk_call_leaves_old_or_new_never_a_mix(folder: P
 
 @pytest.mark.long
 @pytest.mark.parametrize("background", [False, True])
-@pytest.mark.parametrize("step", [2, 4, 6, 8])
+@pytest.mark.parametrize("step", [4, *(pytest.param(step, marks=pytest.mark.matrix) for step in (2, 6, 8))])
 def test_a_run_killed_in_a_save_ends_with_the_weights_of_one_that_was_not(train: Trainer, step: int, background: bool):
     whole = train.reference(eval__every=2)
     settings = {"save__background": str(background).lower(), "eval__every": 2}

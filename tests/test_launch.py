@@ -79,6 +79,7 @@ def launch_here(
     os.chdir(folder)
 
 
+@pytest.mark.long
 def test_launch_trains_like_train_py_does(train: Trainer):
     alone = train("alone", steps=2)
     ended = launch(*train.arguments("launched", steps=2))
@@ -248,12 +249,12 @@ def signal_when(
 
 
 STOPS = [
-    pytest.param(1, "SIGTERM", False, 75, marks=pytest.mark.long),
-    (2, "SIGTERM", False, 75),
-    pytest.param(2, "SIGKILL", False, -9, marks=pytest.mark.long),
-    pytest.param(1, "SIGINT", True, 75, marks=pytest.mark.long),  # a person presses Ctrl-C
-    pytest.param(1, "SIGHUP", True, 75, marks=pytest.mark.long),  # a terminal is closed
-    pytest.param(2, "SIGUSR1", True, 75, marks=pytest.mark.long),  # Slurm warns
+    pytest.param(1, "SIGTERM", False, 75, marks=pytest.mark.matrix),
+    pytest.param(2, "SIGTERM", False, 75, marks=pytest.mark.long),
+    pytest.param(2, "SIGKILL", False, -9, marks=pytest.mark.matrix),
+    pytest.param(1, "SIGINT", True, 75, marks=pytest.mark.matrix),  # a person presses Ctrl-C
+    pytest.param(1, "SIGHUP", True, 75, marks=pytest.mark.matrix),  # a terminal is closed
+    pytest.param(2, "SIGUSR1", True, 75, marks=pytest.mark.matrix),  # Slurm warns
 ]
 
 
@@ -271,6 +272,7 @@ def test_a_signal_for_the_launcher_saves_and_ends_all(
     assert (train.folder / "run/checkpoints" / status["last_checkpoint"]).is_dir()
 
 
+@pytest.mark.long
 def test_a_rank_that_is_killed_is_told_and_the_others_end(train: Trainer):
     started = start(*train.arguments("run", steps=10_000, eval__every=0), processes=2)
 

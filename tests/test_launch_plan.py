@@ -219,7 +219,11 @@ def test_a_configuration_says_when_to_use_it_and_nothing_of_training(file: Path)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [CONFIGURATIONS[0], *(pytest.param(file, marks=pytest.mark.matrix) for file in CONFIGURATIONS[1:])],
+    ids=lambda file: file.stem,
+)
 def test_accelerate_launches_by_a_configuration_alone(file: Path, tmp_path: Path):
     (tmp_path / "program.py").write_text(SHOWS)
     alone = ["--num_machines", "1", "--main_process_port", "0"] if "nodes" in file.stem else []

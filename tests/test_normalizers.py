@@ -478,10 +478,3 @@ def test_the_command_survives_ascii_terminals_closed_pipes_and_a_full_disk():
             f"echo A | {sys.executable} normalizers.py >/dev/full", shell=True, cwd=ROOT, capture_output=True, text=True
         )  # fmt: skip
         assert full.stderr == "normalizers.py: [Errno 28] No space left on device\n"
-
-
-def test_golden_takes_at_most_three_times_as_long_as_basic():
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.normalizer_speed"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert json.loads(done.stdout)["ratio"] <= 3.0  # 1.25 measured; the rest is room for a busy machine

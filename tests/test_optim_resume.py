@@ -12,7 +12,7 @@ SETTINGS = {"eval__every": 0, "optim__weight_decay": 0.1, "optim__layer_decay": 
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.long) for name in ("adamw_8bit", "adafactor")]
+    "name", [pytest.param(name, marks=pytest.mark.matrix) for name in ("adamw_8bit", "adafactor")]
 )  # adamw is what all other tests use, sgd is below; paged needs a GPU
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(train: Trainer, name: str):
     settings: dict[str, Any] = SETTINGS | {"optim__name": name}

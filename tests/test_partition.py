@@ -58,7 +58,10 @@ QUICK = (16, 24, 72)  # in `make test`; all of them in `make test-long`
 
 @pytest.mark.parametrize(
     "size",
-    [size if size in QUICK else pytest.param(size, marks=pytest.mark.long) for size in (16, 24, 32, 72, 80, 100, 128)],
+    [
+        size if size in QUICK else pytest.param(size, marks=pytest.mark.matrix)
+        for size in (16, 24, 32, 72, 80, 100, 128)
+    ],
 )
 @pytest.mark.parametrize(("world", "readers"), [(1, 1), (1, 2), (2, 2), (3, 1), (4, 1), (8, 1), (8, 2)])
 def test_a_chunk_is_read_by_one_reader_and_about_once(size: int, world: int, readers: int):

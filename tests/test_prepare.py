@@ -270,7 +270,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(corpus: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "moment", [pytest.param("while it starts", marks=pytest.mark.long), "while it writes", "while it cuts"]
+    "moment", [pytest.param("while it starts", marks=pytest.mark.matrix), "while it writes", "while it cuts"]
 )
 def test_ctrl_c_ends_it_in_one_line_and_the_same_command_goes_on(
     corpus: Path, recording: Path, tmp_path: Path, prepare: Any, moment: str

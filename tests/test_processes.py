@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import ROOT, START_SECONDS, Trainer, digest, environment, logged, parent
 
 
+@pytest.mark.long
 def test_a_rank_that_hangs_ends_the_run_in_time_with_the_reason(train: Trainer, tmp_path: Path):
     """Stopped as on a machine that hangs: its connections stay open, so only the clock tells."""
     arguments = train.arguments("run", steps=1000, eval__every=0, save__every=0, rank_timeout=5)

@@ -40,8 +40,8 @@ def test_another_configuration_is_refused_with_the_way_out(train: Trainer):
 @pytest.mark.parametrize(
     "refused",
     [
-        pytest.param({"resume": "never", "seed": 7}, marks=pytest.mark.long),
-        pytest.param({"data__path": "{validation}"}, marks=pytest.mark.long),
+        pytest.param({"resume": "never", "seed": 7}, marks=pytest.mark.matrix),
+        pytest.param({"data__path": "{validation}"}, marks=pytest.mark.matrix),
         {"model__name": "{broken}", "allow_change": "[model.dropout]", "model__dropout": 0},
     ],
     ids=["a fresh run", "other data", "a broken model"],

@@ -31,7 +31,7 @@ def resumed_at(run_dir: Path) -> list[int]:
     return [row["step"] for row in rows if row.get("event") == "resumed"]
 
 
-@pytest.mark.parametrize("step", [1, *(pytest.param(step, marks=pytest.mark.long) for step in range(2, STEPS))])
+@pytest.mark.parametrize("step", [1, *(pytest.param(step, marks=pytest.mark.matrix) for step in range(2, STEPS))])
 def test_a_run_that_goes_on_from_any_step_ends_in_the_same_bits(train: Trainer, step: int):
     whole = train.reference(**EVERY_STEP)
     assert {saved.step for saved in list_checkpoints(whole / "checkpoints")} == {*range(1, STEPS + 1)}
@@ -47,7 +47,7 @@ ANY_WORLD = EVERY_STEP | {"model__dropout": 0}
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(1, 2), *(pytest.param(*worlds, marks=pytest.mark.long) for worlds in ((2, 1), (1, 3)))]
+    ("before", "after"), [(1, 2), *(pytest.param(*worlds, marks=pytest.mark.matrix) for worlds in ((2, 1), (1, 3)))]
 )
 def test_a_run_continues_on_another_number_of_processes(train: Trainer, before: int, after: int):
     cut(train.reference(before, **ANY_WORLD), 3, train.folder / "moved")

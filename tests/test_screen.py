@@ -124,6 +124,7 @@ def test_each_figure_of_a_logged_step_is_shown():
     assert "loss not finite" in "  ".join(label + value for label, value in step_figures(lost, None))
 
 
+@pytest.mark.long
 def test_a_real_run_in_a_narrow_terminal_moves_a_bar_and_draws_nothing_wider(train: Trainer):
     screen, columns = Terminal(), 60
     fcntl.ioctl(screen.file, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))

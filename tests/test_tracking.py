@@ -66,7 +66,7 @@ def samples_of(folder: Path) -> int:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.matrix)])
 def test_the_audio_of_one_epoch_is_counted_to_the_sample_also_over_a_kill(train: Trainer, corpus: Path, processes: int):
     """Each row is trained on once, so the count is the length of the corpus."""
     options = {"epochs": 1, "steps": "null", "eval__every": 0, "save__every": 3, "data__workers": 2}

@@ -32,7 +32,8 @@ def test_interrupted_is_as_good_as_uninterrupted(train: Trainer, processes: int)
     assert losses == {step: row["loss"] for step, row in metrics(train.reference(processes)).items()}
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.matrix)])
 def test_a_program_started_anew_trains_the_same_bits_as_a_fork(train: Trainer, processes: int):
     """All other tests rest on it: their programs are forked, and a user's are not."""
     ended = run_fresh("train.py", *train.arguments("fresh"), processes=processes)
@@ -82,7 +83,7 @@ def test_a_stop_signal_saves_at_once_and_the_same_command_goes_on(train: Trainer
     assert digest(train("stopped", save__every=0)) == digest(train.reference())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.matrix)])
 def test_a_stop_signal_to_the_data_workers_alone_changes_nothing(train: Trainer, number: signal.Signals):
     """Neither they nor the server they are forked from may end before the loop does."""
     assert train.interrupt("deaf", logged(1), number, only_children=True, data__workers=2) == 0

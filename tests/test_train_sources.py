@@ -119,11 +119,12 @@ def learned(run_dir: Path) -> tuple[str, list[tuple[int, int]]]:
     return digest(run_dir), [(row["label_tokens"], row["unusable"]) for row in metrics(run_dir).values()]
 
 
-QUICK = ("parquet",)  # in `make test`; all of them in `make test-long`
+CHECKED = ("parquet", "webdataset")  # in CI; all of them in `make test-long`
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "kind", [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.long) for kind in KINDS]
+    "kind", [kind if kind in CHECKED else pytest.param(kind, marks=pytest.mark.matrix) for kind in KINDS]
 )
 def test_every_kind_of_source_gives_the_same_weights_with_any_workers(train: Trainer, clips: list[Clip], kind: str):
     data = KINDS[kind](train.folder / "data", clips)

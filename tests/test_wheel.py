@@ -42,6 +42,7 @@ def test_the_wheel_names_its_command(wheel: Path):
     assert "whisper-ft = whisper_ft.__main__:main" in lines
 
 
+@pytest.mark.long
 def test_a_command_of_the_wheel_runs_in_any_folder(wheel: Path, corpus: Path, micro_whisper: Path, tmp_path: Path):
     """The doctor, because it needs normalizers.py, a template and most of the package."""
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
