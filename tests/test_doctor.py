@@ -26,6 +26,7 @@ from whisper_ft.cli.doctor.blocks import BatchRow, NumberTable
 from whisper_ft.cli.doctor.data_check import Depth, check_data
 from whisper_ft.cli.doctor.data_report import DataReport
 from whisper_ft.cli.doctor.histogram import Histogram, histogram, quantiles
+from whisper_ft.cli.doctor.levels import Levels
 from whisper_ft.cli.doctor.report_page import write_page
 from whisper_ft.cli.doctor.spelling import shown, suspicions
 from whisper_ft.cli.replay import replay
@@ -121,6 +122,42 @@ def bars(report: DataReport, title: str) -> Histogram:
     block = report.sections[title][0]
     assert isinstance(block, Histogram)
     return block
+
+
+def test_levels_are_counted():
+    """One sine each: healthy, healthy at full scale, clipped, with a DC offset, and nearly silent."""
+    sine = np.sin(2 * np.pi * 220 * np.arange(16_000) / 16_000).astype(np.float32)
+    clips = {
+        "good": 0.3 * sine,
+        "full": sine,
+        "clipped": np.clip(1.5 * sine, -1, 1),
+        "turned down": np.clip(sine, -0.7, 0.7),
+        "offset": 0.3 * sine + 0.05,
+        "quiet": 0.001 * sine,
+    }
+    levels = Levels()
+    for name, samples in clips.items():
+        levels.add(name, samples)
+    tallies = (levels.clipped, levels.offset, levels.quiet)
+    assert [[name for name, _ in tally.examples] for tally in tallies] == [
+        ["clipped", "turned down"],
+        ["offset"],
+        ["quiet"],
+    ]
+    assert levels.peaks == {10: 1, 0: 2, 3: 1, 9: 1, 59: 1} | {10: 1}
+
+
+def test_the_report_has_a_level_for_each_row_that_is_heard_and_a_reason_for_integers_as_floats(
+    micro_whisper: Path, corpus: Path, tmp_path: Path
+):
+    for name, scale in (("a", 2**15), ("b", 1)):
+        samples = scale * np.random.default_rng(0).uniform(-0.3, 0.3, 16_000)
+        soundfile.write(tmp_path / f"{name}.wav", samples, 16_000, subtype="FLOAT")
+    (tmp_path / "m.jsonl").write_text('{"audio": "a.wav", "text": "так"}\n{"audio": "b.wav", "text": "не"}\n')
+    checked = check(load_config(TrainingConfig, settings(micro_whisper, tmp_path / "m.jsonl", corpus)), None, "none")
+    assert [line for line in checked.problems if "not_normalised" in line and "a.wav" in line and "9,830" in line]
+    assert sum(bars(checked, "levels").rows) == 1
+    assert checked.text("levels")[-3:] == ["clipped: 0", "with a DC offset: 0", "nearly silent: 0"]
 
 
 def test_figures_add_up(report: DataReport):
@@ -226,7 +263,7 @@ def test_a_sick_set_ends_the_program_with_4_if_fail_is_given(
     assert (ended.err.count("\n"), "9 problems" in ended.err, "--fail" in ended.err) == (1, True, True)
     assert "held-out rows that are also training rows (audio): 1," in ended.out.splitlines()[-1]
     page = ElementTree.fromstring((tmp_path / "out/doctor.html").read_text(encoding="utf-8"))
-    assert len(page.findall(".//svg")) == 2
+    assert len(page.findall(".//svg")) == 3
     assert "9 problems found" in "".join(page.itertext())
 
 

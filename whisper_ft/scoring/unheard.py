@@ -19,6 +19,6 @@ def refuse_unheard(scores: Scores, name: str) -> None:
     if scores.utterances and scores.unheard == scores.utterances:
         reasons = ", ".join(f"{encodable(reason)} {count:,}" for reason, count in scores.problems.items())
         raise DataError(
-            f"{name}: no audio could be read of any of {scores.utterances:,} utterances ({reasons}), so there is "
-            "nothing to score; check the paths of the audio and data.audio_root"
+            f"{name}: no audio could be read of any of {scores.utterances:,} utterances ({reasons}), so there is no "
+            "score; `python -m whisper_ft doctor` names such rows, and data.audio_root is the folder of the audio"
         )

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from whisper_ft.cli.doctor.blocks import Block, Finding, Letters, Level, NumberTable, block_lines
 from whisper_ft.cli.doctor.histogram import histogram, quantiles
-from whisper_ft.cli.doctor.row_check import RowStatistics, Tally
+from whisper_ft.cli.doctor.row_check import RowStatistics
 from whisper_ft.cli.doctor.spelling import NOTED, SUSPECT, is_odd, shown
+from whisper_ft.cli.doctor.tally import Tally
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.leakage import LEAKS, MEANING, Leakage
 from whisper_ft.data.sampling.order import lanes_by_weight
@@ -84,6 +85,7 @@ def report_sections(
             histogram("seconds", tenths, 0.1, window_seconds, quantiles(tenths, 0.1)),
             *filter(None, [statistics.durations.line]),
         ],
+        "levels": statistics.levels.blocks(),
         "label tokens": [
             histogram("label tokens", tokens, 1, max_tokens, quantiles(tokens, 1)),
             f"the decoder has {max_tokens} positions",

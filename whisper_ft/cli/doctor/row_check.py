@@ -5,7 +5,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from whisper_ft.cli.doctor.levels import Levels
 from whisper_ft.cli.doctor.spelling import shown, suspicions
+from whisper_ft.cli.doctor.tally import Tally
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.decode import decode, decode_beginning
 from whisper_ft.data.audio.log_mel import LogMel
@@ -14,22 +16,6 @@ from whisper_ft.data.leakage import Keys, Kind, keys_of
 from whisper_ft.data.stated_durations import StatedDurations
 from whisper_ft.data.types import RejectedError, Row
 from whisper_ft.runtime.signals import interrupt_held
-
-MAX_EXAMPLES = 5  # examples of each finding
-
-
-@dataclass
-class Tally:
-    """A number of rows of one kind, with the first few of them as examples."""
-
-    rows: int = 0
-    examples: list[tuple[str, str]] = field(default_factory=list)  # id of the row, and a detail
-
-    def add(self, row_id: str, detail: str) -> None:
-        """Count one more row."""
-        self.rows += 1
-        if len(self.examples) < MAX_EXAMPLES:
-            self.examples.append((row_id, detail))
 
 
 @dataclass
@@ -48,6 +34,7 @@ class RowStatistics:
     suspicious: dict[str, Tally] = field(default_factory=dict)
     languages: Counter[str] = field(default_factory=Counter)
     durations: StatedDurations = field(default_factory=StatedDurations)
+    levels: Levels = field(default_factory=Levels)
     same_audio: Tally = field(default_factory=Tally)
     same_text: Tally = field(default_factory=Tally)
     # Number of the first row with a hash, to find duplicates.
@@ -118,6 +105,7 @@ class RowCheck:
         self._count_duration(row, len(waveform) / rate)
         if not waveform.any():
             raise RejectedError("silent", "every sample is zero, but there is a transcript")
+        self.statistics.levels.add(row.id, waveform)
         return waveform, len(waveform) / rate
 
     def _count_duration(self, row: Row, seconds: float) -> None:

@@ -9,8 +9,10 @@ import pyarrow as pa
 import soundfile
 
 from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.containers import open_audio
 from whisper_ft.data.audio.decode import MIN_SECONDS, SEGMENT_SLACK, decode
 from whisper_ft.data.types import RejectedError, Row
+from whisper_ft.runtime.c_stderr import silent_c_stderr
 
 MAX_SEGMENT_SECONDS = 3_600.0  # far longer than any window; a limit, because 2 MB of FLAC can hold 11 hours
 
@@ -53,10 +55,12 @@ def cut(row: Row) -> bytes:
     if row.offset == 0.0 and row.duration is None:
         return row.audio
     try:
-        header = soundfile.info(io.BytesIO(row.audio))
-        rate, seconds = int(header.samplerate), header.frames / header.samplerate
+        with silent_c_stderr(), open_audio(row.audio) as file:
+            rate, seconds = int(file.samplerate), file.frames / file.samplerate
+    except RejectedError:
+        raise
     except Exception as error:  # foreign bytes may raise anything, as in `decode`
-        raise RejectedError("decode_error", "libsndfile cannot read its header") from error
+        raise RejectedError("decode_error", "its header cannot be read") from error
     if row.offset == 0.0 and row.duration is not None and -MIN_SECONDS < row.duration - seconds <= SEGMENT_SLACK:
         return row.audio
     # Mono, as in training. Decoded without resampling, so 16-bit mono keeps its bits.

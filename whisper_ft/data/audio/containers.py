@@ -1,15 +1,17 @@
-"""Opening of audio files by libsndfile, or by torchcodec for m4a, aac and webm."""
+"""Opening of audio files by libsndfile, or by PyAV for the formats that libsndfile cannot read."""
 
 import importlib
-import importlib.util
 import io
-from functools import cache
+from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from whisper_ft.data.audio.magic import ffmpeg_format
+from whisper_ft.data.audio.wav import completed
 from whisper_ft.data.types import RejectedError
 
 Waveform = npt.NDArray[np.float32]
@@ -17,91 +19,159 @@ MAX_STATED_SECONDS = 86_400.0
 """Longest duration that a header may state, in seconds; the header of a stream may state 2^63 - 1 samples."""
 MISSING_SECONDS = 0.1
 """Seconds by which m4a and webm may be shorter than stated, because their lengths include the encoder's padding."""
-ADTS = (b"\xff\xf0", b"\xff\xf1", b"\xff\xf8", b"\xff\xf9")
-"""First bytes of AAC without a container: 12 bits of 1, and two bits of 0 where MP3 has its layer."""
+UNKNOWN_FRAMES = 2**62
+"""libsndfile gives at least so many frames for a FLAC whose header leaves its length out (0 samples)."""
+STATED_FORMATS = ("mov", "matroska")
+"""ffmpeg's formats whose headers state a length. For others ffmpeg estimates it from the bit rate."""
 
 
-def open_audio(encoded: bytes) -> "soundfile.SoundFile | ContainerFile":
-    """Open a clip by libsndfile, or by torchcodec if it is m4a, aac or webm.
+def open_audio(encoded: bytes) -> "SndFile | ContainerFile":
+    """Open a clip by libsndfile, or by PyAV if it is mp4, m4a, aac, webm, mkv, or MP3 behind other bytes.
 
     For any other unreadable clip the error of libsndfile is raised.
     """
+    encoded = completed(encoded)
     try:
-        return soundfile.SoundFile(io.BytesIO(encoded))
+        return SndFile(encoded)
     except soundfile.LibsndfileError:
-        kind = _container(encoded)
-        if kind is None:
+        names = ffmpeg_format(encoded)
+        if names is None:
             raise
-        return ContainerFile(encoded, kind)
+        return ContainerFile(encoded, *names)
 
 
-def _container(encoded: bytes) -> str | None:
-    """Format of a file that ffmpeg can read and libsndfile cannot; None for every other file.
+class SndFile(soundfile.SoundFile):  # type: ignore[misc]
+    """Audio file decoded by libsndfile. PyAV takes over for an MP3 that libsndfile opens and then cannot read."""
 
-    Other files are never given to ffmpeg, because ffmpeg takes a text for a playlist and opens the addresses in it.
-    """
-    if encoded[4:8] == b"ftyp":
-        return "m4a"
-    if encoded[:4] == b"\x1aE\xdf\xa3":  # EBML
-        return "webm"
-    at = 0
-    if encoded[:3] == b"ID3" and len(encoded) >= 10:  # a tag, whose size is stored in four bytes of 7 bits
-        at = 10 + sum(byte << 7 * (3 - place) for place, byte in enumerate(encoded[6:10]))
-    return "aac" if encoded[at : at + 2] in ADTS else None
+    def __init__(self, encoded: bytes) -> None:
+        self._encoded, self._first = encoded, 0
+        super().__init__(io.BytesIO(encoded))
+
+    def seekable(self) -> bool:
+        """Return False for FLAC of unknown length: soundfile would seek to its end, where libsndfile raises."""
+        return self.frames < UNKNOWN_FRAMES and bool(super().seekable())
+
+    def seek(self, frames: int, whence: int = io.SEEK_SET) -> int:
+        """Set the frame to read from. Raises RejectedError(segment_outside) if FLAC of unknown length ends before."""
+        self._first = frames
+        try:
+            return int(super().seek(frames, whence))
+        except soundfile.LibsndfileError as error:
+            if self.frames < UNKNOWN_FRAMES:
+                raise
+            second = f"{frames / self.samplerate:g} s"
+            raise RejectedError("segment_outside", f"{second} is not in the recording, which ends before") from error
+
+    def read(self, frames: int, dtype: str, always_2d: bool) -> Waveform:  # -> [frames, channels]
+        """Read samples [frames, channels]. There are fewer only at the end of the file."""
+        try:
+            samples: Waveform = super().read(frames=frames, dtype=dtype, always_2d=always_2d)
+            return samples
+        except soundfile.LibsndfileError:
+            if self.format != "MP3":
+                raise
+        with ContainerFile(self._encoded, "mp3", "mp3") as file:
+            file.seek(self._first)
+            return file.read(frames, dtype, always_2d)
 
 
-@cache
-def _audio_decoder() -> Any:
-    """Return the class torchcodec.decoders.AudioDecoder, or a text that says why it is not available."""
-    if importlib.util.find_spec("torchcodec") is None:
-        return "needs torchcodec (pip install torchcodec)"
+def _av() -> Any:
+    """Return the module av; None if PyAV is not installed or cannot be loaded."""
     try:
-        return importlib.import_module("torchcodec.decoders").AudioDecoder
-    except (ImportError, OSError, RuntimeError):
-        return "torchcodec finds no ffmpeg, or was built for another torch (python -c 'import torchcodec' says which)"
+        return importlib.import_module("av")
+    except (ImportError, OSError):
+        return None
 
 
 class ContainerFile:
-    """Audio file decoded by torchcodec, with the methods of soundfile.SoundFile. Opening it reads only the header."""
+    """Audio file decoded by PyAV, with the methods of soundfile.SoundFile; its channels are averaged to one.
 
-    def __init__(self, encoded: bytes, kind: str) -> None:
-        decoder = _audio_decoder()
-        if isinstance(decoder, str):
-            raise RejectedError("needs_torchcodec", f"{kind}: {decoder}, or convert it with ffmpeg -i FILE FILE.flac")
+    Opening it reads the header and decodes the first frame. Frames are decoded in one thread, in order, so a segment
+    has exactly the samples that the whole file has there.
+    """
+
+    channels: int
+
+    def __init__(self, encoded: bytes, kind: str, form: str) -> None:
+        av = _av()
+        if av is None:
+            how = "pip install 'whisper-ft[av]', or pip install av"
+            raise RejectedError(
+                "needs_pyav", f"{kind}: needs PyAV ({how}), or convert it with ffmpeg -i FILE FILE.flac"
+            )
+        self._skips_damage = form == "mp3"  # as ffmpeg does; libsndfile does the same for MP3 that it can read
+        self._invalid: type[Exception] = av.error.InvalidDataError
+        self._container = av.open(io.BytesIO(encoded), format=form, metadata_errors="ignore")
         try:
-            self._decoder = decoder(encoded)
-        except ValueError as error:  # raised by torchcodec for a video without sound
-            raise RejectedError("decode_error", f"{kind}: holds no sound that can be found") from error
-        header = self._decoder.metadata
-        self.samplerate, self.channels = int(header.sample_rate or 0), int(header.num_channels or 0)
-        seconds = header.duration_seconds
-        self.is_stated = kind != "aac" and seconds is not None
-        self.frames = round((seconds if self.is_stated else MAX_STATED_SECONDS) * self.samplerate)
-        self._first = 0
+            self._read_header(kind, form)
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _read_header(self, kind: str, form: str) -> None:
+        stream = self._container.streams.best("audio")
+        if stream is None:
+            raise RejectedError("decode_error", f"{kind}: holds no sound that can be found")
+        stream.codec_context.thread_count = 1
+        stream.codec_context.thread_type = "NONE"
+        decoded = self._decoded(stream)
+        first = next(decoded, None)
+        if first is None:
+            raise RejectedError("decode_error", f"{kind}: holds no sound that can be decoded")
+        # The frame has the true rate. The header of HE-AAC may state half of it.
+        self.samplerate, self.channels = first.sample_rate, first.layout.nb_channels
+        seconds = None
+        if form in STATED_FORMATS and stream.duration:
+            seconds = float(stream.duration * stream.time_base)
+        elif form in STATED_FORMATS and self._container.duration and len(self._container.streams) == 1:
+            seconds = self._container.duration / 1e6  # in microseconds; of the longest stream if there are several
+        self.is_stated = seconds is not None
+        self.frames = round((MAX_STATED_SECONDS if seconds is None else seconds) * self.samplerate)
+        self._first, self._samples = 0, map(self._mono, chain([first], decoded))
 
     def __enter__(self) -> "ContainerFile":
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._container.close()
 
     def seek(self, first: int) -> None:
         """Set the frame from which `read` reads.
 
-        ffmpeg still decodes all frames before it, which takes 3 s per hour of webm and 0.6 s per hour of m4a.
+        All frames before it are decoded all the same, which takes 1 to 5 s for an hour of audio.
         """
         self._first = first
 
-    def read(self, frames: int, dtype: str, always_2d: bool) -> Waveform:  # -> [frames, channels]
-        """Read samples [frames, channels] from the frame of `seek` on. There are fewer only at the end of the file."""
-        start = self._first / self.samplerate
-        try:  # longer, because streams often begin some milliseconds after zero
-            played = self._decoder.get_samples_played_in_range(
-                start, start + frames / self.samplerate + MISSING_SECONDS
-            )
-        except RuntimeError as error:
-            if "No audio frames were decoded" not in str(error):  # raised if the range has no samples
-                raise
-            return np.zeros((0, self.channels), np.float32)
-        samples: Waveform = played.data.numpy().T[:frames]
-        return samples
+    def read(self, frames: int, dtype: str, always_2d: bool) -> Waveform:  # -> [frames, 1]
+        """Read samples [frames, 1] from the frame of `seek` on, once. There are fewer only at the end of the file."""
+        position, parts, missing = 0, [np.zeros(0, np.float32)], frames
+        for samples in self._samples:
+            begin = max(self._first - position, 0)
+            part = samples[begin : begin + missing]
+            position += len(samples)
+            parts.append(part)
+            missing -= len(part)
+            if missing <= 0:
+                break
+        return np.concatenate(parts)[:, None]
+
+    def _decoded(self, stream: Any) -> Iterator[Any]:
+        """Yield the decoded frames of the stream. A damaged packet raises an error, or is left out for MP3."""
+        for packet in self._container.demux(stream):
+            try:
+                yield from packet.decode()
+            except self._invalid:
+                if not self._skips_damage:
+                    raise
+
+    def _mono(self, frame: Any) -> Waveform:  # -> [samples]
+        if frame.sample_rate != self.samplerate:
+            raise RejectedError("decode_error", f"{self.samplerate}, then {frame.sample_rate} samples per second")
+        samples, form = frame.to_ndarray(), frame.format  # [channels, n], or [1, n * channels] if they alternate
+        if form.is_packed:
+            samples = samples.reshape(-1, frame.layout.nb_channels).T
+        if samples.dtype.kind == "u":
+            samples = samples.astype(np.int16) - 128
+        scale = 1.0 if samples.dtype.kind == "f" else 2.0 ** (8 * form.bytes - 1)
+        mono: Waveform = (samples.mean(axis=0, dtype=np.float64) / scale).astype(np.float32)
+        return mono

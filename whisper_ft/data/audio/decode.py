@@ -1,41 +1,42 @@
 """Decoding of audio bytes to a mono waveform at the model's sample rate.
 
-libsndfile decodes wav, flac, ogg, opus and mp3 from bytes, without ffmpeg. torchcodec, if installed, decodes m4a, aac
-and webm.
+libsndfile decodes wav, flac, ogg, opus and mp3 from bytes. PyAV, if installed, decodes mp4, m4a, aac, webm and mkv.
 """
 
 import math
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
-import soundfile
 import soxr
 
 from whisper_ft.data.audio.containers import (
     MAX_STATED_SECONDS,
     MISSING_SECONDS,
+    UNKNOWN_FRAMES,
     ContainerFile,
+    SndFile,
     Waveform,
     open_audio,
 )
+from whisper_ft.data.audio.wav import frames_stated
 from whisper_ft.data.types import RejectedError
+from whisper_ft.runtime.c_stderr import silent_c_stderr
 
 MAX_CHANNELS = 16
 """Most channels of a clip. A header may claim 65,535, but no speech corpus has more than 16."""
 MIN_RATE, MAX_RATE = 1_000, 384_000
 """Lowest and highest sample rate that are accepted, in Hz; a header may claim 1 or 2,147,483,647."""
+MAX_NORMALISED = 32.0
+"""Largest peak of samples whose full scale is 1.0: 30 dB over it. Integers written as floats have hundreds or more."""
 MAX_PEAK = 1e15
 """Limit for samples, whose full scale is 1.0. From about 1e17 on, the power spectrum overflows float32."""
 SEGMENT_SLACK = 0.5
 """Seconds by which a segment may end after its recording, because manifests round."""
 MIN_SECONDS = 0.1
 """Length of the shortest clip in seconds. No word is shorter, so a shorter clip is a click or an empty file."""
-STREAMED_BYTES = 0x7FFF0000
-"""Smallest stated size of a streamed WAV: sox, arecord and ffmpeg then write about 2^31 or 2^32 - 1 bytes."""
 BEYOND_SECONDS = 0.1
 """Seconds that are read past the window if no header states the length, so that too long a clip is noticed."""
 
@@ -52,7 +53,7 @@ def decode(
     `offset` and `duration`, in seconds, select a segment of a longer recording; only the segment is read.
 
     Raises RejectedError with one of these reason codes: decode_error, truncated, too_short, too_long, non_finite_audio,
-    segment_outside, needs_torchcodec.
+    not_normalised, segment_outside, needs_pyav.
     """
     with _opened(encoded, offset, duration) as clip:
         if clip.is_stated and clip.seconds > max_seconds:
@@ -92,11 +93,11 @@ def header_seconds(encoded: bytes) -> float | None:
 class OpenClip:
     """An open clip, or an open segment of a clip, with the length that the header gives."""
 
-    file: soundfile.SoundFile | ContainerFile
+    file: SndFile | ContainerFile
     first: int  # frame
     frames: int
     is_exact: bool  # False if the length is an estimate, as of a compressed stream without an index
-    is_stated: bool = True  # False for a browser's recordings, without a length, and bare AAC, whose length is guessed
+    is_stated: bool = True  # False for recordings written to a pipe, without a length, and bare AAC, with a guessed one
     missing: int = 0  # frames by which the clip may be shorter than stated
 
     @property
@@ -111,13 +112,14 @@ def _opened(encoded: bytes, offset: float, duration: float | None) -> Iterator[O
     if not encoded:
         raise RejectedError("decode_error", "the row holds no bytes of audio")
     try:
-        with open_audio(encoded) as file:
+        with silent_c_stderr(), open_audio(encoded) as file:
             if isinstance(file, ContainerFile):
                 missing = round(MISSING_SECONDS * file.samplerate)
                 clip = OpenClip(file, 0, file.frames, file.is_stated, file.is_stated, missing)
             else:
-                frames = max(file.frames, _wav_frames(encoded, file.frames))
-                clip = OpenClip(file, 0, frames, is_exact=file.format in ("WAV", "WAVEX", "FLAC"))
+                frames, is_stated = max(file.frames, frames_stated(encoded, file.frames)), file.frames < UNKNOWN_FRAMES
+                exact = is_stated and file.format in ("WAV", "WAVEX", "FLAC")
+                clip = OpenClip(file, 0, frames, is_exact=exact, is_stated=is_stated)
             _check_header(clip)
             yield _segment(clip, offset, duration)
     except (RejectedError, MemoryError):
@@ -175,37 +177,21 @@ def _samples(clip: OpenClip, max_seconds: float) -> Waveform:  # -> [frames, cha
 
 def _mono(samples: Waveform, rate: int, sample_rate: int) -> Waveform:  # [frames, channels] -> [samples]
     mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    if not np.abs(mono).max(initial=0.0) < MAX_PEAK:  # NaN is never less
+    peak = np.abs(mono).max(initial=0.0)
+    if not peak < MAX_PEAK:  # NaN is never less
         raise RejectedError("non_finite_audio", "the decoded samples contain NaN, infinity or absurd values")
+    if peak > MAX_NORMALISED:
+        raise RejectedError(
+            "not_normalised",
+            f"the peak is {peak:,.0f} where full scale is 1.0; divide integers that were written as floats by their "
+            "full scale, such as 32,768 for 16 bits",
+        )
     if rate != sample_rate:
         mono = soxr.resample(mono, rate, sample_rate)
     return np.ascontiguousarray(mono, dtype=np.float32)
 
 
-def _wav_frames(encoded: bytes, frames_read: int) -> int:
-    """Number of frames that the header of a cut WAV states; 0 for any other file.
-
-    libsndfile silently reads the rest of a cut file, so the number shows that frames are missing. It comes from the
-    `data` chunk. The size of the RIFF chunk is not used, because many recorders write it a little too large.
-    """
-    if encoded[:4] != b"RIFF":
-        return 0
-    at, block = 12, 1  # a block is a frame, or many frames in ADPCM and the like
-    while at + 8 <= len(encoded):
-        name, size = struct.unpack_from("<4sI", encoded, at)
-        at += 8
-        if name == b"fmt ":
-            block = max(int.from_bytes(encoded[at + 12 : at + 14], "little"), 1)
-        if name == b"data":
-            stated, present = size // block, (len(encoded) - at) // block
-            is_cut = stated > present and size < STREAMED_BYTES
-            return (frames_read * stated // present if present else stated) if is_cut else 0
-        at += size + size % 2
-    return 0
-
-
 def _message(error: Exception) -> str:
     """Message of an error in one line, without soundfile's memory address, so that it is equal in every run."""
     text = re.sub(r"<\S+ object at 0x[0-9A-Fa-f]+>", "the clip", str(error))
-    text = re.sub(r"^\w+, \S+\.cpp:\d+, ", "", text)  # torchcodec's place in its source
     return " ".join(text.split()) or type(error).__name__
