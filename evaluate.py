@@ -29,6 +29,7 @@ import transformers
 
 from normalizers import get_normalizer
 from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.audio.log_mel import LogMel
@@ -43,7 +44,8 @@ from whisper_ft.reports.evaluation.tables import tables, wer_line
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
-from whisper_ft.runtime.errors import DataError, RunError, ScoreError, as_usage_error
+from whisper_ft.runtime.device_memory import memory_errors
+from whisper_ft.runtime.errors import DataError, OutOfMemoryError, RunError, ScoreError, as_usage_error
 from whisper_ft.runtime.exit import exit_process, report_error
 from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
 from whisper_ft.runtime.lock import lock_folder
@@ -102,6 +104,7 @@ class Inputs(NamedTuple):
     columns: list[str]  # extra columns to read from the data
 
 
+@memory_errors("while the model was loaded")
 def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[str], object]) -> Inputs:
     """Load the model and the predictions of another system. Raises UsageError or DataError if one cannot be used."""
     with as_usage_error("normalizer"):
@@ -329,7 +332,7 @@ def main() -> NoReturn:
     end_with_parent()
     quiet_libraries()
     keep_freed_memory()
-    collectives, code = None, FINISHED
+    collectives, config, code = None, None, FINISHED
     try:
         config = load_config(EvaluationConfig)
         refuse_impossible_evaluation(config)
@@ -347,6 +350,8 @@ def main() -> NoReturn:
         code = INTERRUPTED
         report_error(RunError("stopped; the same command continues"), collectives)
     except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
+        if isinstance(error, OutOfMemoryError) and config is not None:
+            error = with_advice(error, config)
         code = error.exit_code if isinstance(error, RunError) else 1
         report_error(error, collectives)
     exit_process(code)

@@ -37,8 +37,9 @@ from whisper_ft.optim.loss import TokenLoss
 from whisper_ft.optim.optimizer import apply_update, complete_gradients, set_lr
 from whisper_ft.optim.schedule import due, learning_rate
 from whisper_ft.runtime.collectives import Collectives, name_lost_ranks
-from whisper_ft.runtime.errors import LostRankError, RunError, as_usage_error
-from whisper_ft.runtime.exit import exit_process, report_error
+from whisper_ft.runtime.device_memory import memory_errors
+from whisper_ft.runtime.errors import as_usage_error
+from whisper_ft.runtime.exit import exit_process
 from whisper_ft.runtime.exit_codes import FINISHED, PREEMPTED
 from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.parent import end_with_parent
@@ -56,6 +57,7 @@ from whisper_ft.training.learner import Learner, build_learner
 from whisper_ft.training.preflight import refuse_impossible
 from whisper_ft.training.published_models import publish_final
 from whisper_ft.training.resume import begin_or_resume, start_of
+from whisper_ft.training.run_end import RunEnd
 from whisper_ft.training.saver import Saver
 from whisper_ft.training.step_log import Update, log_step, refuse_to_continue, refuse_untrained
 
@@ -77,6 +79,7 @@ class Parts(NamedTuple):
     evaluation: Evaluation
 
 
+@memory_errors("in training")
 def train(parts: Parts) -> int:
     """Run the training: resume, train step by step, publish the model. Returns the exit code."""
     config, accelerator, collectives, directory, stop, tracker, data, learner, evaluation = parts
@@ -232,6 +235,7 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
     return FINISHED
 
 
+@memory_errors("while the model was loaded")
 def build(
     config: TrainingConfig,
     given: Collection[str],
@@ -262,7 +266,7 @@ def main() -> NoReturn:
     end_with_parent()
     quiet_libraries()
     keep_freed_memory()
-    collectives, directory, parts, failure = None, None, None, None
+    config, collectives, directory, parts = None, None, None, None
     try:
         config, given = load_config(TrainingConfig), given_settings(TrainingConfig)
         refuse_impossible(config, given)
@@ -272,23 +276,13 @@ def main() -> NoReturn:
         collectives.broadcast_from_main(partial(directory.open, config.overwrite))
         directory.remember()
         parts = collectives.run_on_all(partial(build, config, given, accelerator, collectives, directory, stop))
-        code, reason = train(parts), ""
+        end = RunEnd(train(parts))
     except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
-        failure = error
-        code = error.exit_code if isinstance(error, RunError) else 1
-        reason = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
-        if directory is not None and collectives is not None:
-            reason = directory.last_words(collectives.rank, reason, lost=isinstance(error, LostRankError))
-            failure = LostRankError(reason) if isinstance(error, LostRankError) else error
-    if directory is not None:
-        directory.status(
-            {FINISHED: "finished", PREEMPTED: "preempted"}.get(code, "failed"), directory.step or None, reason, code
-        )
-    if failure is not None:
-        report_error(failure, collectives)
+        end = RunEnd.of_error(error, parts.config if parts else config, directory, collectives)
+    end.report(directory, collectives)
     if parts is not None:
-        parts.tracker.close(code)
-    exit_process(code)
+        parts.tracker.close(end.code)
+    exit_process(end.code, partial(end.report_for_main, directory, collectives))
 
 
 if __name__ == "__main__":

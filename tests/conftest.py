@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine, threads that wait for each other crawl
 
-from tests.starts import Ended, Forked, Parent, Ranks, locked
+from tests.starts import Ended, Forked, Parent, Ranks, locked, rank_variables
 from whisper_ft.cli.demo.corpus import write_corpus
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 from whisper_ft.config.parse import load_config
@@ -223,6 +223,21 @@ def run_fresh(program: str, *arguments: str, processes: int = 1, cwd: Path = ROO
         timeout=START_SECONDS * 3,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def ranks(*programs: tuple[str, list[str]]) -> list[Ended]:
+    """Two programs with arguments each that form one group, as on two machines."""
+    with ExitStack() as files:
+        outputs = [[files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)] for _ in programs]
+        started = [
+            parent().start(program, arguments, ROOT, *output, **variables)
+            for (program, arguments), output, variables in zip(
+                programs, outputs, rank_variables(len(programs)), strict=True
+            )
+        ]
+        codes = [process.wait(START_SECONDS) for process in started]
+        texts = [[(file.seek(0), file.read())[1] for file in output] for output in outputs]
+    return [Ended(code, *text) for code, text in zip(codes, texts, strict=True)]
 
 
 class EndedTooEarlyError(AssertionError):

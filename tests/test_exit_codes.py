@@ -6,8 +6,7 @@
 import json
 import os
 import signal
-import tempfile
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +22,11 @@ from tests.conftest import (
     logged,
     metrics,
     parent,
+    ranks,
     run,
     run_script,
     script_in,
 )
-from tests.starts import Ended, rank_variables
 from whisper_ft.checkpoint.state import Counts, TrainState
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
@@ -178,21 +177,6 @@ def test_a_folder_that_is_no_place_for_a_run_is_told(train: Trainer, tmp_path: P
     (tmp_path / "file").write_text("")
     ended = train.end("file/run")
     assert (ended.code, len(ended.err.strip().splitlines())) == (6, 1), ended.err
-
-
-def ranks(*programs: tuple[str, list[str]]) -> list[Ended]:
-    """Two programs with arguments each that form one group, as on two machines."""
-    with ExitStack() as files:
-        outputs = [[files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)] for _ in programs]
-        started = [
-            parent().start(program, arguments, ROOT, *output, **variables)
-            for (program, arguments), output, variables in zip(
-                programs, outputs, rank_variables(len(programs)), strict=True
-            )
-        ]
-        codes = [process.wait(START_SECONDS) for process in started]
-        texts = [[(file.seek(0), file.read())[1] for file in output] for output in outputs]
-    return [Ended(code, *text) for code, text in zip(codes, texts, strict=True)]
 
 
 FAILS_AT_THE_START = """

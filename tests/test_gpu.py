@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from collator import SpeechCollator
-from tests.conftest import ROOT, Trainer, digest, environment, metrics
+from tests.conftest import ROOT, Trainer, digest, environment, metrics, script_in
 from whisper_ft.config.training import OptimConfig
 from whisper_ft.data.types import Window
 from whisper_ft.optim import optimizer as optim
@@ -46,6 +46,18 @@ def test_a_run_on_a_gpu_resumes_where_it_was(train: Trainer):
     on_gpu(train, "run", steps=8, allow_change="[steps]")
     assert sorted(metrics(train.folder / "run")) == list(range(1, 9))
     assert json.loads((train.folder / "run/status.json").read_text())["state"] == "finished"
+
+
+def test_a_gpu_without_memory_ends_a_run_with_code_9(train: Trainer, tmp_path: Path):
+    """Torch may use a hundred-thousandth of the card, less than the 2 MB that its allocator takes at a time."""
+    limit = "import torch, train\ntorch.cuda.set_per_process_memory_fraction(1e-5)\ntrain.main()\n"
+    variables = {key: value for key, value in environment(1).items() if key != "ACCELERATE_USE_CPU"}
+    arguments = train.arguments("run", device="cuda", eval__every=0)
+    argv = [sys.executable, script_in(tmp_path, limit), *arguments]
+    done = subprocess.run(argv, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 9, done.stderr
+    assert all(fact in done.stderr for fact in ("CUDA out of memory", "--batch.per_device 2 (is 4"))
+    assert json.loads((train.folder / "run/status.json").read_text())["exit_code"] == 9
 
 
 def test_a_batch_lies_where_the_gpu_fetches_it_by_itself():

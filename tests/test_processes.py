@@ -9,30 +9,51 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from tests.conftest import ROOT, START_SECONDS, Trainer, digest, environment, logged, parent
+from whisper_ft.runtime.accelerate_launch import codes_of, most_telling
 
 
-@pytest.mark.long
-def test_a_rank_that_hangs_ends_the_run_in_time_with_the_reason(train: Trainer, tmp_path: Path):
+@pytest.mark.parametrize("hangs", [0, pytest.param(1, marks=pytest.mark.long)], ids=["the first", "another"])
+def test_a_rank_that_hangs_ends_the_run_in_time_with_the_reason(train: Trainer, tmp_path: Path, hangs: int):
     """Stopped as on a machine that hangs: its connections stay open, so only the clock tells."""
     arguments = train.arguments("run", steps=1000, eval__every=0, save__every=0, rank_timeout=5)
     with (tmp_path / "output").open("w") as output:
         started = parent().start_ranks("train.py", arguments, ROOT, output, output, 2)
-    other, hanging = started.processes
+    hanging, other = started.processes[hangs], started.processes[1 - hangs]
     deadline = time.monotonic() + START_SECONDS
     while not logged(2)(train.folder / "run"):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(hanging.pid, signal.SIGSTOP)
     try:
-        assert other.wait(START_SECONDS) != 0
+        assert other.wait(START_SECONDS) == 1
     finally:
         os.kill(hanging.pid, signal.SIGKILL)
-    assert "--rank_timeout" in (tmp_path / "output").read_text()
+    (error,) = [line for line in (tmp_path / "output").read_text().splitlines() if line.startswith("error: ")]
+    assert all(fact in error for fact in ("hangs", "--rank_timeout"))
     status = json.loads((train.folder / "run/status.json").read_text())
-    assert status["state"] == "failed"
-    assert "--rank_timeout" in status["reason"]
+    assert (status["state"], status["exit_code"]) == ("failed", 1)
+    assert error == f"error: {status['reason']}"
+    assert ("rank 0" in error) == (hangs == 0)
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [
+        ([(1, 100), (-signal.SIGKILL, 130)], 1),  # killed by torchrun, because it hung
+        ([(9, 100), (-signal.SIGKILL, 131), (1, 100)], 9),
+        ([(-signal.SIGKILL, 100), (1, 101)], -signal.SIGKILL),  # killed by something else, such as missing memory
+        ([(1, 100), (-signal.SIGKILL, 101)], -signal.SIGKILL),
+        ([(-signal.SIGTERM, 100), (4, 100)], 4),
+    ],
+)
+def test_a_process_that_torchrun_had_to_kill_is_one_that_hung(ends: list[tuple[int, int]], code: int):
+    failures = [ProcessFailure(rank, 0, exit_code, "") for rank, (exit_code, _) in enumerate(ends)]
+    for failure, (_, timestamp) in zip(failures, ends, strict=True):
+        failure.timestamp = timestamp
+    assert most_telling(codes_of(failures)) == code
 
 
 @pytest.mark.long

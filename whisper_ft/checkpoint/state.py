@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from whisper_ft.runtime.regular_file import read_regular, strict_json
 
+EARLY_VALUES = {"audio_samples": None, "untrained_in_a_row": 0}
+"""Values of the fields of a state that early versions did not write."""
 BEST_BYTES = 1 << 16  # largest best.json that is read; ours have less than 100 bytes
 
 
@@ -175,7 +177,7 @@ class TrainState:
         Raises KeyError if a field is missing or not known, as in another version, and ValueError for a value that no
         version writes.
         """
-        fields = {"audio_samples": None, **fields} if isinstance(fields, dict) else fields  # early versions lack it
+        fields = EARLY_VALUES | fields if isinstance(fields, dict) else fields
         counted, own = Counts.__dataclass_fields__, {*cls.__dataclass_fields__} - {"counts"}
         require_fields(fields, dict.fromkeys([*own, *counted]))
         samples = fields["audio_samples"]
@@ -183,7 +185,7 @@ class TrainState:
             audio_samples=None if samples is None else count(samples, "audio_samples"),
             **{name: count(fields[name], name) for name in counted if name != "audio_samples"},
         )
-        numbers = {name: count(fields[name], name) for name in ("step", "skipped", "skipped_in_a_row")}
+        numbers = {name: count(fields[name], name) for name in own - {"evaluated", "best"}}
         if not numbers["step"] >= numbers["skipped"] >= numbers["skipped_in_a_row"]:
             raise ValueError(f"step is {numbers['step']} and skipped {numbers['skipped']}")
         best, evaluated = fields["best"], fields["evaluated"]

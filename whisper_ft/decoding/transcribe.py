@@ -11,6 +11,8 @@ from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.decoding.transcriber import Transcriber, WindowTranscript
 from whisper_ft.runtime.collectives import Collectives
+from whisper_ft.runtime.device_memory import memory_errors
+from whisper_ft.runtime.errors import DecodingMemoryError
 from whisper_ft.runtime.prefetch import prefetch
 from whisper_ft.scoring.scores import Prediction
 
@@ -43,7 +45,8 @@ def transcribe(
     mine: list[tuple[int, Prediction]] = []
     failure: Exception | None = None
     try:
-        with closing(prefetch(utterances, AHEAD * batch_size)) as windows:
+        told = memory_errors("while transcribing", DecodingMemoryError)
+        with told, closing(prefetch(utterances, AHEAD * batch_size)) as windows:
             for index, prediction in _predictions(transcriber, _batches(windows, batch_size, transcriber.prompt)):
                 mine.append((index, prediction))
                 if resume_log is not None and prediction.is_heard:  # the next start tries to read other rows again

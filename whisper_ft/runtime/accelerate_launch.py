@@ -15,18 +15,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_address
 from types import FrameType
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
 from whisper_ft.runtime.errors import LostRankError, UsageError
+from whisper_ft.runtime.exit_codes import BUG
 from whisper_ft.runtime.parent import LAUNCHER
 from whisper_ft.runtime.signals import STOP_SIGNALS
 
 TORCH_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
+SHUTDOWN_SECONDS = 30  # seconds after which torchrun kills a process that ignores SIGTERM
 ANYWHERE = "192.0.2.1"  # an address that nobody has (RFC 5737), so the route to it is the default route
 
 
@@ -97,7 +100,7 @@ def launch(argv: Sequence[str]) -> int:
     except subprocess.CalledProcessError as error:
         return error.returncode
     except ChildFailedError as error:
-        return most_telling(failure.exitcode for failure in error.failures.values())
+        return most_telling(codes_of(error.failures.values()))
     except SignalException as error:
         return -error.sigval
     except ConnectionError as error:  # raised by accelerate for a port in use
@@ -165,6 +168,18 @@ def _address_towards(host: str) -> str:
     with socket.socket(family, kind) as route:
         route.connect(address)
         return str(route.getsockname()[0])
+
+
+def codes_of(failures: Collection[Any]) -> Iterator[int]:
+    """Yield the exit codes of failed processes, each a ProcessFailure of torch. A process that hung counts as a bug.
+
+    After the first failure torchrun ends the others by SIGTERM, and kills after `SHUTDOWN_SECONDS` those that hang. So
+    their SIGKILL is no sign of missing memory.
+    """
+    first = min(failure.timestamp for failure in failures)
+    for failure in failures:
+        is_late = failure.timestamp - first >= SHUTDOWN_SECONDS - 2  # timestamps are whole seconds
+        yield BUG if is_late and failure.exitcode == -signal.SIGKILL else failure.exitcode
 
 
 def most_telling(codes: Iterable[int]) -> int:

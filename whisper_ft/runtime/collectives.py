@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 import torch
 import torch.distributed as dist
 
+from whisper_ft.runtime.device_memory import is_out_of_memory
 from whisper_ft.runtime.errors import LostRankError, RunError
 
 T = TypeVar("T")
@@ -40,6 +41,11 @@ class Collectives:
             self._patient = dist.new_group(backend="gloo", timeout=PATIENCE)
             self._pulse = Heartbeat(max(timeout, LEAST_PULSE))
         self._raised: Exception | None = None  # the exception that `raise_on_all` raised, so on every rank
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """True if gradients are exchanged by NCCL, which does not tell a rank that another one has ended."""
+        return dist.is_initialized() and "nccl" in str(dist.get_backend())
 
     def all_reduce_sum(self, *values: float) -> list[float]:
         """Return the sum of each value over the ranks, by one all-reduce in float64 (integers are exact up to 2^53)."""
@@ -167,6 +173,8 @@ def name_lost_ranks() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if not dist.is_initialized() or not re.search("gloo|nccl|connection|process ?group", str(error), re.IGNORECASE):
+            raise
+        if is_out_of_memory(error):  # NCCL's own buffers
             raise
         if re.search("time[d ]*out", str(error), re.IGNORECASE):
             raise LostRankError(

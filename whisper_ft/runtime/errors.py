@@ -62,6 +62,16 @@ class ScoreError(RunError):
     exit_code = exit_codes.OVER_LIMIT
 
 
+class OutOfMemoryError(RunError):
+    """No memory for a tensor: on the GPU, or on a machine without one."""
+
+    exit_code = exit_codes.OUT_OF_MEMORY
+
+
+class DecodingMemoryError(OutOfMemoryError):
+    """No memory for a tensor of a transcription. Other settings lower its memory than that of the training."""
+
+
 class LockedError(RunError):
     """A folder that another process is using."""
 

@@ -4,6 +4,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
@@ -33,11 +34,11 @@ def report_error(error: Exception, ranks: "Collectives | None") -> None:
             print(f"error: {error}", file=sys.stderr, flush=True)
 
 
-def exit_process(code: int) -> NoReturn:
+def exit_process(code: int, last: Callable[[], None] = lambda: None) -> NoReturn:
     """Exit with a code. If a run has several processes, this one does not wait for the others, which may be gone.
 
     Destroying a process group would wait for the other ranks. The launcher ends all ranks once one has exited with an
-    error. So the other ranks first wait a moment, in which rank 0 reports the error.
+    error. So the other ranks first wait a moment, in which rank 0 reports the error, and then call `last`.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the program began
         try:
@@ -48,4 +49,5 @@ def exit_process(code: int) -> NoReturn:
         sys.exit(code)
     if os.environ.get("RANK", "0") != "0" and code not in (FINISHED, PREEMPTED):
         time.sleep(MAIN_PROCESS_SECONDS)
+        last()
     os._exit(code)

@@ -13,5 +13,6 @@ NON_FINITE = 5  # gradients or weights
 DISK = 6
 LOCKED = 7  # another process uses the folder
 OVER_LIMIT = 8  # a score worse than allowed
+OUT_OF_MEMORY = 9  # of a GPU, or of torch on a CPU
 PREEMPTED = 75  # saved, run the same command again; EX_TEMPFAIL of sysexits.h
 INTERRUPTED = 130  # Ctrl-C in a program without anything to save; the code of a shell for SIGINT

@@ -13,6 +13,7 @@ from whisper_ft.config import yaml12
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
 from whisper_ft.runtime.lock import LOCK, identity_of, lock_folder
+from whisper_ft.runtime.regular_file import read_regular, strict_json
 
 README = """Contents of this folder
 =======================
@@ -33,7 +34,7 @@ tensorboard/      with track.to; likewise wandb/. trackio has a folder of its ow
                   remove this file from a copy of the folder
 index/            cached indexes of remote data and of tar archives; may be removed
 predictions/      transcripts of each evaluation
-.last-words-N     reason why process N ended, if it failed alone; removed at the next start
+.last-words-N     reason why process N ended, if it failed alone; removed at the next start, as is .reported
 .lock             held while a run uses this folder
 
 Run the same command again and it continues from the newest complete checkpoint. The folder may be moved or copied.
@@ -44,6 +45,8 @@ Run the same command again and it continues from the newest complete checkpoint.
 
 LAST_WORDS = ".last-words-"  # prefix of the file in which a rank writes why it ended
 LAST_WORDS_SECONDS = 1.0  # how long a rank waits for the reason that another rank writes
+LAST_WORDS_BYTES = STATUS_BYTES = 1 << 20  # largest file of a reason and largest status.json that are read
+REPORTED = ".reported"  # file of the rank that wrote status.json in place of the main one
 
 
 class RunDir:
@@ -83,7 +86,7 @@ class RunDir:
         self.remember()
         for folder in (self.path, self.checkpoints, self.predictions):
             atomic.clean(folder)
-        for path in self.path.glob(f"{LAST_WORDS}*"):
+        for path in (*self.path.glob(f"{LAST_WORDS}*"), self.path / REPORTED):
             path.unlink(missing_ok=True)
         atomic.write_text(self.path / "README.txt", README)
         self.status("running")
@@ -129,27 +132,25 @@ class RunDir:
         """Content of best.json, which describes the model in best/; None if it cannot be read."""
         return read_best(self.path / "best.json")
 
-    def last_words(self, rank: int, reason: str, *, lost: bool) -> str:
-        """Return the reason why the run ends, as far as the ranks know it.
+    def leave_last_words(self, rank: int, reason: str, code: int) -> None:
+        """Write why a rank ends by itself, for ranks that will only see that it is gone.
 
-        A rank that fails by itself writes its reason to a file. A rank that lost contact to another one (`lost`) reads
-        that file. The ranks exchange files, because the process group may be what broke.
+        The ranks exchange files, because the process group may be what broke.
         """
-        if not self.is_own:
-            return reason
-        if not lost:
-            if rank:
-                with suppress(OSError):
-                    (self.path / f"{LAST_WORDS}{rank}").write_text(reason, encoding="utf-8")
-            return reason
+        if rank and self.is_own:
+            with suppress(OSError):
+                atomic.write_json(self.path / f"{LAST_WORDS}{rank}", {"reason": reason, "exit_code": code})
+
+    def last_words(self) -> tuple[str, int] | None:
+        """Return the reason and the exit code of another rank that ended by itself; None if no rank left any."""
         deadline = time.monotonic() + LAST_WORDS_SECONDS
-        while time.monotonic() < deadline:
+        while self.is_own and time.monotonic() < deadline:
             for path in sorted(self.path.glob(f"{LAST_WORDS}*")):
-                with suppress(OSError, UnicodeDecodeError):
-                    if words := path.read_text(encoding="utf-8"):
-                        return f"rank {path.name.removeprefix(LAST_WORDS)}: {words}"
+                with suppress(OSError, ValueError, KeyError, TypeError):
+                    words = strict_json(read_regular(path, LAST_WORDS_BYTES))
+                    return f"rank {path.name.removeprefix(LAST_WORDS)}: {words['reason']}", int(words["exit_code"])
             time.sleep(0.05)
-        return reason
+        return None
 
     def status(self, state: str, step: int | None = None, reason: str = "", exit_code: int | None = None) -> None:
         """Replace status.json, if this process holds the lock of the folder. Waits for a save in flight.
@@ -163,6 +164,23 @@ class RunDir:
             wait([self.in_flight])
         if not self.is_own:
             return
+        self._write_status(state, step, reason, exit_code)
+
+    def report_for_main(self, reason: str, exit_code: int) -> bool:
+        """Write `failed` to status.json on another rank than the main one, if the main one hangs and has not.
+
+        Returns True if this call wrote it. Of several ranks, only one does.
+        """
+        if self._lock is not None or self._identity is None or not self.is_own:
+            return False
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            if strict_json(read_regular(self.path / "status.json", STATUS_BYTES))["state"] == "running":
+                (self.path / REPORTED).touch(exist_ok=False)
+                self._write_status("failed", self.step or None, reason, exit_code)
+                return True
+        return False
+
+    def _write_status(self, state: str, step: int | None, reason: str, exit_code: int | None) -> None:
         newest = next((listed for listed in list_checkpoints(self.checkpoints) if listed.problem is None), None)
         fields = {
             "state": state,

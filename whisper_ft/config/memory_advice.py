@@ -1,0 +1,40 @@
+"""Advice for a run that has no memory: the settings that lower its use, in the order in which to try them."""
+
+from collections.abc import Iterator
+
+from whisper_ft.config.evaluation import DecodingConfig, EvaluationConfig
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.errors import DecodingMemoryError, OutOfMemoryError
+
+
+def with_advice(error: OutOfMemoryError, config: TrainingConfig | EvaluationConfig) -> OutOfMemoryError:
+    """Return the error with the settings to change added to its line, each with its present value."""
+    if isinstance(config, EvaluationConfig):
+        steps = [*_decoding("decoding", config.decoding)]
+    elif isinstance(error, DecodingMemoryError):
+        steps = [*_decoding("eval", config.eval)]
+    else:
+        steps = [*_training(config)]
+    steps.append("a smaller model")
+    return type(error)(f"{error}. Try in this order: {'; '.join(steps)}")
+
+
+def _training(config: TrainingConfig) -> Iterator[str]:
+    now, optimizer = config.batch.per_device, config.optim.name
+    if now > 1:
+        yield f"--batch.per_device {now // 2} (is {now}; the batch of a step stays {config.batch.size})"
+    if not config.model.gradient_checkpointing:
+        yield "--model.gradient_checkpointing true (is false; slower, the same gradient)"
+    if config.precision == "fp32":
+        yield "--precision bf16 (is fp32)"
+    if optimizer == "adamw":
+        yield f"--optim.name adamw_8bit (is {optimizer})"
+    if "encoder" not in config.model.freeze:
+        yield f"--model.freeze '[encoder]' (is {config.model.freeze})"
+
+
+def _decoding(section: str, config: DecodingConfig) -> Iterator[str]:
+    if config.batch_size > 1:
+        yield f"--{section}.batch_size {config.batch_size // 2} (is {config.batch_size})"
+    if config.num_beams > 1:
+        yield f"--{section}.num_beams 1 (is {config.num_beams})"
