@@ -313,7 +313,7 @@ def test_names_below_a_web_address_stay_below_it_however_they_are_written():
         ("a.jsonl", "нешта\nіншае", UsageError, "line 1: "),
         ("a.jsonl", "", DataError, "a.jsonl: "),
         ("a.csv", "path,text\n", DataError, "a.csv: "),
-        ("a.csv", "path;text\na.wav;так\n", UsageError, "--data.audio_column to one of path;text"),
+        ("a.csv", "path:text\na.wav:так\n", UsageError, "--data.audio_column to one of path:text"),
         ("a.txt", "так", UsageError, ".jsonl, .ndjson, .json, .csv, .tsv"),
         ("a.jsonl.gz", "not gzip", DataError, "gzip"),
     ],

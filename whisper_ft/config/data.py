@@ -9,7 +9,17 @@ from typing import Literal
 from whisper_ft.config.setting import require, setting
 
 Format = Literal[
-    "auto", "parquet", "hub", "common_voice", "webdataset", "manifest", "audiofolder", "saved_dataset", "kaldi"
+    "auto",
+    "parquet",
+    "hub",
+    "common_voice",
+    "webdataset",
+    "manifest",
+    "audiofolder",
+    "saved_dataset",
+    "kaldi",
+    "librispeech",
+    "pairs",
 ]
 
 

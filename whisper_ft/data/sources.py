@@ -18,6 +18,7 @@ from whisper_ft.data.formats.manifest import open_manifest
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.formats.parquet import open_parquet
 from whisper_ft.data.formats.saved_dataset import open_saved_dataset
+from whisper_ft.data.formats.transcript_files import open_librispeech, open_pairs
 from whisper_ft.data.formats.webdataset import open_webdataset
 from whisper_ft.data.types import Source
 
@@ -34,7 +35,9 @@ UNCACHED: dict[str, _Open] = {
     "audiofolder": open_audiofolder,
     "common_voice": open_common_voice,
     "kaldi": open_kaldi,
+    "librispeech": open_librispeech,
     "manifest": open_manifest,
+    "pairs": open_pairs,
     "saved_dataset": open_saved_dataset,
 }
 """Formats whose index is read again at each start."""

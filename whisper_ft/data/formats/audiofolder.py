@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.columns import AUDIO_COLUMNS, require_columns
+from whisper_ft.data.formats.columns import FILE_COLUMNS, require_columns
 from whisper_ft.data.formats.file_table import FileTable, table_of
 from whisper_ft.data.formats.manifest import entries
 from whisper_ft.data.formats.manifest_lines import ManifestLine, noted, read_lines
@@ -23,7 +23,6 @@ from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime.errors import UsageError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-FILE_COLUMNS = ("file_name", "audio_file_name", *AUDIO_COLUMNS)
 # Names of folders that Hugging Face takes for a split (SPLIT_KEYWORDS in datasets/data_files.py).
 SPLIT_NAMES = {
     "train": "train",
@@ -54,17 +53,17 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
         present: dict[str, dict[str, None]] = {}  # columns of each metadata file
         for file in _metadata_files(file_system, root, wanted, where.path):
             below = posixpath.dirname(file)
-            with _lines(file_system, f"{root}/{file}") as plain:
+            with _lines(file_system, f"{root}/{file}", (where.audio_column, where.text_column)) as plain:
                 lines = noted(plain, present.setdefault(file, {})) if columns else plain
                 for entry in entries(lines, file, where, store, notes, below, FILE_COLUMNS, columns):
-                    split = _split_of(file, wanted) or _split_of(entry["file"], wanted)
+                    split = split_of(file, wanted) or split_of(entry["file"], wanted)
                     by_split.setdefault(split, []).append(entry)
-        chosen = _chosen(sorted(filter(None, by_split)), wanted, where)
+        chosen = chosen_splits(sorted(filter(None, by_split)), wanted, where)
         rows = [entry for split in chosen or by_split for entry in by_split[split]]
         if chosen:  # a line without a file belongs to no split, and must be counted nevertheless
             rows += [entry for entry in by_split.get(None, []) if not entry["file"]]
         for file, names in present.items():
-            if names and (not chosen or _split_of(file, wanted) in (None, *chosen)):
+            if names and (not chosen or split_of(file, wanted) in (None, *chosen)):
                 require_columns(names, columns, f"{root}/{file}")
         return FileTable(table_of(rows, columns), store, where, notes)
 
@@ -76,7 +75,7 @@ def _metadata_files(file_system: AbstractFileSystem, root: str, wanted: list[str
         data = file_system.ls(f"{root}/data", detail=True)
         inside += [entry["name"] for entry in data if entry["type"] == "directory"]
     relative = [name.rstrip("/").removeprefix(f"{root}/") for name in inside]
-    folders = sorted(name for name in relative if _split_of(f"{name}/", wanted))
+    folders = sorted(name for name in relative if split_of(f"{name}/", wanted))
     by_folder = {
         below: [name for name in METADATA if file_system.isfile(posixpath.join(root, below, name))]
         for below in ["", *folders]
@@ -93,15 +92,15 @@ def _split_name(name: str) -> str:
     return SPLIT_NAMES.get(name.lower(), name)
 
 
-def _split_of(file: str, wanted: list[str]) -> str | None:
+def split_of(file: str, wanted: list[str]) -> str | None:
     """Split of a path in the folder, as in `train/a.wav` or `data/train/a.wav`; None if the path lies in no split."""
     first, slash, _ = file.removeprefix("data/").partition("/")
     split = _split_name(first)
     return split if slash and (split in SPLIT_NAMES or split in wanted) else None
 
 
-def _chosen(splits: list[str], wanted: list[str], where: SourceConfig) -> list[str | None]:
-    """Splits to read, in the order of the setting; empty if the setting chooses no split."""
+def chosen_splits(splits: list[str], wanted: list[str], where: SourceConfig) -> list[str | None]:
+    """Return the splits to read, in the order of the setting; empty if the setting chooses no split."""
     missing = [name for name in wanted if name not in splits]
     if missing or (len(splits) > 1 and not wanted):
         has = f"has the splits {', '.join(splits)}" if splits else "has no splits"
@@ -112,9 +111,9 @@ def _chosen(splits: list[str], wanted: list[str], where: SourceConfig) -> list[s
 
 
 @contextmanager
-def _lines(file_system: AbstractFileSystem, path: str) -> Iterator[Iterator[ManifestLine]]:
+def _lines(file_system: AbstractFileSystem, path: str, named: Sequence[str | None]) -> Iterator[Iterator[ManifestLine]]:
     if not path.endswith(".parquet"):
-        with read_lines(file_system, path) as lines:
+        with read_lines(file_system, path, named) as lines:
             yield lines
         return
     with file_system.open(path, "rb") as file:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from whisper_ft.runtime.errors import UsageError
 
 AUDIO_COLUMNS = ("audio", "path", "audio_filepath", "audio_file", "file_name", "file", "wav")
+FILE_COLUMNS = ("file_name", "audio_file_name", *AUDIO_COLUMNS)
 TEXT_COLUMNS = ("sentence", "text", "transcription", "transcript", "raw_text", "normalized_text")
 LANGUAGE_COLUMNS = ("language", "lang", "locale")
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
@@ -37,17 +38,24 @@ def is_list(kind: pa.DataType) -> bool:
 def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:
     """Return the name of the `wanted` column, or without it the first of the `usual` names that is among `names`.
 
-    Raises UsageError if there is no such column; the message lists `names` and the `setting` that chooses the column.
+    A name in other case counts if none is exactly so. Raises UsageError if there is no such column; the message lists
+    `names` and the `setting` that chooses the column.
     """
     if wanted is None:
-        column = next((name for name in usual if name in names), None)
+        column = _first_named(names, usual)
         missing = f"none of the columns {', '.join(usual)}"
     else:
-        column = wanted if wanted in names else None
+        column = _first_named(names, [wanted])
         missing = f"no column {wanted!r}"
     if column is None:
         raise UsageError(f"{where}: has {missing}; set --data.{setting} to one of {', '.join(names)}")
     return column
+
+
+def _first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
+    exact = next((name for name in wanted if name in names), None)
+    folded = {name.strip().lower(): name for name in reversed(names)}
+    return exact or next((folded[name.lower()] for name in wanted if name.lower() in folded), None)
 
 
 def require_columns(names: Iterable[str], wanted: Sequence[str], where: str) -> None:

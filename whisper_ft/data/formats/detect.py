@@ -1,12 +1,14 @@
 """Detection of the format of a data set from the names of its files."""
 
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatch
 
 import fsspec
 from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import Format, is_hub_name
+from whisper_ft.data.formats.transcript_files import is_pairs
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime.errors import DataError, UsageError
 
@@ -22,8 +24,6 @@ CONTENTS: tuple[tuple[str, Format], ...] = (
     ("wav.scp", "kaldi"),
     ("dataset_dict.json", "saved_dataset"),
     ("state.json", "saved_dataset"),
-    ("clips", "common_voice"),
-    ("audios", "common_voice"),
     ("cv-corpus-*", "common_voice"),
     ("sps-corpus-*", "common_voice"),
     ("metadata.csv", "audiofolder"),
@@ -32,10 +32,12 @@ CONTENTS: tuple[tuple[str, Format], ...] = (
     ("*.tar", "webdataset"),
     ("*.parquet", "parquet"),
 )
+DEEP_SUFFIXES: tuple[tuple[str, Format], ...] = ((".parquet", "parquet"), (".trans.txt", "librispeech"))
+"""Formats by the end of a file's name, in a folder at any depth."""
 KNOWN = (
     "parquet files, a data set on the Hub (owner/name), a Common Voice release (folder or .tar.gz), WebDataset .tar "
     "shards, a manifest (.jsonl .csv .tsv), a folder of audio with metadata.csv or .jsonl, a data set of save_to_disk, "
-    "a Kaldi folder with wav.scp"
+    "a Kaldi folder with wav.scp, LibriSpeech with *.trans.txt, a folder of pairs such as x.wav and x.txt"
 )
 
 
@@ -63,6 +65,8 @@ def _format_of_folder(file_system: AbstractFileSystem, root: str, path: str) -> 
     try:
         names = [_base_name(entry) for entry in file_system.ls(root, detail=False)]
         for depth in range(2):
+            if {"clips", "audios"} & set(names) and any(name.endswith(".tsv") for name in names):
+                return "common_voice"
             for pattern, format_name in CONTENTS:
                 if any(fnmatch(name, pattern) for name in names):
                     return format_name
@@ -71,8 +75,8 @@ def _format_of_folder(file_system: AbstractFileSystem, root: str, path: str) -> 
                 names = [
                     _base_name(name) for folder in sorted(folders) for name in file_system.ls(folder, detail=False)
                 ]
-        if any(name.endswith(".parquet") for name in file_system.find(root)):
-            return "parquet"
+        if found := _format_of_files(file_system.find(root)):
+            return found
     except (OSError, ValueError):
         if any(sign in path for sign in "*?[{"):
             return "parquet"  # a glob of another format ends in its suffix
@@ -81,6 +85,16 @@ def _format_of_folder(file_system: AbstractFileSystem, root: str, path: str) -> 
     raise UsageError(
         f"{path}: unknown data format. Supported: {KNOWN}. If one of these is there, name it with --data.format"
     )
+
+
+def _format_of_files(names: Sequence[str]) -> Format | None:
+    """Format by the names of all files in a folder and the folders below."""
+    for suffix, name in DEEP_SUFFIXES:
+        if any(file.endswith(suffix) for file in names):
+            return name
+    if is_pairs(names):
+        return "pairs"
+    return "common_voice" if any("/clips/" in file for file in names) else None
 
 
 def _base_name(path: str) -> str:

@@ -23,6 +23,7 @@ from whisper_ft.data.formats.columns import (
     column_of,
     require_columns,
 )
+from whisper_ft.data.formats.file_naming import full_names
 from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
 from whisper_ft.data.formats.manifest_lines import ManifestLine, noted, read_lines
 from whisper_ft.data.formats.segments import segment_of, segment_of_earlier, start_is_offset
@@ -50,7 +51,7 @@ def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable
         name = path.rpartition("/")[2]
         present: dict[str, None] = {}
         notes: list[str] = []
-        with read_lines(file_system, path) as lines:
+        with read_lines(file_system, path, (where.audio_column, where.text_column)) as lines:
             rows = entries(noted(lines, present) if columns else lines, name, where, store, notes, columns=columns)
             source = FileTable(table_of(rows, columns), store, where, notes)
         require_columns(present, columns, where.path)
@@ -126,7 +127,10 @@ def _layout_of(
         name = line.get(layout.audio)
         return layout.locate(name) if isinstance(name, str) and name else None
 
-    is_offset = start_is_offset([layout.fields(record) for record in records], name_of, store)
+    lines = [layout.fields(record) for record in records]
+    completed, locate = full_names(filter(None, map(name_of, lines)), store), layout.locate
+    layout = replace(layout, locate=lambda file: completed(locate(file)))
+    is_offset = start_is_offset(lines, name_of, store)
     if not is_offset:
         notes.append(
             f"{place}: `start` is no place in the named files, because they are as long as `duration` says or end "

@@ -79,6 +79,15 @@ class FolderStore:
         except self._failures as error:
             raise RejectedError("unreadable_file", f"{name}: {one_line(error)}") from error
 
+    def has(self, name: str) -> bool:
+        """True if the folder has a file of this name."""
+        try:
+            return bool(self._file_system.isfile(self.locate(name)))
+        except RejectedError:
+            return False
+        except self._failures:
+            return False
+
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes; None if it is not known. Raises RejectedError as `read` does."""
         try:

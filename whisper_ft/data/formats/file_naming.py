@@ -1,0 +1,37 @@
+"""Names without an extension, as in LJSpeech's list: the folder and the extension that the files have on disk."""
+
+import posixpath
+from collections.abc import Callable, Iterable
+from itertools import islice, product
+
+from whisper_ft.data.storage.files import FolderStore
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".aac", ".webm")
+FOLDERS = ("", "wavs", "wav", "clips", "audio", "audios")
+"""Usual folders of audio files beside a list."""
+PROBED_NAMES = 3
+"""First names that are looked for, because the files of some may be missing."""
+
+
+def is_audio(name: str) -> bool:
+    """True for a file name that ends as audio does."""
+    return name.lower().endswith(AUDIO_SUFFIXES)
+
+
+def full_names(names: Iterable[str], store: FolderStore) -> Callable[[str], str]:
+    """Return a function that completes the names of a list as its first files show: `a` becomes `wavs/a.wav`.
+
+    `names` are the first names of the list in the store.
+    """
+    bare = list(islice((name for name in names if not is_audio(name)), PROBED_NAMES))
+    if any(store.has(name) for name in bare):
+        return lambda name: name
+    for folder, suffix in product(FOLDERS, AUDIO_SUFFIXES):
+        if any(store.has(_completed(name, folder, suffix)) for name in bare):
+            return lambda name: name if is_audio(name) else _completed(name, folder, suffix)
+    return lambda name: name
+
+
+def _completed(name: str, folder: str, suffix: str) -> str:
+    above, base = posixpath.split(name)
+    return posixpath.join(above, folder, base + suffix)
