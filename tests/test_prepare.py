@@ -133,7 +133,9 @@ def test_a_segment_becomes_its_own_clip_at_the_rate_of_its_recording(recording: 
 def test_a_file_whose_whole_length_a_list_states_keeps_its_bytes(
     recording: Path, tmp_path: Path, prepare: Any, stated: float, is_kept: bool
 ):
-    listed = write_lines(recording / "list.jsonl", {"audio": "short.mp3", "text": "сказ", "duration": stated})
+    listed = write_lines(
+        recording / "list.jsonl", {"audio": "short.mp3", "text": "сказ", "offset": 0, "duration": stated}
+    )
     prepare(listed, tmp_path / "out")
     assert (rows_of(tmp_path / "out")[0].audio == (recording / "short.mp3").read_bytes()) == is_kept
 
