@@ -15,7 +15,6 @@ if __name__ == "__main__":
     early_answer(EvaluationConfig)  # above the imports of torch and transformers, which take seconds
 
 import hashlib
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -51,6 +50,7 @@ from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
 from whisper_ft.runtime.lock import lock_folder
 from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.parent import end_with_parent
+from whisper_ft.runtime.printable import json_text
 from whisper_ft.runtime.processes import start_processes
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.edit_distance import ErrorCount
@@ -262,7 +262,7 @@ def write(
     out = config.out / name
     with atomic.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps(row.record(), ensure_ascii=False, allow_nan=False) + "\n" for row in scores.rows)
+    lines = (json_text(row.record()) + "\n" for row in scores.rows)
     atomic.write_lines(out / "predictions.jsonl", lines)
     versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
     facts = {

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.saving import contents_at
 from whisper_ft.checkpoint.record import CheckpointRecord
 from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.checkpoint.writer import write as write_checkpoint
 from whisper_ft.config import yaml12
 from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import config_from_plain, load_config
@@ -202,8 +205,8 @@ def test_a_run_has_the_configuration_of_its_newest_readable_checkpoint(tmp_path:
     for step, seed in ((2, 1), (4, 2)):
         config = to_plain(load_config(TrainingConfig, ["--seed", str(seed), "--data.lanes", "16"]))
         record = CheckpointRecord(TrainState(step=step), config, data={"lanes": 16}, lr=0.1, world=1)
-        write(json.dumps({"save": step}), f"run/checkpoints/step-{step:08d}/manifest.json")
-        write(json.dumps(record.to_json()), f"run/checkpoints/step-{step:08d}/trainer.json")
+        contents = replace(contents_at(step, 8), record=json.dumps(record.to_json()).encode())
+        write_checkpoint(tmp_path / "run/checkpoints", None, contents)
     refuse_impossible(load_config(TrainingConfig, [*arguments, "--seed", "2"]))
     with pytest.raises(UsageError, match="seed was 2 and is 7"):
         refuse_impossible(load_config(TrainingConfig, [*arguments, "--seed", "7"]))

@@ -1,6 +1,5 @@
 """Writing of a checkpoint: collect its contents at the end of a step, and write the files then or later."""
 
-import json
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from whisper_ft.checkpoint.record import TRAINER, CheckpointRecord
 from whisper_ft.checkpoint.safetensors_stream import parts
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import NonFiniteError
+from whisper_ft.runtime.printable import json_text
 
 
 @dataclass(frozen=True)
@@ -102,4 +102,4 @@ def _written(path: Path, content: Iterable[bytes | memoryview]) -> WrittenFile:
 
 
 def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
+    return (json_text(value, indent=2) + "\n").encode()

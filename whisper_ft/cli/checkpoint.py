@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import ResumeError, UsageError
+from whisper_ft.runtime.printable import say
 
 if TYPE_CHECKING:
     from whisper_ft.checkpoint.format import ListedCheckpoint
@@ -67,7 +68,6 @@ def _checkpoints(folder: Path) -> "list[ListedCheckpoint]":
 
 def _list(checkpoints: "list[ListedCheckpoint]") -> None:
     """Print a table of the checkpoints. Its last column says which are pinned, and which is the best."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -75,6 +75,7 @@ def _list(checkpoints: "list[ListedCheckpoint]") -> None:
     from whisper_ft.checkpoint.format import verify
     from whisper_ft.checkpoint.retention import PINNED
     from whisper_ft.checkpoint.state import read_best
+    from whisper_ft.reports.safe_console import SafeConsole
 
     table = Table("checkpoint", "save", "after", "MB", "written (UTC)", "sizes", "kept as")
     for item in checkpoints:
@@ -93,7 +94,7 @@ def _list(checkpoints: "list[ListedCheckpoint]") -> None:
             ", ".join(kept),
         )
     # A pipe has no width, and a table cut at 80 columns is useless.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    SafeConsole(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
@@ -104,7 +105,7 @@ def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
     for item in checkpoints:
         problem = item.problem or verify(item.path)
         damaged += problem is not None
-        print(f"{item.path.name}: {problem or 'whole'}", flush=True)
+        say(f"{item.path.name}: {problem or 'whole'}")
     if damaged:
         raise ResumeError(f"{damaged} of {len(checkpoints)} checkpoints are damaged; a resumed run skips them")
 
@@ -122,7 +123,7 @@ def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> 
     quiet_libraries()
     for item in checkpoints:
         if problem := item.problem or verify(item.path):
-            print(f"{item.path.name} is not usable: {problem}", file=sys.stderr)
+            say(f"{item.path.name} is not usable: {problem}", file=sys.stderr)
             continue
         trained = str(read_record(item.path).config["model"]["name"])
         try:
@@ -132,7 +133,7 @@ def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> 
         load_weights(item.path, model)  # only to check that the weights fit the configuration
         readme = f"# Model at step {item.step}\n\nMade from {item.path.name} of a run that began at {trained}.\n"
         export(item.path / MODEL, config_files(model, processor), args.out, readme)
-        print(f"{item.path.name} is in {args.out}")
+        say(f"{item.path.name} is in {args.out}")
         return
     raise ResumeError(f"{checkpoints[0].path.parent}: none of {len(checkpoints)} checkpoints is whole")
 

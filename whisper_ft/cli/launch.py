@@ -16,6 +16,7 @@ from whisper_ft.runtime.errors import RunError, UsageError
 from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
 from whisper_ft.runtime.launch_plan import LaunchPlan, plan_launch
 from whisper_ft.runtime.machine import this_machine
+from whisper_ft.runtime.printable import say
 
 if TYPE_CHECKING:
     from whisper_ft.config.training import TrainingConfig
@@ -34,10 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.environ,
             this_machine(),
             ROOT,
-            lambda text: print(f"note: {text}", file=sys.stderr),
+            lambda text: say(f"note: {text}", file=sys.stderr),
         )
         if plan.dry_run:
-            print(plan)
+            say(plan)
             return FINISHED
         _enter(plan)
         from whisper_ft.runtime.accelerate_launch import launch_and_wait, quiet_torch
@@ -46,10 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = check(plan.program, plan.arguments)
         return launch_and_wait(plan.command) if code is None else code
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:  # during the check: no program was started yet
-        print("stopped", file=sys.stderr)
+        say("stopped", file=sys.stderr)
         return INTERRUPTED
 
 

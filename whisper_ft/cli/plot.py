@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError, one_line
+from whisper_ft.runtime.printable import say
 
 if TYPE_CHECKING:
     from whisper_ft.reports.curves.history import History
@@ -64,7 +65,7 @@ def plot(args: argparse.Namespace) -> None:
     runs = {}
     for name, path in zip(run_names(args.runs), args.runs, strict=True):
         history = read_history(path)
-        print(one_line(f"{path}: {summary_line(history)}"), flush=True)
+        say(f"{path}: {summary_line(history)}")
         if panels_of([history]):
             runs[name] = history
     if not runs:
@@ -77,7 +78,7 @@ def plot(args: argparse.Namespace) -> None:
         aside.replace(folder / PICTURE)
     title = f"{'Run' if len(runs) == 1 else 'Runs'} {', '.join(runs)}"
     atomic.write_text(folder / PAGE, curves_page(runs, title, args.smoothing))
-    print(f"written: {folder / PICTURE}", f"written: {folder / PAGE}", sep="\n")
+    say(f"written: {folder / PICTURE}", f"written: {folder / PAGE}")
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:

@@ -4,7 +4,6 @@ Steps are counted from 0. A run that continues from checkpoint step-N does step 
 as step N + 1. One JSON line is printed for each position of the global batch, in order.
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from whisper_ft.config.resume_policy import as_resumed
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.printable import json_text, say
 
 
 def replay(config: TrainingConfig, step: int) -> list[dict[str, object]]:
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.step < 0:
             raise UsageError(f"--step must be 0 or more, got {args.step}")
         for row in replay(configuration(args.run_dir, args.data_path), args.step):
-            print(json.dumps(row, ensure_ascii=False))
+            say(json_text(row))
 
     return exit_code_of(program)
 

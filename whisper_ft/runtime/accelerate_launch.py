@@ -26,6 +26,7 @@ import psutil  # type: ignore[import-untyped]
 from whisper_ft.runtime.errors import LostRankError, UsageError
 from whisper_ft.runtime.exit_codes import BUG
 from whisper_ft.runtime.parent import LAUNCHER
+from whisper_ft.runtime.printable import say
 from whisper_ft.runtime.signals import STOP_SIGNALS
 
 TORCH_LOG_LEVEL = "TORCH_CPP_LOG_LEVEL"
@@ -75,7 +76,7 @@ def launch_and_wait(argv: Sequence[str]) -> int:
     code = launch(argv)
     if code < 0 and not forwarder.passed_on:  # the program itself could not print a reason
         hint = ": did memory run out?" if -code == signal.SIGKILL else ""
-        print(f"error: a process was ended by {signal.Signals(-code).name}{hint}", file=sys.stderr)
+        say(f"error: a process was ended by {signal.Signals(-code).name}{hint}", file=sys.stderr)
     return code if code >= 0 else 128 - code
 
 

@@ -5,7 +5,6 @@ a rename may survive a power cut while the bytes do not (measured on ext4: files
 """
 
 import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -17,6 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from whisper_ft.runtime.errors import DiskError
+from whisper_ft.runtime.printable import json_text
 from whisper_ft.runtime.regular_file import open_regular
 
 # Prefixes of names that a killed process may leave behind, and that `clean` removes or renames: half-written,
@@ -84,7 +84,7 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as a JSON file, as `write_text` does. Raises ValueError for NaN and infinity, which JSON lacks."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    write_text(path, json_text(value, indent=2) + "\n")
 
 
 @contextmanager

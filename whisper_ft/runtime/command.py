@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from whisper_ft.runtime.errors import RunError, UsageError, one_line
 from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
+from whisper_ft.runtime.printable import say
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,9 +33,9 @@ def exit_code_of(program: Callable[[], None], interrupted: str = "stopped", inte
     except BrokenPipeError:  # the reader has ended, as in `| head`; the interpreter would report it again at its end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+        say(interrupted, file=sys.stderr)
         return interrupted_code
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return FINISHED

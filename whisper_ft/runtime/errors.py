@@ -4,12 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from whisper_ft.runtime import exit_codes
+from whisper_ft.runtime.printable import printable
 
 
 class RunError(Exception):
     """Error that the user can act on. Its text is the whole message that is shown; no traceback is printed."""
 
     exit_code = exit_codes.BUG
+
+    def __str__(self) -> str:
+        """Return the message as one line without characters that a terminal would obey, such as those of a name."""
+        return printable(super().__str__())
 
 
 class UsageError(RunError):

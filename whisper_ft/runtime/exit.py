@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from whisper_ft.runtime.errors import LostRankError, RunError
 from whisper_ft.runtime.exit_codes import FINISHED, PREEMPTED
+from whisper_ft.runtime.printable import say
 
 if TYPE_CHECKING:
     from whisper_ft.runtime.collectives import Collectives
@@ -29,9 +30,9 @@ def report_error(error: Exception, ranks: "Collectives | None") -> None:
         rank = ranks.rank
     with suppress(OSError):  # the reader of the pipe has ended, as in `| head`
         if not isinstance(error, RunError):
-            traceback.print_exception(error)
+            say(*"".join(traceback.format_exception(error)).splitlines(), file=sys.stderr)
         elif rank == 0:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+            say(f"error: {error}", file=sys.stderr)
 
 
 def exit_process(code: int, last: Callable[[], None] = lambda: None) -> NoReturn:

@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from whisper_ft.runtime.printable import json_text
+
 
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append one line for each row. If the last line was cut short, a line feed is written first to end that line.
 
     Raises OSError if the file cannot be written, and ValueError for NaN and infinity, which JSON lacks.
     """
-    lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    lines = "".join(json_text(row) + "\n" for row in rows)
     if not lines:
         return
     with path.open("ab+") as file:

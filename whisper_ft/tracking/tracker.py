@@ -18,6 +18,7 @@ from whisper_ft.config.tree import to_plain
 from whisper_ft.data.types import Rejected
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.exit_codes import FINISHED
+from whisper_ft.runtime.printable import say
 from whisper_ft.scoring.scores import Scores
 from whisper_ft.tracking.backends.packages import RunInfo, refuse_missing_packages
 from whisper_ft.tracking.backends.process import TrackerProcess
@@ -177,7 +178,7 @@ class Tracker:
             if self._failures == 1:
                 # Not sys.stderr: rich replaces it while a bar is shown, and may be inside this very write.
                 with suppress(OSError):  # stderr may be the same closed pipe
-                    print(f"warning: a log could not be written ({error}); training goes on", file=sys.__stderr__)
+                    say(f"warning: a log could not be written ({error}); training goes on", file=sys.__stderr__)
 
 
 def identity_of(folder: Path) -> str:

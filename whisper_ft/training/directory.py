@@ -13,6 +13,7 @@ from whisper_ft.config import yaml12
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
 from whisper_ft.runtime.lock import LOCK, identity_of, lock_folder
+from whisper_ft.runtime.printable import say
 from whisper_ft.runtime.regular_file import read_regular, strict_json
 
 README = """Contents of this folder
@@ -192,7 +193,7 @@ class RunDir:
         try:
             atomic.write_json(self.path / "status.json", {**fields, "pid": os.getpid(), "time": time.time()})
         except DiskError as error:
-            print(f"warning: {error}", flush=True)
+            say(f"warning: {error}")
 
     def _make(self) -> None:
         for folder in (self.path, self.checkpoints, self.predictions):

@@ -9,6 +9,7 @@ from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import LostRankError, OutOfMemoryError, RunError
 from whisper_ft.runtime.exit import report_error
 from whisper_ft.runtime.exit_codes import BUG, FINISHED, PREEMPTED
+from whisper_ft.runtime.printable import say
 from whisper_ft.training.directory import RunDir
 
 STATES = {FINISHED: "finished", PREEMPTED: "preempted"}
@@ -69,4 +70,4 @@ class RunEnd(NamedTuple):
         else:
             reason = f"rank {collectives.rank}: {self.reason}"
         if directory.report_for_main(reason, self.code):
-            print(f"error: {reason}", file=sys.stderr, flush=True)
+            say(f"error: {reason}", file=sys.stderr)

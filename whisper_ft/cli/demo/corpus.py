@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
 from rich.progress import Progress
 
 from whisper_ft.cli.demo.clips import DemoClip, encode, plan
 from whisper_ft.cli.demo.demo_arguments import add_count, add_out, add_splits, announce, exit_code_of_demo
 from whisper_ft.cli.demo.folder import write_once
 from whisper_ft.cli.demo.sentences import LANGUAGES, sentences
+from whisper_ft.reports.safe_console import SafeConsole
 from whisper_ft.runtime.command import Parser
 
 VERSION = 1  # raise it with each change that makes the same arguments give other bytes
@@ -74,7 +74,7 @@ def write_corpus(
 
 def _write_splits(folder: Path, clips: dict[str, list[DemoClip]], processes: int) -> None:
     """Write the shards of all splits, with a progress bar that counts clips."""
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     everything = [clip for split in clips.values() for clip in split]
     with (
         Progress(console=console, disable=not console.is_terminal) as progress,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.printable import say
 
 
 def add_out(parser: Parser, help: str, default: Path | None = None) -> None:
@@ -47,4 +48,4 @@ def exit_code_of_demo(program: Callable[[], None]) -> int:
 
 def announce(name: str, folder: Path, written: bool) -> None:
     """Print the folder of a result, and a note if an earlier start had already made it."""
-    print(f"{name}: {folder}" + ("" if written else " (was there already)"))
+    say(f"{name}: {folder}" + ("" if written else " (was there already)"))

@@ -9,6 +9,7 @@ from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.command import exit_code_of
 from whisper_ft.runtime.errors import DataError, UsageError, as_usage_error
+from whisper_ft.runtime.printable import say
 from whisper_ft.training.preflight import refuse_missing, refuse_missing_data, refuse_missing_model
 
 PROGRAM = "python -m whisper_ft doctor"
@@ -78,11 +79,11 @@ def report(args: argparse.Namespace, config: TrainingConfig) -> None:
         rewrite = LabelNormalizer.named(config.data.normalizer, get_normalizer)
     result = check_with_progress(config, args.max_rows, args.leakage, SpeechCollator, rewrite)
     for title in result.sections:
-        print(f"\n{title}", *(f"  {spelled_out(line)}" for line in result.text(title)), sep="\n")
+        say("", title, *(f"  {spelled_out(line)}" for line in result.text(title)))
     if args.out:
         title = f"Data of {config.data.path or f'{len(config.data.sources)} sources'}"
-        print(f"\nwritten: {write_page(args.out, shown(title), result)}")
-    print("", *map(spelled_out, result.problems or [problem_count(result)]), sep="\n", flush=True)
+        say("", f"written: {write_page(args.out, shown(title), result)}")
+    say("", *map(spelled_out, result.problems or [problem_count(result)]))
     if args.fail and result.problems:
         raise DataError(f"{problem_count(result)} (--fail)")
 

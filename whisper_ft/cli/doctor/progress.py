@@ -1,6 +1,5 @@
 """Check of the data with a progress bar."""
 
-from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from whisper_ft.cli.doctor.data_check import Depth, check_data
@@ -8,6 +7,7 @@ from whisper_ft.cli.doctor.data_report import DataReport
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.types import CollatorFactory
+from whisper_ft.reports.safe_console import SafeConsole
 
 
 def check_with_progress(
@@ -18,7 +18,7 @@ def check_with_progress(
     rewrite: LabelNormalizer | None,
 ) -> DataReport:
     """Call `check_data` with a progress bar, which is drawn if standard error is a terminal."""
-    console, tasks = Console(stderr=True), dict[str, TaskID]()
+    console, tasks = SafeConsole(stderr=True), dict[str, TaskID]()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 
         def update(name: str, done: int, total: int) -> None:

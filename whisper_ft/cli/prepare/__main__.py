@@ -11,6 +11,7 @@ from whisper_ft.cli.prepare.prepare_config import PrepareConfig
 from whisper_ft.config.parse import load_config
 from whisper_ft.runtime.command import exit_code_of
 from whisper_ft.runtime.exit_codes import PREEMPTED
+from whisper_ft.runtime.printable import say
 
 STOPPED = "stopped; the same command resumes after the last complete shard"
 
@@ -22,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = load_config(PrepareConfig, argv, "python -m whisper_ft prepare")
         from whisper_ft.cli.prepare.conversion import prepare
 
-        print(prepare(settings))
+        say(prepare(settings))
 
     return exit_code_of(program, STOPPED, PREEMPTED)
 

@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 
 import fsspec
-from rich.console import Console
 from rich.progress import Progress
 
 from whisper_ft.cli.prepare.json_list import open_any
 from whisper_ft.cli.prepare.prepare_config import PrepareConfig
 from whisper_ft.cli.prepare.shards import LEFT_OUT, Preparation, State
+from whisper_ft.reports.safe_console import SafeConsole
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.training.preflight import refuse_missing
 
@@ -41,7 +41,7 @@ def prepare(settings: PrepareConfig) -> str:
     refuse_out_within(settings.data.path, settings.out)
     source = open_any(settings.data)
     preparation = Preparation(source, settings, settings.out)
-    state, console = preparation.state, Console(stderr=True)
+    state, console = preparation.state, SafeConsole(stderr=True)
     if state.is_finished:
         return f"nothing to do: {summary_line(state, settings.out)}"
     with Progress(console=console, disable=not console.is_terminal) as progress:

@@ -17,6 +17,7 @@ from whisper_ft.data.types import RejectedError, Row, Source
 from whisper_ft.runtime.atomic import ASIDE, clean, disk_errors, sync_file, sync_folder, write_json
 from whisper_ft.runtime.errors import DataError, UsageError
 from whisper_ft.runtime.lock import lock_file
+from whisper_ft.runtime.printable import json_text
 from whisper_ft.runtime.signals import interrupt_held
 
 MEGABYTE = 1_000_000
@@ -188,7 +189,7 @@ class Preparation:
 
         Anything that a killed process wrote after the recorded size is overwritten.
         """
-        lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in left_out).encode(errors="replace")
+        lines = "".join(f"{json_text(row)}\n" for row in left_out).encode()
         path, length = self._out / LEFT_OUT, self.state.left_out_bytes + len(lines)
         if not length:
             path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from whisper_ft.cli.publish.publish_arguments import parse_arguments
 from whisper_ft.runtime.command import exit_code_of
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.printable import say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,18 +32,18 @@ def publish(args: argparse.Namespace) -> None:
     card = render_card(publication) if args.card is None else read_card(args.card)
     if args.write_card:
         atomic.write_text(args.write_card, str(card))
-        print(f"written: {args.write_card}; nothing was uploaded")
+        say(f"written: {args.write_card}; nothing was uploaded")
         return
     generated = {README: str(card).encode(), CURVES: curves}
     with bundled(publication.model, generated, secrets=local_paths(args.run, publication.config)) as folder:
-        print(*preview_lines(args, publication, file_sizes(folder)), sep="\n", flush=True)
+        say(*preview_lines(args, publication, file_sizes(folder)))
         token = token_of_environment()
         if not args.yes and not _is_confirmed():
-            print("nothing was uploaded")
+            say("nothing was uploaded")
             return
         message = f"{publication.model.what} of a run of whisper-ft: {publication.model.origin}"
-        address = upload(folder, args.repo, args.public, message, token, lambda line: print(line, flush=True))
-    print(f"uploaded: {address}")
+        address = upload(folder, args.repo, args.public, message, token, say)
+    say(f"uploaded: {address}")
 
 
 def _is_confirmed() -> bool:

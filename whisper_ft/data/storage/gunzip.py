@@ -22,6 +22,7 @@ from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DataError, DiskError
 from whisper_ft.runtime.lock import lock_file
+from whisper_ft.runtime.printable import say
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_RATIO, MAX_EXTRA_BYTES = 20, 2**30
@@ -78,7 +79,7 @@ def _unpack_once(address: str, size: int, target: Path) -> None:
                 raise DiskError(
                     f"{target.parent}: {free} bytes are free, and unpacking {address} takes at least {size}; make room"
                 )
-            print(f"unpacking {address} ({size / 1e9:.1f} GB), once, to {target}", file=sys.stderr, flush=True)
+            say(f"unpacking {address} ({size / 1e9:.1f} GB), once, to {target}", file=sys.stderr)
             try:
                 with aside.open("wb") as file:
                     file.writelines(_unpacked_parts(address, MAX_RATIO * size + MAX_EXTRA_BYTES))

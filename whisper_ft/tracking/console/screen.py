@@ -13,6 +13,8 @@ from rich.table import Column
 from rich.text import Text
 
 from whisper_ft.config.training import ScreenMode
+from whisper_ft.reports.safe_console import SafeConsole
+from whisper_ft.runtime.printable import printable
 from whisper_ft.tracking.console.eta import Eta, clock
 from whisper_ft.tracking.console.stdout import Stdout
 from whisper_ft.tracking.console.step_line import Figure, fitted, one_line
@@ -31,7 +33,7 @@ class Screen:
     """Console output of a run. On every rank except the main one, nothing is printed."""
 
     def __init__(self, output: Stdout, steps: int, *, enabled: bool, mode: ScreenMode = "auto") -> None:
-        self.console = Console(file=output, quiet=not enabled, emoji=False)  # type: ignore[arg-type]  # has all methods that rich calls
+        self.console = SafeConsole(file=output, quiet=not enabled, emoji=False)  # type: ignore[arg-type]  # has all methods that rich calls
         self._steps = steps
         self.is_quiet = mode == "quiet"
         is_watched = self.console.is_terminal and output.isatty() and not self.console.is_dumb_terminal
@@ -81,7 +83,7 @@ class Screen:
     def say(self, text: str, always: bool = False) -> None:
         """Print one line. In quiet mode it is printed only if it is a warning or `always` is set."""
         if always or not self.is_quiet or text.startswith(WARNING):
-            self.console.print(escape(text), highlight=False, soft_wrap=True)
+            self.console.print(escape(printable(text)), highlight=False, soft_wrap=True)
 
     def show(self, renderable: RenderableType) -> None:
         """Print an object of rich, such as a table; nothing in quiet mode."""
