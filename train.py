@@ -17,6 +17,7 @@ if __name__ == "__main__":
 import gc
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, NoReturn
 
@@ -250,6 +251,7 @@ def build(
     start = collectives.broadcast_from_main(lambda: start_of(config, given, directory))
     config, rank = start.config, collectives.rank
     data = open_training_data(config, start.data, directory.index, rank, collectives.world)
+    data = replace(data, content=collectives.broadcast_from_main(data.source.content))
     tracker = Tracker.of_run(config, data.steps, enabled=rank == 0, is_own=lambda: directory.is_own)
     refuse_unknown_names(config, get_normalizer)
     with as_usage_error("data.normalizer"):

@@ -25,13 +25,35 @@ the value in that checkpoint:
 A setting that is newer than the checkpoint keeps the value that runs had before it existed, unless you give another
 one. `auto` (for `data.lanes`: none) is resolved when a run begins and recorded; on resume it means the recorded value.
 
-Two more things are compared. The data: its fingerprint covers files and rows, other data is refused, and the message
-names the difference. The protocol of evaluation: evaluation set, normaliser, metric, decoding and precision. If it
-changed, the run continues, and the best model is chosen anew, with a message.
+Two more things are compared. The data: other data is refused, and the message names the difference (next section). The
+protocol of evaluation: evaluation set, normaliser, metric, decoding and precision. If it changed, the run continues,
+and the best model is chosen anew, with a message.
 
 The number of processes may change: batches and learning rate stay equal, the last bits do not. If `optim.name`
 changes, the new optimizer starts without moments. If `precision` becomes fp16, its loss scale starts at
 `scaler.initial`.
+
+## Comparison of the data of the data
+
+Not every byte is read again. Each start reads the following, and a checkpoint records it:
+
+- **The index.** Of a list, every line. Of parquet files and saved datasets: names, and rows and bytes of each row group.
+  Of tars: names, numbers of samples and their bytes. Of the Hub, also the commit.
+- **Sizes** of local data: of every audio file in a list, also if it is missing, of every file in a tar, and of every
+  parquet or arrow file.
+- **A sample of bytes** of local data. 256 files of a list, evenly spread, give 4 kB each from their beginning, middle
+  and end. 256 samples of tars give the same of their audio and of their transcript. Parquet and arrow files give 256
+  such pieces in all, or at least three of a file. A smaller set gives all of its files.
+- **ETags** of remote data, if the server has them, and while the addresses stay the same. They are read of every
+  parquet, arrow and tar file, and of 256 audio files of a list together with their sizes.
+
+So swapped audio is refused if its size differs or it is in the sample, and so are other transcripts in a tar. Files
+outside the sample are not told apart if their sizes are equal. A copy of the data elsewhere is the same data.
+
+All this took 0.6 s for 100,000 local audio files whose directory was in memory; opening their list took 1.8 s. A
+checkpoint of an earlier version has the index alone, so only the index is compared; the next checkpoint has the rest.
+
+## Settings
 
 | setting | rule | default | meaning |
 |---|---|---|---|

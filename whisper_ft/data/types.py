@@ -56,6 +56,9 @@ class Source(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """JSON summary of the index. Checkpoints record it, and a resumed run compares it."""
 
+    def content(self) -> dict[str, Any]:
+        """JSON digests of the content of the files, beside the fingerprint. Computing them reads sizes and samples."""
+
 
 @dataclass(frozen=True)
 class Window:

@@ -1,12 +1,14 @@
 """Evaluators: an evaluator is a named set of utterances together with the settings for transcribing it."""
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.formats.fingerprint import with_content
 from whisper_ft.data.sources import open_source
 from whisper_ft.data.types import Source
 from whisper_ft.decoding.eval_protocol import EvalProtocol
@@ -29,10 +31,11 @@ class Evaluator:
         self.name, self.source, self.decoding, self.precision = name, source, decoding, precision
         self.total = utterances_of(source, max_utterances)
 
-    @property
+    @cached_property
     def protocol(self) -> EvalProtocol:
-        """Everything besides the model on which the transcripts depend."""
-        return EvalProtocol.of(self.source.fingerprint(), self.total, self.decoding, self.precision)
+        """Everything besides the model on which the transcripts depend. The files' content is read at the first use."""
+        data = with_content(self.source.fingerprint(), self.source.content())
+        return EvalProtocol.of(data, self.total, self.decoding, self.precision)
 
     def transcribe(
         self,

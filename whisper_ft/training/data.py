@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from whisper_ft.config.data import DataConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.augment.transforms import transforms_of
+from whisper_ft.data.formats.fingerprint import with_content
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.loader import TrainStream
@@ -34,6 +35,8 @@ class TrainingData:
     """Updates of the run."""
     end: int | None
     """Position in the stream at which the run ends; None if the length of the run is given in steps."""
+    content: dict[str, Any] = field(default_factory=dict)
+    """Digests of the content of the files (`Source.content`), as it was when this start of the program began."""
 
     @property
     def rows(self) -> int:
@@ -46,7 +49,8 @@ class TrainingData:
 
         They are the version of the order, the number of lanes and the content of the source.
         """
-        return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **self.source.fingerprint()}
+        source = with_content(self.source.fingerprint(), self.content)
+        return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **source}
 
     def ids(self, step: int) -> list[str]:
         """Return the ids of the utterances in a step's global batch, as `python -m whisper_ft replay` prints them."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.storage.content import Content
 from whisper_ft.data.storage.files import SURVEYED_NAMES, FileStore, FolderStore
 from whisper_ft.data.storage.ranges import IO_THREADS
 from whisper_ft.data.types import RejectedError, Row
@@ -110,6 +111,11 @@ class FileTable:
     def _files_to_read(self) -> Iterable[str]:
         usable = self.table.filter(pc.is_null(self.table.column("problem"))).slice(0, SURVEYED_NAMES)
         return dict.fromkeys(usable.column("file").to_pylist())
+
+    def content(self) -> Content:
+        """Digests of the sizes, bytes or versions of the listed files, in the order of the list."""
+        named = zip(self.table.column("file").to_pylist(), self.table.column("problem").to_pylist(), strict=True)
+        return self._store.content(list(dict.fromkeys(name for name, problem in named if problem is None)))
 
     def _fetch(self, name: str) -> bytes | RejectedError:
         try:

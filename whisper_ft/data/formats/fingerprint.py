@@ -10,6 +10,12 @@ MAX_SHOWN = 5
 """Most files that a message names."""
 CONTENT_KEYS = ("digest", "content", "rows", "files")
 """Keys of a fingerprint that show a change of the data."""
+REPLACED = {
+    "sizes": "files have other sizes, or are missing",
+    "sample": "a sample of the files has other bytes",
+    "versions": "files have other versions (ETag) at the same addresses",
+}
+"""Words for each key of `data.storage.content` that differs, although the index is the same."""
 
 Group = tuple[int, int]
 """Rows and bytes of a row group."""
@@ -36,7 +42,7 @@ def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     if "sources" in then or "sources" in now:
         return _changed_sources(then, now)
-    known = {"commit", "each", *CONTENT_KEYS}
+    known = {"commit", "each", *CONTENT_KEYS, *REPLACED}
     words = [
         f"{key} was {then[key]}, is {now[key]}"
         for key in then
@@ -46,7 +52,24 @@ def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         if then.get("commit") != now.get("commit") and "commit" in then and "commit" in now:
             words.append(f"the commit moved from {then['commit']} to {now['commit']}")
         words.append(_changed_files(then, now) or _changed_counts(then, now))
+    else:
+        words += [text for key, text in REPLACED.items() if _is_other(then.get(key), now.get(key))]
     return "; ".join(words)
+
+
+def with_content(fingerprint: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the values of `content` to a fingerprint, for several sources to that of each."""
+    if "sources" not in fingerprint:
+        return {**fingerprint, **content}
+    pairs = zip(fingerprint["sources"], content.get("sources", [{}] * len(fingerprint["sources"])), strict=True)
+    return {**fingerprint, "sources": [{**of_source, **more} for of_source, more in pairs]}
+
+
+def _is_other(then: Any, now: Any) -> bool:
+    """True if a value differs. A missing one is not compared, nor are versions at other addresses."""
+    if then is None or now is None or (isinstance(then, list) and then[0] != now[0]):
+        return False
+    return bool(then != now)
 
 
 def _changed_sources(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:

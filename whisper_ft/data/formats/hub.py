@@ -52,7 +52,7 @@ def open_hub(where: SourceConfig, cache: Path | None = None, columns: Sequence[s
         for folder in {path.rpartition("/")[0] for path in paths}:
             file_system.ls(folder, detail=False)  # sizes and versions of all files of a folder in one request
         footers = read_metadata(file_system, paths, cache)
-        content = sha256(repr([(footer.version, footer.size) for footer in footers]).encode()).hexdigest()[:16]
+        content = sha256(repr([(footer.etag, footer.size) for footer in footers]).encode()).hexdigest()[:16]
         pinned = replace(where, path=f"hf://{root}")
         return Parquet(file_system, paths, footers, pinned, names, {"commit": commit, "content": content}, columns)
 

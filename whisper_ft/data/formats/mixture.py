@@ -8,6 +8,7 @@ from typing import Any
 
 from whisper_ft.data.formats.file_table import FileTable
 from whisper_ft.data.sampling.order import MixedOrder, lanes_by_weight
+from whisper_ft.data.storage.content import Content
 from whisper_ft.data.types import Row, Source
 
 
@@ -80,6 +81,12 @@ class MixedSource:
         if len(self._sources) == 1:
             return self._sources[0].fingerprint()
         return {"sources": [source.fingerprint() for source in self._sources]}
+
+    def content(self) -> Content:
+        """Digests of the content of the only source, or of each source, to stand beside the fingerprint's values."""
+        if len(self._sources) == 1:
+            return self._sources[0].content()
+        return {"sources": [source.content() for source in self._sources]}
 
     def realised(self, lanes: int) -> str | None:
         """Text for the user about the share that each source gets; None for a single source."""

@@ -27,6 +27,7 @@ from whisper_ft.data.formats.columns import (
 )
 from whisper_ft.data.formats.fingerprint import of_files
 from whisper_ft.data.formats.parquet_metadata import ParquetMetadata, column_ranges, read_metadata
+from whisper_ft.data.storage import content
 from whisper_ft.data.storage.ranges import RangeFile, is_local
 from whisper_ft.data.storage.read_errors import data_errors, read_failures
 from whisper_ft.data.types import Row
@@ -80,6 +81,7 @@ class Parquet:
     ) -> None:
         self._file_system, self._paths, self._where, self._origin = file_system, list(paths), where, origin or {}
         self._sizes, self._footers = [footer.size for footer in footers], [footer.metadata for footer in footers]
+        self._etags = [footer.etag for footer in footers]
         # A file without rows is never read, and programs that write such files often leave out the types.
         schemas = [footer.schema.to_arrow_schema() if footer.num_rows else None for footer in self._footers]
         self._columns = [
@@ -151,6 +153,10 @@ class Parquet:
             for f in self._footers
         ]
         return of_files(self._names, groups) | self._origin
+
+    def content(self) -> content.Content:
+        """Digests of the files' sizes, and of a sample of their bytes or of their versions."""
+        return content.of_files(self._file_system, self._paths, list(zip(self._sizes, self._etags, strict=True)))
 
     def _place(self, chunk: int) -> tuple[int, int]:
         """Return the numbers of a chunk's file, and of its row group in that file."""

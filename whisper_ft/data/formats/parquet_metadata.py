@@ -21,8 +21,8 @@ class ParquetMetadata:
     metadata: pq.FileMetaData
     size: int | None = None
     """Size of a remote file in bytes. If the size is known, the file is opened without a request."""
-    version: str | None = None
-    """Version of a remote file's content, if its server reports one."""
+    etag: str | None = None
+    """ETag of a remote file, if its server reports one."""
 
 
 def read_metadata(file_system: AbstractFileSystem, paths: Sequence[str], cache: Path | None) -> list[ParquetMetadata]:
@@ -43,14 +43,14 @@ def _read_one(file_system: AbstractFileSystem, path: str, cache: Path | None) ->
         entry = index_cache.entry_path(cache, version, "footer")
         cached = index_cache.load(entry)
         if cached is not None:
-            return ParquetMetadata(pq.read_metadata(pa.BufferReader(cached)), version.size, version.name)
+            return ParquetMetadata(pq.read_metadata(pa.BufferReader(cached)), version.size, version.etag)
         # One request for the last 64 kB of the file, and another one if the footer is longer.
         with RangeFile(file_system, path, version.size) as file:
             metadata = pq.read_metadata(file)
         content = pa.BufferOutputStream()
         metadata.write_metadata_file(content)
         index_cache.save(content.getvalue().to_pybytes(), entry)
-        return ParquetMetadata(metadata, version.size, version.name)
+        return ParquetMetadata(metadata, version.size, version.etag)
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}: not a parquet file, or cut short ({one_line(error)})") from error
 

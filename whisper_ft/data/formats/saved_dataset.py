@@ -28,8 +28,9 @@ from whisper_ft.data.formats.columns import (
 )
 from whisper_ft.data.formats.file_table import CHUNK_ROWS
 from whisper_ft.data.formats.fingerprint import of_files
+from whisper_ft.data.storage import content
 from whisper_ft.data.storage.files import FolderStore
-from whisper_ft.data.storage.ranges import IO_THREADS
+from whisper_ft.data.storage.ranges import IO_THREADS, is_local
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import RejectedError, Row
 from whisper_ft.runtime.errors import DataError, UsageError
@@ -187,6 +188,26 @@ class SavedDataset:
         """Fingerprint of the files' names, and of the rows and bytes of their record batches."""
         groups = [[(batch.rows, batch.body_bytes) for batch in stream.batches] for stream in self._streams]
         return of_files(self._names, groups)
+
+    def content(self) -> content.Content:
+        """Digests of the files' sizes, and of a sample of their bytes or of their versions.
+
+        Local rows may name audio files outside; the audio of the sampled rows is in the sample.
+        """
+        file_system = self._streams[0].file_system
+        found = content.of_files(file_system, [stream.path for stream in self._streams])
+        if not is_local(file_system):
+            return found
+        heard = content.in_threads(self._sampled_audio, content.sampled(len(self._places)))
+        return found | {"sample": content.digest([found["sample"], *heard])}
+
+    def _sampled_audio(self, chunk: int) -> str:
+        """Digest of the audio in the first row of a chunk, or of the problem with it."""
+        file, batch, start, _, _ = self._places[chunk]
+        name = self._columns[file].audio
+        with data_errors(self._streams[file].path):
+            part = self._streams[file].read(batch, start, start + 1, [name])
+        return content.digest(self._audio(part.column(name)[0]))
 
     def _audio(self, stored: pa.Scalar) -> tuple[bytes, Problem | None]:
         """Return the encoded audio of a row, or the problem with it."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pyarrow as pa
@@ -22,7 +22,8 @@ from whisper_ft.data.formats.file_table import CHUNK_ROWS
 from whisper_ft.data.formats.fingerprint import of_files
 from whisper_ft.data.formats.shard_names import names_of, shards_of
 from whisper_ft.data.formats.tar_samples import samples_of
-from whisper_ft.data.storage.ranges import IO_THREADS, FetchedRanges, Range, learn_versions
+from whisper_ft.data.storage import content
+from whisper_ft.data.storage.ranges import IO_THREADS, FetchedRanges, Range, is_local, learn_versions
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import Row
 from whisper_ft.runtime.errors import DataError, UsageError, one_line
@@ -33,6 +34,9 @@ MAX_TEXT_BYTES = 2**20
 """Size of the largest .txt or .json that is read, in bytes."""
 MIN_SEARCHED_SAMPLES = 1000
 """Number of samples whose .json is searched for an extra column before the column is refused as missing."""
+
+KINDS = ("audio", "txt", "json")
+"""Files of a sample."""
 
 Problem = tuple[str, str]
 """Problem with a row: reason code, and explanation for the user."""
@@ -92,8 +96,8 @@ class WebDataset:
 
     def read(self, chunk: int) -> Sequence[Row]:
         """Read the rows of one chunk with one request, or with several if its files lie far apart."""
-        records, content = self._fetch(chunk, ("audio", "txt", "json"))
-        return [self._row(self.row_id(chunk, row), record, content) for row, record in enumerate(records)]
+        records, fetched = self._fetch(chunk, KINDS)
+        return [self._row(self.row_id(chunk, row), record, fetched) for row, record in enumerate(records)]
 
     def require(self, columns: Sequence[str]) -> None:
         """Raise UsageError for a column that no .json of the first chunks has. Later chunks are not searched."""
@@ -102,9 +106,9 @@ class WebDataset:
         for chunk, rows in enumerate(self.rows):
             if searched >= MIN_SEARCHED_SAMPLES or set(columns) <= present.keys():
                 break
-            records, content = self._fetch(chunk, ("json",))
+            records, fetched = self._fetch(chunk, ("json",))
             for record in records:
-                present.update(dict.fromkeys(_read_json(_file(content, record, "json"), record["json"])[0]))
+                present.update(dict.fromkeys(_read_json(_file(fetched, record, "json"), record["json"])[0]))
             searched += rows
         require_columns(present, columns, f"{self._where.path}, the .json of its first {searched} samples")
 
@@ -125,16 +129,36 @@ class WebDataset:
         """Fingerprint of the shards' names, with the number of samples and the bytes of their files for each shard."""
         return of_files(self._names, self._groups)
 
+    def content(self) -> content.Content:
+        """Digests of the sizes of all files, and of the sampled samples with their texts or of the shards' versions."""
+        columns = [self._samples[kind].to_pylist() for kind in KINDS]
+        sizes = content.digest([place and place["size"] for place in column] for column in columns)
+        file_system, _ = fsspec.core.url_to_fs(self._shards[0])
+        if not is_local(file_system):
+            paths = [file_system._strip_protocol(shard) for shard in self._shards]
+            return content.of_files(file_system, paths) | {"sizes": sizes}
+        chosen = content.sampled(self._samples.num_rows)
+        return {"sizes": sizes, "sample": content.digest(content.in_threads(self._sampled, chosen))}
+
+    def _sampled(self, number: int) -> str:
+        """Digest of pieces of the files of one sample."""
+        record, chunk = self._samples.slice(number, 1).to_pylist()[0], bisect_right(self._first_row, number) - 1
+        file_system, path = fsspec.core.url_to_fs(self._shards[self._shard(chunk)])
+        places = [place for kind in KINDS if (place := record[kind]) is not None]
+        starts = [(place, start) for place in places for start in content.piece_starts(place["size"])]
+        with data_errors(path), file_system.open(path, "rb") as file:
+            return content.digest(_piece(file, place, start) for place, start in starts)
+
     def _shard(self, chunk: int) -> int:
         return bisect_right(self._first_chunk, chunk) - 1
 
-    def _row(self, name: str, record: Mapping[str, Any], content: FetchedRanges) -> Row:
+    def _row(self, name: str, record: Mapping[str, Any], fetched: FetchedRanges) -> Row:
         reason, _, detail = (record["problem"] or "").partition(": ")
-        described, problem = _read_json(_file(content, record, "json"), record["json"])
-        text, no_text = self._text(_file(content, record, "txt"), record["txt"], described)
+        described, problem = _read_json(_file(fetched, record, "json"), record["json"])
+        text, no_text = self._text(_file(fetched, record, "txt"), record["txt"], described)
         return Row(
             id=name,
-            audio=_file(content, record, "audio") or b"",
+            audio=_file(fetched, record, "audio") or b"",
             text=text,
             language=_optional_text(described.get("language")),
             task=_optional_text(described.get("task")),
@@ -157,6 +181,12 @@ class WebDataset:
         if isinstance(text, str):
             return text.strip(), None
         return "", ("bad_label", f"the transcript in the .json is not a text but {type(text).__name__}")
+
+
+def _piece(file: BinaryIO, place: Mapping[str, int], start: int) -> bytes:
+    """Read a piece of a file in an open shard, from an offset within the file."""
+    file.seek(place["offset"] + start)
+    return file.read(min(content.PIECE_BYTES, place["size"] - start))
 
 
 def _check(samples: pa.Table, path: str) -> None:
@@ -195,20 +225,20 @@ def _range(record: Mapping[str, Any], kind: str) -> Range | None:
     return place["offset"], place["offset"] + place["size"]
 
 
-def _file(content: FetchedRanges, record: Mapping[str, Any], kind: str) -> bytes | None:
+def _file(fetched: FetchedRanges, record: Mapping[str, Any], kind: str) -> bytes | None:
     """Content of a sample's file; None if it was not fetched."""
     place = _range(record, kind)
     if place is None:
         return None
-    return content.get(*place) if place[0] < place[1] else b""
+    return fetched.get(*place) if place[0] < place[1] else b""
 
 
-def _read_json(content: bytes | None, place: object) -> tuple[dict[str, object], Problem | None]:
+def _read_json(encoded: bytes | None, place: object) -> tuple[dict[str, object], Problem | None]:
     """Read the object in the .json of a sample; the second value is the problem if the .json cannot be read."""
-    if content is None:
+    if encoded is None:
         return {}, None if place is None else TOO_LONG
     try:
-        described = json.loads(content.decode("utf-8-sig"))
+        described = json.loads(encoded.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         return {}, ("bad_json", f"the .json cannot be read: {one_line(error)}")
     if isinstance(described, dict):

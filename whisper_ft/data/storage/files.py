@@ -8,6 +8,7 @@ from urllib.parse import quote, unquote
 
 import fsspec
 
+from whisper_ft.data.storage import content
 from whisper_ft.data.storage.allowed_folders import (
     OutsideError,
     allowed_targets,
@@ -17,10 +18,11 @@ from whisper_ft.data.storage.allowed_folders import (
     is_allowed,
     is_inside,
 )
+from whisper_ft.data.storage.index_cache import version_of
 from whisper_ft.data.storage.ranges import is_local, protocols_of
-from whisper_ft.data.storage.read_errors import read_failures
+from whisper_ft.data.storage.read_errors import data_errors, read_failures
 from whisper_ft.data.types import RejectedError
-from whisper_ft.runtime.errors import one_line
+from whisper_ft.runtime.errors import DataError, one_line
 
 MAX_FILE_BYTES = 2**30
 """Size of the largest audio file that is read, in bytes. An hour in CD quality has 635 MB."""
@@ -39,6 +41,9 @@ class FileStore(Protocol):
         Raises RejectedError with one of these reason codes: missing_file, outside_root, file_too_large,
         unreadable_file.
         """
+
+    def content(self, names: Sequence[str]) -> content.Content:
+        """Return digests of the sizes and of a sample of the bytes of files, or of the versions of remote files."""
 
 
 class FolderStore:
@@ -87,6 +92,45 @@ class FolderStore:
             return False
         except self._failures:
             return False
+
+    def content(self, names: Sequence[str]) -> content.Content:
+        """Return digests of the sizes of local files and of a sample of their bytes.
+
+        A request for each remote file would take too long, so sizes and versions are those of the sampled ones.
+        """
+        if not self._is_local:
+            found = content.in_threads(self._version, [names[number] for number in content.sampled(len(names))])
+            paths, versions = [path for path, _ in found], [version for _, version in found]
+            return content.of_versions(self._file_system, paths, versions)
+        blocks = [names[begin : begin + content.BLOCK] for begin in range(0, len(names), content.BLOCK)]
+        sized = content.in_threads(lambda block: [content.local_size(self._path(name)) for name in block], blocks)
+        sizes = [size for block in sized for size in block]
+        return content.of_list(names, sizes, lambda name, size: content.local_pieces(self._path(name), size))
+
+    def _path(self, name: str) -> str:
+        """Return the path of a local file, without following links; empty if the name leads out of the folder."""
+        try:
+            return posixpath.join(self._root, self.relative(name))
+        except RejectedError:
+            return ""
+
+    def _version(self, name: str) -> tuple[str, tuple[int | None, str | None] | None]:
+        """Return path, size and ETag of a remote file; size and ETag are None if the file is not there.
+
+        Raises DataError if the server cannot be asked.
+        """
+        try:
+            path = self.locate(name)
+        except RejectedError:
+            return name, None
+        try:
+            with data_errors(path):
+                version = version_of(self._file_system, path)
+            return path, (version.size, version.etag)
+        except DataError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return path, None
+            raise
 
     def size(self, name: str) -> int | None:
         """Return the size of a file in bytes; None if it is not known. Raises RejectedError as `read` does."""

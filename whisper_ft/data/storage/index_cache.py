@@ -9,17 +9,9 @@ from fsspec import AbstractFileSystem
 
 from whisper_ft.runtime.atomic import ASIDE, disk_errors
 
-VERSION_KEYS = (
-    "blob_id",
-    "ETag",
-    "etag",
-    "md5Hash",
-    "Content-MD5",
-    "Last-Modified",
-    "LastModified",
-    "updated",
-    "mtime",
-)
+ETAG_KEYS = ("blob_id", "ETag", "etag", "md5Hash", "Content-MD5")
+"""Metadata keys, by file system, of a tag that servers derive from the content. The first key of a file is used."""
+VERSION_KEYS = (*ETAG_KEYS, "Last-Modified", "LastModified", "updated", "mtime")
 """Metadata keys, by file system, whose value changes when the content does. The first key that a file has is used."""
 CHECKSUM_BYTES = 32
 """Bytes of the SHA-256 at the start of each entry, which reveals a damaged entry."""
@@ -33,7 +25,9 @@ class Version:
     size: int | None
     """Size in bytes; None if the file system does not report it."""
     name: str | None
-    """Version of the content; None if the file system reports none."""
+    """Version of the content, by its ETag or the time of its last change; None if the file system reports none."""
+    etag: str | None = None
+    """ETag of the content; None if the file system reports none."""
 
 
 def version_of(file_system: AbstractFileSystem, path: str) -> Version:
@@ -42,7 +36,8 @@ def version_of(file_system: AbstractFileSystem, path: str) -> Version:
     name = next((str(info[key]) for key in VERSION_KEYS if info.get(key)), None)
     if name and info.get("created"):  # time of the last change of a local file, because its mtime can be set back
         name = f"{name} {info['created']}"
-    return Version(file_system.unstrip_protocol(path), info.get("size"), name)
+    etag = next((str(info[key]) for key in ETAG_KEYS if info.get(key)), None)
+    return Version(file_system.unstrip_protocol(path), info.get("size"), name, etag)
 
 
 def entry_path(cache: Path | None, version: Version, kind: str) -> Path | None:

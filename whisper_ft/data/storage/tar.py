@@ -7,7 +7,7 @@ that would end after the archive is refused.
 import posixpath
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple, Self
@@ -16,6 +16,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from whisper_ft.data.storage import content
 from whisper_ft.data.storage.files import MAX_FILE_BYTES
 from whisper_ft.data.storage.gunzip import GZIP_MAGIC, PART_BYTES, gunzip
 from whisper_ft.data.storage.ranges import is_local
@@ -182,6 +183,34 @@ class TarArchive:
         if len(content) != member.size:
             raise RejectedError("unreadable_file", f"{name}: {len(content)} bytes came, not {member.size}")
         return content
+
+    def content(self, names: Sequence[str]) -> content.Content:
+        """Return digests of the sizes of files, and of a sample of their bytes if the archive is local.
+
+        They are those of the unpacked files, so a run may continue with the folder in place of the archive.
+        """
+        if not is_local(self._file_system):
+            return content.of_files(self._file_system, [self._path])
+        index = zip(
+            self.names.to_pylist(),
+            self._index.column("offset").to_pylist(),
+            self._index.column("size").to_pylist(),
+            strict=True,
+        )
+        members = {name: TarMember(name, offset, size) for name, offset, size in index}
+        found = [members.get(posixpath.normpath(posixpath.join(self._folder, name))) for name in names]
+        by_name = {name: member for name, member in zip(names, found, strict=True) if member is not None}
+
+        def pieces(name: str, size: int) -> list[bytes]:
+            first = by_name[name].offset
+            ends = [(start, min(start + content.PIECE_BYTES, size)) for start in content.piece_starts(size)]
+            return [
+                bytes(self._file_system.cat_file(self._path, start=first + a, end=first + b)) if a < b else b""
+                for a, b in ends
+            ]
+
+        sizes = [content.MISSING if member is None else member.size for member in found]
+        return content.of_list(names, sizes, pieces)
 
     def parts(self, name: str) -> Iterator[bytes]:
         """Yield the content of one file, PART_BYTES at a time, because a table need not fit in memory.
