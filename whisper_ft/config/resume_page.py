@@ -37,8 +37,8 @@ changes, the new optimizer starts without moments. If `precision` becomes fp16, 
 
 Not every byte is read again. Each start reads the following, and a checkpoint records it:
 
-- **The index.** Of a list, every line. Of parquet files and saved datasets: names, and rows and bytes of each row group.
-  Of tars: names, numbers of samples and their bytes. Of the Hub, also the commit.
+- **The index.** Of a list, every line. Of parquet files and saved datasets: names, and rows and bytes of each row
+  group. Of tars: names, numbers of samples and their bytes. Of the Hub, also the commit.
 - **Sizes** of local data: of every audio file in a list, also if it is missing, of every file in a tar, and of every
   parquet or arrow file.
 - **A sample of bytes** of local data. 256 files of a list, evenly spread, give 4 kB each from their beginning, middle
