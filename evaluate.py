@@ -52,6 +52,7 @@ from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.parent import end_with_parent
 from whisper_ft.runtime.printable import json_text
 from whisper_ft.runtime.processes import start_processes
+from whisper_ft.runtime.redaction import redacted
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.predictions import data_columns, read_predictions
@@ -199,9 +200,12 @@ def transcribe(
     return Transcribed(predictions, source, language, audio / seconds if len(known) < len(predictions) else None)
 
 
+PLACES = ("path", "audio_root", "allowed_folders")
+
+
 def _identity_of(source: SourceConfig) -> dict[str, Any]:
     """Return the settings that identify a source, without its paths, because the same data may lie elsewhere."""
-    return {name: value for name, value in asdict(source).items() if name not in ("path", "audio_root")}
+    return {name: value for name, value in asdict(source).items() if name not in PLACES}
 
 
 def open_folder(out: Path, job: dict[str, Any]) -> dict[int, Prediction]:
@@ -251,7 +255,7 @@ def score_set(transcribed: Transcribed, config: EvaluationConfig, inputs: Inputs
 
 def title_of(config: EvaluationConfig, name: str) -> str:
     """Return the title of an evaluation, such as "runs/demo on be": the model or its predictions, and the set."""
-    return " on ".join(filter(None, [str(config.predictions or config.model), name]))
+    return redacted(" on ".join(filter(None, [str(config.predictions or config.model), name])))
 
 
 def write(
@@ -267,7 +271,7 @@ def write(
     versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
     facts = {
         "model": str(config.predictions or config.model),
-        "data": source.path,
+        "data": redacted(source.path),
         "normaliser": config.normalizer,
         "decoding": "greedy" if config.decoding.num_beams == 1 else f"{config.decoding.num_beams} beams",
         "precision": config.precision,
@@ -344,7 +348,7 @@ def main() -> NoReturn:
         for name, source in config.named_sets:
             outcome = collectives.run_on_all(partial(evaluate, inputs, config, name, source, collectives, tracker))
             if outcome is not None:
-                sets[name or source.path or str(config.predictions)] = outcome.scores
+                sets[name or redacted(source.path) or str(config.predictions)] = outcome.scores
         collectives.main_only(lambda: conclude(config, sets))
     except KeyboardInterrupt:
         code = INTERRUPTED

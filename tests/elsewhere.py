@@ -47,6 +47,7 @@ class Elsewhere:
     asked: list[tuple[str, str]] = field(default_factory=list)  # method and path
     ranges: list[str] = field(default_factory=list)
     sent: int = 0  # bytes
+    refused: list[int] = field(default_factory=list)  # statuses of the next answers, of a server that is busy
 
     @property
     def address(self) -> str:
@@ -59,6 +60,8 @@ class Elsewhere:
         """Status, headers, body."""
         kind, _, rest = path.strip("/").partition("/")
         if kind == "files":
+            if not (self.folder / rest).is_file():
+                return 404, {}, b""
             return self.file(self.folder / rest, headers)
         if kind == "datasets":
             name, _, tail = rest.partition("/resolve/")
@@ -112,7 +115,10 @@ class Handler(BaseHTTPRequestHandler):
         where = self.elsewhere
         where.asked.append((self.command, self.path))
         url = urlsplit(self.path)
-        status, fields, body = where.answer(url.path, url.query, self.headers)
+        if where.refused:
+            status, fields, body = where.refused.pop(0), {"Retry-After": "0"}, b""
+        else:
+            status, fields, body = where.answer(url.path, url.query, self.headers)
         self.send_response(status)
         for name, value in (fields | {"Content-Length": str(len(body))}).items():
             self.send_header(name, value)

@@ -14,6 +14,7 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.checkpoint.writer import write as write_checkpoint
 from whisper_ft.config import yaml12
 from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.nearest import OTHER_NAMES
 from whisper_ft.config.parse import config_from_plain, load_config
 from whisper_ft.config.resume_page import page
 from whisper_ft.config.resume_policy import refuse_changes, rules
@@ -66,6 +67,16 @@ def test_yaml_means_what_it_says(write, text: str, value: tuple[str, str, object
         (["--optim.lrr", "3"], "unknown setting 'optim.lrr'; did you mean 'optim.lr'?"),
         (["--lr", "3"], "unknown setting 'lr'; did you mean 'optim.lr'?"),
         (["--step", "3"], "unknown setting 'step'; did you mean 'steps'?"),
+        (["--learning_rate", "3"], "unknown setting 'learning_rate'; did you mean 'optim.lr'?"),
+        (["--train.learning-rate", "3"], "did you mean 'optim.lr'?"),
+        (["--lerning_rate", "3"], "did you mean 'optim.lr'?"),
+        (["--weight_decay", "3"], "did you mean 'optim.weight_decay'?"),
+        (["--training.weight_decay", "3"], "did you mean 'optim.weight_decay'?"),
+        (["--weigth_decay", "3"], "did you mean 'optim.weight_decay'?"),
+        (["--evals.every", "3"], "did you mean 'eval.every'?"),
+        (["--per_device_train_batch_size", "3"], "did you mean 'batch.per_device'?"),
+        (["--num_train_epochs", "3"], "did you mean 'epochs'?"),
+        (["--output_dir", "x"], "did you mean 'run_dir'?"),
         (["--zzzzzz=1"], "unknown setting 'zzzzzz'; --help lists all settings"),
         (["--optim.lr", "abc"], "--optim.lr abc: expected a float"),
         (["--steps", "1.5"], "--steps 1.5: expected an int"),
@@ -292,3 +303,8 @@ def test_shards_by_numbers_in_braces_are_there_if_the_first_one_is(tmp_path: Pat
     refuse_missing("data.path", str(tmp_path / "a-{000..127}.tar"))
     with pytest.raises(UsageError, match="there is no such file or folder"):
         refuse_missing("data.path", str(tmp_path / "b-{000..127}.tar"))
+
+
+def test_every_name_elsewhere_leads_to_a_setting():
+    names = {name for name, _ in leaves(TrainingConfig)}
+    assert set(OTHER_NAMES.values()) <= names

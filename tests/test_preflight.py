@@ -65,3 +65,4 @@ def test_a_start_tells_what_was_rewritten_and_what_may_be_trained_on(train: Trai
     unknown = train.end("other", steps=1, data__normalizer="gold")
     assert unknown.code == 2
     assert "did you mean 'golden'?" in unknown.err
+    assert "keep" in unknown.err

@@ -11,6 +11,7 @@ import pytest
 from tests.elsewhere import Elsewhere, serve, write
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.parquet import Parquet, open_parquet
+from whisper_ft.data.sources import open_source
 from whisper_ft.data.storage.ranges import RangeFile
 from whisper_ft.runtime.errors import DataError
 
@@ -114,3 +115,22 @@ def test_a_source_behind_http_travels_to_workers(elsewhere: Elsewhere):
     write(elsewhere.folder / "travels.parquet", 25)
     source = behind_http(elsewhere, "travels.parquet")
     assert pickle.loads(pickle.dumps(source)).read(1) == source.read(1)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_server_is_asked_again(elsewhere: Elsewhere, status: int):
+    write(elsewhere.folder / "busy.parquet", 25)
+    for count in (1, 3):
+        elsewhere.refused = [status] * count
+        where = SourceConfig(path=f"{elsewhere.address}/files/busy.parquet")
+        assert sum(open_source(where).rows) == 25
+        assert not elsewhere.refused
+
+
+def test_a_server_that_stays_busy_is_an_error_of_one_line(elsewhere: Elsewhere):
+    write(elsewhere.folder / "busy.parquet", 25)
+    elsewhere.refused = [503] * 100
+    with pytest.raises(DataError, match=r"busy\.parquet") as error:
+        open_source(SourceConfig(path=f"{elsewhere.address}/files/busy.parquet"))
+    assert "\n" not in str(error.value)
+    elsewhere.refused = []

@@ -7,6 +7,7 @@ from typing import Literal
 
 from whisper_ft.config.data import NamedSourceConfig, SourceConfig
 from whisper_ft.config.setting import require_bounds, setting
+from whisper_ft.runtime.redaction import redacted
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -116,6 +117,6 @@ class EvaluationConfig:
         for one in self.sets:
             own = {f.name: getattr(one, f.name) for f in fields(SourceConfig)}
             where = SourceConfig(**{**own, "language": one.language or self.data.language})
-            name = one.name or "-".join(filter(None, [Path(one.path).name, one.split]))
+            name = one.name or "-".join(filter(None, [Path(redacted(one.path)).name, one.split]))
             found.append((re.sub(r"[^\w.+-]+", "-", name).strip(".-"), where))
         return found

@@ -4,7 +4,6 @@ A `--section.field VALUE` takes precedence over a `--config FILE`, and a file ov
 several times; later files take precedence. torch is not imported here.
 """
 
-import difflib
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from whisper_ft.config import yaml12
+from whisper_ft.config.nearest import nearest
 from whisper_ft.config.resume_policy import rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import flatten, leaves
@@ -125,9 +125,8 @@ def _refuse_unknown(cls: Any, argv: Sequence[str]) -> None:
 
 
 def _nearest(key: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    near = near or [name for name in names if name.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]][:1]
-    return f"; did you mean {near[0]!r}?" if near else "; --help lists all settings"
+    near = nearest(key, names)
+    return f"; did you mean {near!r}?" if near else "; --help lists all settings"
 
 
 def _refuse_other_notations(cls: Any, argv: Sequence[str]) -> None:

@@ -5,18 +5,23 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from whisper_ft.runtime.redaction import redacted
+
 T = TypeVar("T")
 
 
 def to_plain(config: Any) -> dict[str, Any]:
-    """Convert a configuration to a nested dict of JSON values, as run_dir/config.yaml and checkpoints contain it."""
+    """Convert a configuration to a nested dict of JSON values, as run_dir/config.yaml and checkpoints contain it.
+
+    Credentials in addresses are hidden, because these files are shared.
+    """
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(inner) for key, inner in value.items()}
         if isinstance(value, list | tuple):
             return [plain(inner) for inner in value]
-        return str(value) if isinstance(value, Path) else value
+        return redacted(str(value)) if isinstance(value, str | Path) else value
 
     return dict(plain(asdict(config)))
 

@@ -20,7 +20,10 @@ from whisper_ft.data.formats.parquet import open_parquet
 from whisper_ft.data.formats.saved_dataset import open_saved_dataset
 from whisper_ft.data.formats.transcript_files import open_librispeech, open_pairs
 from whisper_ft.data.formats.webdataset import open_webdataset
+from whisper_ft.data.storage.retry import patiently, retry_busy_servers
 from whisper_ft.data.types import Source
+
+retry_busy_servers()
 
 
 class _Open(Protocol):
@@ -54,10 +57,10 @@ def open_source(where: SourceConfig, cache: Path | None = None, columns: Sequenc
     Raises DataError or UsageError, with a message of one line, if the path has no readable source. A missing extra
     column raises UsageError.
     """
-    name = _format(where)
+    name = patiently(lambda: _format(where))
     if name in CACHED:
-        return CACHED[name](where, cache, columns)
-    return UNCACHED[name](where, columns=columns)
+        return patiently(lambda: CACHED[name](where, cache, columns))
+    return patiently(lambda: UNCACHED[name](where, columns=columns))
 
 
 def open_mixture(data: DataConfig, cache: Path | None = None) -> MixedSource:
@@ -88,7 +91,7 @@ def pin(
         then.get(name) == getattr(where, name) for name in ("path", "config_name", "revision")
     )
     commit = (recorded or {}).get("commit") if is_same else None
-    return replace(where, revision=commit or commit_of(where))
+    return replace(where, revision=commit or patiently(lambda: commit_of(where)))
 
 
 def pin_mixture(

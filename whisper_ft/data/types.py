@@ -6,6 +6,8 @@ from typing import Any, Protocol, Self
 
 import torch
 
+from whisper_ft.runtime.redaction import redacted
+
 IGNORE = -100  # label of a position without a target; the default `ignore_index` of torch's cross_entropy
 NO_FEATURES = torch.empty(0, 0)
 """Placeholder for features that are stored elsewhere or no longer needed."""
@@ -90,6 +92,7 @@ class RejectedError(Exception):
     """Raised if a row cannot become a window. The window reader turns this error into a `Rejected`."""
 
     def __init__(self, reason: str, detail: str) -> None:
+        detail = redacted(detail)
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
 

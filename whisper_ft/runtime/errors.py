@@ -8,7 +8,10 @@ from whisper_ft.runtime.printable import printable
 
 
 class RunError(Exception):
-    """Error that the user can act on. Its text is the whole message that is shown; no traceback is printed."""
+    """Error that the user can act on. Its text is the whole message that is shown; no traceback is printed.
+
+    Credentials in the addresses of the message are hidden.
+    """
 
     exit_code = exit_codes.BUG
 

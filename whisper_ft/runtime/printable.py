@@ -9,6 +9,8 @@ import re
 import sys
 from typing import Any, TextIO
 
+from whisper_ft.runtime.redaction import redacted
+
 OBEYED = (
     "\x00-\x1f\x7f-\x9f"  # C0 and C1 controls, such as line feed and escape
     "\xad\u061c\u180e\u200b\u200e\u200f\u2060-\u2064\ufeff\U000e0000-\U000e007f"  # invisible, or marks of direction
@@ -24,9 +26,10 @@ _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 def printable(text: object, *, keep_lines: bool = False) -> str:
     """Return a text with an escape such as `\\x1b` or `\\u202e` in place of each character in `OBEYED`.
 
-    The result is one line, unless `keep_lines` leaves line feeds as they are. A clean text is returned unchanged.
+    The result is one line, unless `keep_lines` leaves line feeds as they are. Credentials in addresses are hidden. A
+    clean text is returned unchanged.
     """
-    return (_OBEYED_BUT_LINE_FEED if keep_lines else _OBEYED).sub(_escape, str(text))
+    return redacted((_OBEYED_BUT_LINE_FEED if keep_lines else _OBEYED).sub(_escape, str(text)))
 
 
 def say(*lines: object, file: TextIO | None = None) -> None:

@@ -14,6 +14,7 @@ from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
 from whisper_ft.runtime.lock import LOCK, identity_of, lock_folder
 from whisper_ft.runtime.printable import say
+from whisper_ft.runtime.redaction import redacted
 from whisper_ft.runtime.regular_file import read_regular, strict_json
 
 README = """Contents of this folder
@@ -140,7 +141,7 @@ class RunDir:
         """
         if rank and self.is_own:
             with suppress(OSError):
-                atomic.write_json(self.path / f"{LAST_WORDS}{rank}", {"reason": reason, "exit_code": code})
+                atomic.write_json(self.path / f"{LAST_WORDS}{rank}", {"reason": redacted(reason), "exit_code": code})
 
     def last_words(self) -> tuple[str, int] | None:
         """Return the reason and the exit code of another rank that ended by itself; None if no rank left any."""
@@ -186,7 +187,7 @@ class RunDir:
         fields = {
             "state": state,
             "step": step if step is not None else newest.step if newest else 0,
-            "reason": reason,
+            "reason": redacted(reason),
             "exit_code": exit_code,
             "last_checkpoint": newest.path.name if newest else None,
         }

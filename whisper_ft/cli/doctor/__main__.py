@@ -10,6 +10,7 @@ from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.command import exit_code_of
 from whisper_ft.runtime.errors import DataError, UsageError, as_usage_error
 from whisper_ft.runtime.printable import say
+from whisper_ft.runtime.redaction import redacted
 from whisper_ft.training.preflight import refuse_missing, refuse_missing_data, refuse_missing_model
 
 PROGRAM = "python -m whisper_ft doctor"
@@ -81,7 +82,7 @@ def report(args: argparse.Namespace, config: TrainingConfig) -> None:
     for title in result.sections:
         say("", title, *(f"  {spelled_out(line)}" for line in result.text(title)))
     if args.out:
-        title = f"Data of {config.data.path or f'{len(config.data.sources)} sources'}"
+        title = f"Data of {redacted(config.data.path) or f'{len(config.data.sources)} sources'}"
         say("", f"written: {write_page(args.out, shown(title), result)}")
     say("", *map(spelled_out, result.problems or [problem_count(result)]))
     if args.fail and result.problems:

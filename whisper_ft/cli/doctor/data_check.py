@@ -20,6 +20,7 @@ from whisper_ft.data.sources import open_mixture, open_source
 from whisper_ft.data.types import CollatorFactory, RejectedError, Row, Source
 from whisper_ft.models.whisper import load_parts
 from whisper_ft.runtime.errors import as_usage_error
+from whisper_ft.runtime.redaction import redacted
 
 Depth = Literal["fast", "full", "none"]
 Progress = Callable[[str, int, int], None]  # name of the rows, number done, number of all
@@ -64,7 +65,7 @@ def check_data(
     shared = _check_rows(check, source, total, heldout, leakage, progress)
     statistics = check.statistics
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
-    sections["data"] += source.notes
+    sections["data"] += map(redacted, source.notes)
     sections["label tokens"] += as_written
     sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
     if shared is None and leakage == "none":

@@ -13,6 +13,7 @@ from whisper_ft.data.leakage import LEAKS, MEANING, Leakage
 from whisper_ft.data.sampling.order import lanes_by_weight
 from whisper_ft.data.types import Source
 from whisper_ft.reports.text import percent
+from whisper_ft.runtime.redaction import redacted
 
 MAX_LETTERS = 300  # characters of the alphabet shown: Chinese has thousands
 
@@ -107,7 +108,7 @@ def _data(statistics: RowStatistics, config: TrainingConfig, rows: int) -> list[
     usable = statistics.rows - statistics.unusable_rows
     part = "" if statistics.rows == rows else f" (the first of {rows:,}; the figures below cover only these)"
     return [
-        f"from {', '.join(names)}",
+        f"from {', '.join(map(redacted, names))}",
         f"{statistics.rows:,} utterances{part}",
         f"{statistics.seconds / 3600:.2f} usable hours, in {usable:,} utterances",
     ]
@@ -163,7 +164,7 @@ def _sources(config: TrainingConfig, source: Source, lanes: int) -> Sequence[Blo
     positions = _positions(config, sum(source.rows))
     table = [
         (
-            f"{number}: {shown(part.path, 120)}",
+            f"{number}: {shown(redacted(part.path), 120)}",
             f"{rows:,}",
             percent(part.weight / sum(weights)),
             percent(owned / lanes),

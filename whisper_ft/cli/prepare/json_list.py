@@ -15,6 +15,9 @@ from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import Source
 from whisper_ft.runtime.errors import RunError
 
+MAX_BYTES = 2**30
+"""Size of the largest list that is read as a whole, in bytes, unpacked. A larger file is read as JSON lines."""
+
 
 def open_any(where: SourceConfig) -> Source:
     """Open a source as `open_source` does. A .json file may also hold one list of objects, or {"data": list}."""
@@ -35,10 +38,10 @@ def open_any(where: SourceConfig) -> Source:
 
 def _json_list(path: str) -> list[Any] | None:
     """Read the list in a JSON file; None if the file holds JSON lines or anything else."""
-    with data_errors(path):
-        with fsspec.open(path, "rb") as file:
-            content = file.read()
-        text = gzip.decompress(content) if path.endswith(".gz") else content
+    with data_errors(path), fsspec.open(path, "rb") as file:
+        text = (gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file).read(MAX_BYTES + 1)
+    if len(text) > MAX_BYTES:
+        return None
     try:
         value = json.loads(text.decode("utf-8-sig", errors="surrogateescape"))
     except (ValueError, RecursionError):

@@ -31,6 +31,7 @@ from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.redaction import redacted_query
 
 ID_COLUMNS = ("id", "utt_id", "key")
 
@@ -48,7 +49,7 @@ def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable
         file_system, path = fsspec.core.url_to_fs(where.path)
         parent = file_system.unstrip_protocol(file_system._parent(path))
         store = FolderStore(where.audio_root or parent, where.allowed_folders)
-        name = path.rpartition("/")[2]
+        name = redacted_query(path.rpartition("/")[2])
         present: dict[str, None] = {}
         notes: list[str] = []
         with read_lines(file_system, path, (where.audio_column, where.text_column)) as lines:

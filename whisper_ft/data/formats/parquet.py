@@ -32,6 +32,7 @@ from whisper_ft.data.storage.ranges import RangeFile, is_local
 from whisper_ft.data.storage.read_errors import data_errors, read_failures
 from whisper_ft.data.types import Row
 from whisper_ft.runtime.errors import DataError, UsageError, one_line
+from whisper_ft.runtime.redaction import redacted_query
 
 OPTIONAL_TEXTS = {"language": "'be'", "task": "'transcribe'"}
 """Optional columns of text, and an example value of each."""
@@ -98,6 +99,8 @@ class Parquet:
             raise DataError(f"{where.path}: holds no row")
         root = paths[0].rpartition("/")[0] if len(paths) == 1 else _common_folder(paths)
         self._names = list(names) if names else [path.removeprefix(f"{root}/") for path in paths]
+        if where.reading > 1:
+            self._names = [redacted_query(name) for name in self._names]
 
     @property
     def largest_chunk(self) -> int:

@@ -27,6 +27,7 @@ from whisper_ft.data.storage.ranges import IO_THREADS, FetchedRanges, Range, is_
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.types import Row
 from whisper_ft.runtime.errors import DataError, UsageError, one_line
+from whisper_ft.runtime.redaction import redacted_query
 
 MAX_CHUNK_BYTES = 2**24
 """Most bytes of a chunk with several rows. So a chunk of long recordings has fewer rows than CHUNK_ROWS."""
@@ -87,6 +88,8 @@ class WebDataset:
         self._first_row = [0, *accumulate(self.rows)]  # [chunks + 1]
         self._first_chunk = [0, *accumulate(len(of_shard) for of_shard in chunks)]  # [shards + 1]
         self._names = names_of(shards)
+        if where.reading > 1:
+            self._names = [redacted_query(name) for name in self._names]
         self._groups = [[(samples.num_rows, sum(_sample_bytes(samples)))] for samples in indexed]
 
     @property

@@ -20,8 +20,16 @@ class LabelNormalizer:
 
     @classmethod
     def named(cls, name: str, get_normalizer: NormalizerFactory) -> Self | None:
-        """Label normaliser for a value of `data.normalizer`; None for `keep`, which changes nothing in a transcript."""
-        return None if name == "keep" else cls(name, get_normalizer)
+        """Label normaliser for a value of `data.normalizer`; None for `keep`, which changes nothing in a transcript.
+
+        Raises ValueError for an unknown name.
+        """
+        if name == "keep":
+            return None
+        try:
+            return cls(name, get_normalizer)
+        except ValueError as error:
+            raise ValueError(f"{error}, or keep for transcripts as they are") from error
 
     def __call__(self, text: str, language: str | None) -> str:
         """Return the text that the model learns to write for a transcript."""
