@@ -74,7 +74,7 @@ def writes(step: int, folder: str, pattern: str) -> Condition:
 
 
 def moments(rng: random.Random) -> list[tuple[str, Condition]]:
-    """What a run does when it is killed, in the order of its steps."""
+    """Parts of the work in which a run is killed, in the order of its steps."""
     parts = ["update", "evaluation", "save", "best"] * 2
     rng.shuffle(parts)
     steps = sorted(rng.randrange(5, STEPS - 20) for _ in parts)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.conftest import Trainer
+from whisper_ft.cli.doctor.__main__ import main as doctor
 from whisper_ft.config.data import DataConfig, SourceConfig, WeightedSourceConfig
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
 from whisper_ft.config.training import TrainingConfig
@@ -134,3 +136,26 @@ def test_the_sources_of_an_earlier_mixture_read_as_they_began():
     assert [source.reading for source in config.data.sources] == [1, 1]
     assert refuse_changes(saved, config) == []
     assert SourceConfig().reading == 2
+
+
+def test_the_doctor_tells_durations_once(clips: Path, micro_whisper: Path, capsys: pytest.CaptureFixture[str]):
+    (clips / "metadata.csv").write_text("file_name,text,duration\n0.wav,добры,2\n1.wav,дзень,0:02\n")
+    arguments = ["--model.name", str(micro_whisper), "--data.path", str(clips), "--data.language", "be"]
+    assert doctor([*arguments, "--leakage", "none"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "`duration`" in line]
+    assert "2 of 2 rows" in line
+
+
+def test_the_start_of_a_run_and_its_resume_tell_how_lists_are_read(train: Trainer, clips: Path, tmp_path: Path):
+    lines = ["path,text,start,duration", *(f"{clips}/{n}.wav,так,{60 * n + 1},2" for n in range(3))]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    settings = {"data__path": tmp_path / "list.csv", "data__audio_root": clips, "eval__every": 0, "batch__size": 2}
+    started = train.end("run", steps=2, **settings, batch__per_device=2)
+    assert started.code == 0, started.err
+    assert "`start` is no place" in started.out
+    assert "3 of 3 rows" in started.out
+    resumed = train.end("run", steps=3, **settings, batch__per_device=2, allow_change="[steps]")
+    assert resumed.code == 0, resumed.err
+    assert "`start` is no place" in resumed.out
+    earlier = train.end("run", steps=3, **settings, batch__per_device=2, data__reading=1)
+    assert earlier.code == 2

@@ -43,8 +43,6 @@ def problems_of(statistics: RowStatistics, shared: Leakage | None) -> list[str]:
         f"unusable rows ({reason}): {tally.rows:,} of {statistics.rows:,}, such as {': '.join(tally.examples[0])}"
         for reason, tally in sorted(statistics.unusable.items())
     ]
-    if line := statistics.durations.line:
-        lines.append(line)
     if statistics.same_audio.rows:
         rows, first = statistics.same_audio.rows, " = ".join(statistics.same_audio.examples[0])
         lines.append(f"rows with the audio of an earlier row: {rows:,}, such as {first}")
