@@ -2,6 +2,7 @@
 
 import posixpath
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice, product
 
 from whisper_ft.data.storage.files import FolderStore
@@ -23,15 +24,21 @@ def full_names(names: Iterable[str], store: FolderStore) -> Callable[[str], str]
 
     `names` are the first names of the list in the store.
     """
-    bare = list(islice((name for name in names if not is_audio(name)), PROBED_NAMES))
+    bare = list(islice((name for name in names if _is_bare(name)), PROBED_NAMES))
     if any(store.has(name) for name in bare):
         return lambda name: name
     for folder, suffix in product(FOLDERS, AUDIO_SUFFIXES):
         if any(store.has(_completed(name, folder, suffix)) for name in bare):
-            return lambda name: name if is_audio(name) else _completed(name, folder, suffix)
+            return partial(_completed, folder=folder, suffix=suffix)
     return lambda name: name
 
 
+def _is_bare(name: str) -> bool:
+    return not posixpath.splitext(name)[1]
+
+
 def _completed(name: str, folder: str, suffix: str) -> str:
+    if not _is_bare(name):
+        return name
     above, base = posixpath.split(name)
     return posixpath.join(above, folder, base + suffix)
