@@ -255,7 +255,7 @@ def test_forked_workers_train_on_containers_as_the_process_itself_does(train: Tr
         kind = ("m4a", "aac", "mkv")[number % 3]
         row["audio"] = {"bytes": written(kind, samples, rate), "path": f"{number}.{kind}"}
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet", row_group_size=8)
-    settings = {"data__path": tmp_path / "data.parquet", "steps": 3, "eval__every": 0, "save__every": 3}
+    settings = {"data__path": tmp_path / "data.parquet", "steps": 2, "eval__every": 0, "save__every": 2}
     runs = [train(f"run-{workers}", **settings, data__workers=workers) for workers in (0, 2)]
     assert digest(runs[0]) == digest(runs[1])
     assert not any((run / "quarantine.jsonl").exists() for run in runs)
