@@ -228,6 +228,10 @@ def test_integers_written_as_floats_are_refused_with_their_peak(scale: int, subt
         assert peak == pytest.approx(0.3 * scale, rel=0.02)
 
 
+def test_a_quiet_recording_of_integers_is_refused_because_its_samples_are_whole_numbers():
+    assert reason(encoded(np.round(20 * tone(1.0, 16000, channels=2)), 16000, subtype="FLOAT")) == "not_normalised"
+
+
 def test_floats_that_were_recorded_too_loud_are_used():
     clip = encoded(40 * tone(1.0, 16000), 16000, subtype="FLOAT")
     assert np.abs(decode(clip, 16000, 5.0)).max() == pytest.approx(12, rel=1e-3)

@@ -180,7 +180,7 @@ def _mono(samples: Waveform, rate: int, sample_rate: int) -> Waveform:  # [frame
     peak = np.abs(mono).max(initial=0.0)
     if not peak < MAX_PEAK:  # NaN is never less
         raise RejectedError("non_finite_audio", "the decoded samples contain NaN, infinity or absurd values")
-    if peak > MAX_NORMALISED:
+    if peak > MAX_NORMALISED or (peak > 1.0 and not np.any(samples % 1)):  # quiet integers are whole numbers still
         raise RejectedError(
             "not_normalised",
             f"the peak is {peak:,.0f} where full scale is 1.0; divide integers that were written as floats by their "
