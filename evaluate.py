@@ -50,7 +50,7 @@ from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
 from whisper_ft.runtime.lock import lock_folder
 from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.parent import end_with_parent
-from whisper_ft.runtime.printable import json_text
+from whisper_ft.runtime.printable import counted, json_text
 from whisper_ft.runtime.processes import start_processes
 from whisper_ft.runtime.redaction import redacted
 from whisper_ft.scoring.analysis import Analysis
@@ -180,7 +180,7 @@ def transcribe(
     job |= {"columns": columns} if columns else {}
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
     if known:
-        tracker.say(f"{len(known)} of {evaluator.total} utterances are transcribed already; the rest follows")
+        tracker.say(f"{len(known)} of {counted(evaluator.total, 'utterance')} transcribed already; the rest follows")
     normalize, errors = get_normalizer(config.normalizer, language=language), ErrorCount()
     share = -(-(evaluator.total - len(known)) // collectives.world)
     with tracker.live(0), tracker.progress_bar(f"transcribing {name}".strip(), share) as advance:
@@ -269,15 +269,19 @@ def write(
     lines = (json_text(row.record()) + "\n" for row in scores.rows)
     atomic.write_lines(out / "predictions.jsonl", lines)
     versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
-    facts = {
-        "model": str(config.predictions or config.model),
-        "data": redacted(source.path),
-        "normaliser": config.normalizer,
-        "decoding": "greedy" if config.decoding.num_beams == 1 else f"{config.decoding.num_beams} beams",
-        "precision": config.precision,
-        "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
-        "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
-    }
+    facts = (
+        {"model": str(config.model), "data": redacted(source.path)}
+        if scored
+        else {"predictions": str(config.predictions)}
+    )
+    facts["normaliser"] = config.normalizer
+    if scored:  # nothing is known of how other predictions were made
+        facts |= {
+            "decoding": "greedy" if config.decoding.num_beams == 1 else f"{config.decoding.num_beams} beams",
+            "precision": config.precision,
+            "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
+            "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
+        }
     audio = clips_of(source) if config.sound and scored else None
     title = title_of(config, name or source.path)
     write_report(out / "report.html", scores, title, facts, analysis, audio)

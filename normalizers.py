@@ -23,9 +23,11 @@ from functools import cached_property, partial
 from itertools import groupby, zip_longest
 from typing import Any, Literal, NoReturn
 
-VERSION = "1"  # raised whenever a rule changes an output, because scores of two versions are not comparable
-
 Unit = Literal["words", "characters"]
+
+VERSIONS: Mapping[Unit, str] = {"words": "1", "characters": "2"}
+"""Version of the rules by the unit of a language. It is raised whenever a rule changes an output or a count, because
+scores of two versions are not comparable."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,15 @@ APOSTROPHE = re.compile(f"['{APOSTROPHE_LETTERS}]")
 APOSTROPHE_RUN = re.compile(f"['{APOSTROPHE_LETTERS}]{{2,}}")
 DIGITS = "0123456789"
 NOT_BETWEEN_LATIN = re.compile(r"'(?!(?<=[A-Za-zÀ-ɏ]')[A-Za-zÀ-ɏ])")
-SPACE_OF_NO_WORD = re.compile(r" (?![0-9])|(?<![0-9]) ")  # a space between two digits separates two numbers
+UNSPACED = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u30ff\u3100-\u312f\u31a0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"  # CJK
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"  # rare kana and ideographs
+    "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u19e0-\u19ff"  # Thai, Lao, Burmese, Khmer
+)
+"""Characters of scripts that are written without spaces between words."""
+WORD_SIGN = r"[\w'\u0300-\u036f\u0900-\u0dff]"  # part of a word or number: a letter, digit, apostrophe or mark
+# A space between two words of other scripts, or two numbers, separates them. Every other space is the typist's.
+SPACE_OF_NO_WORD = re.compile(f"(?<!{WORD_SIGN}) | (?!{WORD_SIGN})|(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
 
 nfc = partial(unicodedata.normalize, "NFC")
 
@@ -315,7 +325,7 @@ def case(text: str, preset: Preset) -> str:
 def spaces(text: str, preset: Preset) -> str:
     """Put one space between words and none at the ends, in NFC.
 
-    For a language without word spaces, only spaces between two digits stay.
+    For a language without word spaces, only spaces between two words of other scripts or two numbers stay.
     """
     text = " ".join(text.split())
     return nfc(text if preset.unit == "words" else SPACE_OF_NO_WORD.sub("", text))
@@ -547,9 +557,10 @@ def get_normalizer(
     code = language_code(language)
     preset = PRESETS[code]
     rule, data = _rule(name, preset, dict(spelling or {}))
-    identity = json.dumps([VERSION, name, preset.unit, data], sort_keys=True)
+    version = VERSIONS[preset.unit]
+    identity = json.dumps([version, name, preset.unit, data], sort_keys=True)
     fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return TextNormalizer(name, code, preset.unit, VERSION, fingerprint, rule)
+    return TextNormalizer(name, code, preset.unit, version, fingerprint, rule)
 
 
 def _rule(name: str, preset: Preset, spelling: dict[str, str]) -> tuple[Callable[[str], str], object]:

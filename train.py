@@ -227,7 +227,7 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
         return PREEMPTED
     parts.collectives.broadcast_from_main(lambda: publish_final(directory, state, learner.model, learner.processor))
     if state.step < parts.data.steps:
-        tracker.say(f"ended after {config.eval.patience} evaluations without a better one (eval.patience)")
+        tracker.say(f"ended: no better evaluation within eval.patience, which is {config.eval.patience}")
     if steps := steps_to_average(state, config, parts.data.steps):
         publish_mean(steps, parts.collectives, directory, tracker, learner, parts.evaluation)
     parts.collectives.broadcast_from_main(directory.require_own)

@@ -63,7 +63,11 @@ def test_the_resampling_names_its_units():
     some = confidence(counted(errors, words, [*known[:30], *[None] * 10])).resampling
     assert str(some) == "1,000 resamples of 25 speakers and 10 utterances without one"
     one_speaker = confidence(counted(errors, words, ["s"] * 40)).summary()
-    assert (one_speaker["by"], one_speaker["units"]) == ("utterance", 40)
+    assert (one_speaker["by"], one_speaker["units"], one_speaker["one_speaker"]) == ("utterance", 40, True)
+    assert "of one speaker" in str(confidence(counted(errors, words, ["s"] * 40)).resampling)
+    for others in ([None] * 40, ["s"] * 39 + [None], known):
+        assert "of one speaker" not in str(confidence(counted(errors, words, others)).resampling)
+    assert str(confidence(counted([1, 2], [10, 10], [None, None])).resampling).startswith("1,000 resamples of 2 utt")
     assert "few: the true interval is wider" in str(confidence(counted(errors, words, ["a", "b"] * 20)).resampling)
 
 
@@ -159,10 +163,10 @@ def test_utterances_are_matched_by_id_and_the_rates_are_those_of_jiwer():
 def test_utterances_that_cannot_be_compared_are_named():
     whole = score(predictions(("a", "x", "x"), ("b", "y", "y"), ("c", "z", "z")), LOWER)
     part = score(predictions(("b", "y", "y")), LOWER)
-    with pytest.raises(ValueError, match=r"^2 .*second.*'a', 'c'"):
+    with pytest.raises(ValueError, match=r"3 utterances.*second.* has 1: 2 missing.*second.*'a', 'c'"):
         paired_test(whole, part)
-    with pytest.raises(ValueError, match=r"^2 .*first.*'a', 'c'"):
+    with pytest.raises(ValueError, match=r"2 missing from the first.*'a', 'c'"):
         paired_test(part, whole)
     other = score(predictions(("a", "x", "x"), ("b", "Y", "y"), ("c", "z", "z")), get_normalizer("none"))
-    with pytest.raises(ValueError, match=r"^1 references.*'b'.*normaliser"):
+    with pytest.raises(ValueError, match=r"^1 reference .*'b'.*normaliser"):
         paired_test(whole, other)

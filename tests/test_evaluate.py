@@ -156,7 +156,12 @@ def test_transcripts_are_scored_again_without_a_model_and_compared(
         "evaluate.py", "--predictions", str(file), "--compare", str(cut(other)), "--out", str(tmp_path / "no")
     )
     assert missing.code == 4
-    assert rows[-1]["id"] in missing.err
+    facts = (rows[-1]["id"], str(file), str(other), f"{len(rows) - 1} utterances", f"has {len(rows)}: 1 missing")
+    assert [fact for fact in facts if fact not in missing.err] == []
+    page = (tmp_path / "again/report.html").read_text()
+    assert "bf16" not in page
+    assert not [claim for claim in ("decoding", "precision", "versions", "seconds") if f"<bdi>{claim}</bdi>" in page]
+    assert "<bdi>predictions</bdi>" in page
 
 
 def cut(file: Path) -> Path:

@@ -95,6 +95,13 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path, micro_whispe
     assert re.search(facts, refusal(edited(micro_whisper, tmp_path, "processor_config.json", edit)))
 
 
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq"])
+def test_a_quantised_model_is_refused_in_one_line(tmp_path: Path, micro_whisper: Path, method: str):
+    quantised = {"quant_method": method, "load_in_4bit": True}
+    model = edited(micro_whisper, tmp_path, "config.json", lambda c: c.update(quantization_config=quantised))
+    assert all(fact in refusal(model) for fact in ("quantization_config", method))
+
+
 @pytest.mark.parametrize("config", [{"model_type": "bert"}, {}])
 def test_what_is_not_whisper_is_refused_in_one_line(tmp_path: Path, config: dict[str, Any]):
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -153,7 +153,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_named(recording: Path, tmp_pa
     soundfile.write(recording / "odd.wav", np.zeros(100_000), 70_001)
     code, said = prepare(write_lines(recording / "list.jsonl", *lines), tmp_path / "out", data__language="sv")
     assert code == 0
-    assert "2 rows in 1 shards; 5 rows left out (" in said
+    assert "2 rows in 1 shard; 5 rows left out (" in said
     left_out = [json.loads(x) for x in (tmp_path / "out/left-out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(x["id"], x["reason"]) for x in left_out] == [
         ("gone.wav", "missing_file"),
@@ -170,7 +170,7 @@ def test_a_text_that_is_no_text_is_left_out(recording: Path, tmp_path: Path, pre
     (recording / "wav.scp").write_text("a one.wav\nb one.wav\n", encoding="utf-8")
     (recording / "text").write_bytes("a добра\nb ".encode() + b"\xff\n")
     assert prepare(recording, tmp_path / "out")[1].endswith(
-        f"1 rows left out (bad_label 1): {tmp_path}/out/left-out.jsonl\n"
+        f"1 row left out (bad_label 1): {tmp_path}/out/left-out.jsonl\n"
     )
     assert [row.text for row in rows_of(tmp_path / "out")] == ["добра"]
 
@@ -194,7 +194,7 @@ def test_a_json_file_that_is_one_list_is_read(
     (recording / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
     code, said = prepare(recording / name, tmp_path / "out")
     assert code == 0
-    assert "1 rows left out (bad_line 1)" in said
+    assert "1 row left out (bad_line 1)" in said
     rows = rows_of(tmp_path / "out")
     assert [row.text for row in rows] == ["адзін", "два"]
     assert rows[1].audio == (recording / "short.mp3").read_bytes()
@@ -353,7 +353,7 @@ def test_what_is_finished_is_left_as_it_is(corpus: Path, tmp_path: Path, prepare
     prepare(corpus / "test", tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     code, said = prepare(corpus / "test", tmp_path / "out")
-    assert (code, said) == (0, f"nothing to do: {tmp_path / 'out'}: 12 rows in 1 shards\n")
+    assert (code, said) == (0, f"nothing to do: {tmp_path / 'out'}: 12 rows in 1 shard\n")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} | {
         tmp_path / "out/.lock": 0
     } == before | {tmp_path / "out/.lock": 0}

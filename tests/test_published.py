@@ -117,7 +117,7 @@ def test_verify_names_what_is_damaged_and_ends_with_code_3(run: RunDir, capsys: 
     assert main(["verify", str(newest)]) == 3
     printed = capsys.readouterr()
     assert all(fact in printed.out for fact in ("step-00000003", "model.safetensors", "sha256"))
-    assert printed.err.startswith("error: 1 of 1 checkpoints ")
+    assert printed.err.startswith("error: 1 of 1 checkpoint ")
     assert printed.err.count("\n") == 1
 
 

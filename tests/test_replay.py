@@ -34,11 +34,14 @@ def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer, r
     assert len(first_epoch) == len(set(first_epoch)) == 100
     assert [row["position"] for row in rows] == list(range(13 * 8))
     (run_dir / "config.yaml").write_text("seed: 9\n")  # written by a start that was refused
-    printed = run_replay("--run_dir", str(run_dir), "--step", "3")
-    assert [json.loads(line) for line in printed.out.splitlines()] == rows[24:32]
+    printed = run_replay("--run_dir", str(run_dir), "--step", "1")
+    assert [json.loads(line) for line in printed.out.splitlines()] == rows[8:16]
+    beyond = run_replay("--run_dir", str(run_dir), "--step", "2")
+    assert (beyond.code, beyond.out) == (2, "")
+    assert all(fact in beyond.err for fact in ("--step 2", "2 steps", "0 to 1"))
     (run_dir / "checkpoints").rename(run_dir / "none")
     (run_dir / "config.yaml").write_text(yaml12.dump(to_plain(saved)))  # a run before its first save
-    assert run_replay("--run_dir", str(run_dir), "--step", "3").out == printed.out
+    assert run_replay("--run_dir", str(run_dir), "--step", "1").out == printed.out
 
 
 @pytest.mark.parametrize(
@@ -50,15 +53,25 @@ def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer, r
         ("--step 0 --run_dir nowhere", ["--run_dir nowhere", "config.yaml"]),
         ("--step 0", ["of/another/folder", "--data.path PATH"]),
         ("--step 0 --data.path nowhere", ["--data.path nowhere"]),
+        ("--step 1000000 --data.path {corpus}/train", ["--step 1000000", "steps"]),
     ],
 )
 def test_a_replay_that_cannot_be_is_refused_in_one_line(
-    arguments: str, facts: list[str], tmp_path: Path, run_replay: Callable[..., Ended]
+    arguments: str, facts: list[str], corpus: Path, tmp_path: Path, run_replay: Callable[..., Ended]
 ):
+    arguments = arguments.format(corpus=corpus)
     (tmp_path / "config.yaml").write_text("data: {path: of/another/folder}\n")
     refused = run_replay("--run_dir", str(tmp_path), *arguments.split())
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert [fact for fact in facts if fact not in refused.err] == []
+
+
+def test_a_step_after_the_last_epoch_is_refused(corpus: Path, tmp_path: Path, run_replay: Callable[..., Ended]):
+    (tmp_path / "config.yaml").write_text(f"data: {{path: {corpus}/train}}\nepochs: 0.5\nbatch: {{size: 8}}\n")
+    assert run_replay("--run_dir", str(tmp_path), "--step", "6").out.count("\n") == 2
+    beyond = run_replay("--run_dir", str(tmp_path), "--step", "7")
+    assert (beyond.code, beyond.out) == (2, "")
+    assert all(fact in beyond.err for fact in ("--step 7", "epochs: 0.5"))
 
 
 def test_a_replay_finds_data_elsewhere_and_may_be_cut_short(

@@ -177,9 +177,10 @@ def test_an_allowed_change_of_steps_and_rate_continues_the_run(train: Trainer):
 
 def test_a_finished_run_started_again_changes_nothing(train: Trainer):
     run_dir = train.copy_reference(**FINISHED)
-    before = digest(run_dir)
+    before, log = digest(run_dir), (run_dir / "metrics.jsonl").read_bytes()
     train("run", **FINISHED)
     assert digest(run_dir) == before
+    assert (run_dir / "metrics.jsonl").read_bytes() == log, "no step is done, so none is resumed"
 
 
 def test_a_used_directory_is_refused_when_a_fresh_run_is_asked_for(train: Trainer):

@@ -13,6 +13,7 @@ from tests.test_edit_distance import random_pairs
 from whisper_ft.scoring import scores as scoring
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.scores import Prediction, count_word_errors, score
+from whisper_ft.scoring.unicode_text import without_optional_spaces
 
 AS_WRITTEN, LOWER, GOLDEN = (get_normalizer(name) for name in ("none", "lower", "golden"))
 CHARACTERS = get_normalizer("none", "zh")
@@ -170,6 +171,27 @@ def test_a_space_in_a_transcript_is_no_error_in_a_language_without_spaces():
     scores = score([Prediction("a", "我喜歡", "我 喜 歡", 1.0, 3)], golden)
     assert scores.headline == ("cer", 0.0)
     assert score([Prediction("a", "b c", "bc", 1.0, 3)], LOWER).headline == ("wer", 1.0)
+
+
+@pytest.mark.parametrize("name", ["golden", "none", "whisper-basic"])
+def test_a_space_between_latin_words_or_numbers_counts_in_a_language_without_spaces(name: str):
+    normalize = get_normalizer(name, "zh")
+    for ref, hyp, errors in (
+        ("我用 machine learning 做", "我用machine learning做", 0),
+        ("我用 machine learning 做", "我用machinelearning做", 1),
+        ("有 12 34 个", "有12 34个", 0),
+        ("有 12 34 个", "有1234个", 1),
+        ("iphone 15 发布", "iphone15 发布", 1),
+    ):
+        scores = score([Prediction("a", ref, hyp, 1.0, 3)], normalize)
+        assert scores.chars.errors == errors, (ref, hyp)
+
+
+@pytest.mark.parametrize("language", ["zh", "ja", "th", "my"])
+def test_a_normalised_text_has_no_space_that_does_not_count(language: str):
+    for text in ("我 用 Machine Learning 做 1 2", "ไป Siam Paragon 3 ชั้น", "rock 'n roll 50 % C++ 我", "नमस्ते दुनिया 我"):
+        normalised = get_normalizer("golden", language)(text)
+        assert without_optional_spaces(normalised) == normalised
 
 
 def test_the_summary_records_the_normaliser():

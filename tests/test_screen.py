@@ -261,7 +261,7 @@ def test_the_trend_goes_on_over_a_resume_and_forgets_a_branch(tmp_path: Path, ca
     state = evaluate(resumed, replace(state, step=20), scores(HALF))
     evaluate(resumed, replace(state, step=30), scores(HALF, ("так", "не")))
     out = capsys.readouterr().out
-    assert "step 20/40  WER 33.33%  CER 25.00%  on 1 utterances; the best so far; WER ▼ −9.52 since step 10  █▁" in out
+    assert "step 20/40  WER 33.33%  CER 25.00%  on 1 utterance; the best so far; WER ▼ −9.52 since step 10  █▁" in out
     assert "; best wer 33.33% at step 20; WER ▲ +16.67 since step 20  ▅▁█" in out
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [10, 20, 20, 30]

@@ -6,6 +6,7 @@ from pathlib import Path
 from whisper_ft.checkpoint.format import ListedCheckpoint, foreign_folders, list_checkpoints, verify
 from whisper_ft.checkpoint.record import read_record
 from whisper_ft.runtime.errors import ResumeError
+from whisper_ft.runtime.printable import counted
 
 
 def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str], None]) -> Path | None:
@@ -63,7 +64,7 @@ def _newest_usable(candidates: Sequence[ListedCheckpoint], say: Callable[[str], 
         say(f"checkpoint {candidate.path.name} is not usable: {problem}; trying the one before it")
     if candidates:
         raise ResumeError(
-            f"{candidates[0].path.parent} holds {len(candidates)} checkpoints and none is usable. A run never starts "
-            "from zero by itself; to start anew, choose another --run_dir or move this one away"
+            f"{candidates[0].path.parent} holds {counted(len(candidates), 'checkpoint')} and none is usable. A run "
+            "never starts from zero by itself; to start anew, choose another --run_dir or move this one away"
         )
     return None

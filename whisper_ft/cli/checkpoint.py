@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import ResumeError, UsageError
-from whisper_ft.runtime.printable import say
+from whisper_ft.runtime.printable import counted, say
 
 if TYPE_CHECKING:
     from whisper_ft.checkpoint.format import ListedCheckpoint
@@ -107,7 +107,7 @@ def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
         damaged += problem is not None
         say(f"{item.path.name}: {problem or 'whole'}")
     if damaged:
-        raise ResumeError(f"{damaged} of {len(checkpoints)} checkpoints are damaged; a resumed run skips them")
+        raise ResumeError(f"{damaged} of {counted(len(checkpoints), 'checkpoint')} damaged; a resumed run skips them")
 
 
 def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> None:
@@ -135,7 +135,7 @@ def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> 
         export(item.path / MODEL, config_files(model, processor), args.out, readme)
         say(f"{item.path.name} is in {args.out}")
         return
-    raise ResumeError(f"{checkpoints[0].path.parent}: none of {len(checkpoints)} checkpoints is whole")
+    raise ResumeError(f"{checkpoints[0].path.parent}: none of {counted(len(checkpoints), 'checkpoint')} is whole")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,14 @@ from whisper_ft.config.resume_policy import as_resumed
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.runtime.printable import json_text, say
+from whisper_ft.runtime.printable import counted, json_text, say
 
 
 def replay(config: TrainingConfig, step: int) -> list[dict[str, object]]:
-    """Return id, position and epoch of each utterance in the global batch of a training step."""
+    """Return id, position and epoch of each utterance in the global batch of a training step.
+
+    A step after the end of a run with `epochs` has none.
+    """
     from whisper_ft.data.sampling.order import default_lanes
     from whisper_ft.data.sources import open_mixture
 
@@ -80,7 +83,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
         if args.step < 0:
             raise UsageError(f"--step must be 0 or more, got {args.step}")
-        for row in replay(configuration(args.run_dir, args.data_path), args.step):
+        config = configuration(args.run_dir, args.data_path)
+        rows = replay(config, args.step)
+        if config.epochs is None and args.step >= (steps := config.steps_over(0)):
+            raise UsageError(f"--step {args.step}: the run has {counted(steps, 'step')}, so give 0 to {steps - 1}")
+        if not rows:
+            raise UsageError(f"--step {args.step}: the run ends before it, after epochs: {config.epochs:g}")
+        for row in rows:
             say(json_text(row))
 
     return exit_code_of(program)

@@ -92,6 +92,12 @@ def load_parts(name: str) -> ModelParts:
         stated, _ = WhisperConfig.get_config_dict(name)
         if (kind := stated.get("model_type")) != "whisper":
             raise UsageError(f"{name}: not a Whisper model: model_type in config.json is {kind!r}, not 'whisper'")
+        if quantised := stated.get("quantization_config"):
+            method = quantised.get("quant_method", "unknown") if isinstance(quantised, dict) else quantised
+            raise UsageError(
+                f"{name}: its weights are quantised (quantization_config in config.json, method {method}), and only "
+                "float weights are trained and scored here; name the model from which it was made"
+            )
         config = WhisperConfig.from_pretrained(name)
     with _blaming(name, "tokenizer and feature extractor"):
         processor = WhisperProcessor.from_pretrained(name)

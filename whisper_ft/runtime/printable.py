@@ -38,6 +38,11 @@ def say(*lines: object, file: TextIO | None = None) -> None:
         print(printable(line), file=file or sys.stdout, flush=True)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 utterance` or `1,234 utterances`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def json_text(value: Any, indent: int | None = None) -> str:
     """Return a value as JSON in which the characters of `OBEYED` are escapes; a reader gets them back.
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.scores import ScoredRow, Scores, listed_ids
 
@@ -44,12 +45,15 @@ class Resampling:
     units: int
     without_speaker: int = 0  # units that are single utterances, if the others are speakers
     resamples: int = RESAMPLES
+    is_of_one_speaker: bool = False
+    """True if all utterances are of one speaker, so nothing is known about the variation between speakers."""
 
     def __str__(self) -> str:
         named = self.units - self.without_speaker
-        alone = f" and {self.without_speaker:,} utterances without one" if self.without_speaker else ""
+        alone = f" and {counted(self.without_speaker, 'utterance')} without one" if self.without_speaker else ""
         few = ", which are few: the true interval is wider" if self.units < FEW_UNITS else ""
-        return f"{self.resamples:,} resamples of {named:,} {self.by}s{alone}{few}"
+        one = ", all of one speaker: for other speakers the true interval is wider" if self.is_of_one_speaker else ""
+        return f"{self.resamples:,} resamples of {counted(named, self.by)}{alone}{one or few}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Confidence:
             "units": self.resampling.units,
             "utterances_without_speaker": self.resampling.without_speaker,
             "resamples": self.resampling.resamples,
+            "one_speaker": self.resampling.is_of_one_speaker,
             "wer": _ends(self.wer),
             "cer": _ends(self.cer),
         }
@@ -125,7 +130,7 @@ def confidence(scores: Scores, resamples: int = RESAMPLES, seed: int = SEED) -> 
         (row.words.errors, row.words.reference_length, row.chars.errors, row.chars.reference_length) for row in rows
     ]
     sums = _sums_by_unit(counts, units)
-    resampling = _resampling(units, resamples)
+    resampling = _resampling(units, resamples, rows)
     if len(sums) < 2:
         return Confidence(None, None, resampling)
     totals = _resampled(sums, resamples, seed)  # [R, 4]
@@ -144,27 +149,31 @@ def interval_of(rows: Sequence[ScoredRow], counts: Sequence[ErrorCount]) -> Inte
     return _interval(totals[:, 0] / totals[:, 1])
 
 
-def matched_rows(first: Scores, second: Scores) -> list[tuple[ScoredRow, ScoredRow]]:
-    """Pair the rows of two systems by id, in the order of the first system.
+def matched_rows(
+    first: Scores, second: Scores, names: tuple[str, str] = ("the first system", "the second system")
+) -> list[tuple[ScoredRow, ScoredRow]]:
+    """Pair the rows of two systems by id, in the order of the first system. `names` are those of the systems.
 
     Raises ValueError if only one system has an utterance, or if references differ. The message names the utterances.
     """
     others = {row.prediction.id: row for row in second.rows}
     own = {row.prediction.id for row in first.rows}
-    for system, missing in (
-        ("second", [row.prediction.id for row in first.rows if row.prediction.id not in others]),
-        ("first", [name for name in others if name not in own]),
+    for name, missing in (
+        (names[1], [row.prediction.id for row in first.rows if row.prediction.id not in others]),
+        (names[0], [name for name in others if name not in own]),
     ):
         if missing:
             raise ValueError(
-                f"{len(missing):,} utterances are missing from the {system} system: {listed_ids(missing)}; "
-                "compare two systems on the same utterances"
+                f"{names[0]} has {counted(len(first.rows), 'utterance')} and {names[1]} has {len(second.rows):,}: "
+                f"{len(missing):,} missing from {name}: {listed_ids(missing)}; compare two systems on the same "
+                "utterances"
             )
     pairs = [(row, others[row.prediction.id]) for row in first.rows]
     differ = [row.prediction.id for row, other in pairs if row.ref_norm != other.ref_norm]
     if differ:
         raise ValueError(
-            f"{len(differ):,} references differ between the two systems: {listed_ids(differ)}; "
+            f"{counted(len(differ), 'reference')} of {len(pairs):,} differ between {names[0]} and {names[1]}: "
+            f"{listed_ids(differ)}; "
             "compare them on the same references, scored with one normaliser"
         )
     return pairs
@@ -176,7 +185,8 @@ def paired_test(first: Scores, second: Scores, resamples: int = RESAMPLES, seed:
     Each resample draws the same units for both systems, so utterances that are hard for both do not add variance.
     """
     pairs = [(row, other) for row, other in matched_rows(first, second) if row.is_scored]
-    units = _units([row for row, _ in pairs])
+    rows = [row for row, _ in pairs]
+    units = _units(rows)
     counts = [
         (
             a.words.errors,
@@ -189,7 +199,7 @@ def paired_test(first: Scores, second: Scores, resamples: int = RESAMPLES, seed:
         for a, b in pairs
     ]
     sums = _sums_by_unit(counts, units)
-    resampling = _resampling(units, resamples)
+    resampling = _resampling(units, resamples, rows)
     if not len(sums):
         return PairedTest(None, None, resampling)
     totals = _resampled(sums, resamples, seed) if len(sums) > 1 else None  # [R, 6]
@@ -223,11 +233,12 @@ def _units(rows: Sequence[ScoredRow]) -> list[tuple[UnitKind, str]]:
     ]
 
 
-def _resampling(units: Sequence[tuple[UnitKind, str]], resamples: int) -> Resampling:
+def _resampling(units: Sequence[tuple[UnitKind, str]], resamples: int, rows: Sequence[ScoredRow]) -> Resampling:
     kinds = Counter(kind for kind, _ in set(units))
     if kinds["speaker"]:
         return Resampling("speaker", kinds.total(), kinds["utterance"], resamples)
-    return Resampling("utterance", kinds.total(), 0, resamples)
+    speakers = {row.prediction.speaker or None for row in rows}
+    return Resampling("utterance", kinds.total(), 0, resamples, len(speakers) == 1 and None not in speakers)
 
 
 def _sums_by_unit(counts: Sequence[tuple[int, ...]], units: Sequence[tuple[UnitKind, str]]) -> CountMatrix:

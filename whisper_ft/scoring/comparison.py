@@ -72,7 +72,7 @@ def compare(first: Scores, second: Scores, names: tuple[str, str] = ("first", "s
 
     Raises ValueError if only one system has an utterance, or if references differ. The message names the utterances.
     """
-    pairs = [(row, other) for row, other in matched_rows(first, second) if row.is_scored]
+    pairs = [(row, other) for row, other in matched_rows(first, second, names) if row.is_scored]
     changes = [Change(row, other, first.errors_of(other).errors - first.errors_of(row).errors) for row, other in pairs]
     changes.sort(key=lambda change: change.more_errors)
     better = tuple(change for change in changes if change.more_errors < 0)

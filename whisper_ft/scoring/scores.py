@@ -97,7 +97,8 @@ class Scores:
     def cer(self) -> float | None:
         """Character error rate of the normalised texts, as a fraction; None if no reference has a word.
 
-        Each single space between words counts as a character, except in languages written without spaces.
+        Each single space between words counts as a character. In languages written without spaces, only a space
+        between two words of other scripts or two numbers does.
         """
         return self.chars.rate
 
@@ -260,7 +261,7 @@ class _Block(NamedTuple):
 def _score_block(predictions: Sequence[Prediction], normalize: Normalizer) -> _Block:
     from whisper_ft.scoring.wer_metric import wer_metric  # here, because importing `evaluate` takes 0.7 s
 
-    count_spaces = normalize.unit != CHARACTERS  # in a language without spaces, a space in a transcript is no error
+    count_spaces = normalize.unit != CHARACTERS  # beside a script without spaces, a space in a transcript is no error
     refs = [encodable(prediction.ref) for prediction in predictions]
     hyps = [encodable(prediction.hyp) for prediction in predictions]
     ref_norms = [single_spaces(normalize(ref)) for ref in refs]

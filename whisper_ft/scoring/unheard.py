@@ -1,6 +1,7 @@
 """Utterances without audio: a note beside the rates of a set, and the refusal of a set in which nothing was heard."""
 
 from whisper_ft.runtime.errors import DataError
+from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.scores import Scores
 from whisper_ft.scoring.unicode_text import encodable
 
@@ -8,7 +9,7 @@ from whisper_ft.scoring.unicode_text import encodable
 def unheard_note(scores: Scores) -> str:
     """Return the number of utterances whose audio could not be read, as a phrase; "" if all could be."""
     count = scores.unheard
-    return f"no audio could be read of {count:,} of {scores.utterances:,} utterances" if count else ""
+    return f"no audio could be read of {count:,} of {counted(scores.utterances, 'utterance')}" if count else ""
 
 
 def refuse_unheard(scores: Scores, name: str) -> None:
@@ -19,6 +20,6 @@ def refuse_unheard(scores: Scores, name: str) -> None:
     if scores.utterances and scores.unheard == scores.utterances:
         reasons = ", ".join(f"{encodable(reason)} {count:,}" for reason, count in scores.problems.items())
         raise DataError(
-            f"{name}: no audio could be read of any of {scores.utterances:,} utterances ({reasons}), so there is no "
-            "score; `python -m whisper_ft doctor` names such rows, and data.audio_root is the folder of the audio"
+            f"{name}: no audio could be read of any of {counted(scores.utterances, 'utterance')} ({reasons}), so there "
+            "is no score; `python -m whisper_ft doctor` names such rows, and data.audio_root is the folder of the audio"
         )

@@ -1,7 +1,17 @@
 """Unicode forms of a text: spaces, lone surrogates, and the script of a letter."""
 
+import re
 import unicodedata
 from functools import cache
+
+UNSPACED = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u30ff\u3100-\u312f\u31a0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff66-\uff9f"  # CJK
+    "\U0001b000-\U0001b16f\U00020000-\U0003ffff"  # rare kana and ideographs
+    "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u19e0-\u19ff"  # Thai, Lao, Burmese, Khmer
+)
+"""Characters of scripts that are written without spaces between words, as ranges of a regular expression."""
+_WORD_SIGN = r"[\w'\u0300-\u036f\u0900-\u0dff]"  # part of a word or number: a letter, digit, apostrophe or mark
+_SPACE_OF_NO_WORD = re.compile(f"(?<!{_WORD_SIGN}) | (?!{_WORD_SIGN})|(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
 
 
 def single_spaces(text: str) -> str:
@@ -12,6 +22,14 @@ def single_spaces(text: str) -> str:
 def as_written(text: str) -> str:
     """Return a text in NFC with single spaces, as orthographic scores compare it."""
     return single_spaces(unicodedata.normalize("NFC", text))
+
+
+def without_optional_spaces(text: str) -> str:
+    """Remove the spaces that scripts without word spaces may or may not have, as the golden normaliser does.
+
+    A space between two words of other scripts, or between two numbers, stays, because it separates them.
+    """
+    return _SPACE_OF_NO_WORD.sub("", single_spaces(text))
 
 
 def encodable(text: str) -> str:

@@ -10,6 +10,7 @@ import datasets
 
 from whisper_ft.runtime.installed_package import evaluate
 from whisper_ft.scoring.edit_distance import count_errors, total
+from whisper_ft.scoring.unicode_text import without_optional_spaces
 
 
 class WerMetric(evaluate.Metric):  # type: ignore[misc]  # the library is untyped
@@ -41,7 +42,7 @@ class WerMetric(evaluate.Metric):  # type: ignore[misc]  # the library is untype
         self, predictions: Sequence[str], references: Sequence[str], count_spaces: bool = True
     ) -> dict[str, Any]:
         def characters_of(text: str) -> str:
-            return text if count_spaces else "".join(text.split())
+            return text if count_spaces else without_optional_spaces(text)
 
         utterances = [
             (count_errors(ref.split(), hyp.split()), count_errors(characters_of(ref), characters_of(hyp)))

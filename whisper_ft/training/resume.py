@@ -23,6 +23,7 @@ from whisper_ft.optim.schedule import learning_rate
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import ResumeError, UsageError
+from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.data import TrainingData
 from whisper_ft.training.data_summary import summary_lines
@@ -181,7 +182,8 @@ def resume_from(
         tracker.say(f"{name}: was {then}, is {now}, as allowed")
     state = record.state
     if state.step > data.steps:
-        raise UsageError(f"{chosen} is at step {state.step} already: the run cannot be shortened to {data.steps} steps")
+        shorter = counted(data.steps, "step")
+        raise UsageError(f"{chosen} is at step {state.step} already: the run cannot be shortened to {shorter}")
     state, message = collectives.broadcast_from_main(
         lambda: repair_best(directory, state, chosen, learner.model, learner.processor)
     )
@@ -192,7 +194,8 @@ def resume_from(
     tracker.say(f"resumed from {chosen}")
     lr = learning_rate(state.step, data.steps, config.optim, config.schedule)
     tracker.say(f"LR at step {state.step}: saved {record.lr:.6g}, now {lr:.6g}")
-    tracker.record({"event": "resumed", "step": state.step})
+    if state.step < data.steps and not state.out_of_patience(config.eval.patience):  # a finished run stays as it is
+        tracker.record({"event": "resumed", "step": state.step})
     return state, Lineage(chosen.name, _branch(config, record, state.step), frozenset({state.step}), recorded)
 
 

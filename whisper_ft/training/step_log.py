@@ -6,6 +6,7 @@ from typing import NamedTuple
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.errors import DataError, NonFiniteError
+from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.performance import Throughput, memory_gb
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.data import TrainingData
@@ -66,7 +67,7 @@ def refuse_to_continue(state: TrainState, config: TrainingConfig, data: Training
     seen = min(state.step * config.batch.size, data.rows)
     if rejected >= MIN_REJECTED_ROWS and rejected > limit * seen:
         raise DataError(
-            f"{rejected} of {seen} rows could not be used ({100 * rejected / seen:.1f} %; the limit is "
+            f"{rejected} of {counted(seen, 'row')} could not be used ({100 * rejected / seen:.1f} %; the limit is "
             f"{100 * limit:g} %, --data.max_unusable_share); quarantine.jsonl lists them"
         )
 

@@ -10,6 +10,7 @@ from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sampling.order import MixedOrder
 from whisper_ft.data.types import Batch, CollatorFactory, Source, Window
 from whisper_ft.data.window_reader import WindowReader
+from whisper_ft.runtime.printable import counted
 
 WINDOWS = 3  # windows shown: each takes several lines, and most sources have them in different chunks
 
@@ -42,7 +43,7 @@ def first_batch(
     length = batch.labels.shape[1] if windows else 0
     rows = (_batch_row(window, batch, index, tokenizer) for index, window in enumerate(windows))
     return [
-        f"the first {len(slots)} of the {config.batch.size} utterances of step 0, padded to {length} positions",
+        f"the first {len(slots)} of {counted(config.batch.size, 'utterance')} of step 0, padded to {length} positions",
         *(
             next(rows)
             if isinstance(slot, Window)

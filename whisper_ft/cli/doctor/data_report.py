@@ -13,6 +13,7 @@ from whisper_ft.data.leakage import LEAKS, MEANING, Leakage
 from whisper_ft.data.sampling.order import lanes_by_weight
 from whisper_ft.data.types import Source
 from whisper_ft.reports.text import percent
+from whisper_ft.runtime.printable import counted
 from whisper_ft.runtime.redaction import redacted
 
 MAX_LETTERS = 300  # characters of the alphabet shown: Chinese has thousands
@@ -107,8 +108,8 @@ def _data(statistics: RowStatistics, config: TrainingConfig, rows: int) -> list[
     part = "" if statistics.rows == rows else f" (the first of {rows:,}; the figures below cover only these)"
     return [
         f"from {', '.join(map(redacted, names))}",
-        f"{statistics.rows:,} utterances{part}",
-        f"{statistics.seconds / 3600:.2f} usable hours, in {usable:,} utterances",
+        f"{counted(statistics.rows, 'utterance')}{part}",
+        f"{statistics.seconds / 3600:.2f} usable hours, in {counted(usable, 'utterance')}",
     ]
 
 
@@ -184,8 +185,8 @@ def _steps(config: TrainingConfig, rows: int) -> list[Block]:
     steps, per_epoch = config.steps_over(rows), rows / config.batch.size
     setting = f" (epochs: {config.epochs:g})" if config.epochs is not None else ""
     return [
-        f"an epoch is {per_epoch:,.1f} steps of {config.batch.size} utterances",
-        f"the run is {steps:,} steps, which is {steps / per_epoch:,.2f} epochs{setting}",
+        f"an epoch is {per_epoch:,.1f} steps of {counted(config.batch.size, 'utterance')}",
+        f"the run is {counted(steps, 'step')}, which is {steps / per_epoch:,.2f} epochs{setting}",
     ]
 
 

@@ -13,17 +13,18 @@ from whisper_ft.cli.prepare.prepare_config import PrepareConfig
 from whisper_ft.cli.prepare.shards import LEFT_OUT, Preparation, State
 from whisper_ft.reports.safe_console import SafeConsole
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.printable import counted
 from whisper_ft.training.preflight import refuse_missing
 
 
 def summary_line(state: State, out: Path) -> str:
     """Return the line for the user about the finished shards and the rows left out."""
-    line = f"{out}: {state.rows} rows in {state.shards} shards"
+    line = f"{out}: {counted(state.rows, 'row')} in {counted(state.shards, 'shard')}"
     if not state.left_out:
         return line
     lines = (out / LEFT_OUT).read_text(encoding="utf-8").splitlines()
     reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(json.loads(x)["reason"] for x in lines).most_common())
-    return f"{line}; {state.left_out} rows left out ({reasons}): {out / LEFT_OUT}"
+    return f"{line}; {counted(state.left_out, 'row')} left out ({reasons}): {out / LEFT_OUT}"
 
 
 def refuse_out_within(path: str, out: Path) -> None:

@@ -16,6 +16,7 @@ from whisper_ft.config.training import DEFAULT_STEPS, TrainingConfig
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime.errors import UsageError, one_line
+from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.bootstrap import Interval
 
 README, CURVES = "README.md", "curves.png"
@@ -149,7 +150,7 @@ def _settings(publication: Publication) -> Iterator[tuple[str, str]]:
     yield "steps of the weights", ", ".join(f"{step:,}" for step in publication.model.steps)
     yield (
         "length of the run",
-        f"{config.epochs:g} epochs" if config.epochs else f"{config.steps or DEFAULT_STEPS:,} steps",
+        f"{config.epochs:g} epochs" if config.epochs else counted(config.steps or DEFAULT_STEPS, "step"),
     )
     yield "utterances per step", f"{config.batch.size}"
     yield "optimizer", f"{optim.name}, weight decay {optim.weight_decay:g}, gradients clipped at {optim.clip_norm:g}"

@@ -16,6 +16,7 @@ from whisper_ft.reports.curves.history import read_history
 from whisper_ft.reports.curves.panel import panels_of
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime.errors import UsageError, one_line
+from whisper_ft.runtime.printable import counted
 
 SMOOTHING = 0.015  # standard deviation of the curves' smoothing, as a share of the run
 
@@ -51,7 +52,7 @@ def preview_lines(args: argparse.Namespace, publication: Publication, files: Map
         f"  {name:<{width}}  {_size(size):>9}{'  generated' * (name in (README, CURVES))}"
         for name, size in files.items()
     ]
-    lines.append(f"  {f'{len(files)} files':<{width}}  {_size(sum(files.values())):>9}")
+    lines.append(f"  {counted(len(files), 'file'):<{width}}  {_size(sum(files.values())):>9}")
     if args.card:
         lines.append(f"card: {args.card}")
     else:

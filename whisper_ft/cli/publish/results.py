@@ -9,6 +9,7 @@ from typing import Any
 from whisper_ft.cli.publish.model_to_publish import ModelToPublish
 from whisper_ft.reports.curves.history import History
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.bootstrap import Interval, interval_of
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.scores import Prediction, ScoredRow
@@ -64,7 +65,7 @@ def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResul
     is_another = evaluated.exists() and evaluated.resolve() != model.folder.resolve()  # a moved model does not exist
     if is_another or evaluated.name != model.folder.name:
         raise UsageError(f"--evaluation {folder}: is of {evaluated}, not of {model.folder}; evaluate that model")
-    name = folder.resolve().name + (f", first {first} utterances" if first else "")
+    name = folder.resolve().name + (f", first {counted(first, 'utterance')}" if first else "")
     return _result(name, summary, folder / "predictions.jsonl")
 
 

@@ -10,6 +10,7 @@ from whisper_ft.data.formats.file_table import FileTable
 from whisper_ft.data.sampling.order import MixedOrder, lanes_by_weight
 from whisper_ft.data.storage.content import Content
 from whisper_ft.data.types import Row, Source
+from whisper_ft.runtime.printable import counted
 
 
 class MixedSource:
@@ -95,7 +96,7 @@ class MixedSource:
         realised = lanes_by_weight(self._weights, lanes)
         wanted = [weight / sum(self._weights) for weight in self._weights]
         return ", ".join(
-            f"source {number}: {100 * n / lanes:.1f} % (asked {100 * share:.1f} %, {sum(source.rows)} rows)"
+            f"source {number}: {100 * n / lanes:.1f} % (asked {100 * share:.1f} %, {counted(sum(source.rows), 'row')})"
             for number, (source, n, share) in enumerate(zip(self._sources, realised, wanted, strict=True))
         )
 

@@ -4,6 +4,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from whisper_ft.reports.text import percent, percent_range, points, points_range, visible
+from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.bootstrap import LEVEL, Difference
 from whisper_ft.scoring.comparison import SystemComparison, p_value
@@ -46,7 +47,8 @@ def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) 
         if variant.name == "none" and variant.words == scores.words_orthographic:
             continue  # the line above says the same
         add(escape(visible(variant.name)), variant.words, variant.chars, "dim")
-    size = "; ".join(filter(None, [f"{scores.utterances:,} utterances in {seconds:,.1f} s", unheard_note(scores)]))
+    size = f"{counted(scores.utterances, 'utterance')} in {seconds:,.1f} s"
+    size = "; ".join(filter(None, [size, unheard_note(scores)]))
     table.caption = escape("\n".join([size, *_intervals(analysis), *notes(scores)]))
     return table
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.reports.text import percent
+from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.scores import Scores
 from whisper_ft.scoring.unheard import unheard_note
 
@@ -23,13 +24,10 @@ def table(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappi
 
     `earlier` are the rows of metrics.jsonl for the evaluations before this one.
     """
+    size = counted(scores.utterances, "utterance")
+    title = [f"\nevaluation at step {state.step}/{steps}: {size}", unheard_note(scores)]
     rows = Table(
-        title="; ".join(
-            filter(
-                None,
-                [f"\nevaluation at step {state.step}/{steps}: {scores.utterances} utterances", unheard_note(scores)],
-            )
-        ),
+        title="; ".join(filter(None, title)),
         caption=compared_with_best(state),
         title_justify="left",
         title_style="bold",
@@ -59,7 +57,7 @@ def line(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappin
         trend = f"; {RATES[key]} {change(*rates[-2:]).plain} since step {earlier[-1]['step']}  {sparkline(rates)}"
     compared = compared_with_best(state)
     more = "".join(f"; {text}" for text in (unheard_note(scores), compared) if text)
-    return f"step {state.step}/{steps}  {now}  on {scores.utterances} utterances{more}{trend}"
+    return f"step {state.step}/{steps}  {now}  on {counted(scores.utterances, 'utterance')}{more}{trend}"
 
 
 def compared_with_best(state: TrainState) -> str:
