@@ -51,12 +51,12 @@ def test_a_transcript_that_looks_like_special_tokens_is_plain_text(parts: tuple[
     }
     assert not special & set(body)
     # Of the backend: Whisper's own decode takes what looks like a timestamp out of the finished text.
-    assert tokenizer.backend_tokenizer.decode(body, skip_special_tokens=True) == text
+    assert tokenizer.backend_tokenizer.decode(body, skip_special_tokens=True).removeprefix(" ") == text
 
 
 def test_a_plain_transcript_has_the_tokens_that_the_tokenizer_gives(parts: tuple[Any, Any]):
     text = "Раз’яднаць сям'ю, < | > 12.50 |> 猫"
-    assert encoder(parts)(text)[4:-1] == parts[1].tokenizer.encode(text, add_special_tokens=False)
+    assert encoder(parts)(text)[4:-1] == parts[1].tokenizer.encode(f" {text}", add_special_tokens=False)
 
 
 def test_a_token_that_a_user_added_to_the_vocabulary_is_used(micro_whisper: Path):

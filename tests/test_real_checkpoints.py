@@ -21,6 +21,7 @@ from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 from tests.conftest import Trainer, metrics, run
 from tests.openai_tokenizer import ENGLISH, MULTILINGUAL, V3, Checkpoint, Vocabulary, needs_openai, put, reference
 from whisper_ft.config.evaluation import DecodingConfig
+from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.data.audio.log_mel import LogMel, pad_windows
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.tokens import LabelEncoder, refuse_all_but_english
@@ -103,24 +104,63 @@ TEXTS = [
 ]
 
 
+def with_leading_space(theirs: Any, text: str) -> list[int]:
+    """OpenAI's tokens of a text with the space that its models write, where a token begins with it."""
+    spaced = theirs.encode(f" {text.strip()}", disallowed_special=())
+    bare = theirs.encode(" ")
+    return list(theirs.encode(text.strip(), disallowed_special=()) if spaced[:1] == bare else spaced)
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: text[:12].encode("unicode_escape").decode())
 def test_a_transcript_has_openais_tokens_and_comes_back_from_them(tokenizers: tuple[LabelEncoder, Any, Any], text: str):
     encode, tokenizer, theirs = tokenizers
-    expected = theirs.encode(text.strip(), disallowed_special=())
+    expected = with_leading_space(theirs, text)
     assert encode(text)[len(encode.prompt()) : -1] == expected
     assert encode(text)[-1] == theirs.eot
     # Of the backend: Whisper's own decode takes what looks like a timestamp out of the finished text.
-    assert tokenizer.backend_tokenizer.decode(expected, skip_special_tokens=True) == text.strip()
+    assert tokenizer.backend_tokenizer.decode(expected, skip_special_tokens=True).removeprefix(" ") == text.strip()
     if "<|" not in text:
-        assert tokenizer.decode(encode(text), skip_special_tokens=True) == text.strip()
+        assert tokenizer.decode(encode(text), skip_special_tokens=True).removeprefix(" ") == text.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "begins_with_a_space"),
+    [
+        ("Printing", True),
+        ("прывітанне", True),
+        ("שלום", True),
+        ("안녕", True),
+        ("(a", True),
+        ("12", True),
+        ("日本語", False),
+        ("বাংলা", False),
+        ("తెలుగు", False),
+        ("Հայերեն", False),
+        ("ภาษา", False),
+    ],
+)
+def test_a_leading_space_is_written_where_whisper_writes_one(
+    parts: dict[str, ModelParts], text: str, begins_with_a_space: bool
+):
+    """Where the first token would be the bare space, which generation may not write first, there is none."""
+    model = parts["multilingual"]
+    bare = model.processor.tokenizer.encode(" ", add_special_tokens=False)[0]
+    assert bare in model.generation_config.begin_suppress_tokens
+
+    def first(leading_space: LeadingSpace) -> str:
+        encode = LabelEncoder.of(model, model.processor.tokenizer, "be", "transcribe", leading_space=leading_space)
+        return str(model.processor.tokenizer.decode(encode(text), skip_special_tokens=True))
+
+    assert first("never") == text
+    assert first("always") == f" {text}"
+    assert first("auto") == (f" {text}" if begins_with_a_space else text)
 
 
 @given(text=st.text(max_size=40))
 def test_any_text_has_openais_tokens(tokenizers: tuple[LabelEncoder, Any, Any], text: str):
     encode, _, theirs = tokenizers
     if text.strip():
-        expected = theirs.encode(text.strip(), disallowed_special=())
-        assert encode(text)[len(encode.prompt()) : -1] == expected
+        assert encode(text)[len(encode.prompt()) : -1] == with_leading_space(theirs, text)
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES.values(), ids=VOCABULARIES)
@@ -280,12 +320,12 @@ def test_a_tokenizer_of_the_old_files_takes_no_transcript_for_commands(tmp_path:
     assert repairs[0].startswith(f"{old}: 106 special tokens")
     export(model, config_files(model, processor), tmp_path / "new", "")
     text = "<|be|> так <|endoftext|>"
-    expected = MULTILINGUAL.theirs.encode(text, disallowed_special=())
+    expected = with_leading_space(MULTILINGUAL.theirs, text)
     for folder in (old, tmp_path / "new"):
         parts = load_parts(str(folder))
         tokenizer = parts.processor.tokenizer
         assert LabelEncoder.of(parts, tokenizer, "be", "transcribe")(text)[4:-1] == expected
-        assert tokenizer.decode([50258, 50330, 50359, 50363, *expected, 50257], skip_special_tokens=True) == text
+        assert tokenizer.decode([50258, 50330, 50359, 50363, *expected, 50257], skip_special_tokens=True) == f" {text}"
     assert load_parts(str(tmp_path / "new")).repairs == ()
 
 

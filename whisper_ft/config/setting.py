@@ -7,6 +7,7 @@ from typing import Any, Literal
 from whisper_ft.config.tree import flatten, leaves, to_plain
 
 ResumeRule = Literal["exact", "change", "free"]
+LeadingSpace = Literal["auto", "always", "never"]
 ScheduleKind = Literal["linear", "cosine", "constant", "wsd"]
 
 

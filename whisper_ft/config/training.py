@@ -13,7 +13,7 @@ from typing import Literal
 
 from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.evaluation import Device, EvalConfig, Precision
-from whisper_ft.config.setting import ScheduleKind, require, require_bounds, setting
+from whisper_ft.config.setting import LeadingSpace, ScheduleKind, require, require_bounds, setting
 
 ScreenMode = Literal["auto", "live", "plain", "quiet"]
 DEFAULT_STEPS = 4000
@@ -45,6 +45,15 @@ class ModelConfig:
         for name in ("dropout", "layerdrop"):
             value = getattr(self, name)
             require(value is None or 0 <= value < 1, f"model.{name}", value, "from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """Labels: the tokens that the model learns to write for a transcript."""
+
+    leading_space: LeadingSpace = setting("exact", "auto", before="never")
+    """Space before the text, as OpenAI's models write it. auto: a space, unless the first token would then be the bare
+    space, which Whisper never writes first (Armenian, Bengali, Japanese, Telugu and others)."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +247,7 @@ class TrainingConfig:
     """Longest wait in seconds for another process within a step. Evaluations and saves may take hours."""
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loss: LossConfig = field(default_factory=LossConfig)

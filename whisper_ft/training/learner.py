@@ -95,7 +95,8 @@ def build_learner(
     languages = set(config.data.languages)
     # Language for rows that name none. None if a source names no language either: then the model's own counts.
     default = None if None in languages else config.data.languages[0]
-    encode = LabelEncoder.of(model, processor.tokenizer, default, config.data.task, normalizer)
+    space = config.labels.leading_space
+    encode = LabelEncoder.of(model, processor.tokenizer, default, config.data.task, normalizer, space)
     if encode.is_multilingual and encode.language and len(languages) == 1:
         # The exported model then uses this language by default.
         model.generation_config.language = whisper_language(encode.language)

@@ -54,7 +54,8 @@ def check_data(
 
     model = load_parts(config.model.name)
     tokenizer = model.processor.tokenizer
-    encode = LabelEncoder.of(model, tokenizer, config.data.languages[0], config.data.task, rewrite)
+    space = config.labels.leading_space
+    encode = LabelEncoder.of(model, tokenizer, config.data.languages[0], config.data.task, rewrite, space)
     as_written: list[Block] = []
     if rewrite is None and config.data.normalizer != "keep":
         as_written.append(f"of the transcripts as written; a run applies data.normalizer {config.data.normalizer}")

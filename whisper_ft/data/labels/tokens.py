@@ -3,6 +3,7 @@
 import re
 from typing import Any, Self
 
+from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.transcript import is_blank, text_problem
@@ -29,6 +30,7 @@ class LabelEncoder:
         language: default for rows without a language.
         task: default for rows without a task.
         normalizer: rewrites transcripts before they are encoded.
+        leading_space: the setting `labels.leading_space`.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class LabelEncoder:
         language: str | None,
         task: str,
         normalizer: LabelNormalizer | None = None,
+        leading_space: LeadingSpace = "auto",
     ) -> None:
         self.max_tokens = max_tokens
         self.normalizer = normalizer
@@ -51,6 +54,8 @@ class LabelEncoder:
         self.language = language
         """Default language, for rows without a language."""
         self._task = task
+        self._leading_space = leading_space
+        self._bare_space: list[int] = tokenizer.encode(" ", add_special_tokens=False)
         if self.is_multilingual and language is None:
             raise UsageError("--data.language is missing: this model writes many languages and has no default")
         try:
@@ -60,7 +65,13 @@ class LabelEncoder:
 
     @classmethod
     def of(
-        cls, model: Any, tokenizer: Any, language: str | None, task: str, normalizer: LabelNormalizer | None = None
+        cls,
+        model: Any,
+        tokenizer: Any,
+        language: str | None,
+        task: str,
+        normalizer: LabelNormalizer | None = None,
+        leading_space: LeadingSpace = "auto",
     ) -> Self:
         """Build the encoder of a loaded model.
 
@@ -71,7 +82,8 @@ class LabelEncoder:
         generation = model.generation_config
         only = None if generation.is_multilingual else "en"
         language = language or getattr(generation, "language", None) or only
-        return cls(tokenizer, generation, model.config.max_target_positions, language, task, normalizer)
+        length = model.config.max_target_positions
+        return cls(tokenizer, generation, length, language, task, normalizer, leading_space)
 
     @property
     def is_multilingual(self) -> bool:
@@ -149,11 +161,24 @@ class LabelEncoder:
                 raise RejectedError(
                     "empty_label", f"data.normalizer {self.normalizer.name} leaves nothing of {original!r}"
                 )
-        tokens = [*prompt, *self._plain(text), self._end]
+        tokens = [*prompt, *self.text_tokens(text), self._end]
         # The decoder reads all tokens but the last and predicts all but the first.
         if len(tokens) - 1 > self.max_tokens:
             raise RejectedError("label_too_long", f"{len(tokens) - 1} label tokens, the decoder has {self.max_tokens}")
         return tokens
+
+    def text_tokens(self, text: str) -> list[int]:
+        """Return the tokens of a stripped text, with the leading space that the setting asks for.
+
+        OpenAI's models write a space first: their own code encodes texts as `" " + text.strip()`
+        (openai-whisper, `decoding.py`). A script without spaces has no tokens that begin with one, so the first token
+        would be the bare space. Generation never writes it first, because it is in `begin_suppress_tokens`.
+        """
+        if self._leading_space == "never":
+            return self._plain(text)
+        spaced = self._plain(f" {text}")
+        is_bare = spaced[: len(self._bare_space)] == self._bare_space
+        return self._plain(text) if is_bare and self._leading_space == "auto" else spaced
 
     def _plain(self, text: str) -> list[int]:
         """Tokens of a text without special tokens: `<|endoftext|>` in a transcript is encoded as its characters.
