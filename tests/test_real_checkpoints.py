@@ -135,7 +135,7 @@ def test_a_transcript_has_openais_tokens_and_comes_back_from_them(tokenizers: tu
         ("日本語", False),
         ("বাংলা", False),
         ("తెలుగు", False),
-        ("Հայերեն", False),
+        ("Ինչ", False),
         ("ภาษา", False),
     ],
 )
