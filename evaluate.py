@@ -152,7 +152,7 @@ def evaluate(
         write(outcome, config, name, transcribed.source, scored)
         for table in tables(scores, title_of(config, name or transcribed.source.path), outcome.seconds, analysis):
             tracker.show(table)
-        tracker.say(wer_line(scores))
+        tracker.say(wer_line(scores, analysis.runaway))
         tracker.say(f"summary, predictions and report are in {config.out / name}")
         return outcome
 
@@ -171,13 +171,20 @@ def transcribe(
     """Transcribe a set with the model, or continue an interrupted transcription. Every rank must call it."""
     detect, tokenizer = config.decoding.detect_language, scored.processor.tokenizer
     # With language detection the prompt needs some language; the detected one takes its place.
-    encode = LabelEncoder.of(scored.model, tokenizer, source.language or ("en" if detect else None), source.task)
+    encode = LabelEncoder.of(
+        scored.model,
+        tokenizer,
+        source.language or ("en" if detect else None),
+        source.task,
+        leading_space=config.leading_space,
+    )
     language = source.language if detect else encode.language
     source, out = collectives.broadcast_from_main(lambda: pin(source)), config.out / name
     rows = open_source(source, columns=columns)
     evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision)
     job = {"model": scored.sha256, "source": _identity_of(source), **evaluator.protocol.to_json()}
     job |= {"columns": columns} if columns else {}
+    job |= {"leading_space": config.leading_space} if config.decoding.with_loss else {}
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
     if known:
         tracker.say(f"{len(known)} of {counted(evaluator.total, 'utterance')} transcribed already; the rest follows")

@@ -95,6 +95,7 @@ def train(parts: Parts) -> int:
     update: Update | None = None
     stream = open_stream(data, config, learner.encode, learner.log_mel, collate, state.step, tracker.say)
     with closing(stream), tracker.live(state.step):
+        evaluation.run_at_start(state)
         while True:
             # A resumed run begins here. All ranks must take the same branches below, because these contain collectives.
             over = is_over(state, data.steps, config.eval.patience)

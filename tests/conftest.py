@@ -266,6 +266,7 @@ class Trainer:
             "log.every": 1,
             "eval.path": self.corpus / "validation",
             "eval.every": 4,
+            "eval.at_start": "false",
             "eval.max_utterances": 4,
             "eval.max_new_tokens": 12,
             "save.every": 2,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_ft.config.data import NamedSourceConfig, SourceConfig
-from whisper_ft.config.setting import require_bounds, setting
+from whisper_ft.config.setting import LeadingSpace, require_bounds, setting
 from whisper_ft.runtime.redaction import redacted
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -30,18 +30,24 @@ class DecodingConfig:
     """Previous text for the model, with names and spellings that it does not know."""
     max_new_tokens: int | None = setting("change", None, least=1)
     """Largest number of tokens in a hypothesis. None: the limit of the decoder."""
+    with_loss: bool = setting("free", False)
+    """Also compute the loss of the references: the mean over all their tokens, in nats, as in training."""
 
 
 @dataclass(frozen=True)
 class EvalConfig(DecodingConfig):
     """Evaluation by generation while training. It selects the best model."""
 
+    with_loss: bool = setting("free", True, before=False)
+    """Also compute the loss of the references: the mean over all their tokens, in nats, as in training."""
     path: str = setting("free", "")  # free as data.path is; comparisons of figures use its fingerprint
     """Held-out utterances, in format, columns and language as data.*. Empty: none, unless eval.split is given."""
     split: str | None = setting("free", None)
     """Split of eval.path to evaluate on, or of data.path if eval.path is empty."""
     every: int = setting("free", 500, least=0)
     """Steps between two evaluations; one more follows at the end. 0: no evaluation."""
+    at_start: bool = setting("free", True, before=False)
+    """Also evaluate the model before the first update. It is logged as step 0 and never becomes the best model."""
     normalizer: str = setting("change", "golden")
     """Normaliser of references and hypotheses before the comparison; see normalizers.py."""
     max_utterances: int | None = setting("change", None, least=1)
@@ -87,6 +93,8 @@ class EvaluationConfig:
     """Normaliser of references and hypotheses before the comparison; see normalizers.py."""
     max_utterances: int | None = field(default=None, metadata={"least": 1})
     """Number of utterances to score, from the start of the set. None: all."""
+    leading_space: LeadingSpace = "auto"
+    """Space before the text of a reference, for decoding.with_loss; a run has it as labels.leading_space."""
     precision: Precision = "fp32"
     """Arithmetic of encoder and decoder. A training run evaluates in its own `precision`."""
     device: Device = "auto"

@@ -66,7 +66,7 @@ def _predictions(transcriber: Transcriber, batches: Iterable[list[AudioWindow]])
     """Yield (index, prediction) of each utterance as soon as all its windows are transcribed; the order varies."""
     pending: dict[int, dict[int, tuple[AudioWindow, WindowTranscript]]] = defaultdict(dict)  # by index, window number
     for batch in batches:
-        transcripts = transcriber.generate([window.features for window in batch], transcriber.prompt(batch[0]))
+        transcripts = transcriber.generate(batch, transcriber.prompt(batch[0]))
         for window, transcript in zip(batch, transcripts, strict=True):
             # A long recording has many windows, and their log-mel is not needed again.
             pending[window.index][window.number] = replace(window, features=NO_FEATURES), transcript

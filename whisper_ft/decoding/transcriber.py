@@ -12,6 +12,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     WhisperForConditionalGeneration,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.data.audio.log_mel import pad_windows
@@ -20,6 +21,7 @@ from whisper_ft.data.labels.transcript import text_problem
 from whisper_ft.data.types import Row
 from whisper_ft.decoding.greedy import GreedyDecoder
 from whisper_ft.decoding.long_form import AudioWindow
+from whisper_ft.decoding.teacher_forced import LabelLoss, label_losses
 from whisper_ft.decoding.timestamps import TimestampLogitsProcessor, TimestampRules, timestamp_ids
 from whisper_ft.models.whisper import AUTOCAST, FRAMES_PER_POSITION
 from whisper_ft.runtime.errors import UsageError
@@ -35,6 +37,7 @@ class WindowTranscript(NamedTuple):
     tokens: int
     hit_limit: bool
     language: str | None  # code, if it was detected
+    loss: LabelLoss | None  # of the reference, if losses are computed
     phrases: list[tuple[float, float | None, str]]  # (start, end, text) in seconds of the window, with timestamps only
 
 
@@ -91,18 +94,29 @@ class Transcriber:
         return [*self._context, *(prompt[:-1] if self._rules else prompt)]  # the last token is <|notimestamps|>
 
     @torch.inference_mode()
-    def generate(self, windows: Sequence[torch.Tensor], prompt: list[int]) -> list[WindowTranscript]:
-        """Transcribe log-mel windows, each [M, t], that share a prompt."""
+    def generate(self, windows: Sequence[AudioWindow], prompt: list[int]) -> list[WindowTranscript]:
+        """Transcribe windows that share a prompt, and compute the losses of their references if the settings say so."""
         device = self._model.device
-        features = pad_windows(windows, self._frames).to(device)  # [B, M, T]
+        features = pad_windows([window.features for window in windows], self._frames).to(device)  # [B, M, T]
         with torch.autocast(device.type, AUTOCAST[self._precision], enabled=self._precision != "fp32"):
-            if self._settings.detect_language:
-                return self._generate_by_language(features, prompt)
-            return self._generate_rows(features, prompt, None)
+            states = self._greedy.encode(features)
+            by_language = self._settings.detect_language
+            transcripts = (
+                self._generate_by_language(states, prompt) if by_language else self._generate_rows(states, prompt, None)
+            )
+            return self._with_losses(windows, transcripts, states) if self._settings.with_loss else transcripts
 
-    def _generate_by_language(self, features: torch.Tensor, prompt: list[int]) -> list[WindowTranscript]:
+    def _with_losses(
+        self, windows: Sequence[AudioWindow], transcripts: list[WindowTranscript], states: torch.Tensor
+    ) -> list[WindowTranscript]:
+        """Add the loss of the reference to the transcript of each window that holds a whole, decoded utterance."""
+        whole = [index for index, window in enumerate(windows) if window.windows == 1 and window.problem is None]
+        losses = label_losses(self._model, self._encode, states[whole], [windows[index].row for index in whole])
+        found = dict(zip(whole, losses, strict=True))
+        return [part._replace(loss=found.get(index)) for index, part in enumerate(transcripts)]
+
+    def _generate_by_language(self, states: torch.Tensor, prompt: list[int]) -> list[WindowTranscript]:
         """Detect the language of each row, then transcribe the rows of each language together."""
-        states = self._greedy.encode(features)
         detected = self._greedy.detect_language(states, self._encode.start, [*self._encode.languages])
         transcripts: dict[int, WindowTranscript] = {}
         language_at = len(self._context) + 1
@@ -110,24 +124,21 @@ class Transcriber:
             rows = [row for row, language in enumerate(detected) if language == token]
             of_language = [*prompt[:language_at], token, *prompt[language_at + 1 :]]
             code = self._encode.languages[token]
-            generated = self._generate_rows(features[rows], of_language, code, states[rows])
+            generated = self._generate_rows(states[rows], of_language, code)
             transcripts |= zip(rows, generated, strict=True)
         return [transcripts[row] for row in range(len(detected))]
 
-    def _generate_rows(
-        self, features: torch.Tensor, prompt: list[int], language: str | None, states: torch.Tensor | None = None
-    ) -> list[WindowTranscript]:
-        """Transcribe features [B, M, T] with one prompt; `states` is their encoder output, if it is known."""
+    def _generate_rows(self, states: torch.Tensor, prompt: list[int], language: str | None) -> list[WindowTranscript]:
+        """Transcribe encoder outputs [B, S, D] with one prompt."""
         room = self._model.config.max_target_positions - len(prompt)
         limit = min(self._settings.max_new_tokens or room, room)
         if self._settings.num_beams == 1:
-            states = self._greedy.encode(features) if states is None else states
             rows = self._greedy(states, prompt, limit, self._tokenizer.eos_token_id, self._rules)
         else:
-            rows = self._beam_search(features, prompt, limit)
+            rows = self._beam_search(states, prompt, limit)
         return [self._to_transcript(tokens, len(tokens) >= limit, language) for tokens in rows]
 
-    def _beam_search(self, features: torch.Tensor, prompt: list[int], limit: int) -> list[list[int]]:
+    def _beam_search(self, states: torch.Tensor, prompt: list[int], limit: int) -> list[list[int]]:
         """Return the tokens of each row by beam search, without the end token.
 
         `GenerationMixin.generate` is called instead of Whisper's own `generate`, which is made for hours of audio.
@@ -138,10 +149,10 @@ class Transcriber:
         self._generation_config.max_length = len(prompt) + limit
         generated = GenerationMixin.generate(
             self._model,
-            features,
-            # All frames count, including padding, as in training; transformers warns if there is no mask.
-            attention_mask=torch.ones(features.shape[0], features.shape[2], device=features.device),
-            decoder_input_ids=torch.tensor([prompt], device=features.device).expand(len(features), -1),
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            # All positions count, including padding, as in training; transformers warns if there is no mask.
+            attention_mask=torch.ones(states.shape[:2], device=states.device),
+            decoder_input_ids=torch.tensor([prompt], device=states.device).expand(len(states), -1),
             generation_config=self._generation_config,
             logits_processor=LogitsProcessorList(
                 [TimestampLogitsProcessor(self._rules, len(prompt))] if self._rules else []
@@ -153,10 +164,10 @@ class Transcriber:
 
     def _to_transcript(self, tokens: list[int], hit_limit: bool, language: str | None) -> WindowTranscript:
         if self._rules is None:
-            return WindowTranscript(self._decode_text(tokens), len(tokens), hit_limit, language, [])
+            return WindowTranscript(self._decode_text(tokens), len(tokens), hit_limit, language, None, [])
         phrases = [(start, end, self._decode_text(phrase)) for start, end, phrase in self._rules.phrases(tokens)]
         text = self._decode_text(self._rules.text(tokens))
-        return WindowTranscript(text, len(tokens), hit_limit, language, phrases)
+        return WindowTranscript(text, len(tokens), hit_limit, language, None, phrases)
 
     def _decode_text(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
@@ -179,6 +190,8 @@ class Transcriber:
             segments=_segments(windows, transcripts) if self._rules else None,
             problem=utterance.problem or self._label_problem(row),
             columns=row.columns,
+            loss=transcripts[0].loss and transcripts[0].loss.total / transcripts[0].loss.tokens,
+            label_tokens=transcripts[0].loss and transcripts[0].loss.tokens,
         )
 
     def _label_problem(self, row: Row) -> str | None:

@@ -9,6 +9,7 @@ from whisper_ft.scoring.comparison import SystemComparison, compare
 from whisper_ft.scoring.hallucination import Check, run_checks
 from whisper_ft.scoring.normalizer import Normalizer
 from whisper_ft.scoring.normalizer_table import NormalizerRow, normalizer_table
+from whisper_ft.scoring.runaway import Runaway
 from whisper_ft.scoring.scores import Scores
 from whisper_ft.scoring.slices import Slicing, slicings
 
@@ -21,6 +22,7 @@ class Analysis:
     normalizer_rows: Sequence[NormalizerRow]
     slicings: Sequence[Slicing]
     checks: Sequence[Check]
+    runaway: Runaway
     comparison: SystemComparison | None = None  # its first system is the other one, its second is this one
 
     @classmethod
@@ -43,11 +45,13 @@ class Analysis:
 
         Raises ValueError for an unknown column, and if the other system has other utterances or references.
         """
+        checks = run_checks(scores)
         return cls(
             confidence=confidence(scores),
             normalizer_rows=normalizer_table(scores, normalizers),
             slicings=slicings(scores, columns),
-            checks=run_checks(scores),
+            checks=checks,
+            runaway=Runaway.of(scores, checks),
             comparison=compare(other[1], scores, (other[0], name)) if other else None,
         )
 
@@ -58,6 +62,7 @@ class Analysis:
             "confidence": self.confidence.summary(),
             "normalisations": {row.name: row.summary() for row in self.normalizer_rows},
             "breakdowns": {slicing.by: slicing.summary() for slicing in self.slicings},
+            "runaway": self.runaway.summary(),
             "hallucination_signs": {check.name: check.summary() for check in self.checks},
             **compared,
         }

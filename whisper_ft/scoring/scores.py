@@ -12,6 +12,7 @@ from whisper_ft.scoring.unicode_text import as_written, encodable, single_spaces
 
 WORDS: Final = "words"
 CHARACTERS: Final = "characters"  # of languages written without spaces: the headline rate is the CER
+LOSS: Final = "eval_loss"  # `loss` in a row of metrics.jsonl is that of training
 BLOCK_UTTERANCES = 4000  # utterances compared at a time, so that few copies of texts exist; counts add up exactly
 MAX_NAMED_IDS = 5  # ids named in an error message
 
@@ -35,6 +36,8 @@ class Prediction:
     )
     problem: str | None = None  # reason code of a row that was undecodable or cut; it is scored all the same
     columns: Mapping[str, Any] | None = None  # further columns of the data, by names that no field of a record has
+    loss: float | None = None  # mean over the tokens of the reference, in nats, if losses are computed
+    label_tokens: int | None = None  # tokens in that mean
 
     @property
     def is_heard(self) -> bool:
@@ -108,12 +111,13 @@ class Scores:
         return ("cer", self.cer) if self.unit == CHARACTERS else ("wer", self.wer)
 
     def figure(self, metric: str) -> tuple[str, float | None]:
-        """Return name and value of a number in `summary`; `auto` means the main rate.
+        """Return name and value of a number in `summary`; `auto` means the main rate, `loss` means `eval_loss`.
 
         Raises ValueError if there is no number of this name.
         """
         if metric == "auto":
             return self.headline
+        metric = LOSS if metric == "loss" else metric
         figures = {
             name: value for name, value in self.summary().items() if value is None or isinstance(value, int | float)
         }
@@ -182,6 +186,18 @@ class Scores:
         """Number of rows for each reason code."""
         return dict(sorted(Counter(row.prediction.problem for row in self.rows if row.prediction.problem).items()))
 
+    @property
+    def loss(self) -> float | None:
+        """Mean loss over all label tokens of the set, in nats; None if no utterance has a loss."""
+        tokens = sum(row.prediction.label_tokens or 0 for row in self.rows)
+        sums = ((row.prediction.loss or 0.0) * (row.prediction.label_tokens or 0) for row in self.rows)
+        return math.fsum(sums) / tokens if tokens else None
+
+    @property
+    def without_loss(self) -> int:
+        """Number of utterances without a loss, such as long recordings and references that cannot be labels."""
+        return sum(row.prediction.loss is None for row in self.rows)
+
     def errors_of(self, row: ScoredRow) -> ErrorCount:
         """Return the counts of a row in the unit of the main rate, words or characters."""
         return row.chars if self.unit == CHARACTERS else row.words
@@ -214,6 +230,8 @@ class Scores:
             "unheard": self.unheard,
             "problems": {encodable(reason): count for reason, count in self.problems.items()},
             "audio_seconds": round(self.audio_seconds, 3),
+            LOSS: self.loss,
+            "utterances_without_loss": self.without_loss,
         }
 
 

@@ -109,7 +109,9 @@ class Tracker:
         if not self.enabled:
             return
         best, summary = state.best, scores.summary()
-        earlier = self._metrics.rows([step for step, _ in state.evaluated if step < state.step], having="wer")
+        earlier = self._metrics.rows(
+            [0, *(step for step, _ in state.evaluated if step < state.step)] if state.step else [], having="wer"
+        )
         self.record({"step": state.step, **summary, "best": best and best.value})
         self._metrics.write_predictions(state.step, [row.record() for row in scores.rows])
         if self._screen.console.is_terminal:

@@ -14,7 +14,7 @@ from whisper_ft.optim.schedule import due
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import PreemptedError, as_usage_error
 from whisper_ft.runtime.signals import StopRequest
-from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.scoring.scores import LOSS, Prediction, Scores, score
 from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.learner import Learner
@@ -50,6 +50,18 @@ class Evaluation:
         regular = due(state.step, self.settings.every, state.step >= steps)
         trained = state.step > 0 and state.counts.utterances > 0
         return bool(self.evaluators) and trained and state.evaluated_step < state.step and regular
+
+    def run_at_start(self, state: TrainState) -> None:
+        """Score the model before the first update, if `eval.at_start` asks for it, and log the result as step 0.
+
+        The state does not include it, because the start model must not become the best one.
+        """
+        if state.step or not self.settings.at_start or not self.evaluators:
+            return
+        try:
+            self.tracker.log_evaluation(state, self.score(self.evaluators[0]))
+        except PreemptedError:
+            self.tracker.say("the evaluation before the first step was stopped; the next start begins with it")
 
     def run(self, state: TrainState) -> TrainState:
         """Score the present model on every evaluator, log the result, and return the state that includes it.
@@ -97,4 +109,6 @@ def refuse_unknown_names(config: TrainingConfig, get_normalizer: Callable[..., A
     with as_usage_error("eval.normalizer"):
         get_normalizer(config.eval.normalizer)
     with as_usage_error("eval.metric"):
-        Scores.empty().figure(config.eval.metric)
+        name, _ = Scores.empty().figure(config.eval.metric)
+        if name == LOSS and not config.eval.with_loss:
+            raise ValueError(f"{config.eval.metric!r} is only computed with --eval.with_loss true")

@@ -63,8 +63,11 @@ class History:
 
     @property
     def lowest(self) -> Row | None:
-        """The evaluation with the lowest main rate, the first one in a tie; None if there is no rate."""
-        known = [row for row in self.evaluated.rows if math.isfinite(_number(row.get(self.headline)))]
+        """The evaluation with the lowest main rate, the first one in a tie; None if there is no rate.
+
+        The model before the first update does not count.
+        """
+        known = [row for row in self.evaluated.rows if row["step"] and math.isfinite(_number(row.get(self.headline)))]
         return min(known, key=lambda row: float(row[self.headline]), default=None)
 
 

@@ -44,6 +44,7 @@ LOSS = Panel("Loss", "nats per label token", ("loss",), is_noisy=True, weight="l
 ERRORS = Panel("Error rates", "% of the held-out set", ("wer", "cer"), scale=100, of_evaluations=True)
 PANELS = (
     LOSS,
+    Panel("Held-out loss", "nats per label token", ("eval_loss",), is_wide=True, of_evaluations=True),
     ERRORS,
     Panel("Learning rate", "", ("lr",)),
     Panel("Gradient norm", "before clipping", ("grad_norm",), is_noisy=True, is_wide=True),

@@ -58,7 +58,7 @@ def write_report(
         rates=_rates(scores, analysis),
         errors=_errors(scores),
         resampling=analysis.confidence.resampling if analysis.confidence.wer else None,
-        notes=notes(scores),
+        notes=notes(scores, analysis.runaway),
         comparison=_comparison(analysis.comparison) if analysis.comparison else None,
         histogram=charts.utterances_by_rate(scores),
         normalizer_rows=analysis.normalizer_rows,

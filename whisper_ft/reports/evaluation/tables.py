@@ -10,6 +10,7 @@ from whisper_ft.scoring.bootstrap import LEVEL, Difference
 from whisper_ft.scoring.comparison import SystemComparison, p_value
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.hallucination import Check
+from whisper_ft.scoring.runaway import Runaway
 from whisper_ft.scoring.scores import CHARACTERS, Scores
 from whisper_ft.scoring.slices import Slicing
 from whisper_ft.scoring.unheard import unheard_note
@@ -18,16 +19,27 @@ MAX_GROUPS = 12  # slices of a breakdown in a table or on the page; summary.json
 MAX_CHANGES = 3  # utterances that changed most, each way
 
 
-def wer_line(scores: Scores) -> str:
+def wer_line(scores: Scores, runaway: Runaway) -> str:
     """Return the WER in the form that Kaldi's tools print: `%WER 20.00 [ 12 / 60, 3 ins, 4 del, 5 sub ]`.
 
-    A note follows if the audio of some utterances could not be read.
+    Notes follow if the audio of some utterances could not be read, and if some transcripts are runaway ones.
     """
     count = scores.words
     percentage = "n/a" if count.rate is None else f"{100 * count.rate:.2f}"
     counts = f"{count.insertions} ins, {count.deletions} del, {count.substitutions} sub"
-    note = unheard_note(scores)
-    return f"%WER {percentage} [ {count.errors} / {count.reference_length}, {counts} ]" + (note and f" ({note})")
+    noted = "; ".join(filter(None, [unheard_note(scores), runaway_note(scores, runaway)]))
+    return f"%WER {percentage} [ {count.errors} / {count.reference_length}, {counts} ]" + (noted and f" ({noted})")
+
+
+def runaway_note(scores: Scores, runaway: Runaway) -> str:
+    """Return the rate without runaway transcripts, and their share of all errors; "" if there are none."""
+    if not runaway.utterances:
+        return ""
+    name, share = scores.headline[0].upper(), percent(runaway.error_share, 0)
+    return (
+        f"{runaway.utterances:,} of {scores.scored_utterances:,} transcripts repeat themselves or reach the token "
+        f"limit; they make {share} of all errors; {name} without them: {percent(runaway.others.rate)}"
+    )
 
 
 def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) -> Table:
@@ -49,7 +61,7 @@ def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) 
         add(escape(visible(variant.name)), variant.words, variant.chars, "dim")
     size = f"{counted(scores.utterances, 'utterance')} in {seconds:,.1f} s"
     size = "; ".join(filter(None, [size, unheard_note(scores)]))
-    table.caption = escape("\n".join([size, *_intervals(analysis), *notes(scores)]))
+    table.caption = escape("\n".join([size, *_intervals(analysis), *notes(scores, analysis.runaway)]))
     return table
 
 
@@ -113,9 +125,12 @@ def comparison_table(comparison: SystemComparison) -> Table:
     return table
 
 
-def notes(scores: Scores) -> list[str]:
+def notes(scores: Scores, runaway: Runaway) -> list[str]:
     """Return sentences about facts that distort or explain the rates."""
-    lines = []
+    lines = [f"{note}." for note in [runaway_note(scores, runaway)] if note]
+    if scores.loss is not None:
+        without = f"; {scores.without_loss:,} utterances have none" if scores.without_loss else ""
+        lines.append(f"Loss of the references: {scores.loss:.4f} nats per token{without}.")
     if not scores.scored_utterances:
         lines.append("No reference has a word after normalisation: there is no error rate.")
     if scores.empty_references:

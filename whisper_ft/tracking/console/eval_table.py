@@ -10,7 +10,7 @@ from rich.text import Text
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime.printable import counted
-from whisper_ft.scoring.scores import Scores
+from whisper_ft.scoring.scores import LOSS, Scores
 from whisper_ft.scoring.unheard import unheard_note
 
 RATES = {"wer": "WER", "cer": "CER", "ser": "SER", "wer_orthographic": "WER as written"}
@@ -45,12 +45,16 @@ def table(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappi
         rates = [row.get(key) for row in earlier] + [now[key]]
         cells = (Text(name), Text(percent(now[key])), change(*rates[-2:]) if earlier else Text("first"))
         rows.add_row(*cells, Text(sparkline(rates)), style="bold" if key == scores.headline[0] else None)
+    if scores.loss is not None:
+        losses = [row.get(LOSS) for row in earlier] + [scores.loss]
+        rows.add_row(Text("loss"), Text(f"{scores.loss:.4f}"), _difference(losses), Text(sparkline(losses)))
     return rows
 
 
 def line(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mapping[str, Any]]) -> str:
     """Return the content of `table` as one line, for output that goes to a file."""
     now = "no words" if scores.wer is None else f"WER {percent(scores.wer)}  CER {percent(scores.cer)}"
+    now += "" if scores.loss is None else f"  loss {scores.loss:.4f}"
     trend, (key, value) = "", scores.headline
     if earlier and value is not None and earlier[-1].get(key) is not None:
         rates = [row.get(key) for row in earlier] + [value]
@@ -79,6 +83,13 @@ def change(before: float | None, now: float | None) -> Text:
         return Text("= 0.00", style="dim")
     sign, arrow, style = ("+", "▲", "magenta") if points > 0 else ("\u2212", "▼", "cyan")
     return Text(f"{arrow} {sign}{abs(points):.2f}", style=style)
+
+
+def _difference(losses: Sequence[float | None]) -> Text:
+    """Format the change of the last loss since the one before."""
+    if len(losses) < 2 or losses[-1] is None or losses[-2] is None:
+        return Text("first" if len(losses) < 2 else "n/a")
+    return Text(f"{losses[-1] - losses[-2]:+.4f}".replace("-", "\u2212"))
 
 
 def sparkline(values: Iterable[float | None], count: int = TREND) -> str:
