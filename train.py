@@ -89,8 +89,7 @@ def train(parts: Parts) -> int:
     )
     saver = Saver(config, data, learner, collectives, directory, tracker, lineage)
     saved, collate, throughput = state, learner.collator(SpeechCollator), Throughput()
-    with name_lost_ranks():
-        model = with_loss(config, accelerator, learner)
+    model = with_loss(config, accelerator, learner)
     gc.freeze()  # a full collection would scan all objects made so far, for 0.2 s in which other ranks wait
     update: Update | None = None
     stream = open_stream(data, config, learner.encode, learner.log_mel, collate, state.step, tracker.say)
@@ -149,6 +148,7 @@ def is_over(state: TrainState, steps: int, patience: int | None) -> bool:
     return state.step >= steps or state.out_of_patience(patience)
 
 
+@name_lost_ranks()
 def with_loss(
     config: TrainingConfig, accelerator: accelerate.Accelerator, learner: Learner
 ) -> Callable[..., torch.Tensor]:

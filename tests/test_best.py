@@ -21,6 +21,7 @@ LEARNS = {
     "schedule__warmup": 4,
     "model__dropout": 0,
     "data__language": "th",
+    "labels__leading_space": "never",  # its first word is then learnt sooner
     "eval__max_new_tokens": 30,
     "save__every": 4,
 }

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from whisper_ft.cli.plot import PAGE, PICTURE, main, run_names, summary_line
 from whisper_ft.reports.curves.figure import LIGHT, curves_png, panel_svg
 from whisper_ft.reports.curves.history import read_history
-from whisper_ft.reports.curves.panel import PANELS, panels_of
+from whisper_ft.reports.curves.panel import ERRORS, PANELS, panels_of
 from whisper_ft.reports.curves.smoothing import MAX_POINTS, smoothed, thinned
 
 
@@ -119,7 +119,7 @@ def test_an_abandoned_branch_is_drawn_faint(resumed_run: Path):
 def test_the_same_run_gives_the_same_bytes(resumed_run: Path):
     runs = {"run": read_history(resumed_run)}
     assert curves_png(runs, 0.01) == curves_png(runs, 0.01)
-    assert panel_svg(PANELS[1], runs, LIGHT, 0.01) == panel_svg(PANELS[1], runs, LIGHT, 0.01)
+    assert panel_svg(ERRORS, runs, LIGHT, 0.01) == panel_svg(ERRORS, runs, LIGHT, 0.01)
 
 
 def test_the_program_writes_a_picture_and_a_page_that_needs_nothing_else(resumed_run: Path, tmp_path: Path):

@@ -17,6 +17,7 @@ from whisper_ft.runtime.errors import DataError
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.bootstrap import confidence
 from whisper_ft.scoring.normalizer_table import normalizer_table
+from whisper_ft.scoring.runaway import Runaway
 from whisper_ft.scoring.scores import Prediction, Scores, score
 from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.console.eval_table import line
@@ -165,7 +166,7 @@ def test_what_distorts_the_rates_is_said_on_the_page_and_in_the_console(tmp_path
 def test_a_set_without_reference_words_has_a_page_too(tmp_path: Path):
     for scores in (scored(), scored(("", "a"))):
         assert "n/a" in text_of(page(tmp_path, scores))
-        assert wer_line(scores) == "%WER n/a [ 0 / 0, 0 ins, 0 del, 0 sub ]"
+        assert wer_line(scores, Runaway()) == "%WER n/a [ 0 / 0, 0 ins, 0 del, 0 sub ]"
 
 
 def test_a_language_without_spaces_is_judged_by_its_characters(tmp_path: Path):
@@ -183,7 +184,7 @@ def test_a_report_takes_the_place_of_the_last_one_and_leaves_nothing_beside_it(t
 
 def test_the_line_to_grep_is_that_of_kaldi():
     scores = scored(("a b c d e", "a x d e f"))
-    assert wer_line(scores) == "%WER 60.00 [ 3 / 5, 1 ins, 1 del, 1 sub ]"
+    assert wer_line(scores, Runaway()) == "%WER 60.00 [ 3 / 5, 1 ins, 1 del, 1 sub ]"
 
 
 def test_the_headline_says_of_how_many_utterances_no_audio_could_be_read(tmp_path: Path, capsys):
@@ -192,7 +193,7 @@ def test_the_headline_says_of_how_many_utterances_no_audio_could_be_read(tmp_pat
     scores = score([lost, cut, Prediction("d", "b", "b", 3.0, 1)], LOWER)
     assert scores.summary()["unheard"] == 1
     Console(width=200).print(score_table(scores, "test", 1.5, rates_only(scores)))
-    for text in (wer_line(scores), capsys.readouterr().out, line(TrainState(step=3), 9, scores, [])):
+    for text in (wer_line(scores, Runaway()), capsys.readouterr().out, line(TrainState(step=3), 9, scores, [])):
         assert "1 of 3 utterances" in " ".join(text.split())
     with pytest.raises(DataError, match="missing_file 1"):
         refuse_unheard(score([lost], LOWER), "set")

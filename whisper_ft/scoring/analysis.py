@@ -22,7 +22,7 @@ class Analysis:
     normalizer_rows: Sequence[NormalizerRow]
     slicings: Sequence[Slicing]
     checks: Sequence[Check]
-    runaway: Runaway
+    runaway: Runaway = Runaway()
     comparison: SystemComparison | None = None  # its first system is the other one, its second is this one
 
     @classmethod

@@ -18,10 +18,10 @@ SIGNS = "loops", "token_limit"  # names of the checks that flag a runaway transc
 class Runaway:
     """Scored utterances with a runaway transcript. Counts are in the unit of the main rate, words or characters."""
 
-    utterances: int
-    count: ErrorCount
+    utterances: int = 0
+    count: ErrorCount = ErrorCount()
     """Errors of these utterances."""
-    others: ErrorCount
+    others: ErrorCount = ErrorCount()
     """Errors of all other utterances; its rate is the rate without runaway transcripts."""
 
     @classmethod
