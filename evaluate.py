@@ -182,9 +182,7 @@ def transcribe(
     source, out = collectives.broadcast_from_main(lambda: pin(source)), config.out / name
     rows = open_source(source, columns=columns)
     evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision)
-    job = {"model": scored.sha256, "source": _identity_of(source), **evaluator.protocol.to_json()}
-    job |= {"columns": columns} if columns else {}
-    job |= {"leading_space": config.leading_space} if config.decoding.with_loss else {}
+    job = job_of(config, scored, source, evaluator, columns)
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
     if known:
         tracker.say(f"{len(known)} of {counted(evaluator.total, 'utterance')} transcribed already; the rest follows")
@@ -208,6 +206,15 @@ def transcribe(
 
 
 PLACES = ("path", "audio_root", "allowed_folders")
+
+
+def job_of(
+    config: EvaluationConfig, scored: ScoredModel, source: SourceConfig, evaluator: Evaluator, columns: list[str]
+) -> dict[str, Any]:
+    """Return everything that a prediction depends on. An interrupted transcription continues only if it is equal."""
+    job = {"model": scored.sha256, "source": _identity_of(source), **evaluator.protocol.to_json()}
+    job |= {"columns": columns} if columns else {}
+    return job | ({"loss": config.leading_space} if config.decoding.with_loss else {})
 
 
 def _identity_of(source: SourceConfig) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def test_a_transcript_has_openais_tokens_and_comes_back_from_them(tokenizers: tu
 def test_a_leading_space_is_written_where_whisper_writes_one(
     parts: dict[str, ModelParts], text: str, begins_with_a_space: bool
 ):
-    """Where the first token would be the bare space, which generation may not write first, there is none."""
+    """Such as where the first token would be the bare space, which generation may not write first, there is none."""
     model = parts["multilingual"]
     bare = model.processor.tokenizer.encode(" ", add_special_tokens=False)[0]
     assert bare in model.generation_config.begin_suppress_tokens

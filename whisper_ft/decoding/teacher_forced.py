@@ -20,6 +20,9 @@ class LabelLoss(NamedTuple):
     """Number of predicted tokens."""
     first: float
     """Loss of the first token of the text."""
+    text: float
+    """Sum over the tokens of the text and the end token."""
+    text_tokens: int
 
 
 @torch.inference_mode()
@@ -57,7 +60,10 @@ def label_losses(
     result: list[LabelLoss | None] = [None] * len(rows)
     for (index, tokens), loss in zip(labels.items(), losses, strict=True):
         first = len(encode.prompt_or_default(rows[index].language, rows[index].task)[0]) - 1
-        result[index] = LabelLoss(float(loss.sum()), len(tokens) - 1, float(loss[first]))
+        count = len(tokens) - 1
+        result[index] = LabelLoss(
+            float(loss.sum()), count, float(loss[first]), float(loss[first:].sum()), count - first
+        )
     return result
 
 

@@ -39,6 +39,13 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, TrainingCo
         default="fast",
         help="comparison with the held-out set: names, bytes, sentences and speakers; full: the decoded sound too",
     )
+    parser.add_argument(
+        "--loss",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also load the model and compute its loss on the first N rows, with and without a leading space",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write DIR/doctor.html")
     parser.add_argument("--fail", action="store_true", help="exit code 4 if there is any problem")
     try:
@@ -47,6 +54,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, TrainingCo
         raise UsageError(f"--{(error.argument_name or '').lstrip('-')}: {error.message}") from error
     if args.max_rows is not None and args.max_rows < 1:
         raise UsageError(f"--max_rows must be at least 1, got {args.max_rows}")
+    if args.loss < 0:
+        raise UsageError(f"--loss must be at least 0, got {args.loss}")
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise UsageError(f"--out {args.out}: is a file; name a folder")
     config = load_config(TrainingConfig, settings, PROGRAM)
@@ -78,7 +87,7 @@ def report(args: argparse.Namespace, config: TrainingConfig) -> None:
     quiet_libraries()
     with as_usage_error("data.normalizer"):
         rewrite = LabelNormalizer.named(config.data.normalizer, get_normalizer)
-    result = check_with_progress(config, args.max_rows, args.leakage, SpeechCollator, rewrite)
+    result = check_with_progress(config, args.max_rows, args.leakage, SpeechCollator, rewrite, args.loss)
     for title in result.sections:
         say("", title, *(f"  {spelled_out(line)}" for line in result.text(title)))
     if args.out:

@@ -9,6 +9,7 @@ from whisper_ft.cli.doctor.batch import first_batch
 from whisper_ft.cli.doctor.blocks import Block
 from whisper_ft.cli.doctor.data_report import DataReport, problems_of, report_figures, report_sections
 from whisper_ft.cli.doctor.row_check import RowCheck
+from whisper_ft.cli.doctor.start_loss import start_loss
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.log_mel import LogMel
@@ -33,6 +34,7 @@ def check_data(
     progress: Progress,
     collator: CollatorFactory,
     rewrite: LabelNormalizer | None = None,
+    loss_rows: int = 0,
 ) -> DataReport:
     """Check the training rows, compare them with the held-out set, decode the first batch, and return the report.
 
@@ -42,6 +44,7 @@ def check_data(
         progress: called with the name of the rows, the number done and the number of all.
         rewrite: normaliser named by data.normalizer. Without it, labels are made from the transcripts as written, and
             the report says so.
+        loss_rows: number of rows on which the loss of the start model is computed; 0 for none.
 
     Raises the same RunError as a training run for data that cannot be opened.
     """
@@ -53,12 +56,9 @@ def check_data(
     heldout = open_source(heldout_config) if heldout_config else None
 
     model = load_parts(config.model.name)
-    tokenizer = model.processor.tokenizer
-    space = config.labels.leading_space
-    encode = LabelEncoder.of(model, tokenizer, config.data.languages[0], config.data.task, rewrite, space)
-    as_written: list[Block] = []
-    if rewrite is None and config.data.normalizer != "keep":
-        as_written.append(f"of the transcripts as written; a run applies data.normalizer {config.data.normalizer}")
+    tokenizer, language, space = model.processor.tokenizer, config.data.languages[0], config.labels.leading_space
+    encode = LabelEncoder.of(model, tokenizer, language, config.data.task, rewrite, space)
+    as_written = _unless_rewritten(config, rewrite)
     log_mel = LogMel(model.processor.feature_extractor)
     check = RowCheck(encode, log_mel, _row_ids(source))
 
@@ -71,7 +71,16 @@ def check_data(
     sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
     if shared is None and leakage == "none":
         sections["leakage"] = ["not compared (--leakage none)"]
+    if loss_rows:
+        sections["loss of the start model"] = [start_loss(config, _rows(source, loss_rows), rewrite, progress)]
     return DataReport(report_figures(statistics, config, sum(source.rows)), sections, problems_of(statistics, shared))
+
+
+def _unless_rewritten(config: TrainingConfig, rewrite: LabelNormalizer | None) -> list[Block]:
+    """Return a line that says that labels are those of the transcripts as written, if a run would rewrite them."""
+    if rewrite is not None or config.data.normalizer == "keep":
+        return []
+    return [f"of the transcripts as written; a run applies data.normalizer {config.data.normalizer}"]
 
 
 def _check_rows(

@@ -16,6 +16,7 @@ def check_with_progress(
     leakage: Depth,
     collator: CollatorFactory,
     rewrite: LabelNormalizer | None,
+    loss_rows: int = 0,
 ) -> DataReport:
     """Call `check_data` with a progress bar, which is drawn if standard error is a terminal."""
     console, tasks = SafeConsole(stderr=True), dict[str, TaskID]()
@@ -26,4 +27,4 @@ def check_with_progress(
                 tasks[name] = progress.add_task(name, total=total)
             progress.update(tasks[name], completed=done)
 
-        return check_data(config, max_rows, leakage, update, collator, rewrite)
+        return check_data(config, max_rows, leakage, update, collator, rewrite, loss_rows)

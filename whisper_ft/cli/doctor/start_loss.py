@@ -1,0 +1,66 @@
+"""Teacher-forced loss of the start model on the first training rows, with and without a leading space."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import torch
+
+from whisper_ft.cli.doctor.blocks import NumberTable
+from whisper_ft.config.setting import LeadingSpace
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.data.audio.decode import decode
+from whisper_ft.data.audio.log_mel import LogMel, pad_windows
+from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.types import RejectedError, Row
+from whisper_ft.decoding.teacher_forced import LabelLoss, label_losses
+from whisper_ft.models.whisper import load_whisper
+
+CHOICES: tuple[LeadingSpace, ...] = ("auto", "always", "never")
+HEAD = ("labels.leading_space", "loss per token of the text", "loss of its first token")
+
+
+def start_loss(
+    config: TrainingConfig,
+    rows: Iterable[Row],
+    rewrite: LabelNormalizer | None,
+    progress: Callable[[str, int, int], None],
+) -> NumberTable:
+    """Compute the losses of the start model, in nats, for each choice of `labels.leading_space`.
+
+    The tokens of the text and <|endoftext|> count, but not those of the prompt. Rows that cannot be trained on are left
+    out.
+    """
+    rows = list(rows)
+    model, processor = load_whisper(config.model.name)
+    log_mel, tokenizer = LogMel(processor.feature_extractor), processor.tokenizer
+    make = partial(LabelEncoder.of, model, tokenizer, config.data.languages[0], config.data.task, rewrite)
+    encoders = {choice: make(choice) for choice in CHOICES}
+    losses: dict[LeadingSpace, list[LabelLoss]] = {choice: [] for choice in CHOICES}
+    frames = 2 * model.config.max_source_positions
+    model.eval()
+    for number, row in enumerate(rows):
+        progress("rows for the loss", number, len(rows))
+        try:
+            waveform = decode(row.audio, log_mel.sample_rate, log_mel.window_seconds, row.offset, row.duration)
+        except RejectedError:
+            continue
+        with torch.inference_mode():
+            states = model.model.encoder(pad_windows([log_mel(waveform)], frames)).last_hidden_state
+        for choice, encode in encoders.items():
+            losses[choice] += [loss for loss in label_losses(model, encode, states, [row]) if loss]
+    progress("rows for the loss", len(rows), len(rows))
+    table = [
+        (
+            choice,
+            _mean([loss.text for loss in found], [loss.text_tokens for loss in found]),
+            _mean([loss.first for loss in found], [1] * len(found)),
+        )
+        for choice, found in losses.items()
+    ]
+    used = len(losses["auto"])
+    return NumberTable((*HEAD, "rows"), [(*row, f"{used:,}") for row in table])
+
+
+def _mean(sums: list[float], tokens: list[int]) -> str:
+    return f"{sum(sums) / sum(tokens):.4f}" if tokens else "n/a"
