@@ -9,7 +9,6 @@ from whisper_ft.cli.doctor.batch import first_batch
 from whisper_ft.cli.doctor.blocks import Block
 from whisper_ft.cli.doctor.data_report import DataReport, problems_of, report_figures, report_sections
 from whisper_ft.cli.doctor.row_check import RowCheck
-from whisper_ft.cli.doctor.start_loss import start_loss
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.log_mel import LogMel
@@ -34,7 +33,6 @@ def check_data(
     progress: Progress,
     collator: CollatorFactory,
     rewrite: LabelNormalizer | None = None,
-    loss_rows: int = 0,
 ) -> DataReport:
     """Check the training rows, compare them with the held-out set, decode the first batch, and return the report.
 
@@ -44,7 +42,6 @@ def check_data(
         progress: called with the name of the rows, the number done and the number of all.
         rewrite: normaliser named by data.normalizer. Without it, labels are made from the transcripts as written, and
             the report says so.
-        loss_rows: number of rows on which the loss of the start model is computed; 0 for none.
 
     Raises the same RunError as a training run for data that cannot be opened.
     """
@@ -71,8 +68,6 @@ def check_data(
     sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
     if shared is None and leakage == "none":
         sections["leakage"] = ["not compared (--leakage none)"]
-    if loss_rows:
-        sections["loss of the start model"] = [start_loss(config, _rows(source, loss_rows), rewrite, progress)]
     return DataReport(report_figures(statistics, config, sum(source.rows)), sections, problems_of(statistics, shared))
 
 
@@ -89,16 +84,16 @@ def _check_rows(
     """Check the first `total` rows, and return their overlap with the held-out rows; None without held-out rows."""
     comparison = None
     if heldout:
-        rows = _counted(_rows(heldout, None), "held-out rows", sum(heldout.rows), progress)
+        rows = _counted(first_rows(heldout, None), "held-out rows", sum(heldout.rows), progress)
         comparison = LeakageComparison(rows, _decoder(check) if leakage == "full" else None)
-    for row in _counted(_rows(source, total), "training rows", total, progress):
+    for row in _counted(first_rows(source, total), "training rows", total, progress):
         keys, waveform = check.check(row)
         if comparison:
             comparison.add(row, keys | keys_of(row, waveform) if leakage == "full" else keys)
     return comparison.result() if comparison else None
 
 
-def _rows(source: Source, most: int | None) -> Iterator[Row]:
+def first_rows(source: Source, most: int | None) -> Iterator[Row]:
     """Return an iterator over at most `most` rows, in the order of storage. One chunk at a time is in memory."""
     chunks = (source.read(chunk) for chunk, rows in enumerate(source.rows) if rows)
     return islice((row for rows in chunks for row in rows), most)

@@ -4,6 +4,7 @@ from rich.progress import Progress, TaskID
 
 from whisper_ft.cli.doctor.data_check import Depth, check_data
 from whisper_ft.cli.doctor.data_report import DataReport
+from whisper_ft.cli.doctor.start_loss import start_loss
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.types import CollatorFactory
@@ -27,4 +28,7 @@ def check_with_progress(
                 tasks[name] = progress.add_task(name, total=total)
             progress.update(tasks[name], completed=done)
 
-        return check_data(config, max_rows, leakage, update, collator, rewrite, loss_rows)
+        report = check_data(config, max_rows, leakage, update, collator, rewrite)
+        if loss_rows:
+            report.sections["loss of the start model"] = [start_loss(config, loss_rows, rewrite, update)]
+        return report

@@ -1,18 +1,20 @@
 """Teacher-forced loss of the start model on the first training rows, with and without a leading space."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 import torch
 
 from whisper_ft.cli.doctor.blocks import NumberTable
+from whisper_ft.cli.doctor.data_check import first_rows
 from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.audio.log_mel import LogMel, pad_windows
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.types import RejectedError, Row
+from whisper_ft.data.sources import open_mixture
+from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.teacher_forced import LabelLoss, label_losses
 from whisper_ft.models.whisper import load_whisper
 
@@ -22,16 +24,16 @@ HEAD = ("labels.leading_space", "loss per token of the text", "loss of its first
 
 def start_loss(
     config: TrainingConfig,
-    rows: Iterable[Row],
+    most: int,
     rewrite: LabelNormalizer | None,
     progress: Callable[[str, int, int], None],
 ) -> NumberTable:
-    """Compute the losses of the start model, in nats, for each choice of `labels.leading_space`.
+    """Compute the losses of the start model on at most `most` rows, in nats, for each choice of `labels.leading_space`.
 
     The tokens of the text and <|endoftext|> count, but not those of the prompt. Rows that cannot be trained on are left
     out.
     """
-    rows = list(rows)
+    rows = list(first_rows(open_mixture(config.data), most))
     model, processor = load_whisper(config.model.name)
     log_mel, tokenizer = LogMel(processor.feature_extractor), processor.tokenizer
     make = partial(LabelEncoder.of, model, tokenizer, config.data.languages[0], config.data.task, rewrite)
