@@ -5,7 +5,7 @@ Only the weights are random. See tests/openai_tokenizer.py for what is rebuilt a
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,51 @@ def test_the_rebuilt_vocabulary_is_openais_to_the_last_token(parts: dict[str, Mo
     for token, number in theirs.special_tokens.items():
         hub = token if vocabulary is V3 else token.replace("nospeech", "nocaptions")
         assert ours.convert_tokens_to_ids(hub) == number, token
+
+
+def without_space_t(tokenizer: dict[str, Any]) -> None:
+    """As in copies of 2023 that are in circulation."""
+    tokenizer["model"]["merges"].remove(["Ġ", "t"])
+
+
+def without_a_rare_merge(tokenizer: dict[str, Any]) -> None:
+    del tokenizer["model"]["merges"][-1]
+
+
+def with_merges_in_reverse(tokenizer: dict[str, Any]) -> None:
+    tokenizer["model"]["merges"].reverse()
+
+
+def with_two_ids_exchanged(tokenizer: dict[str, Any]) -> None:
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["Ġdon"], vocabulary["Ġwe"] = vocabulary["Ġwe"], vocabulary["Ġdon"]
+
+
+DEFECTS = (without_space_t, without_a_rare_merge, with_merges_in_reverse, with_two_ids_exchanged)
+
+
+@pytest.mark.parametrize("kind", ["multilingual", "English"])
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
+def test_a_tokenizer_that_makes_other_tokens_than_openais_is_refused(
+    tmp_path: Path, folders: dict[str, Path], kind: str, defect: Callable[[dict[str, Any]], None]
+):
+    shutil.copytree(folders[kind], tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors"))
+    tokenizer = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    defect(tokenizer)
+    put(tmp_path / "tokenizer.json", tokenizer)
+    with pytest.raises(UsageError) as refused:
+        load_parts(str(tmp_path))
+    assert str(refused.value).startswith(f"{tmp_path}: its tokenizer ")
+    assert "\n" not in str(refused.value)
+
+
+def test_merges_that_the_old_files_lack_are_missed_too(tmp_path: Path, folders: dict[str, Path]):
+    old = as_saved_until_2023(tmp_path / "old", folders["multilingual"])
+    merges = (old / "merges.txt").read_text(encoding="utf-8")
+    (old / "merges.txt").write_text(merges.replace("\nĠ t\n", "\n"), encoding="utf-8")
+    ended = run("evaluate.py", "--model", str(old), "--data.path", str(old), "--out", str(tmp_path / "out"))
+    assert ended.code == 2
+    assert "merges" in ended.err
 
 
 # --- what stands before a transcript ---

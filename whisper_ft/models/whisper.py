@@ -19,7 +19,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from whisper_ft.config.training import ModelConfig
 from whisper_ft.models.generation_config import END, complete_generation, completed_fields, stated_generation
-from whisper_ft.models.tokenizer import check_tokens, mark_special
+from whisper_ft.models.tokenizer import check_merges, check_tokens, mark_special
 from whisper_ft.runtime.errors import UsageError
 
 FRAMES_PER_POSITION = 2  # log-mel frames per encoder position: the stride of the second convolution, in every Whisper
@@ -105,6 +105,7 @@ def load_parts(name: str) -> ModelParts:
         has_file, fields = stated_generation(name, stated)
     tokenizer = processor.tokenizer
     check_tokens(name, tokenizer, {"config.json": stated, "generation_config.json": fields})
+    check_merges(name, tokenizer)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = END
     marked = mark_special(tokenizer)
