@@ -1,0 +1,134 @@
+"""`make real`: score OpenAI's base model, fine-tune it by the community's recipe and by train.py, and score it again.
+
+Both trainings take the same minutes. All figures are in OUT/results.json, and the table in OUT/results.md. A run that
+was interrupted continues: what OUT/results.json has is not done again.
+"""
+
+import argparse
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import soundfile
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from bench.machine import describe
+from bench.real import arms
+from bench.real.arms import CALIBRATION_STEPS, ArmError, Extent, per_update
+from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.recipe import Recipe
+from bench.real.silence import write_silence
+from bench.real.table import HEAD, markdown, rows_of
+from bench.rounds import save
+
+WIDTH = 160  # characters of the table
+
+
+class Record:
+    """Results so far, in a file that is replaced after each step."""
+
+    def __init__(self, path: Path, fixed: dict[str, Any]) -> None:
+        """Read the file. Raises InputError if its results are of other inputs or another extent."""
+        self._path = path
+        self.results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else fixed
+        for name, value in fixed.items():
+            if name not in ("date", "machine") and self.results.get(name) != value:
+                raise InputError(f"{path}: has {name} {self.results.get(name)!r}, not {value!r}; take another --out")
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return a result, which is made only if it is not in the file."""
+        if name not in self.results:
+            print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
+            self.results[name] = make()
+            save(self.results, self._path)
+        return self.results[name]
+
+
+def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
+    """Run what is missing in OUT/results.json, and return all results."""
+    fixed = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": describe(extent.threads),
+        "corpus": inputs.name,
+        "language": inputs.language,
+        "extent": asdict(extent),
+    }
+    record, data = Record(out / "results.json", fixed), out / "train"
+    record.once("prepared", lambda: arms.prepare(inputs.train, data))
+    record.once("mean_seconds", lambda: mean_seconds(data))
+    silence = write_silence(out / "silence")
+
+    def scored(name: str, model: str) -> dict[str, Any]:
+        return arms.scores(model, inputs, silence, out / name, extent)
+
+    def recipe(folder: str, steps: int) -> list[float]:
+        return arms.seconds_of_recipe(
+            Recipe(inputs.model, str(data), str(out / folder), inputs.language, extent.batch, steps, extent.passes)
+        )
+
+    def ours(folder: str, steps: int) -> list[float]:
+        return arms.seconds_of_ours(inputs, data, out / folder, extent, steps)
+
+    def arm(name: str, train: Callable[[str, int], list[float]], model: Path) -> None:
+        pace = record.once(f"{name}, seconds per update", lambda: per_update(train(f"{name}-pace", CALIBRATION_STEPS)))
+        steps = extent.steps(pace)
+        seconds = record.once(f"{name}, trained", lambda: train(f"{name}-model", steps))
+        trained = {"updates": steps, "minutes": steps * per_update(seconds) / 60, "batch": extent.batch}
+        record.once(name, lambda: scored(name, str(model)) | trained)
+
+    record.once("unmodified", lambda: scored("unmodified", inputs.model))
+    arm("recipe", recipe, out / "recipe-model")
+    arm("ours", ours, out / "ours-model/final")
+    return record.results
+
+
+def mean_seconds(data: Path) -> float:
+    """Return the mean duration of the prepared clips."""
+    seconds = [
+        soundfile.info(io.BytesIO(audio["bytes"])).duration
+        for file in sorted(data.glob("*.parquet"))
+        for audio in pq.read_table(file, columns=["audio"]).column("audio").to_pylist()
+    ]
+    return float(sum(seconds) / len(seconds))
+
+
+def main() -> int:
+    """Measure, print the table, and write it as Markdown. Returns 2 for inputs that cannot be used, 1 for a failure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.real",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/real"), metavar="DIR", help="folder (%(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
+    parser.add_argument("--passes", type=int, default=2, help="forward passes per update (%(default)s)")
+    parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
+    args = parser.parse_args()
+    try:
+        minutes = float(os.environ.get("REAL_MINUTES", "15"))
+        extent = Extent(minutes, args.batch, args.passes, args.english, os.cpu_count() or 1)
+        results = measure(inputs_of(), extent, args.out)
+    except (InputError, ArmError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    table = Table(*HEAD, title=f"{results['corpus']} ({results['language']})", title_justify="left", box=SIMPLE)
+    for row in rows_of(results):
+        table.add_row(*row)
+    Console(highlight=False, markup=False, width=WIDTH).print(table)
+    (args.out / "results.md").write_text(markdown(results), encoding="utf-8")
+    print(f"written: {args.out / 'results.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
