@@ -27,13 +27,14 @@ import torch
 import transformers
 
 from normalizers import get_normalizer
-from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.data import DEFAULT_TASK, SourceConfig
 from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_source, pin
+from whisper_ft.data.used_settings import languages_found, used_lines
 from whisper_ft.decoding.evaluator import Evaluator
 from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.decoding.transcriber import Transcriber
@@ -170,11 +171,15 @@ def transcribe(
 ) -> Transcribed:
     """Transcribe a set with the model, or continue an interrupted transcription. Every rank must call it."""
     detect, tokenizer = config.decoding.detect_language, scored.processor.tokenizer
-    # With language detection the prompt needs some language; the detected one takes its place.
-    encode = LabelEncoder.of(scored.model, tokenizer, source.language or ("en" if detect else None), source.task)
-    language = source.language if detect else encode.language
     source, out = collectives.broadcast_from_main(lambda: pin(source)), config.out / name
     rows = open_source(source, columns=columns)
+    found = [] if detect else collectives.broadcast_from_main(lambda: languages_found([rows]))
+    # With language detection the prompt needs some language; the detected one takes its place.
+    default, task = source.language or ("en" if detect else None), source.task or DEFAULT_TASK
+    encode = LabelEncoder.of(scored.model, tokenizer, default, task, found=found)
+    language = source.language if detect else encode.language
+    for line in collectives.broadcast_from_main(lambda: list(used_lines(name or "data", rows, language))):
+        tracker.say(line)
     evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision)
     job = {"model": scored.sha256, "source": _identity_of(source), **evaluator.protocol.to_json()}
     job |= {"columns": columns} if columns else {}
