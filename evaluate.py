@@ -32,8 +32,10 @@ from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_source, pin
+from whisper_ft.data.stated_durations import first_durations
 from whisper_ft.data.used_settings import languages_found, used_lines
 from whisper_ft.decoding.evaluator import Evaluator
 from whisper_ft.decoding.resume_log import ResumeLog
@@ -178,7 +180,7 @@ def transcribe(
     default, task = source.language or ("en" if detect else None), source.task or DEFAULT_TASK
     encode = LabelEncoder.of(scored.model, tokenizer, default, task, found=found)
     language = source.language if detect else encode.language
-    for line in collectives.broadcast_from_main(lambda: list(used_lines(name or "data", rows, language))):
+    for line in collectives.broadcast_from_main(lambda: _lines_about(rows, name or "data", language)):
         tracker.say(line)
     evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision)
     job = {"model": scored.sha256, "source": _identity_of(source), **evaluator.protocol.to_json()}
@@ -203,6 +205,10 @@ def transcribe(
     seconds = time.monotonic() - begin
     audio = sum(row.audio_seconds for index, row in enumerate(predictions) if index not in known)
     return Transcribed(predictions, source, language, audio / seconds if len(known) < len(predictions) else None)
+
+
+def _lines_about(rows: LabelledSource, name: str, language: str | None) -> list[str]:
+    return [*rows.notes, *used_lines(name, rows, language), *first_durations([rows])]
 
 
 PLACES = ("path", "audio_root", "allowed_folders")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from whisper_ft.config.data import DEFAULT_TASK, SourceConfig
+from whisper_ft.data.formats.file_table import FileTable
 from whisper_ft.data.formats.label_columns import FOUND, LANGUAGE, TASK, named_column
 from whisper_ft.data.labels.languages import code_of_name, is_same_language
 from whisper_ft.data.labels.tasks import whisper_task
@@ -36,6 +37,16 @@ class LabelledSource:
     def used(self) -> UsedParts:
         """Parts of the data that are read."""
         return self.source.used
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines for the user about the reading of a list of files."""
+        return self.source.notes if isinstance(self.source, FileTable) else ()
+
+    @property
+    def chunk_with_durations(self) -> int | None:
+        """First chunk with rows whose stated length can be compared with the audio; None if there is none."""
+        return self.source.chunk_with_durations if isinstance(self.source, FileTable) else None
 
     def read(self, chunk: int) -> Sequence[Row]:
         """Read the rows of one chunk, with the language and task that count for each."""

@@ -34,7 +34,7 @@ def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, enco
     One more chunk is read of each list that states durations.
     """
     yield from source.notes
-    yield from first_durations(source)
+    yield from first_durations(source.parts)
     if shares := source.realised(lanes):
         yield shares
     if encode.normalizer is not None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from whisper_ft.cli.prepare.prepare_config import PrepareConfig
 from whisper_ft.cli.prepare.shards import LEFT_OUT, Preparation, State, begun_early
 from whisper_ft.reports.safe_console import SafeConsole
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.runtime.printable import counted
+from whisper_ft.runtime.printable import counted, say
 from whisper_ft.training.preflight import refuse_missing
 
 
@@ -49,6 +50,8 @@ def prepare(settings: PrepareConfig) -> str:
     source = open_any(replace(settings.data, reading=1) if early else settings.data)
     preparation = Preparation(source, settings, settings.out, early)
     state, console = preparation.state, SafeConsole(stderr=True)
+    for line in source.notes:
+        say(line, file=sys.stderr)
     split = source.used.split if source.used.other_splits else None
     if state.is_finished:
         return f"nothing to do: {summary_line(state, settings.out, split)}"

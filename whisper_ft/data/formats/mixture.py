@@ -6,7 +6,6 @@ from dataclasses import replace
 from itertools import accumulate, chain
 from typing import Any
 
-from whisper_ft.data.formats.file_table import FileTable
 from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.sampling.order import MixedOrder, lanes_by_weight
 from whisper_ft.data.storage.content import Content
@@ -47,20 +46,9 @@ class MixedSource:
         return max((size for source in self.parts if (size := source.largest_chunk)), default=None)
 
     @property
-    def _tables(self) -> list[FileTable | None]:
-        """Each source if it is over a list of files, else None."""
-        return [part.source if isinstance(part.source, FileTable) else None for part in self.parts]
-
-    @property
     def notes(self) -> list[str]:
         """Lines for the user about the reading of lists."""
-        return [note for table in self._tables if table for note in table.notes]
-
-    @property
-    def chunks_with_durations(self) -> list[int]:
-        """First chunk of each source whose rows have a stated length to compare with the audio."""
-        inner = [None if table is None else table.chunk_with_durations for table in self._tables]
-        return [first + chunk for first, chunk in zip(self._first_chunk, inner, strict=False) if chunk is not None]
+        return [note for part in self.parts for note in part.notes]
 
     def read(self, chunk: int) -> Sequence[Row]:
         """Read the rows of one chunk.
