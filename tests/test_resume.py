@@ -203,18 +203,23 @@ def test_a_used_directory_is_moved_aside_when_it_is_to_be_overwritten(train: Tra
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(train: Trainer):
+    """Of the weights one bit, and of the record one bit of a setting, which the user would seem to have changed."""
     run_dir = train.copy_reference(**FINISHED)
     expected = digest(run_dir)
-    weights = run_dir / "checkpoints/step-00000004/model.safetensors"
+    weights, record = (run_dir / "checkpoints/step-00000004" / name for name in ("model.safetensors", "trainer.json"))
     data = bytearray(weights.read_bytes())
     data[len(data) // 2] ^= 1
-    weights.write_bytes(data)
-    ended = train.end("run", **FINISHED)
-    assert ended.code == 0, ended.err
-    (line,) = (line for line in ended.out.splitlines() if "step-00000004 is not usable" in line)
-    assert "model.safetensors" in line
-    assert "sha256" in line
-    assert digest(run_dir) == expected
+    settings = record.read_bytes()
+    for path, damaged in ((weights, bytes(data)), (record, settings.replace(b'"seed": 1', b'"seed": 3'))):
+        whole = path.read_bytes()
+        assert damaged != whole
+        path.write_bytes(damaged)
+        ended = train.end("run", **FINISHED)
+        assert ended.code == 0, ended.err
+        (line,) = (line for line in ended.out.splitlines() if "step-00000004 is not usable" in line)
+        assert path.name in line
+        assert "sha256" in line
+        assert digest(run_dir) == expected
 
 
 def test_when_all_checkpoints_are_damaged_the_run_does_not_start_from_zero(train: Trainer):
