@@ -116,11 +116,15 @@ def refuse_beside_sources(config: TrainingConfig) -> None:
 
 def ignored_settings(config: TrainingConfig) -> list[str]:
     """Return a line for each setting that a run with the first rules (data.reading 1) goes on to ignore."""
-    data = config.data
+    data, held_out = config.data, config.held_out
     parts: list[tuple[str, SourceConfig]] = [(f"data.sources.{n}.", part) for n, part in enumerate(data.sources)]
+    parts = parts or [("data.", data)]
+    if held_out and held_out.reading == 1:
+        own = SourceConfig(path=held_out.path, format=held_out.format, split=held_out.split, reading=1)
+        parts.append(("eval.", own))  # without the settings that it inherits
     return [
         f"{prefix}{name} {getattr(where, name)} is ignored, as it was when this run began (data.reading 1)"
-        for prefix, where in parts or [("data.", data)]
+        for prefix, where in parts
         for name in (ignored_early(where, _format(where)) if where.reading == 1 else ())
     ]
 
