@@ -27,13 +27,16 @@ import torch
 import transformers
 
 from normalizers import get_normalizer
-from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.data import DEFAULT_TASK, SourceConfig
 from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_source, pin
+from whisper_ft.data.stated_durations import first_durations
+from whisper_ft.data.used_settings import languages_found, used_lines
 from whisper_ft.decoding.evaluator import Evaluator
 from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.decoding.transcriber import Transcriber
@@ -170,17 +173,15 @@ def transcribe(
 ) -> Transcribed:
     """Transcribe a set with the model, or continue an interrupted transcription. Every rank must call it."""
     detect, tokenizer = config.decoding.detect_language, scored.processor.tokenizer
-    # With language detection the prompt needs some language; the detected one takes its place.
-    encode = LabelEncoder.of(
-        scored.model,
-        tokenizer,
-        source.language or ("en" if detect else None),
-        source.task,
-        leading_space=config.leading_space,
-    )
-    language = source.language if detect else encode.language
     source, out = collectives.broadcast_from_main(lambda: pin(source)), config.out / name
     rows = open_source(source, columns=columns)
+    found = [] if detect else collectives.broadcast_from_main(lambda: languages_found([rows]))
+    # With language detection the prompt needs some language; the detected one takes its place.
+    default, task = source.language or ("en" if detect else None), source.task or DEFAULT_TASK
+    encode = LabelEncoder.of(scored.model, tokenizer, default, task, found=found, leading_space=config.leading_space)
+    language = source.language if detect else encode.language
+    for line in collectives.broadcast_from_main(lambda: _lines_about(rows, name or "data", language)):
+        tracker.say(line)
     evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision)
     job = job_of(config, scored, source, evaluator, columns)
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
@@ -205,7 +206,8 @@ def transcribe(
     return Transcribed(predictions, source, language, audio / seconds if len(known) < len(predictions) else None)
 
 
-PLACES = ("path", "audio_root", "allowed_folders")
+def _lines_about(rows: LabelledSource, name: str, language: str | None) -> list[str]:
+    return [*rows.notes, *used_lines(name, rows, language), *first_durations([rows])]
 
 
 def job_of(
@@ -215,6 +217,9 @@ def job_of(
     job = {"model": scored.sha256, "source": _identity_of(source), **evaluator.protocol.to_json()}
     job |= {"columns": columns} if columns else {}
     return job | ({"loss": config.leading_space} if config.decoding.with_loss else {})
+
+
+PLACES = ("path", "audio_root", "allowed_folders")
 
 
 def _identity_of(source: SourceConfig) -> dict[str, Any]:

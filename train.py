@@ -31,6 +31,7 @@ from whisper_ft.config.parse import given_settings, load_config
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.loader import StepBatches, TrainStream
 from whisper_ft.data.types import Batch
+from whisper_ft.data.used_settings import languages_found
 from whisper_ft.data.workers import start_worker_server
 from whisper_ft.decoding.evaluator import evaluators_of
 from whisper_ft.models.whisper import AUTOCAST, quiet_libraries
@@ -257,7 +258,8 @@ def build(
     refuse_unknown_names(config, get_normalizer)
     with as_usage_error("data.normalizer"):
         normalizer = LabelNormalizer.named(config.data.normalizer, get_normalizer)
-    learner = build_learner(config, accelerator.device, normalizer, tracker.say)
+    found = collectives.broadcast_from_main(lambda: languages_found(data.source.parts))
+    learner = build_learner(config, accelerator.device, normalizer, tracker.say, found)
     normalize = get_normalizer(config.eval.normalizer, language=learner.encode.language)
     evaluators = evaluators_of(config, start.held_out, directory.index)
     evaluation = Evaluation(evaluators, normalize, config.eval, learner, collectives, tracker, stop)

@@ -64,7 +64,9 @@ def test_the_resampling_names_its_units():
     assert str(some) == "1,000 resamples of 25 speakers and 10 utterances without one"
     one_speaker = confidence(counted(errors, words, ["s"] * 40)).summary()
     assert (one_speaker["by"], one_speaker["units"], one_speaker["one_speaker"]) == ("utterance", 40, True)
-    assert "of one speaker" in str(confidence(counted(errors, words, ["s"] * 40)).resampling)
+    assert "of one speaker, so the interval is too narrow" in str(
+        confidence(counted(errors, words, ["s"] * 40)).resampling
+    )
     for others in ([None] * 40, ["s"] * 39 + [None], known):
         assert "of one speaker" not in str(confidence(counted(errors, words, others)).resampling)
     assert str(confidence(counted([1, 2], [10, 10], [None, None])).resampling).startswith("1,000 resamples of 2 utt")

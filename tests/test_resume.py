@@ -203,18 +203,22 @@ def test_a_used_directory_is_moved_aside_when_it_is_to_be_overwritten(train: Tra
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(train: Trainer):
+    """One bit of the weights, or one of a setting in the record, which the user would seem to have changed."""
     run_dir = train.copy_reference(**FINISHED)
     expected = digest(run_dir)
-    weights = run_dir / "checkpoints/step-00000004/model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[len(data) // 2] ^= 1
-    weights.write_bytes(data)
-    ended = train.end("run", **FINISHED)
-    assert ended.code == 0, ended.err
-    (line,) = (line for line in ended.out.splitlines() if "step-00000004 is not usable" in line)
-    assert "model.safetensors" in line
-    assert "sha256" in line
-    assert digest(run_dir) == expected
+    for name, now in (("model.safetensors", b""), ("trainer.json", b'"seed": 3')):
+        path = run_dir / "checkpoints/step-00000004" / name
+        whole = path.read_bytes()
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        path.write_bytes(whole.replace(b'"seed": 1', now) if now else flipped)
+        assert path.read_bytes() != whole
+        ended = train.end("run", **FINISHED)
+        assert ended.code == 0, ended.err
+        (line,) = (line for line in ended.out.splitlines() if "step-00000004 is not usable" in line)
+        assert path.name in line
+        assert "sha256" in line
+        assert digest(run_dir) == expected
 
 
 def test_when_all_checkpoints_are_damaged_the_run_does_not_start_from_zero(train: Trainer):

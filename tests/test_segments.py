@@ -93,10 +93,10 @@ def test_two_starts_in_one_file_are_places_in_it(clips: Path):
 
 def test_durations_that_files_do_not_have_are_told_once_with_figures(clips: Path):
     lines = ["file_name,text,duration", "0.wav,a,2", "1.wav,b,0:02.9", "2.wav,c,9"]
-    (line,) = first_durations(opened(clips, "metadata.csv", *lines))
+    (line,) = first_durations(opened(clips, "metadata.csv", *lines).parts)
     for fact in ("2 of 3", "2.wav", "9 s", "2.90 s"):
         assert fact in line
-    assert not list(first_durations(opened(clips, "metadata.csv", *lines[:1], *["1.wav,b,2.7"] * 3)))
+    assert not list(first_durations(opened(clips, "metadata.csv", *lines[:1], *["1.wav,b,2.7"] * 3).parts))
 
 
 def test_the_meaning_of_start_is_told(clips: Path):

@@ -158,7 +158,6 @@ TEXT_BYTES = pa.array([{"bytes": "RIFF"}], pa.struct([("bytes", pa.string())]))
         ({"audio": NO_BYTES}, ["'audio'", "struct<path: string>", "--data.audio_column"]),
         ({"audio": TEXT_BYTES}, ["'audio'", "struct<bytes: string>", "--data.audio_column"]),
         ({"language": [3]}, ["'language'", "int64", "--data.language"]),
-        ({"task": [0]}, ["'task'", "int64", "--data.task"]),
     ],
 )
 @pytest.mark.parametrize("name", ["a.parquet", "z.parquet"])  # before the good file and after it

@@ -21,6 +21,8 @@ Format = Literal[
     "librispeech",
     "pairs",
 ]
+Task = Literal["transcribe", "translate"]
+DEFAULT_TASK: Task = "transcribe"
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class SourceConfig:
     format: Format = setting("free", "auto")
     """Format of the data; auto detects it from file names."""
     split: str | None = setting("exact", None)
-    """Split of a data set: train, or train+validation. Common Voice also has validated-without-test."""
+    """Split of a data set: train, or train+validation. None: train, if there are several. Common Voice also has
+    validated-without-test, and parquet files have all."""
     config_name: str | None = setting("exact", None)
-    """Configuration of a data set on the Hub, often the language: be_by."""
+    """Configuration of a data set on the Hub or of a copy of it, often the language: be_by."""
     revision: str | None = setting("free", None)
     """Branch, tag or commit of a data set on the Hub; checkpoints record the commit."""
     audio_root: str | None = setting("free", None)
@@ -46,13 +49,19 @@ class SourceConfig:
     text_column: str | None = setting("exact", None)
     """Column with the transcript. None: the usual names, such as sentence, text, transcription."""
     language: str | None = setting("exact", None)
-    """Whisper code or name of the spoken language; a `language` column in the data takes precedence. None: the default
-    of the model."""
-    task: Literal["transcribe", "translate"] = setting("exact", "transcribe")
-    """Task of the decoder; a `task` column in the data takes precedence."""
-    reading: Literal[1, 2] = setting("exact", 2, before=1)
-    """Version of the rules by which lists of files are read. 2: a line with other fields than the header is bad_line,
-    and only an offset makes a segment. 1: a duration alone cuts the file, too; runs begun by version 1 keep it."""
+    """Whisper code or name of the language spoken in all rows; only a named language_column takes precedence. None: the
+    `language` column of the data, or else the default of the model."""
+    task: Task | None = setting("exact", None, auto=None)
+    """Task of the decoder: transcribe or translate; only a named task_column takes precedence. None: the `task` column
+    of the data, or else transcribe."""
+    language_column: str | None = setting("exact", None)
+    """Column with the language of each row; a blank cell means `language`. For Kaldi, X is the file utt2X."""
+    task_column: str | None = setting("exact", None)
+    """Column with the task of each row; a blank cell means `task`. For Kaldi, X is the file utt2X."""
+    reading: Literal[1, 2] = setting("exact", 2, before=1, auto=2)
+    """Version of the rules by which data is read; a resumed run keeps its own. 2: a setting without effect is refused,
+    and `language` and `task` win over columns that are not named. Only an offset makes a segment, and a line with other
+    fields than the header is bad_line. 1, for runs begun before: none of these."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class DataConfig(SourceConfig):
     """Several sources in place of `path`, mixed by weight: [{path: a, weight: 7}, {path: b, language: sv, weight: 3}].
 
     Each source gets a whole number of lanes (see `lanes`), so its share is rounded; the run prints the shares. A source
-    without `language` has that of data.*."""
+    without `language` or `task` has that of data.*."""
     normalizer: str = setting("exact", "keep")
     """Normaliser that rewrites the labels: keep (no change), lower, unpunctuated, golden; see normalizers.py."""
     lanes: int | None = setting("exact", None, least=1, auto=None)
@@ -92,6 +101,13 @@ class DataConfig(SourceConfig):
     max_unusable_share: float = setting("free", 0.01)
     """Largest allowed share of unusable rows. If more rows are unusable, and at least 20, the run stops with exit code
     4."""
+
+    @property
+    def tasks(self) -> list[Task]:
+        """Task of each source, for rows without a task of their own."""
+        if self.reading == 1 and len(self.sources) == 1:  # the task of a single source had no effect
+            return [self.task or DEFAULT_TASK]
+        return [source.task or self.task or DEFAULT_TASK for source in self.sources] or [self.task or DEFAULT_TASK]
 
     @property
     def languages(self) -> list[str | None]:

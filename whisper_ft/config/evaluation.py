@@ -73,7 +73,7 @@ class EvaluationConfig:
     sets: list[NamedSourceConfig] = field(default_factory=list)
     """Several sets in place of `data.path`, each with its own folder: [{path: a, split: test}, {path: b}].
 
-    A set without `language` has that of data.*."""
+    A set without `language` or `task` has that of data.*."""
     predictions: Path | None = None
     """File predictions.jsonl to score again, in place of a model and data."""
     compare: Path | None = None
@@ -104,6 +104,12 @@ class EvaluationConfig:
         require_bounds(self)
         if self.sets and self.data.path:
             raise ValueError(f"--data.path {self.data.path}: `sets` names the data already; give one of the two")
+        beside = "sets" if self.sets else "--predictions" if self.predictions else None
+        taken = ("path", "language", "task") if self.sets else ("path", "language")
+        for inner in fields(SourceConfig) if beside else ():
+            value = getattr(self.data, inner.name)
+            if inner.name not in taken and value != getattr(SourceConfig(), inner.name):
+                raise ValueError(f"--data.{inner.name} {value}: has no effect beside {beside}; leave it out")
         if self.predictions and (self.model or self.data.path or self.sets):
             raise ValueError(
                 "--predictions: is scored without a model and data; leave out --model, --data.path and sets"
@@ -124,7 +130,8 @@ class EvaluationConfig:
         found = []
         for one in self.sets:
             own = {f.name: getattr(one, f.name) for f in fields(SourceConfig)}
-            where = SourceConfig(**{**own, "language": one.language or self.data.language})
+            labels = {"language": one.language or self.data.language, "task": one.task or self.data.task}
+            where = SourceConfig(**{**own, **labels})
             name = one.name or "-".join(filter(None, [Path(redacted(one.path)).name, one.split]))
             found.append((re.sub(r"[^\w.+-]+", "-", name).strip(".-"), where))
         return found

@@ -183,7 +183,8 @@ def _flag_message(cls: Any, message: str) -> str:
     if union is not None:
         name, subtypes, value = union.groups()
         kinds = " or ".join({"NoneType": "null"}.get(kind, kind) for kind in re.findall(r"'(\w+)'", subtypes))
-        return f"--{name} {value}: expected {'an' if kinds.startswith('int') else 'a'} {kinds}"
+        article = "" if "Literal" in subtypes else "an " if kinds.startswith("int") else "a "
+        return f"--{name} {value}: expected {article}{kinds}"
     typed = re.fullmatch(r"Parser key \"([\w.]+)\": (.*) Got value: (.*)", line)
     if typed is None:
         return line

@@ -2,8 +2,6 @@
 
 import re
 from collections.abc import Collection
-from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,40 +36,17 @@ def as_resumed(config: TrainingConfig, given: Collection[str], saved: dict[str, 
         given: dotted names of the settings that the user gave. These do not get the value `before`.
         saved: configuration in the checkpoint, as `to_plain` returns it.
     """
-    then, now = flatten(saved), flatten(to_plain(config))
+    then, now, metadata = _settings(saved), _settings(to_plain(config)), _metadata()
     values: dict[str, Any] = {}
-    for name, leaf in leaves(TrainingConfig):
-        auto, before = leaf.metadata.get("auto", UNSET), leaf.metadata.get("before", UNSET)
+    for name in now:
+        data = metadata[_without_numbers(name)]
+        auto, before = data.get("auto", UNSET), data["before"]
         if name not in then:
-            if before is not UNSET and name not in given:
+            if before is not UNSET and name not in given and now[name] == data["default"]:
                 values[name] = before
         elif auto is not UNSET and now[name] == auto:
             values[name] = then[name]
-    return with_values(config, values | _sections_as_resumed(config, then))
-
-
-def _sections_as_resumed(config: TrainingConfig, then: dict[str, Any]) -> dict[str, list[WeightedSourceConfig]]:
-    """Return the lists of sections in which settings newer than the checkpoint have the value `before`."""
-    values = {}
-    for prefix, section in SECTIONS_OF_LISTS.items():
-        name = prefix.removesuffix(".")
-        items = attrgetter(name)(config)
-        known = then.get(name) or []
-        if not items or len(known) != len(items):
-            continue  # another number of sections is refused later
-        befores = {leaf.name: leaf for _, leaf in leaves(section) if leaf.metadata.get("before", UNSET) is not UNSET}
-        values[name] = [
-            replace(
-                item,
-                **{
-                    key: leaf.metadata["before"]
-                    for key, leaf in befores.items()
-                    if key not in saved and getattr(item, key) == leaf.default
-                },
-            )
-            for item, saved in zip(items, known, strict=True)
-        ]
-    return values
+    return with_values(config, values)
 
 
 def refuse_changes(

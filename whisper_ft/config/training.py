@@ -294,3 +294,9 @@ class TrainingConfig:
             return None
         shared = {f.name: getattr(self.data, f.name) for f in fields(SourceConfig)}
         return SourceConfig(**shared | {"path": self.eval.path or self.data.path, "split": self.eval.split})
+
+    @property
+    def inherited(self) -> frozenset[str]:
+        """Settings that the held-out set has from data.*, although it is another set; its own cannot be left out."""
+        names = {f.name for f in fields(SourceConfig)} - {"path", "split"}
+        return frozenset(names) if self.eval.path else frozenset()

@@ -47,9 +47,15 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def with_values(config: T, values: Mapping[str, Any]) -> T:
-    """Return a copy of a configuration with some values replaced, which are given by dotted name."""
+    """Return a copy of a configuration with some values replaced, which are given by dotted name.
+
+    The section N of a list is named by its number: `data.sources.0.task`.
+    """
     own: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
     for section in {name.partition(".")[0] for name in values if "." in name}:
         inner = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{section}.")}
-        own[section] = with_values(getattr(config, section), inner)
+        part = config[int(section)] if isinstance(config, list) else getattr(config, section)
+        own[section] = with_values(part, inner)
+    if isinstance(config, list):
+        return [own.get(str(number), part) for number, part in enumerate(config)]  # type: ignore[return-value]
     return replace(config, **own)  # type: ignore[type-var]

@@ -1,10 +1,10 @@
 """Comparison of the durations in a list, which are only information, with the audio files."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from whisper_ft.data.audio.decode import header_seconds
-from whisper_ft.data.formats.mixture import MixedSource
+from whisper_ft.data.labelled import LabelledSource
 
 MAX_DIFFERENCE = 0.5
 """Seconds by which a stated duration may differ from its file, because lists round."""
@@ -41,11 +41,12 @@ class StatedDurations:
         )
 
 
-def first_durations(source: MixedSource) -> Iterator[str]:
+def first_durations(sources: Iterable[LabelledSource]) -> Iterator[str]:
     """Return a line for each source whose first chunk with stated durations has other ones than the files."""
-    for chunk in source.chunks_with_durations:
+    for source in sources:
         compared = StatedDurations()
-        for row in source.read(chunk):
+        chunk = source.chunk_with_durations
+        for row in () if chunk is None else source.read(chunk):
             if row.stated is not None and row.audio:
                 compared.add(row.id, row.stated, header_seconds(row.audio))
         if compared.line:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 
+from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.redaction import redacted
 
 IGNORE = -100  # label of a position without a target; the default `ignore_index` of torch's cross_entropy
@@ -33,6 +34,35 @@ class Row:
     """Reason code (such as missing_file) and explanation if the source found the row to be unusable."""
     columns: Mapping[str, str | None] | None = None
     """Values of the extra columns by column name; None if no extra columns were requested."""
+    overruled: "tuple[Overruled, ...]" = ()
+    """Columns of language and task that say otherwise than the settings that are used for this row."""
+
+
+@dataclass(frozen=True)
+class UsedParts:
+    """Parts of a data set that its source reads: the splits, and the columns."""
+
+    split: str | None = None
+    """Splits that are read, such as `train+validation`; None if the data has no splits."""
+    audio: str | None = None
+    """Column of the audio; None if the format has none."""
+    text: str | None = None
+    """Column of the transcript; None if the format has none."""
+    language: str | None = None
+    """Column of the language, or the file that holds it; None if there is none, or it is not read."""
+    task: str | None = None
+    """Column of the task, as `language`."""
+    other_splits: str | None = None
+    """Splits that are not read although the user named none."""
+
+
+class Overruled(NamedTuple):
+    """Value of a column that is not used, because a setting counts or because Whisper does not have it."""
+
+    column: str
+    value: str
+    used: str
+    """Words for the value used instead, such as `data.language be`."""
 
 
 class Source(Protocol):
@@ -62,6 +92,21 @@ class Source(Protocol):
         """JSON digests of the content of the files, beside the fingerprint. Computing them reads sizes and samples."""
 
 
+class FormatSource(Source, Protocol):
+    """Source of one format, before settings and columns are weighed against each other (`data.labelled`)."""
+
+    @property
+    def used(self) -> UsedParts:
+        """Parts of the data that are read."""
+
+    def labels(self, chunk: int) -> "Sequence[Labels]":
+        """Language and task of the rows of a chunk, by their columns. No audio is read."""
+
+
+Labels = tuple[object, object]
+"""Values of the columns of language and task in a row, None without a value."""
+
+
 @dataclass(frozen=True)
 class Window:
     """One input of the encoder, and the token sequence that the decoder learns to write for it."""
@@ -86,6 +131,14 @@ class Rejected:
     id: str
     reason: str  # code: decode_error, too_long, ...
     detail: str  # explanation for a person
+
+
+class UnhonouredError(UsageError):
+    """A setting that cannot be honoured for a data set. `setting` is its name in `SourceConfig`."""
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 class RejectedError(Exception):

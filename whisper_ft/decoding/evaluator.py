@@ -9,7 +9,7 @@ from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.formats.fingerprint import with_content
-from whisper_ft.data.sources import open_source
+from whisper_ft.data.sources import open_held_out
 from whisper_ft.data.types import Source
 from whisper_ft.decoding.eval_protocol import EvalProtocol
 from whisper_ft.decoding.long_form import audio_windows, utterances_of
@@ -68,5 +68,5 @@ def evaluators_of(config: TrainingConfig, held_out: SourceConfig | None, index: 
     """
     if held_out is None:
         return []
-    source = open_source(held_out, index)
+    source = open_held_out(config, held_out, index)
     return [Evaluator(HELD_OUT, source, config.eval, config.eval.max_utterances, config.precision)]

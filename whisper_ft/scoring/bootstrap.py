@@ -52,7 +52,7 @@ class Resampling:
         named = self.units - self.without_speaker
         alone = f" and {counted(self.without_speaker, 'utterance')} without one" if self.without_speaker else ""
         few = ", which are few: the true interval is wider" if self.units < FEW_UNITS else ""
-        one = ", all of one speaker: for other speakers the true interval is wider" if self.is_of_one_speaker else ""
+        one = ", all of one speaker, so the interval is too narrow for others" if self.is_of_one_speaker else ""
         return f"{self.resamples:,} resamples of {counted(named, self.by)}{alone}{one or few}"
 
 

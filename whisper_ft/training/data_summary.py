@@ -3,13 +3,29 @@
 from collections.abc import Iterator
 from itertools import islice
 
+from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.formats.mixture import MixedSource
+from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import shared_by_index
+from whisper_ft.data.sources import ignored_settings
 from whisper_ft.data.stated_durations import first_durations
 from whisper_ft.data.types import Source
+from whisper_ft.data.used_settings import used_lines
 
 MAX_EXAMPLES = 100  # transcripts that are rewritten to count changes and to find examples
+
+
+def settings_lines(
+    config: TrainingConfig, source: MixedSource, held_out: Source | None, encode: LabelEncoder
+) -> Iterator[str]:
+    """Return lines about what is read of each set, and about settings and columns that are not used."""
+    for number, part in enumerate(source.parts):
+        name = "training data" if len(source.parts) == 1 else f"data.sources.{number}"
+        yield from used_lines(name, part, encode.language)
+    if isinstance(held_out, LabelledSource):
+        yield from used_lines("held-out set", held_out, encode.language)
+    yield from ignored_settings(config)
 
 
 def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, encode: LabelEncoder) -> Iterator[str]:
@@ -18,7 +34,7 @@ def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, enco
     One more chunk is read of each list that states durations.
     """
     yield from source.notes
-    yield from first_durations(source)
+    yield from first_durations(source.parts)
     if shares := source.realised(lanes):
         yield shares
     if encode.normalizer is not None:

@@ -1,6 +1,6 @@
 """Learner: the model of a run and everything that trains it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,13 +78,18 @@ class Learner:
 
 
 def build_learner(
-    config: TrainingConfig, device: torch.device, normalizer: LabelNormalizer | None, say: Callable[[str], object]
+    config: TrainingConfig,
+    device: torch.device,
+    normalizer: LabelNormalizer | None,
+    say: Callable[[str], object],
+    found: Sequence[str] = (),
 ) -> Learner:
     """Build model, optimizer and everything else that training needs.
 
     Parameters
         normalizer: rewrites transcripts before they are learned; None leaves them as they are.
         say: reports a line for the user.
+        found: languages that the rows of the data name by themselves.
 
     Raises UsageError if the model, a part to freeze or a language cannot be used.
     """
@@ -96,11 +101,11 @@ def build_learner(
     # Language for rows that name none. None if a source names no language either: then the model's own counts.
     default = None if None in languages else config.data.languages[0]
     space = config.labels.leading_space
-    encode = LabelEncoder.of(model, processor.tokenizer, default, config.data.task, normalizer, space)
-    if encode.is_multilingual and encode.language and len(languages) == 1:
+    encode = LabelEncoder.of(model, processor.tokenizer, default, config.data.tasks[0], normalizer, found, space)
+    if encode.is_multilingual and encode.language and max(len(languages), len(found), len(set(config.data.tasks))) == 1:
         # The exported model then uses this language by default.
         model.generation_config.language = whisper_language(encode.language)
-        model.generation_config.task = config.data.task
+        model.generation_config.task = config.data.tasks[0]
     parameters = parameters_by_name(model)
     return Learner(
         model=model,

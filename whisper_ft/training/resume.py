@@ -17,7 +17,7 @@ from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import to_plain, with_values
 from whisper_ft.data.formats.fingerprint import changed
 from whisper_ft.data.sampling.order import default_lanes
-from whisper_ft.data.sources import pin, pin_mixture
+from whisper_ft.data.sources import pin, pin_mixture, refuse_beside_sources
 from whisper_ft.decoding.eval_protocol import EvalProtocol
 from whisper_ft.optim.schedule import learning_rate
 from whisper_ft.runtime import atomic
@@ -26,7 +26,7 @@ from whisper_ft.runtime.errors import ResumeError, UsageError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.data import TrainingData
-from whisper_ft.training.data_summary import summary_lines
+from whisper_ft.training.data_summary import settings_lines, summary_lines
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation
 from whisper_ft.training.learner import Learner
@@ -53,8 +53,11 @@ def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) 
     """
     record = recorded_start(config, directory.checkpoints)
     if record is None:
-        return Start(resolved(config), pin_mixture(config.data), config.held_out and pin(config.held_out))
+        config = resolved(config)
+        refuse_beside_sources(config)
+        return Start(config, pin_mixture(config.data), config.held_out and pin(config.held_out))
     config = resolved(as_resumed(config, given, record.config))
+    refuse_beside_sources(config)
     saved, protocol = record.config, record.eval_protocol
     data = pin_mixture(config.data, saved["data"], record.data)
     if config.held_out is None:
@@ -95,10 +98,14 @@ def begin_or_resume(
     chosen = choose_checkpoint(config, directory, collectives, tracker)
     if directory.moved_to:
         tracker.say(f"the run that was in {directory.path} is now {directory.moved_to}")
+    held_out = evaluation.evaluators[0].source if evaluation.evaluators else None
+    for line in collectives.broadcast_from_main(
+        lambda: list(settings_lines(config, data.source, held_out, learner.encode))
+    ):
+        tracker.say(line)
     state, lineage = TrainState(), Lineage(eval_protocol=None if protocol is None else protocol.to_json())
     if chosen is None:
         tracker.say(f"starting at step 0 of {data.steps} in {directory.path}")
-        held_out = evaluation.evaluators[0].source if evaluation.evaluators else None
         for line in collectives.broadcast_from_main(
             lambda: list(summary_lines(data.source, held_out, data.partition.lanes, learner.encode))
         ):

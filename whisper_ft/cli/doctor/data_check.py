@@ -8,17 +8,20 @@ from typing import Literal
 from whisper_ft.cli.doctor.batch import first_batch
 from whisper_ft.cli.doctor.blocks import Block
 from whisper_ft.cli.doctor.data_report import DataReport, problems_of, report_figures, report_sections
-from whisper_ft.cli.doctor.row_check import RowCheck
+from whisper_ft.cli.doctor.row_check import RowCheck, RowStatistics
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.formats.mixture import MixedSource
+from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of
 from whisper_ft.data.sampling.order import default_lanes
-from whisper_ft.data.sources import open_mixture, open_source
+from whisper_ft.data.sources import open_held_out, open_mixture, refuse_beside_sources
 from whisper_ft.data.types import CollatorFactory, RejectedError, Row, Source
-from whisper_ft.models.whisper import load_parts
+from whisper_ft.data.used_settings import languages_found, overruled_lines, used_line
+from whisper_ft.models.whisper import ModelParts, load_parts
 from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.runtime.redaction import redacted
 
@@ -45,17 +48,17 @@ def check_data(
 
     Raises the same RunError as a training run for data that cannot be opened.
     """
+    refuse_beside_sources(config)
     source = open_mixture(config.data)
     lanes = config.data.lanes or default_lanes(config.batch.size)
     with as_usage_error("data.sources"):
         order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
     heldout_config = config.held_out if leakage != "none" else None
-    heldout = open_source(heldout_config) if heldout_config else None
+    heldout = open_held_out(config, heldout_config) if heldout_config else None
 
     model = load_parts(config.model.name)
-    tokenizer, language, space = model.processor.tokenizer, config.data.languages[0], config.labels.leading_space
-    encode = LabelEncoder.of(model, tokenizer, language, config.data.task, rewrite, space)
-    as_written = _unless_rewritten(config, rewrite)
+    encode = _encoder(config, model, source, rewrite)
+    as_written = _as_written(config, rewrite)
     log_mel = LogMel(model.processor.feature_extractor)
     check = RowCheck(encode, log_mel, _row_ids(source))
 
@@ -63,19 +66,41 @@ def check_data(
     shared = _check_rows(check, source, total, heldout, leakage, progress)
     statistics = check.statistics
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
-    sections["data"] += map(redacted, source.notes)
+    sections["data"] += used_settings(config, source, heldout, encode, statistics)
     sections["label tokens"] += as_written
+    tokenizer = model.processor.tokenizer
     sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
     if shared is None and leakage == "none":
         sections["leakage"] = ["not compared (--leakage none)"]
     return DataReport(report_figures(statistics, config, sum(source.rows)), sections, problems_of(statistics, shared))
 
 
-def _unless_rewritten(config: TrainingConfig, rewrite: LabelNormalizer | None) -> list[Block]:
-    """Return a line that says that labels are those of the transcripts as written, if a run would rewrite them."""
+def _encoder(
+    config: TrainingConfig, model: ModelParts, source: MixedSource, rewrite: LabelNormalizer | None
+) -> LabelEncoder:
+    language, task, found = config.data.languages[0], config.data.tasks[0], languages_found(source.parts)
+    space = config.labels.leading_space
+    return LabelEncoder.of(model, model.processor.tokenizer, language, task, rewrite, found, space)
+
+
+def _as_written(config: TrainingConfig, rewrite: LabelNormalizer | None) -> list[Block]:
     if rewrite is not None or config.data.normalizer == "keep":
         return []
     return [f"of the transcripts as written; a run applies data.normalizer {config.data.normalizer}"]
+
+
+def used_settings(
+    config: TrainingConfig,
+    source: MixedSource,
+    heldout: LabelledSource | None,
+    encode: LabelEncoder,
+    statistics: RowStatistics,
+) -> list[Block]:
+    """Return notes of the sources, and lines about what is read of each set and about columns that are not used."""
+    names = ["read"] if len(source.parts) == 1 else [f"data.sources.{number}" for number in range(len(source.parts))]
+    parts = [*zip(names, source.parts, strict=True), *([("held-out set", heldout)] if heldout else [])]
+    lines = [used_line(name, part, encode.language) for name, part in parts]
+    return [*map(redacted, source.notes), *lines, *overruled_lines(statistics.overruled, statistics.rows)]
 
 
 def _check_rows(

@@ -14,7 +14,7 @@ from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import Keys, Kind, keys_of
 from whisper_ft.data.stated_durations import StatedDurations
-from whisper_ft.data.types import RejectedError, Row
+from whisper_ft.data.types import Overruled, RejectedError, Row
 from whisper_ft.runtime.signals import interrupt_held
 
 
@@ -35,6 +35,7 @@ class RowStatistics:
     languages: Counter[str] = field(default_factory=Counter)
     durations: StatedDurations = field(default_factory=StatedDurations)
     levels: Levels = field(default_factory=Levels)
+    overruled: Counter[Overruled] = field(default_factory=Counter)
     same_audio: Tally = field(default_factory=Tally)
     same_text: Tally = field(default_factory=Tally)
     # Number of the first row with a hash, to find duplicates.
@@ -76,8 +77,9 @@ class RowCheck:
         keys = keys_of(row)
         self._count_duplicates(row, keys)
         self._count_characters(row)
-        language = row.language or self._encode.language or "en"
+        language = row.language or self._encode.language or ("none" if self._encode.is_multilingual else "en")
         statistics.languages[f"{language} {row.task}" if row.task else language] += 1
+        statistics.overruled.update(row.overruled)
         statistics.rows += 1
         return keys, waveform
 

@@ -15,6 +15,7 @@ from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_mixture
 from whisper_ft.data.types import RejectedError
+from whisper_ft.data.used_settings import languages_found
 from whisper_ft.decoding.teacher_forced import LabelLoss, label_losses
 from whisper_ft.models.whisper import load_whisper
 
@@ -33,10 +34,11 @@ def start_loss(
     The tokens of the text and <|endoftext|> count, but not those of the prompt. Rows that cannot be trained on are left
     out.
     """
-    rows = list(first_rows(open_mixture(config.data), most))
+    source = open_mixture(config.data)
+    rows, found = list(first_rows(source, most)), languages_found(source.parts)
     model, processor = load_whisper(config.model.name)
     log_mel, tokenizer = LogMel(processor.feature_extractor), processor.tokenizer
-    make = partial(LabelEncoder.of, model, tokenizer, config.data.languages[0], config.data.task, rewrite)
+    make = partial(LabelEncoder.of, model, tokenizer, config.data.languages[0], config.data.tasks[0], rewrite, found)
     encoders = {choice: make(choice) for choice in CHOICES}
     losses: dict[LeadingSpace, list[LabelLoss]] = {choice: [] for choice in CHOICES}
     frames = 2 * model.config.max_source_positions

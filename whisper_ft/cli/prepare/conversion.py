@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -10,16 +12,20 @@ from rich.progress import Progress
 
 from whisper_ft.cli.prepare.json_list import open_any
 from whisper_ft.cli.prepare.prepare_config import PrepareConfig
-from whisper_ft.cli.prepare.shards import LEFT_OUT, Preparation, State
+from whisper_ft.cli.prepare.shards import LEFT_OUT, Preparation, State, begun_early
 from whisper_ft.reports.safe_console import SafeConsole
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.runtime.printable import counted
+from whisper_ft.runtime.printable import counted, say
 from whisper_ft.training.preflight import refuse_missing
 
 
-def summary_line(state: State, out: Path) -> str:
-    """Return the line for the user about the finished shards and the rows left out."""
+def summary_line(state: State, out: Path, split: str | None) -> str:
+    """Return the line for the user about the finished shards and the rows left out.
+
+    `split` is the split that was read among several although the user named none; None otherwise.
+    """
     line = f"{out}: {counted(state.rows, 'row')} in {counted(state.shards, 'shard')}"
+    line += f", of split {split}" if split else ""
     if not state.left_out:
         return line
     lines = (out / LEFT_OUT).read_text(encoding="utf-8").splitlines()
@@ -40,12 +46,16 @@ def prepare(settings: PrepareConfig) -> str:
     if settings.out is None:
         raise UsageError("--out is missing: the folder for the shards")
     refuse_out_within(settings.data.path, settings.out)
-    source = open_any(settings.data)
-    preparation = Preparation(source, settings, settings.out)
+    early = begun_early(settings.out)
+    source = open_any(replace(settings.data, reading=1) if early else settings.data)
+    preparation = Preparation(source, settings, settings.out, early)
     state, console = preparation.state, SafeConsole(stderr=True)
+    for line in source.notes:
+        say(line, file=sys.stderr)
+    split = source.used.split if source.used.other_splits else None
     if state.is_finished:
-        return f"nothing to do: {summary_line(state, settings.out)}"
+        return f"nothing to do: {summary_line(state, settings.out, split)}"
     with Progress(console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("preparing", total=sum(source.rows), completed=state.rows + state.left_out)
         state = preparation.run(lambda rows: progress.advance(bar, rows))
-    return summary_line(state, settings.out)
+    return summary_line(state, settings.out, split)

@@ -10,16 +10,16 @@ from typing import Any
 import fsspec
 
 from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.sources import open_source
 from whisper_ft.data.storage.read_errors import data_errors
-from whisper_ft.data.types import Source
 from whisper_ft.runtime.errors import RunError
 
 MAX_BYTES = 2**30
 """Size of the largest list that is read as a whole, in bytes, unpacked. A larger file is read as JSON lines."""
 
 
-def open_any(where: SourceConfig) -> Source:
+def open_any(where: SourceConfig) -> LabelledSource:
     """Open a source as `open_source` does. A .json file may also hold one list of objects, or {"data": list}."""
     is_json = where.path.endswith((".json", ".json.gz")) and where.format in ("auto", "manifest")
     items = _json_list(where.path) if is_json else None
@@ -33,7 +33,8 @@ def open_any(where: SourceConfig) -> Source:
         try:
             return open_source(replace(where, path=str(lines), format="manifest", audio_root=root))
         except RunError as error:
-            raise type(error)(str(error).replace(str(lines), where.path)) from error
+            error.args = (str(error).replace(str(lines), where.path),)
+            raise
 
 
 def _json_list(path: str) -> list[Any] | None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from whisper_ft.cli.prepare.ahead import ReadAhead
 from whisper_ft.cli.prepare.prepare_config import PrepareConfig
 from whisper_ft.cli.prepare.shard_row import SCHEMA, record_of
+from whisper_ft.config.data import DEFAULT_TASK
 from whisper_ft.data.formats.fingerprint import changed
 from whisper_ft.data.types import RejectedError, Row, Source
 from whisper_ft.runtime.atomic import ASIDE, clean, disk_errors, sync_file, sync_folder, write_json
@@ -23,6 +24,7 @@ from whisper_ft.runtime.signals import interrupt_held
 MEGABYTE = 1_000_000
 DESCRIPTION = "prepared.json"
 LEFT_OUT = "left-out.jsonl"
+LANGUAGE_COLUMN, TASK_COLUMN = "data.language_column", "data.task_column"
 SPLITS = ("train", "validation", "dev", "test")  # splits that `datasets` recognises by the beginning of a file name
 
 
@@ -39,15 +41,25 @@ class State:
     is_finished: bool = False
 
 
+def begun_early(out: Path) -> bool:
+    """True if a folder holds a conversion that began under the first rules for reading data (`data.reading` 1)."""
+    try:
+        return LANGUAGE_COLUMN not in json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))["settings"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # a new folder, or one that `Preparation` refuses
+
+
 class Preparation:
     """Conversion of a source into a folder of shards, which may continue an earlier one.
 
     Shards get names that end in .parquet only when all are complete, so nobody reads half a data set. The constructor
     raises LockedError if another process is filling the folder, and UsageError if the folder holds anything else.
+
+    `early` continues a conversion that began under the first rules for reading data; see `begun_early`.
     """
 
-    def __init__(self, source: Source, settings: PrepareConfig, out: Path) -> None:
-        self._source, self._settings, self._out = source, settings, out
+    def __init__(self, source: Source, settings: PrepareConfig, out: Path, early: bool = False) -> None:
+        self._source, self._settings, self._out, self._early = source, settings, out, early
         self._fingerprint = source.fingerprint()  # computed once, because a long list takes seconds
         with disk_errors(out):
             if out.exists() and not out.is_dir():
@@ -101,12 +113,14 @@ class Preparation:
 
     def _described(self) -> dict[str, Any]:
         """Return the settings that determine the written bytes, by name."""
+        settings, data = self._settings, self._settings.data
         names = ("split", "config_name", "audio_column", "text_column", "language", "task")
-        settings = self._settings
-        return {f"data.{name}": getattr(settings.data, name) for name in names} | {
-            "shard_mb": settings.shard_mb,
-            "group_mb": settings.group_mb,
-        }
+        described = {f"data.{name}": getattr(data, name) for name in names}
+        if self._early:
+            described["data.task"] = data.task or DEFAULT_TASK
+        else:
+            described |= {LANGUAGE_COLUMN: data.language_column, TASK_COLUMN: data.task_column}
+        return described | {"shard_mb": settings.shard_mb, "group_mb": settings.group_mb}
 
     def _record(self, state: State) -> None:
         """Record durably that everything up to `state` is written."""

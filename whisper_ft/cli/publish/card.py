@@ -133,7 +133,7 @@ def _call_options(publication: Publication) -> dict[str, str]:
     options: dict[str, Any] = {"num_beams": publication.config.eval.num_beams}
     generation = publication.model.generation
     if publication.languages and generation.get("is_multilingual") and not generation.get("language"):
-        options |= {"language": publication.languages[0], "task": publication.config.data.task}
+        options |= {"language": publication.languages[0], "task": publication.config.data.tasks[0]}
     return {name: repr(value).replace("'", '"') for name, value in options.items()}
 
 

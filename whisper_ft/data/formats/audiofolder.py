@@ -16,26 +16,15 @@ from fsspec import AbstractFileSystem
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import FILE_COLUMNS, require_columns
 from whisper_ft.data.formats.file_table import FileTable, table_of
+from whisper_ft.data.formats.label_columns import FileColumns, used_parts
 from whisper_ft.data.formats.manifest import entries
 from whisper_ft.data.formats.manifest_lines import ManifestLine, noted, read_lines
+from whisper_ft.data.formats.parquet_splits import KEYWORDS
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime.errors import UsageError
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-# Names of folders that Hugging Face takes for a split (SPLIT_KEYWORDS in datasets/data_files.py).
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
-}
 
 
 def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
@@ -51,11 +40,12 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
         by_split: dict[str | None, list[dict[str, Any]]] = {}
         notes: list[str] = []
         present: dict[str, dict[str, None]] = {}  # columns of each metadata file
+        used: list[FileColumns] = []
         for file in _metadata_files(file_system, root, wanted, where.path):
             below = posixpath.dirname(file)
             with _lines(file_system, f"{root}/{file}", (where.audio_column, where.text_column)) as plain:
                 lines = noted(plain, present.setdefault(file, {})) if columns else plain
-                for entry in entries(lines, file, where, store, notes, below, FILE_COLUMNS, columns):
+                for entry in entries(lines, file, where, store, notes, below, FILE_COLUMNS, columns, used):
                     split = split_of(file, wanted) or split_of(entry["file"], wanted)
                     by_split.setdefault(split, []).append(entry)
         chosen = chosen_splits(sorted(filter(None, by_split)), wanted, where)
@@ -65,7 +55,8 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
         for file, names in present.items():
             if names and (not chosen or split_of(file, wanted) in (None, *chosen)):
                 require_columns(names, columns, f"{root}/{file}")
-        return FileTable(table_of(rows, columns), store, where, notes)
+        splits = "+".join(filter(None, chosen or by_split)) or None
+        return FileTable(table_of(rows, columns), store, where, notes, used_parts(used, splits))
 
 
 def _metadata_files(file_system: AbstractFileSystem, root: str, wanted: list[str], path: str) -> list[str]:
@@ -89,14 +80,14 @@ def _metadata_files(file_system: AbstractFileSystem, root: str, wanted: list[str
 
 
 def _split_name(name: str) -> str:
-    return SPLIT_NAMES.get(name.lower(), name)
+    return KEYWORDS.get(name.lower(), name)
 
 
 def split_of(file: str, wanted: list[str]) -> str | None:
     """Split of a path in the folder, as in `train/a.wav` or `data/train/a.wav`; None if the path lies in no split."""
     first, slash, _ = file.removeprefix("data/").partition("/")
     split = _split_name(first)
-    return split if slash and (split in SPLIT_NAMES or split in wanted) else None
+    return split if slash and (split in KEYWORDS or split in wanted) else None
 
 
 def chosen_splits(splits: list[str], wanted: list[str], where: SourceConfig) -> list[str | None]:

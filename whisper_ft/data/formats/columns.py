@@ -7,12 +7,14 @@ from typing import Self
 
 import pyarrow as pa
 
+from whisper_ft.data.types import UnhonouredError
 from whisper_ft.runtime.errors import UsageError
 
 AUDIO_COLUMNS = ("audio", "path", "audio_filepath", "audio_file", "file_name", "file", "wav")
 FILE_COLUMNS = ("file_name", "audio_file_name", *AUDIO_COLUMNS)
 TEXT_COLUMNS = ("sentence", "text", "transcription", "transcript", "raw_text", "normalized_text")
 LANGUAGE_COLUMNS = ("language", "lang", "locale")
+"""Columns that named the language unasked under the first rules (`data.rules` 1)."""
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "spk")
 """Usual names of the speaker's column, in every format. The first column with a value in the row is used."""
 
@@ -38,8 +40,8 @@ def is_list(kind: pa.DataType) -> bool:
 def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:
     """Return the name of the `wanted` column, or without it the first of the `usual` names that is among `names`.
 
-    A name in other case counts if none is exactly so. Raises UsageError if there is no such column; the message lists
-    `names` and the `setting` that chooses the column.
+    A name in other case counts if none is exactly so. Raises UsageError if there is no such column, and UnhonouredError
+    for a `wanted` one. The message lists `names` and the `setting` that chooses the column.
     """
     if wanted is None:
         column = _first_named(names, usual)
@@ -48,7 +50,8 @@ def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], se
         column = _first_named(names, [wanted])
         missing = f"no column {wanted!r}"
     if column is None:
-        raise UsageError(f"{where}: has {missing}; set --data.{setting} to one of {', '.join(names)}")
+        message = f"{where}: has {missing}; set --data.{setting} to one of {', '.join(names)}"
+        raise UsageError(message) if wanted is None else UnhonouredError(setting, message)
     return column
 
 
@@ -101,7 +104,7 @@ class ExtraColumns:
             kind = schema.field(name).type
             if pa.types.is_nested(kind) or is_binary(kind):
                 raise UsageError(f"{where}: column {name!r} should be text, numbers or booleans, it is {kind}")
-        return cls(wanted, _labels(schema) if wanted else None)
+        return cls(wanted, class_names(schema) if wanted else None)
 
     def of(self, record: Mapping[str, object]) -> dict[str, str | None] | None:
         """Return the texts of a row's extra columns, with None for an empty value.
@@ -125,7 +128,7 @@ def text_of(value: object) -> str | None:
     return text.encode(errors="backslashreplace").decode()  # lone surrogates stand for bytes that were not UTF-8
 
 
-def _labels(schema: pa.Schema) -> dict[str, list[str]]:
+def class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Class names of each ClassLabel, which `datasets` writes into the schema's metadata."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]

@@ -20,13 +20,17 @@ import pyarrow.compute as pc
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import SPEAKER_COLUMNS, ExtraColumns, column_of, require_columns
 from whisper_ft.data.formats.file_table import BLOCK_ROWS, COLUMNS, FileTable, schema_with
+from whisper_ft.data.formats.label_columns import FOUND, LANGUAGE, TASK, missing_column, named_column
 from whisper_ft.data.leakage import folded_sentence
 from whisper_ft.data.storage.files import FileStore, FolderStore
 from whisper_ft.data.storage.gunzip import PART_BYTES
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.data.storage.tar import TarArchive
+from whisper_ft.data.types import UnhonouredError, UsedParts
 from whisper_ft.runtime.errors import DataError, UsageError
 
+LOCALE = "locale"
+"""Column of the language, by the definition of the format."""
 CLIPS, AUDIOS = "clips", "audios"
 """Names of the folder of recordings, in the scripted and in the spontaneous corpus."""
 WITHOUT_TEST = "-without-test"
@@ -37,16 +41,16 @@ TAG = re.compile(r"\[[^\[\]]{1,40}\]")
 """Event marked by transcribers of the spontaneous corpus: [disfluency], [noise], [laugh], [unclear], ..."""
 MAX_LINE_BYTES = 2**24
 """Most bytes of a line. A line of a table has about 500, so a longer line shows that the file is no table."""
-FIELDS = ("id", "file", "text", "language", "speaker", "split", "problem")
+FIELDS = ("id", "file", "text", "language", "task", "speaker", "split", "problem")
 """Columns of the tables that this module makes, as in `file_table.SCHEMA`; `split` is dropped later."""
 
 
 def open_common_voice(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> FileTable:
     """Open the rows of one or several splits of a corpus, in the order of its tables.
 
-    A row's id is the name of its clip. Its language is the `locale` column, or the name of the folder in releases
-    before 5.0. The language is null if `where.language` is set. That setting is the user's name for the language of the
-    whole corpus, and Whisper does not know many of the locales.
+    A row's id is the name of its clip. Its language is the `locale` column or `where.language_column`, or the name of
+    the folder in releases before 5.0. The language is null if only `where.language` is set. That setting is the
+    user's name for the language of the whole corpus, and Whisper does not know many of the locales.
 
     - `where.path`: a .tar.gz or .tar as delivered, the folder of one language, or a folder above it
     - `where.config_name`, or else `where.language`: the language, if there are several
@@ -60,8 +64,9 @@ def open_common_voice(where: SourceConfig, cache: Path | None = None, columns: S
     with data_errors(where.path):
         tree = _open_tree(where.path, cache, where.allowed_folders)
         corpus = _choose(_corpora(tree.tables()), where)
-        rows = _Tables(tree, corpus, where, columns).rows((where.split or "train").split("+"))
-        return FileTable(rows, tree.store(posixpath.join(corpus.folder, corpus.recordings)), where)
+        tables = _Tables(tree, corpus, where, columns)
+        rows = tables.rows((where.split or "train").split("+"))
+        return FileTable(rows, tree.store(posixpath.join(corpus.folder, corpus.recordings)), where, used=tables.used)
 
 
 class _Tree(Protocol):
@@ -168,10 +173,14 @@ def _choose(corpora: list[_Corpus], where: SourceConfig) -> _Corpus:
             "in it or up to two folders below"
         )
     if len(corpora) == 1:
+        if where.config_name and where.language_column != FOUND and not _matching(corpora, where.config_name):
+            raise UnhonouredError(
+                "config_name",
+                f"--data.config_name {where.config_name}: has no effect on {where.path}, which holds only "
+                f"{corpora[0].locale!r}; leave it out",
+            )
         return corpora[0]
-    wanted = (where.config_name or where.language or "").lower().replace("_", "-")
-    chosen = [corpus for corpus in corpora if wanted == corpus.locale.lower()]
-    chosen = chosen or [corpus for corpus in corpora if wanted == corpus.locale.lower().split("-")[0]]
+    chosen = _matching(corpora, where.config_name or where.language or "")
     if len(chosen) != 1:
         locales = sorted({corpus.locale for corpus in chosen or corpora})
         if len(locales) > 1:
@@ -183,6 +192,13 @@ def _choose(corpora: list[_Corpus], where: SourceConfig) -> _Corpus:
     return chosen[0]
 
 
+def _matching(corpora: list[_Corpus], wanted: str) -> list[_Corpus]:
+    """Return the corpora of a locale such as `sv-SE`, or else those of a language such as `sv`."""
+    wanted = wanted.lower().replace("_", "-")
+    exact = [corpus for corpus in corpora if wanted == corpus.locale.lower()]
+    return exact or [corpus for corpus in corpora if wanted == corpus.locale.lower().split("-")[0]]
+
+
 class _Tables:
     """Reader of the tables of a corpus."""
 
@@ -190,6 +206,25 @@ class _Tables:
         self._tree, self._corpus, self._where, self._extra = tree, corpus, where, ExtraColumns(columns)
         extra = [schema_with(columns).field(COLUMNS)] if columns else []
         self._schema = pa.schema([*(pa.field(name, pa.string()) for name in FIELDS), *extra])
+        self._label_columns = named_column(where, LANGUAGE) or LOCALE, named_column(where, TASK)
+
+    @property
+    def used(self) -> UsedParts:
+        """Splits and columns that are read."""
+        audio, text = self._usual_columns
+        language, task = self._label_columns
+        return UsedParts(
+            self._where.split or "train",
+            self._where.audio_column or audio,
+            self._where.text_column or text,
+            language,
+            task,
+        )
+
+    @property
+    def _usual_columns(self) -> tuple[str, str]:
+        """Columns of the audio and the transcript, in the scripted and in the spontaneous corpus."""
+        return ("audio_file", "transcription") if self._corpus.is_spontaneous else ("path", "sentence")
 
     def rows(self, splits: list[str]) -> pa.Table:
         """Return the rows of several splits, with the columns `FIELDS` and the extra columns.
@@ -235,12 +270,16 @@ class _Tables:
         """Read one .tsv file as a table with the columns of `rows`."""
         lines = _lines(self._tree.parts(file), f"{self._where.path}: {file}")
         names = [name.strip() for name in next(lines, b"").decode("utf-8-sig", errors="replace").split("\t")]
-        audio, text = ("audio_file", "transcription") if self._corpus.is_spontaneous else ("path", "sentence")
-        wanted = (
+        audio, text = self._usual_columns
+        for kind, name in zip((LANGUAGE, TASK), self._label_columns, strict=True):
+            if named_column(self._where, kind) and name not in names:
+                raise missing_column(f"{self._where.path}: {file}", kind, str(name), names)
+        wanted: tuple[str | None, ...] = (
             column_of(names, self._where.audio_column, (audio,), "audio_column", file),
             column_of(names, self._where.text_column, (text,), "text_column", file),
         )
-        places = [names.index(name) if name in names else len(names) for name in (*wanted, "locale", "split")]
+        wanted = (*wanted, *self._label_columns, "split")
+        places = [names.index(name) if name in names else len(names) for name in wanted]
         speakers = [names.index(name) for name in SPEAKER_COLUMNS if name in names]
         require_columns(names, self._extra.names, f"{self._where.path}: {file}")
         extra = {name: names.index(name) for name in self._extra.names}
@@ -259,13 +298,14 @@ class _Tables:
     ) -> tuple[str | None, ...]:
         """Values of `FIELDS` for one line.
 
-        `places` are the numbers of the cells with file, text, locale and split, and `speakers` of those that may name
-        the speaker. `place` names the line in messages. A line must have as many cells as `fields`, if it is given.
+        `places` are the numbers of the cells with file, text, language, task and split, and `speakers` of those that
+        may name the speaker. `place` names the line in messages. A line must have as many cells as `fields`, if it is
+        given.
         """
         cells = line.split(b"\t")
         if fields is not None and len(cells) != fields:
             return self._broken(cells, places, fields, place)
-        file, text, locale, split = (_text(cells[i]) if i < len(cells) else "" for i in places)
+        file, text, language, task, split = (_text(cells[i]) if i < len(cells) else "" for i in places)
         names = (_text(cells[i]) for i in speakers if i < len(cells))
         speaker = next((name for name in names if name), None)
         problem = None
@@ -277,8 +317,11 @@ class _Tables:
             text = " ".join(TAG.sub(" ", text or "").split())
         elif file and not posixpath.splitext(file)[1]:
             file += ".mp3"  # missing in the first releases
-        language = None if self._where.language else locale or self._corpus.locale
-        return file or place, file or "", text, language, speaker, split, problem
+        if self._where.language and not named_column(self._where, LANGUAGE):
+            language = None
+        elif not self._where.language:
+            language = language or self._corpus.locale
+        return file or place, file or "", text, language or None, task or None, speaker, split, problem
 
     def _broken(self, cells: list[bytes], places: list[int], fields: int, place: str) -> tuple[str | None, ...]:
         """Values of `FIELDS` for a line with too many or too few cells, as a tab or line feed in a sentence makes it.
@@ -288,7 +331,7 @@ class _Tables:
         file = _text(cells[places[0]]) if places[0] < len(cells) else ""
         is_clip = bool(re.fullmatch(r"[^\s/]+\.(mp3|wav)", file or ""))
         problem = f"bad_line: {place}: {len(cells)} fields, the header has {fields}"
-        return file if is_clip else place, "", "", None, None, None, problem
+        return file if is_clip else place, "", "", None, None, None, None, problem
 
     def _extra_cell(self, line: bytes, numbers: dict[str, int]) -> tuple[Any, ...]:
         """Extra columns of a line as a tuple of one value; empty if there are no extra columns."""

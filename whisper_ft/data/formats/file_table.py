@@ -17,7 +17,7 @@ from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.storage.content import Content
 from whisper_ft.data.storage.files import SURVEYED_NAMES, FileStore, FolderStore
 from whisper_ft.data.storage.ranges import IO_THREADS
-from whisper_ft.data.types import RejectedError, Row
+from whisper_ft.data.types import Labels, RejectedError, Row, UsedParts
 from whisper_ft.runtime.errors import DataError
 
 CHUNK_ROWS = 32
@@ -53,7 +53,14 @@ class FileTable:
     about the reading of the list.
     """
 
-    def __init__(self, table: pa.Table, store: FileStore, where: SourceConfig, notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        store: FileStore,
+        where: SourceConfig,
+        notes: Sequence[str] = (),
+        used: UsedParts | None = None,
+    ) -> None:
         if not table.num_rows:
             raise DataError(f"{where.path}: holds no row")
         schema = SCHEMA.append(table.schema.field(COLUMNS)) if COLUMNS in table.column_names else SCHEMA
@@ -65,6 +72,7 @@ class FileTable:
         ]
         self.table = pa.table(columns, schema=schema).combine_chunks()
         self._store = store
+        self.used = used or UsedParts()
         self.rows: list[int] = _chunk_sizes(self.table.column("file").to_pylist())
         self.notes = list(notes)
         if where.reading == 1:
@@ -91,6 +99,11 @@ class FileTable:
         with ThreadPoolExecutor(IO_THREADS) as pool:
             contents = dict(zip(names, pool.map(self._fetch, names), strict=True))
         return [_row(record, contents.get(record["file"], b"")) for record in records]
+
+    def labels(self, chunk: int) -> list[Labels]:
+        """Language and task of the rows of one chunk, as in the list."""
+        part = self.table.slice(self._first_row[chunk], self.rows[chunk])
+        return list(zip(part["language"].to_pylist(), part["task"].to_pylist(), strict=True))
 
     def row_id(self, chunk: int, row: int) -> str:
         """Id of a row, as in the list."""

@@ -25,6 +25,7 @@ from huggingface_hub.errors import (
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.parquet import Parquet
 from whisper_ft.data.formats.parquet_metadata import read_metadata
+from whisper_ft.data.formats.parquet_splits import DEFAULT_SPLIT
 from whisper_ft.runtime.errors import DataError, RunError, UsageError, one_line
 
 CONVERTED = "refs/convert/parquet"
@@ -54,7 +55,10 @@ def open_hub(where: SourceConfig, cache: Path | None = None, columns: Sequence[s
         footers = read_metadata(file_system, paths, cache)
         content = sha256(repr([(footer.etag, footer.size) for footer in footers]).encode()).hexdigest()[:16]
         pinned = replace(where, path=f"hf://{root}")
-        return Parquet(file_system, paths, footers, pinned, names, {"commit": commit, "content": content}, columns)
+        origin = {"commit": commit, "content": content}
+        return Parquet(
+            file_system, paths, footers, pinned, names, origin, columns, (where.split or DEFAULT_SPLIT, None)
+        )
 
 
 def commit_of(where: SourceConfig) -> str:
@@ -130,7 +134,7 @@ def _chosen(splits: Mapping[str, Sequence[str]], where: SourceConfig, root: str)
 
     Raises UsageError if a split is missing, incomplete or not parquet.
     """
-    wanted = [part.strip() for part in (where.split or "train").split("+")]
+    wanted = [part.strip() for part in (where.split or DEFAULT_SPLIT).split("+")]
     unknown = [part for part in wanted if part not in splits]
     if unknown:
         allowed = f"one of {', '.join(splits)}" + (", or several joined by +" if len(splits) > 1 else "")

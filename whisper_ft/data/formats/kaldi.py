@@ -15,10 +15,11 @@ from fsspec import AbstractFileSystem
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import ExtraColumns, require_columns
 from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
+from whisper_ft.data.formats.label_columns import LANGUAGE, TASK, named_column
 from whisper_ft.data.formats.segments import seconds_of
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.read_errors import data_errors
-from whisper_ft.data.types import RejectedError
+from whisper_ft.data.types import RejectedError, UnhonouredError, UsedParts
 from whisper_ft.runtime.errors import UsageError
 
 IN_ARCHIVE = re.compile(r"\.ark:\d+(\[.*\])?$")
@@ -43,21 +44,43 @@ def open_kaldi(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
         _check_recordings(recordings, where.path)
         pairs = _read_pairs(file_system, f"{root}/segments")
         segments = None if pairs is None else dict(pairs)
-        speakers, languages = (
-            dict(_read_pairs(file_system, f"{root}/{name}") or []) for name in ("utt2spk", "utt2lang")
-        )
+        speakers = dict(_read_pairs(file_system, f"{root}/utt2spk") or [])
+        labels = {kind: _labels(file_system, root, where, kind) for kind in (LANGUAGE, TASK)}
         store = FolderStore(where.audio_root or where.path, where.allowed_folders)
         outside = store.survey(recordings.values())
         notes = [f"warning: {where.path}: {outside}"] if outside else []
         rows = [
             _entry(number, name, text, segments, recordings, store)
-            | {"speaker": speakers.get(name), "language": languages.get(name)}
+            | {"speaker": speakers.get(name)}
+            | {
+                kind: values.get(name if of == "id" else speakers.get(name, ""))
+                for kind, (of, values) in labels.items()
+            }
             for number, (name, text) in enumerate(files["text"] or [], 1)
         ]
         extra, tables = ExtraColumns(columns), _extra_tables(file_system, root, columns)
         for row in rows if columns else ():
             row[COLUMNS] = extra.of({name: values.get(row[key] or "") for name, (key, values) in tables.items()})
-        return FileTable(table_of(map(_storable, rows), columns), store, where, notes)
+        names = {kind: named_column(where, kind) for kind in (LANGUAGE, TASK)}
+        read = {kind: f"utt2{names[kind] or 'lang'}" if labels[kind][1] else None for kind in (LANGUAGE, TASK)}
+        return FileTable(table_of(map(_storable, rows), columns), store, where, notes, UsedParts(**read))
+
+
+def _labels(
+    file_system: AbstractFileSystem, root: str, where: SourceConfig, kind: str
+) -> tuple[str, Mapping[str, str]]:
+    """Read the file of language or task: its key, `id` or `speaker`, and its values by that key.
+
+    Unasked that is utt2lang. A column that the user names is the X of utt2X or spk2X. Raises UnhonouredError if there
+    is no such file.
+    """
+    name = named_column(where, kind)
+    if name is None:
+        return "id", dict(_read_pairs(file_system, f"{root}/utt2lang") or []) if kind == LANGUAGE else {}
+    try:
+        return _extra_tables(file_system, root, [name])[name]
+    except UsageError as error:
+        raise UnhonouredError(f"{kind}_column", f"{root}: has no file utt2{name} or spk2{name}") from error
 
 
 def _read_pairs(file_system: AbstractFileSystem, path: str) -> list[tuple[str, str]] | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 
@@ -25,6 +25,17 @@ from whisper_ft.data.formats.columns import (
 )
 from whisper_ft.data.formats.file_naming import full_names
 from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
+from whisper_ft.data.formats.label_columns import (
+    LANGUAGE,
+    TASK,
+    FileColumns,
+    LabelColumns,
+    candidates,
+    may_win,
+    missing_column,
+    named_column,
+    used_parts,
+)
 from whisper_ft.data.formats.manifest_lines import ManifestLine, noted, read_lines
 from whisper_ft.data.formats.segments import segment_of, segment_of_earlier, start_is_offset
 from whisper_ft.data.storage.files import FolderStore
@@ -53,8 +64,10 @@ def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable
         present: dict[str, None] = {}
         notes: list[str] = []
         with read_lines(file_system, path, (where.audio_column, where.text_column)) as lines:
-            rows = entries(noted(lines, present) if columns else lines, name, where, store, notes, columns=columns)
-            source = FileTable(table_of(rows, columns), store, where, notes)
+            given, used = noted(lines, present) if columns else lines, list[FileColumns]()
+            rows = entries(given, name, where, store, notes, columns=columns, used=used)
+            table = table_of(rows, columns)
+        source = FileTable(table, store, where, notes, used_parts(used))
         require_columns(present, columns, where.path)
         return source
 
@@ -68,6 +81,7 @@ def entries(
     below: str = "",
     audio_columns: Sequence[str] = AUDIO_COLUMNS,
     columns: Sequence[str] = (),
+    used: list[FileColumns] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of `file_table.schema_with` for the lines of a manifest. Ids may repeat.
 
@@ -78,6 +92,7 @@ def entries(
     - `below`: folder within `store` to which the names of files are relative
     - `audio_columns`: usual names of the column of audio
     - `columns`: extra columns to carry along
+    - `used`: list to which the columns of this manifest are added
     """
     lines, extra = iter(lines), ExtraColumns(columns)
     sample = list(islice(lines, SAMPLE_LINES))
@@ -88,9 +103,12 @@ def entries(
     layout = _Layout(audio, text, lambda file: _located(file, store, below), segment_of_earlier)
     if where.reading > 1:
         layout = _layout_of(sample, layout, store, f"{where.path}: {name}" if below else where.path, notes)
+    labels = {kind: _label_columns(sample, layout, where, kind) for kind in (LANGUAGE, TASK)}
+    if used is not None:
+        used.append((audio, text, LabelColumns(labels[LANGUAGE].found, labels[TASK].found)))
     for number, line in chain(sample, lines):
         extra_values = {COLUMNS: extra.of({} if isinstance(line, RejectedError) else line)} if columns else {}
-        yield _entry(number, line, name, layout) | extra_values
+        yield _entry(number, line, name, layout, labels) | extra_values
 
 
 Line = Mapping[str, object]
@@ -151,6 +169,38 @@ def _column(sample: list[ManifestLine], wanted: str | None, usual: Sequence[str]
     return column_of(frequent, wanted, usual, setting, where)
 
 
+class LabelCandidates(NamedTuple):
+    """Columns of language or task, of which the first with a value in the line counts."""
+
+    names: tuple[str, ...]
+    found: str | None
+    """First of the names among the columns of the first lines."""
+    is_strict: bool
+    """A value that is no text makes the line unusable."""
+
+
+def _label_columns(sample: list[ManifestLine], layout: _Layout, where: SourceConfig, kind: str) -> LabelCandidates:
+    """Choose the columns of language or task. Raises UnhonouredError if a named one is in none of the first lines."""
+    names = candidates(where, kind, early=LANGUAGE_COLUMNS if kind == LANGUAGE else (TASK,))
+    records = [layout.fields(line) for _, line in sample if not isinstance(line, RejectedError)]
+    present = dict.fromkeys(key for record in records for key in record)
+    if named_column(where, kind) and names[0] not in present:
+        raise missing_column(where.path, kind, names[0], [*present])
+    # Only a language that is used has to be text. A task is of another vocabulary, unless its column is named.
+    is_strict = may_win(where, kind) if kind == LANGUAGE else getattr(where, f"{kind}_column") is not None
+    return LabelCandidates(names, next((name for name in names if name in present), None), is_strict)
+
+
+def _label(line: Line, columns: LabelCandidates, reason: str) -> str | None:
+    """Return the language or task of a line. Raises RejectedError if it is no text, unless it is not used anyway."""
+    try:
+        return _optional(line, columns.names, reason)
+    except RejectedError:
+        if columns.is_strict:
+            raise
+        return None
+
+
 def _located(file: str, store: FolderStore, below: str) -> str:
     """Name of a file relative to the store's folder.
 
@@ -164,7 +214,9 @@ def _located(file: str, store: FolderStore, below: str) -> str:
         return name
 
 
-def _entry(number: int, line: Line | RejectedError, name: str, layout: _Layout) -> dict[str, Any]:
+def _entry(
+    number: int, line: Line | RejectedError, name: str, layout: _Layout, labels: Mapping[str, LabelCandidates]
+) -> dict[str, Any]:
     """Make the row of one line, from the usable fields of the line and its first problem."""
     entry: dict[str, Any] = {"id": f"{name}#line {number}", "file": ""}
     if isinstance(line, RejectedError):
@@ -180,8 +232,8 @@ def _entry(number: int, line: Line | RejectedError, name: str, layout: _Layout) 
     take(lambda: {"file": layout.locate(_required(line, layout.audio))})
     take(lambda: {"text": _transcript(line, layout.text)})
     take(lambda: layout.segment(line))
-    take(lambda: {"language": _optional(line, LANGUAGE_COLUMNS, "unknown_language")})
-    take(lambda: {"task": _optional(line, ("task",), "unknown_task")})
+    take(lambda: {LANGUAGE: _label(line, labels[LANGUAGE], "unknown_language")})
+    take(lambda: {TASK: _label(line, labels[TASK], "unknown_task")})
     take(lambda: {"speaker": _optional(line, SPEAKER_COLUMNS, "bad_line", numbers=True)})
     take(lambda: _identity(line, entry))
     return entry

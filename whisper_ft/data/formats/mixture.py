@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import accumulate, chain
 from typing import Any
 
-from whisper_ft.data.formats.file_table import FileTable
+from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.sampling.order import MixedOrder, lanes_by_weight
 from whisper_ft.data.storage.content import Content
-from whisper_ft.data.types import Row, Source
+from whisper_ft.data.types import Row
 from whisper_ft.runtime.printable import counted
 
 
@@ -22,9 +22,13 @@ class MixedSource:
     """
 
     def __init__(
-        self, sources: Sequence[Source], weights: Sequence[float], defaults: Sequence[tuple[str | None, str]]
+        self,
+        sources: Sequence[LabelledSource],
+        weights: Sequence[float],
+        defaults: Sequence[tuple[str | None, str]],
     ) -> None:
-        self._sources, self._weights, self._defaults = list(sources), list(weights), list(defaults)
+        self.parts: Sequence[LabelledSource] = list(sources)
+        self._weights, self._defaults = list(weights), list(defaults)
         self._first_chunk = [0, *accumulate(len(source.rows) for source in sources)]
         self.rows: list[int] = list(chain.from_iterable(source.rows for source in sources))
 
@@ -33,24 +37,18 @@ class MixedSource:
 
         Raises ValueError if that number of lanes cannot give each source its weight.
         """
-        parts = [source.rows for source in self._sources]
+        parts = [source.rows for source in self.parts]
         return MixedOrder(parts, lanes_by_weight(self._weights, lanes), seed=seed, window=window)
 
     @property
     def largest_chunk(self) -> int | None:
         """Bytes of the largest chunk, among the sources that know theirs; None if no source does."""
-        return max((size for source in self._sources if (size := source.largest_chunk)), default=None)
+        return max((size for source in self.parts if (size := source.largest_chunk)), default=None)
 
     @property
     def notes(self) -> list[str]:
         """Lines for the user about the reading of lists."""
-        return [note for source in self._sources if isinstance(source, FileTable) for note in source.notes]
-
-    @property
-    def chunks_with_durations(self) -> list[int]:
-        """First chunk of each source whose rows have a stated length to compare with the audio."""
-        inner = [source.chunk_with_durations if isinstance(source, FileTable) else None for source in self._sources]
-        return [first + chunk for first, chunk in zip(self._first_chunk, inner, strict=False) if chunk is not None]
+        return [note for part in self.parts for note in part.notes]
 
     def read(self, chunk: int) -> Sequence[Row]:
         """Read the rows of one chunk.
@@ -59,8 +57,8 @@ class MixedSource:
         of the source.
         """
         number, inner = self._place(chunk)
-        rows = self._sources[number].read(inner)
-        if len(self._sources) == 1:
+        rows = self.parts[number].read(inner)
+        if len(self.parts) == 1:
             return rows
         language, task = self._defaults[number]
         return [
@@ -74,30 +72,30 @@ class MixedSource:
         If there are several sources, it starts with the number of the source, because two sources may have equal ids.
         """
         number, inner = self._place(chunk)
-        row_id = self._sources[number].row_id(inner, row)
-        return row_id if len(self._sources) == 1 else f"{number}/{row_id}"
+        row_id = self.parts[number].row_id(inner, row)
+        return row_id if len(self.parts) == 1 else f"{number}/{row_id}"
 
     def fingerprint(self) -> dict[str, Any]:
         """Fingerprint of the only source, or the fingerprints of all sources."""
-        if len(self._sources) == 1:
-            return self._sources[0].fingerprint()
-        return {"sources": [source.fingerprint() for source in self._sources]}
+        if len(self.parts) == 1:
+            return self.parts[0].fingerprint()
+        return {"sources": [source.fingerprint() for source in self.parts]}
 
     def content(self) -> Content:
         """Digests of the content of the only source, or of each source, to stand beside the fingerprint's values."""
-        if len(self._sources) == 1:
-            return self._sources[0].content()
-        return {"sources": [source.content() for source in self._sources]}
+        if len(self.parts) == 1:
+            return self.parts[0].content()
+        return {"sources": [source.content() for source in self.parts]}
 
     def realised(self, lanes: int) -> str | None:
         """Text for the user about the share that each source gets; None for a single source."""
-        if len(self._sources) == 1:
+        if len(self.parts) == 1:
             return None
         realised = lanes_by_weight(self._weights, lanes)
         wanted = [weight / sum(self._weights) for weight in self._weights]
         return ", ".join(
             f"source {number}: {100 * n / lanes:.1f} % (asked {100 * share:.1f} %, {counted(sum(source.rows), 'row')})"
-            for number, (source, n, share) in enumerate(zip(self._sources, realised, wanted, strict=True))
+            for number, (source, n, share) in enumerate(zip(self.parts, realised, wanted, strict=True))
         )
 
     def _place(self, chunk: int) -> tuple[int, int]:

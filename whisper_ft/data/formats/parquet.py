@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import pyarrow as pa
@@ -26,29 +26,36 @@ from whisper_ft.data.formats.columns import (
     speaker_of,
 )
 from whisper_ft.data.formats.fingerprint import of_files
+from whisper_ft.data.formats.label_columns import LabelColumns, used_parts
 from whisper_ft.data.formats.parquet_metadata import ParquetMetadata, column_ranges, read_metadata
+from whisper_ft.data.formats.parquet_splits import chosen_files, read_card
 from whisper_ft.data.storage import content
 from whisper_ft.data.storage.ranges import RangeFile, is_local
 from whisper_ft.data.storage.read_errors import data_errors, read_failures
-from whisper_ft.data.types import Row
+from whisper_ft.data.types import Labels, Row
 from whisper_ft.runtime.errors import DataError, UsageError, one_line
 from whisper_ft.runtime.redaction import redacted_query
-
-OPTIONAL_TEXTS = {"language": "'be'", "task": "'transcribe'"}
-"""Optional columns of text, and an example value of each."""
 
 
 def open_parquet(where: SourceConfig, cache: Path | None = None, columns: Sequence[str] = ()) -> "Parquet":
     """Open the parquet files below a folder, of a glob or at an address, sorted by name.
 
-    Footers of remote files are cached in the folder `cache` until the files change.
+    `where.split` and `where.config_name` choose among the files of a folder, as `parquet_splits` says. Footers of
+    remote files are cached in the folder `cache` until the files change.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         paths = _files(file_system, path)
         if not paths:
             raise UsageError(f"{where.path}: holds no .parquet file")
-        return Parquet(file_system, paths, read_metadata(file_system, paths, cache), where, columns=columns)
+        is_folder = not path.endswith(".parquet") and file_system.isdir(path)
+        root = path.rstrip("/") if is_folder else _folder_of(paths)
+        card = read_card(file_system, root) if is_folder else None
+        names = [file.removeprefix(f"{root}/") for file in paths]
+        chosen = chosen_files(names, card, where, named=not is_folder)
+        paths = [f"{root}/{name}" if root else name for name in chosen.files]
+        footers = read_metadata(file_system, paths, cache)
+        return Parquet(file_system, paths, footers, where, columns=columns, splits=chosen[1:])
 
 
 def _files(file_system: AbstractFileSystem, path: str) -> list[str]:
@@ -68,6 +75,7 @@ class Parquet:
         names: names of the files in ids; None means their paths below the folder that they share
         origin: values added to the fingerprint, such as the commit
         columns: extra columns to carry along
+        splits: splits that the files are, and those that are left out unasked, in words
     """
 
     def __init__(
@@ -79,6 +87,7 @@ class Parquet:
         names: Sequence[str] | None = None,
         origin: dict[str, str] | None = None,
         columns: Sequence[str] = (),
+        splits: tuple[str | None, str | None] = (None, None),
     ) -> None:
         self._file_system, self._paths, self._where, self._origin = file_system, list(paths), where, origin or {}
         self._sizes, self._footers = [footer.size for footer in footers], [footer.metadata for footer in footers]
@@ -86,8 +95,10 @@ class Parquet:
         # A file without rows is never read, and programs that write such files often leave out the types.
         schemas = [footer.schema.to_arrow_schema() if footer.num_rows else None for footer in self._footers]
         self._columns = [
-            [] if schema is None else _columns(path, schema, where) for path, schema in zip(paths, schemas, strict=True)
-        ]  # columns of each file: audio, text, and the optional ones
+            None if schema is None else _columns(path, schema, where)
+            for path, schema in zip(paths, schemas, strict=True)
+        ]
+        self.used = used_parts([(c.audio, c.text, c.labels) for c in self._columns if c], *splits)
         self._extra = [
             ExtraColumns(()) if schema is None else ExtraColumns.in_schema(schema, columns, path)
             for path, schema in zip(paths, schemas, strict=True)
@@ -97,7 +108,7 @@ class Parquet:
         self.rows: list[int] = [f.row_group(g).num_rows for f in self._footers for g in range(f.num_row_groups)]
         if not sum(self.rows):
             raise DataError(f"{where.path}: holds no row")
-        root = paths[0].rpartition("/")[0] if len(paths) == 1 else _common_folder(paths)
+        root = _folder_of(paths)
         self._names = list(names) if names else [path.removeprefix(f"{root}/") for path in paths]
         if where.reading > 1:
             self._names = [redacted_query(name) for name in self._names]
@@ -111,30 +122,38 @@ class Parquet:
         """Read the rows of one row group."""
         file, group = self._place(chunk)
         path = self._paths[file]
-        if not self._columns[file]:
+        columns = self._columns[file]
+        if columns is None:
             return []
         try:
-            records = self._records(file, group)
+            records = self._records(file, group, [*columns.names, *self._extra[file].names])
         except read_failures(self._where.path) as error:
             raise DataError(f"{path}: row group {group} cannot be read: {one_line(error)}") from error
-        (audio, text, *_), extra = self._columns[file], self._extra[file]
+        extra = self._extra[file]
         return [
             Row(
                 id=self.row_id(chunk, index),
-                audio=(record[audio] or {}).get("bytes") or b"",
-                text=record[text] or "",
-                language=record.get("language"),
-                task=record.get("task"),
+                audio=(record[columns.audio] or {}).get("bytes") or b"",
+                text=record[columns.text] or "",
+                **columns.labels.of(record),
                 speaker=speaker_of(record),
                 columns=extra.of(record),
             )
             for index, record in enumerate(records)
         ]
 
-    def _records(self, file: int, group: int) -> list[dict[str, Any]]:
+    def labels(self, chunk: int) -> list[Labels]:
+        """Language and task of the rows of one row group, by their columns."""
+        file, group = self._place(chunk)
+        columns = self._columns[file]
+        if columns is None or not columns.labels.names:
+            return [(None, None)] * self.rows[chunk]
+        with data_errors(self._paths[file]):
+            return [columns.labels.pair(record) for record in self._records(file, group, columns.labels.names)]
+
+    def _records(self, file: int, group: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Read the rows of a row group as mappings by column. A remote file takes one request."""
-        path, footer = self._paths[file], self._footers[file]
-        columns = list(dict.fromkeys([*self._columns[file], *self._extra[file].names]))
+        path, footer, columns = self._paths[file], self._footers[file], list(dict.fromkeys(columns))
         if is_local(self._file_system):
             opened = self._file_system.open(path, "rb")
         else:
@@ -167,8 +186,22 @@ class Parquet:
         return file, chunk - self._first_chunk[file]
 
 
-def _columns(path: str, schema: pa.Schema, where: SourceConfig) -> list[str]:
-    """Names of the columns to read from a file: audio, text, and the optional columns that the file has.
+class ParquetColumns(NamedTuple):
+    """Columns to read from a file."""
+
+    audio: str
+    text: str
+    labels: LabelColumns
+    speakers: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all columns, each once."""
+        return list(dict.fromkeys([self.audio, self.text, *self.labels.names, *self.speakers]))
+
+
+def _columns(path: str, schema: pa.Schema, where: SourceConfig) -> ParquetColumns:
+    """Choose the columns to read from a file.
 
     Raises UsageError if a needed column is missing, or a column has an unusable type.
     """
@@ -185,15 +218,13 @@ def _columns(path: str, schema: pa.Schema, where: SourceConfig) -> list[str]:
         raise UsageError(
             f"{path}: column {text_column!r} should be text, it is {text}; set --data.text_column to one of {names}"
         )
-    texts = [name for name in OPTIONAL_TEXTS if name in schema.names]
-    for name in texts:
-        kind = schema.field(name).type
-        if not (is_text(kind) or pa.types.is_null(kind)):
-            raise UsageError(
-                f"{path}: column {name!r} should be text, such as {OPTIONAL_TEXTS[name]}, it is {kind}; "
-                f"rewrite it as text, or drop or rename it and set --data.{name}"
-            )
-    return list(dict.fromkeys([audio_column, text_column, *texts, *speaker_columns(schema)]))
+    labels = LabelColumns.in_schema(schema, where, path)
+    return ParquetColumns(audio_column, text_column, labels, speaker_columns(schema))
+
+
+def _folder_of(paths: Sequence[str]) -> str:
+    """Return the folder that all files share, of which the names of files are relative."""
+    return paths[0].rpartition("/")[0] if len(paths) == 1 else _common_folder(paths)
 
 
 def _common_folder(paths: Sequence[str]) -> str:

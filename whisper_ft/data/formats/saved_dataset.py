@@ -28,11 +28,12 @@ from whisper_ft.data.formats.columns import (
 )
 from whisper_ft.data.formats.file_table import CHUNK_ROWS
 from whisper_ft.data.formats.fingerprint import of_files
+from whisper_ft.data.formats.label_columns import LabelColumns, used_parts
 from whisper_ft.data.storage import content
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.ranges import IO_THREADS, is_local
 from whisper_ft.data.storage.read_errors import data_errors
-from whisper_ft.data.types import RejectedError, Row
+from whisper_ft.data.types import Labels, RejectedError, Row
 from whisper_ft.runtime.errors import DataError, UsageError
 
 Problem = tuple[str, str]
@@ -44,14 +45,15 @@ def open_saved_dataset(where: SourceConfig, columns: Sequence[str] = ()) -> "Sav
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         root = path.rstrip("/")
+        splits = _split_folders(file_system, root, where)
         names = [
             posixpath.join(folder, name)
-            for folder in _split_folders(file_system, root, where)
+            for folder in splits
             for name in _arrow_files(file_system, f"{root}/{folder}".rstrip("/"))
         ]
         with ThreadPoolExecutor(IO_THREADS) as pool:
             streams = list(pool.map(lambda name: index_stream(file_system, f"{root}/{name}"), names))
-        return SavedDataset(names, streams, where, columns)
+        return SavedDataset(names, streams, where, columns, "+".join(splits) or None)
 
 
 def _split_folders(file_system: AbstractFileSystem, root: str, where: SourceConfig) -> list[str]:
@@ -114,14 +116,13 @@ class SavedColumns(NamedTuple):
 
     audio: str
     text: str
-    language: str | None
-    task: str | None
+    labels: LabelColumns
     speakers: list[str]
 
     @property
     def texts(self) -> list[str]:
         """Names of all columns but the audio."""
-        return [*filter(None, (self.text, self.language, self.task)), *self.speakers]
+        return [self.text, *self.labels.names, *self.speakers]
 
 
 class ChunkPlace(NamedTuple):
@@ -138,10 +139,16 @@ class SavedDataset:
     """Source over the record batches of several files, in chunks of up to CHUNK_ROWS rows."""
 
     def __init__(
-        self, names: Sequence[str], streams: Sequence[ArrowStream], where: SourceConfig, columns: Sequence[str] = ()
+        self,
+        names: Sequence[str],
+        streams: Sequence[ArrowStream],
+        where: SourceConfig,
+        columns: Sequence[str] = (),
+        split: str | None = None,
     ) -> None:
         self._names, self._streams = list(names), list(streams)
         self._columns = [_columns(stream, where) for stream in streams]
+        self.used = used_parts([(c.audio, c.text, c.labels) for c in self._columns], split)
         self._extra = [ExtraColumns.in_schema(stream.schema, columns, stream.path) for stream in streams]
         self._places = [place for file, stream in enumerate(streams) for place in _chunk_places(file, stream)]
         self._store = FolderStore(where.audio_root or where.path, where.allowed_folders)
@@ -170,14 +177,22 @@ class SavedDataset:
                 id=self.row_id(chunk, row),
                 audio=audio,
                 text=record[columns.text] or "",
-                language=record.get(columns.language),
-                task=record.get(columns.task),
+                **columns.labels.of(record),
                 speaker=speaker_of({name: record[name] for name in columns.speakers}),
                 problem=problem,
                 columns=extra.of(record),
             )
             for row, ((audio, problem), record) in enumerate(zip(clips, records, strict=True))
         ]
+
+    def labels(self, chunk: int) -> list[Labels]:
+        """Language and task of the rows of one chunk, by their columns."""
+        file, batch, start, stop, _ = self._places[chunk]
+        stream, labels = self._streams[file], self._columns[file].labels
+        if not labels.names:
+            return [(None, None)] * self.rows[chunk]
+        with data_errors(stream.path):
+            return [labels.pair(record) for record in stream.read(batch, start, stop, labels.names).to_pylist()]
 
     def row_id(self, chunk: int, row: int) -> str:
         """Id `split/data-00000-of-00001.arrow#row`, where rows are counted from the start of the file."""
@@ -264,15 +279,12 @@ def _columns(stream: ArrowStream, where: SourceConfig) -> SavedColumns:
             f"{path}: column {audio!r} should have bytes, samples as floats or 16-bit integers with their "
             f"sampling_rate, or the path of a file; it is {schema.field(audio).type}; set --data.audio_column"
         )
-    language = next((name for name in LANGUAGE_COLUMNS if name in schema.names), None)
-    task = "task" if "task" in schema.names else None
-    for name, setting in ((text, "text_column"), (language, "language"), (task, "task")):
-        if name and not (is_text(schema.field(name).type) or pa.types.is_null(schema.field(name).type)):
-            raise UsageError(
-                f"{path}: column {name!r} should be text, it is {schema.field(name).type}; "
-                f"rewrite it as text, or drop or rename it and set --data.{setting}"
-            )
-    return SavedColumns(audio, text, language, task, speaker_columns(schema))
+    if not (is_text(schema.field(text).type) or pa.types.is_null(schema.field(text).type)):
+        raise UsageError(
+            f"{path}: column {text!r} should be text, it is {schema.field(text).type}; set --data.text_column"
+        )
+    labels = LabelColumns.in_schema(schema, where, path, early_languages=LANGUAGE_COLUMNS)
+    return SavedColumns(audio, text, labels, speaker_columns(schema))
 
 
 def _is_audio(kind: pa.DataType) -> bool:

@@ -20,7 +20,7 @@ from whisper_ft.data.formats.text_lines import decoded, open_lines
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.ranges import IO_THREADS
 from whisper_ft.data.storage.read_errors import data_errors
-from whisper_ft.data.types import RejectedError
+from whisper_ft.data.types import RejectedError, UsedParts
 from whisper_ft.runtime.errors import UsageError
 
 LINES = ".trans.txt"
@@ -49,7 +49,7 @@ def open_pairs(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
             rows = list(pool.map(lambda clip: _pair(clip, texts.get(posixpath.splitext(clip)[0]), store), clips))
         alone = sorted(set(texts) - {posixpath.splitext(name)[0] for name in files if is_audio(name)})
         notes = [f"{where.path}: {len(alone)} .txt without audio beside it: {alone[0]}.txt, ..."] if alone else []
-        return FileTable(table_of(rows), store, where, notes)
+        return FileTable(table_of(rows), store, where, notes, UsedParts(where.split))
 
 
 def open_librispeech(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
@@ -64,7 +64,7 @@ def open_librispeech(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
         lists = _in_splits({name: _subset(name) for name in lists}, wanted, where)
         clips = {posixpath.splitext(name)[0]: name for name in files if is_audio(name)}
         rows = (row for name in lists for row in _lines(root, name, clips))
-        return FileTable(table_of(rows), FolderStore(root, where.allowed_folders), where)
+        return FileTable(table_of(rows), FolderStore(root, where.allowed_folders), where, used=UsedParts(where.split))
 
 
 def _files(path: str) -> tuple[str, list[str]]:

@@ -20,12 +20,13 @@ from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import TEXT_COLUMNS, ExtraColumns, require_columns, speaker_of
 from whisper_ft.data.formats.file_table import CHUNK_ROWS
 from whisper_ft.data.formats.fingerprint import of_files
+from whisper_ft.data.formats.label_columns import FOUND, LANGUAGE, TASK, candidates
 from whisper_ft.data.formats.shard_names import names_of, shards_of
 from whisper_ft.data.formats.tar_samples import samples_of
 from whisper_ft.data.storage import content
 from whisper_ft.data.storage.ranges import IO_THREADS, FetchedRanges, Range, is_local, learn_versions
 from whisper_ft.data.storage.read_errors import data_errors
-from whisper_ft.data.types import Row
+from whisper_ft.data.types import Labels, Row, UnhonouredError, UsedParts
 from whisper_ft.runtime.errors import DataError, UsageError, one_line
 from whisper_ft.runtime.redaction import redacted_query
 
@@ -66,6 +67,7 @@ def open_webdataset(where: SourceConfig, cache: Path | None = None, columns: Seq
             indexed = list(pool.map(lambda shard: samples_of(shard, cache), shards))
         source = WebDataset(shards, indexed, where, columns)
         source.require(columns)
+        source.require_named()
         return source
 
 
@@ -90,6 +92,11 @@ class WebDataset:
         self._names = names_of(shards)
         if where.reading > 1:
             self._names = [redacted_query(name) for name in self._names]
+        self.used = UsedParts(
+            text=where.text_column,
+            language=candidates(where, LANGUAGE)[0],
+            task=candidates(where, TASK)[0],
+        )
         self._groups = [[(samples.num_rows, sum(_sample_bytes(samples)))] for samples in indexed]
 
     @property
@@ -104,16 +111,36 @@ class WebDataset:
 
     def require(self, columns: Sequence[str]) -> None:
         """Raise UsageError for a column that no .json of the first chunks has. Later chunks are not searched."""
+        present, searched = self._present(columns)
+        require_columns(present, columns, f"{self._where.path}, the .json of its first {searched} samples")
+
+    def require_named(self) -> None:
+        """Raise UnhonouredError for a column that a setting names and no .json of the first chunks has."""
+        if self._where.language_column == FOUND:
+            return  # the first rules ignored such a setting
+        named = {f"{kind}_column": getattr(self._where, f"{kind}_column") for kind in ("text", LANGUAGE, TASK)}
+        given = {setting: name for setting, name in named.items() if name is not None}
+        present, searched = self._present([*given.values()])
+        for setting, name in given.items():
+            if name not in present:
+                raise UnhonouredError(
+                    setting,
+                    f"{self._where.path}: no .json of its first {searched} samples has {name!r}; set --data.{setting} "
+                    f"to one of {', '.join(present)}, or leave it out",
+                )
+
+    def _present(self, wanted: Sequence[str]) -> tuple[dict[str, None], int]:
+        """Return the keys in the .json of the first samples, and their number; it ends when all wanted are found."""
         present: dict[str, None] = {}
         searched = 0
         for chunk, rows in enumerate(self.rows):
-            if searched >= MIN_SEARCHED_SAMPLES or set(columns) <= present.keys():
+            if searched >= MIN_SEARCHED_SAMPLES or set(wanted) <= present.keys():
                 break
             records, fetched = self._fetch(chunk, ("json",))
             for record in records:
                 present.update(dict.fromkeys(_read_json(_file(fetched, record, "json"), record["json"])[0]))
             searched += rows
-        require_columns(present, columns, f"{self._where.path}, the .json of its first {searched} samples")
+        return present, searched
 
     def _fetch(self, chunk: int, kinds: Sequence[str]) -> tuple[list[dict[str, Any]], FetchedRanges]:
         """Return the samples of a chunk as rows of `SAMPLES`, and fetch their files of some kinds."""
@@ -123,6 +150,15 @@ class WebDataset:
             file_system, path = fsspec.core.url_to_fs(shard)
             ranges = [_range(record, kind) for record in records for kind in kinds]
             return records, FetchedRanges(file_system, path, filter(None, ranges))
+
+    def labels(self, chunk: int) -> Sequence[Labels]:
+        """Language and task of the samples of one chunk, by their .json."""
+        records, content = self._fetch(chunk, ("json",))
+        return [self._labels(_read_json(_file(content, record, "json"), record["json"])[0]) for record in records]
+
+    def _labels(self, described: Mapping[str, object]) -> tuple[str | None, str | None]:
+        language, task = self.used.language or LANGUAGE, self.used.task or TASK
+        return _optional_text(described.get(language)), _optional_text(described.get(task))
 
     def row_id(self, chunk: int, row: int) -> str:
         """Id `shard.tar#key`. A key that repeats in a shard is followed by `#2`, `#3`, ..."""
@@ -158,13 +194,14 @@ class WebDataset:
     def _row(self, name: str, record: Mapping[str, Any], fetched: FetchedRanges) -> Row:
         reason, _, detail = (record["problem"] or "").partition(": ")
         described, problem = _read_json(_file(fetched, record, "json"), record["json"])
+        language, task = self._labels(described)
         text, no_text = self._text(_file(fetched, record, "txt"), record["txt"], described)
         return Row(
             id=name,
             audio=_file(fetched, record, "audio") or b"",
             text=text,
-            language=_optional_text(described.get("language")),
-            task=_optional_text(described.get("task")),
+            language=language,
+            task=task,
             speaker=speaker_of(described),
             problem=(reason, detail) if reason else problem or no_text,
             columns=self._extra.of(described),

@@ -1,6 +1,7 @@
 """Label tokens: the sequence of tokens that the decoder learns to write for a transcript."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, Self
 
 from whisper_ft.config.setting import LeadingSpace
@@ -30,6 +31,8 @@ class LabelEncoder:
         language: default for rows without a language.
         task: default for rows without a task.
         normalizer: rewrites transcripts before they are encoded.
+        found: languages that the rows name themselves. With several of them there need not be a default; a row that
+            names none is then unusable.
         leading_space: the setting `labels.leading_space`.
     """
 
@@ -41,6 +44,7 @@ class LabelEncoder:
         language: str | None,
         task: str,
         normalizer: LabelNormalizer | None = None,
+        found: Sequence[str] = (),
         leading_space: LeadingSpace = "auto",
     ) -> None:
         self.max_tokens = max_tokens
@@ -52,14 +56,15 @@ class LabelEncoder:
         self._languages: dict[str, int] | None = getattr(generation_config, "lang_to_id", None)
         self._tasks: dict[str, int] | None = getattr(generation_config, "task_to_id", None)
         self.language = language
-        """Default language, for rows without a language."""
+        """Default language, for rows without a language; None if every row has to name its own."""
+        self._fallback = language or next(iter(found), None)
         self._task = task
         self._leading_space = leading_space
         self._bare_space: list[int] = tokenizer.encode(" ", add_special_tokens=False)
-        if self.is_multilingual and language is None:
+        if self.is_multilingual and self._fallback is None:
             raise UsageError("--data.language is missing: this model writes many languages and has no default")
         try:
-            self.prompt(language, task)  # refuses an unknown default now instead of at the first row
+            self.prompt(self._fallback, task)  # refuses an unknown default now instead of at the first row
         except RejectedError as error:
             raise UsageError(error.detail) from error
 
@@ -71,19 +76,22 @@ class LabelEncoder:
         language: str | None,
         task: str,
         normalizer: LabelNormalizer | None = None,
+        found: Sequence[str] = (),
         leading_space: LeadingSpace = "auto",
     ) -> Self:
         """Build the encoder of a loaded model.
 
-        If `language` is None, it is the language of an earlier fine-tuning, or English for an English-only model.
+        If `language` is None, it is the only language in `found`, or that of an earlier fine-tuning, or English for an
+        English-only model.
         Raises UsageError if the model has no such language or task.
         """
         refuse_all_but_english(model, language, task)
         generation = model.generation_config
         only = None if generation.is_multilingual else "en"
-        language = language or getattr(generation, "language", None) or only
+        of_rows = found[0] if only is None and len(found) == 1 else None
+        language = language or of_rows or getattr(generation, "language", None) or only
         length = model.config.max_target_positions
-        return cls(tokenizer, generation, length, language, task, normalizer, leading_space)
+        return cls(tokenizer, generation, length, language, task, normalizer, found, leading_space)
 
     @property
     def is_multilingual(self) -> bool:
@@ -117,13 +125,15 @@ class LabelEncoder:
             except RejectedError as error:
                 problem = problem or error.reason
                 if error.reason == "unknown_language":
-                    language = None
+                    language = self._fallback
                 else:
                     task = None
         return self.prompt(language, task), problem
 
     def _language_token(self, language: object) -> int:
         language = self.language if is_blank(language) else language
+        if language is None:
+            raise RejectedError("unknown_language", "the row names no language, and --data.language is not given")
         if not isinstance(language, str):
             raise RejectedError("unknown_language", f"language {language!r}: not a text")
         try:

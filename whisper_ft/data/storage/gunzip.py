@@ -72,7 +72,10 @@ def _unpack_once(address: str, size: int, target: Path) -> None:
     with atomic.disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with lock_file(lock, wait=True):
-            if target.exists():
+            if (
+                target.exists()
+            ):  # another process unpacked it; this lock is a new file after that process removed its own
+                lock.unlink(missing_ok=True)
                 return
             free = shutil.disk_usage(target.parent).free
             if free < size:

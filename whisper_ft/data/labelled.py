@@ -1,0 +1,115 @@
+"""Source whose rows have the language and task by which they are learned: settings weighed against columns."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from whisper_ft.config.data import DEFAULT_TASK, SourceConfig
+from whisper_ft.data.formats.file_table import FileTable
+from whisper_ft.data.formats.label_columns import FOUND, LANGUAGE, TASK, named_column
+from whisper_ft.data.labels.languages import code_of_name, is_same_language
+from whisper_ft.data.labels.tasks import whisper_task
+from whisper_ft.data.labels.transcript import is_blank
+from whisper_ft.data.types import FormatSource, Overruled, Row, UsedParts
+
+
+class LabelledSource:
+    """Source of one format with the settings applied.
+
+    A setting that the user gave wins over a column that was merely found. A column wins if it is named, or if the user
+    said nothing. Under the first rules (FOUND) the rows keep the values of the columns.
+    """
+
+    def __init__(self, source: FormatSource, where: SourceConfig) -> None:
+        self.source, self.where = source, where
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """Number of rows in each chunk."""
+        return self.source.rows
+
+    @property
+    def largest_chunk(self) -> int | None:
+        """Size of the largest chunk in bytes; None if it is not known."""
+        return self.source.largest_chunk
+
+    @property
+    def used(self) -> UsedParts:
+        """Parts of the data that are read."""
+        return self.source.used
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines for the user about the reading of a list of files."""
+        return self.source.notes if isinstance(self.source, FileTable) else ()
+
+    @property
+    def chunk_with_durations(self) -> int | None:
+        """First chunk with rows whose stated length can be compared with the audio; None if there is none."""
+        return self.source.chunk_with_durations if isinstance(self.source, FileTable) else None
+
+    def read(self, chunk: int) -> Sequence[Row]:
+        """Read the rows of one chunk, with the language and task that count for each."""
+        rows = self.source.read(chunk)
+        if self.where.language_column == FOUND:
+            return rows
+        return [self._labelled(row) for row in rows]
+
+    def row_id(self, chunk: int, row: int) -> str:
+        """Id of a row."""
+        return self.source.row_id(chunk, row)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Fingerprint of the source."""
+        return self.source.fingerprint()
+
+    def content(self) -> dict[str, Any]:
+        """Digests of the content of the files."""
+        return self.source.content()
+
+    def may_overrule(self) -> bool:
+        """True if there are columns of language or task that may say otherwise than what counts."""
+        where = self.where
+        has_other_language = bool(self.used.language and where.language and not named_column(where, LANGUAGE))
+        has_other_task = bool(self.used.task and not named_column(where, TASK))
+        return where.language_column != FOUND and (has_other_language or has_other_task)
+
+    def overruled(self, chunk: int) -> list[tuple[Overruled, ...]]:
+        """Return for each row of a chunk the columns that say otherwise than what counts. No audio is read."""
+        return [self._weighed(language, task)[2] for language, task in self.source.labels(chunk)]
+
+    def _labelled(self, row: Row) -> Row:
+        language, task, overruled = self._weighed(row.language, row.task)
+        return replace(row, language=language, task=task, overruled=overruled)
+
+    def _weighed(self, language: object, task: object) -> tuple[Any, Any, tuple[Overruled, ...]]:
+        """Return the language and task that count for the values of a row's columns, and the columns that do not."""
+        language, other_language = self._language(language)
+        task, other_task = self._task(task)
+        return language, task, tuple(other for other in (other_language, other_task) if other is not None)
+
+    def _language(self, found: object) -> tuple[Any, Overruled | None]:
+        said = self.where.language
+        if is_blank(found):
+            return said, None  # None: the default of the source or the model
+        if said is None or named_column(self.where, LANGUAGE):
+            return code_of_name(str(found)), None
+        if is_same_language(str(found), said):
+            return said, None
+        return said, Overruled(self.used.language or LANGUAGE, str(found), f"data.language {said}")
+
+    def _task(self, found: object) -> tuple[Any, Overruled | None]:
+        """Weigh the task of a row.
+
+        A column that was not named may hold tasks of another vocabulary, such as `asr`; those do not count.
+        """
+        said, task = self.where.task, whisper_task(found)
+        if is_blank(found):
+            return said, None
+        if named_column(self.where, TASK):
+            return task or found, None
+        if said is None and task is not None:
+            return task, None
+        if task == (said or DEFAULT_TASK):
+            return said, None
+        return said, Overruled(self.used.task or TASK, str(found), f"data.task {said}" if said else DEFAULT_TASK)
