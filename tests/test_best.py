@@ -91,6 +91,7 @@ def test_best_follows_the_checkpoint_before_a_damaged_one(train: Trainer):
     assert is_the_model_of(run_dir, 32)
 
 
+@pytest.mark.long
 def test_a_changed_evaluation_judges_best_anew_and_keeps_it_until_then(train: Trainer):
     run_dir = copied(train)
     before = best(run_dir)

@@ -47,6 +47,7 @@ def test_about_95_of_100_intervals_by_utterance_contain_the_true_rate():
     assert 0.90 <= coverage <= 0.99
 
 
+@pytest.mark.long
 def test_intervals_by_speaker_are_right_where_those_by_utterance_are_not():
     by_speaker, by_utterance = [], []
     for seed in range(150):

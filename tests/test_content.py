@@ -130,7 +130,7 @@ def test_an_archive_has_the_content_of_its_folder(tmp_path: Path):
     with tarfile.open(tmp_path / "data.tar", "w") as archive:
         archive.add(tmp_path / "data", "data")
     names = [*(f"{number}.wav" for number in range(5)), "gone.wav"]
-    folder = open_source(SourceConfig(path=str(tmp_path / "data/m.jsonl")))._store  # type: ignore[attr-defined]
+    folder = open_source(SourceConfig(path=str(tmp_path / "data/m.jsonl"))).source._store  # type: ignore[attr-defined]
     assert TarArchive.open(str(tmp_path / "data.tar")).below("data").content(names) == folder.content(names)
 
 

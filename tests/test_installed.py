@@ -115,10 +115,15 @@ def launch(mode: str, house: Path, reports: Path) -> list[list[str]]:
 
 
 SLOW = ("accelerate launch x1", "torchrun x2")  # `accelerate launch x2` is both in one
+LONG = ("python with workers of each kind", "python -m with a spawned worker")
 
 
 @pytest.mark.parametrize(
-    "mode", [pytest.param(mode, marks=pytest.mark.matrix) if mode in SLOW else mode for mode in LAUNCHES]
+    "mode",
+    [
+        pytest.param(mode, marks=[pytest.mark.matrix] * (mode in SLOW) + [pytest.mark.long] * (mode in LONG))
+        for mode in LAUNCHES
+    ],
 )
 def test_the_package_is_found_by(mode: str, house: Path, tmp_path: Path):
     _, processes, variables = LAUNCHES[mode]
@@ -129,6 +134,7 @@ def test_the_package_is_found_by(mode: str, house: Path, tmp_path: Path):
         assert len(files) >= 1 + len(variables.get("WORKERS", "").split())
 
 
+@pytest.mark.long
 def test_the_package_is_found_where_the_projects_own_script_hides_it():
     code = (
         "from whisper_ft.runtime.installed_package import evaluate; import evaluate as bare; "

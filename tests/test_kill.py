@@ -39,6 +39,7 @@ def test_a_kill_in_a_save_keeps_the_newest_acknowledged_checkpoint(folder: Path,
     assert result["steps"] > kills
 
 
+@pytest.mark.long
 def test_a_save_cut_before_any_disk_call_leaves_old_or_new_never_a_mix(folder: Path):
     result = outcome("exits+replacing", folder)
     assert result["exits"]["problems"] == result["replacing"]["problems"] == []

@@ -386,6 +386,7 @@ def test_the_processes_get_the_gpus_and_the_program_its_arguments(tmp_path: Path
         assert seen["ACCELERATE_USE_CPU"] == ""
 
 
+@pytest.mark.long
 def test_the_output_may_be_closed_and_training_goes_on(train: Trainer):
     """`./launch.sh ... | head -1`."""
     arguments = " ".join(train.arguments("run", steps=3))

@@ -118,7 +118,8 @@ def test_nothing_is_published_logged_or_reported_into_the_directory_of_another_r
         with pytest.raises(DiskError, match=r"--run_dir .*/run: \.lock in it is .* another file"):
             write()
     lost.status("finished", 3, "", 0)
-    assert lost.last_words(1, "a reason", lost=False) == "a reason"
+    lost.leave_last_words(1, "a reason", 1)
+    assert lost.last_words() is None
     tracker = Tracker(lost.path, 10, enabled=True, is_own=lambda: lost.is_own)
     tracker.record({"step": 1})
     tracker.quarantine([Rejected("row", "bad_audio", "")])

@@ -241,6 +241,7 @@ def test_a_json_list_without_known_columns_is_refused_by_its_own_name(recording:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_killed_at_any_time_it_goes_on_to_the_same_bytes(corpus: Path, tmp_path: Path, recording: Path, prepare: Any):
     clips = [row.audio for row in rows_of(corpus / "train")]
     for number, clip in enumerate(clips):
@@ -272,7 +273,12 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(corpus: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "moment", [pytest.param("while it starts", marks=pytest.mark.matrix), "while it writes", "while it cuts"]
+    "moment",
+    [
+        pytest.param("while it starts", marks=pytest.mark.matrix),
+        "while it writes",
+        pytest.param("while it cuts", marks=pytest.mark.long),
+    ],
 )
 def test_ctrl_c_ends_it_in_one_line_and_the_same_command_goes_on(
     corpus: Path, recording: Path, tmp_path: Path, prepare: Any, moment: str

@@ -15,7 +15,8 @@ from tests.conftest import ROOT, START_SECONDS, Trainer, digest, environment, lo
 from whisper_ft.runtime.accelerate_launch import codes_of, most_telling
 
 
-@pytest.mark.parametrize("hangs", [0, pytest.param(1, marks=pytest.mark.long)], ids=["the first", "another"])
+@pytest.mark.long
+@pytest.mark.parametrize("hangs", [0, pytest.param(1, marks=pytest.mark.matrix)], ids=["the first", "another"])
 def test_a_rank_that_hangs_ends_the_run_in_time_with_the_reason(train: Trainer, tmp_path: Path, hangs: int):
     """Stopped as on a machine that hangs: its connections stay open, so only the clock tells."""
     arguments = train.arguments("run", steps=1000, eval__every=0, save__every=0, rank_timeout=5)

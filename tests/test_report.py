@@ -60,7 +60,9 @@ def test_the_page_shows_the_headline_and_the_counts(tmp_path: Path):
     assert "runs/best" in text
 
 
-@pytest.mark.parametrize("normalize", [LOWER, CHARACTERS], ids=["words", "characters"])
+@pytest.mark.parametrize(
+    "normalize", [LOWER, pytest.param(CHARACTERS, marks=pytest.mark.long)], ids=["words", "characters"]
+)
 def test_hostile_transcripts_stay_text(tmp_path: Path, normalize):
     rows = [
         Prediction(f"<i>{i}\0", ref, hyp, math.nan, 5, True, language='"><b>', speaker="<u>", problem="<script>")

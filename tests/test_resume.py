@@ -158,7 +158,7 @@ def test_other_data_is_refused(train: Trainer, corpus: Path, tmp_path: Path):
     shutil.copytree(corpus / "train", grown)
     settings = {"steps": 2, "data__path": grown, "eval__every": 0}
     run_dir = train("run", **settings)
-    shutil.copy(next((corpus / "validation").glob("*.parquet")), grown)
+    shutil.copy(next((corpus / "validation").glob("*.parquet")), grown / "train-00002-of-00003.parquet")
     ended = train.end("run", **settings)
     assert ended.code == 2
     assert str(run_dir / "checkpoints/step-00000002") in ended.err

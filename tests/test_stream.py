@@ -200,6 +200,7 @@ print(stream.draw().counts.utterances)
 """
 
 
+@pytest.mark.long
 def test_a_stream_that_nobody_closes_keeps_no_program_from_ending(corpus: Path, micro_whisper: Path):
     """Its workers ignore the signal that Python ends them with."""
     ended = run_script(UNCLOSED, str(micro_whisper), str(corpus / "train"))
@@ -239,6 +240,7 @@ def test_a_row_group_that_cannot_be_read_is_one_line_and_a_data_error(
     assert str(error).isprintable()
 
 
+@pytest.mark.long
 def test_any_other_error_of_a_worker_keeps_type_and_message_and_shows_where_it_was(
     encode: LabelEncoder, log_mel: LogMel
 ):

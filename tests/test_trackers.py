@@ -230,6 +230,7 @@ def test_a_run_keeps_its_identity(tmp_path: Path):
     assert identity_of(tmp_path) == first
 
 
+@pytest.mark.long
 def test_a_tracker_that_hangs_leaves_a_run_as_it_is(train: Trainer, package: Callable[[str], None], tmp_path: Path):
     plain = train("plain", steps=4, eval__every=0)
     package("import time\ntime.sleep(10_000)")
@@ -254,6 +255,7 @@ def tagged(run_dir: Path, tag: str) -> dict[int, float]:
 
 
 @needs("tensorboard")
+@pytest.mark.long
 def test_tensorboard_shows_the_rows_of_a_run_that_was_killed_and_resumed(train: Trainer, tmp_path: Path):
     options: dict[str, Any] = {"track__to": "[tensorboard]", "save__every": 3, "steps": 8, "eval__every": 4}
     train.interrupt("seen", logged(5), signal.SIGKILL, **options)

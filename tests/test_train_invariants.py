@@ -66,6 +66,7 @@ def test_gradient_does_not_depend_on_how_the_batch_is_sliced(train: Trainer, per
         assert sliced[step]["loss"] == pytest.approx(row["loss"], rel=1e-5)
 
 
+@pytest.mark.long
 def test_bf16_trains_resumes_exactly_and_differs_from_fp32(train: Trainer):
     whole = train("whole", precision="bf16")
     train.interrupt("killed", logged(5), signal.SIGKILL, precision="bf16")
@@ -83,6 +84,7 @@ def test_a_stop_signal_saves_at_once_and_the_same_command_goes_on(train: Trainer
     assert digest(train("stopped", save__every=0)) == digest(train.reference())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.matrix)])
 def test_a_stop_signal_to_the_data_workers_alone_changes_nothing(train: Trainer, number: signal.Signals):
     """Neither they nor the server they are forked from may end before the loop does."""
@@ -105,6 +107,7 @@ def test_a_stop_signal_to_one_rank_saves_on_all_at_the_same_step(train: Trainer)
     assert digest(train("one", 2, save__every=0)) == digest(train.reference(2))
 
 
+@pytest.mark.long
 def test_a_stop_signal_to_every_process_is_no_accident_of_the_workers(train: Trainer):
     """A terminal and Slurm signal the data workers too."""
     assert train.interrupt("stopped", logged(3), signal.SIGTERM, data__workers=2, save__every=0) == 75
