@@ -182,7 +182,8 @@ def transcribe(
     language = source.language if detect else encode.language
     for line in collectives.broadcast_from_main(lambda: _lines_about(rows, name or "data", language)):
         tracker.say(line)
-    evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision)
+    generation = scored.model.generation_config
+    evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision, generation)
     job = job_of(config, scored, source, evaluator, columns)
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
     if known:

@@ -62,6 +62,7 @@ from whisper_ft.training.resume import begin_or_resume, start_of
 from whisper_ft.training.run_end import RunEnd
 from whisper_ft.training.saver import Saver
 from whisper_ft.training.step_log import Update, log_step, refuse_to_continue, refuse_untrained
+from whisper_ft.training.suppress_choice import settle_suppression
 
 
 class Parts(NamedTuple):
@@ -260,8 +261,10 @@ def build(
         normalizer = LabelNormalizer.named(config.data.normalizer, get_normalizer)
     found = collectives.broadcast_from_main(lambda: languages_found(data.source.parts))
     learner = build_learner(config, accelerator.device, normalizer, tracker.say, found)
+    config = settle_suppression(config, data.source, learner, collectives, tracker.say, is_new=start.is_new)
     normalize = get_normalizer(config.eval.normalizer, language=learner.encode.language)
-    evaluators = evaluators_of(config, start.held_out, directory.index)
+    generation = learner.model.generation_config
+    evaluators = evaluators_of(config, start.held_out, directory.index, generation)
     evaluation = Evaluation(evaluators, normalize, config.eval, learner, collectives, tracker, stop)
     return Parts(config, accelerator, collectives, directory, stop, tracker, data, learner, evaluation)
 

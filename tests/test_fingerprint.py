@@ -76,7 +76,7 @@ def test_a_fingerprint_stays_small_and_its_digest_is_that_of_runs_before_files_w
 
 def test_evaluations_from_before_a_choice_are_comparable_with_those_that_make_the_usual_one():
     """The best of a run must not be given up because a setting was added that it never had."""
-    now = EvalProtocol.of({"digest": "x"}, 12, DecodingConfig(), "fp32")
+    now = EvalProtocol.of({"digest": "x"}, 12, DecodingConfig(), "fp32", "all")
     before = {name: value for name, value in now.to_json().items() if name != "timestamps"}
     assert EvalProtocol.from_json(before).matches(now)
     assert not EvalProtocol.from_json(before).matches(replace(now, timestamps=True))

@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import ResumeError, UsageError
@@ -125,17 +125,28 @@ def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> 
         if problem := item.problem or verify(item.path):
             say(f"{item.path.name} is not usable: {problem}", file=sys.stderr)
             continue
-        trained = str(read_record(item.path).config["model"]["name"])
+        config = read_record(item.path).config
+        trained = str(config["model"]["name"])
         try:
             model, processor = load_whisper(args.model or trained)
         except UsageError as error:
             raise UsageError(f"{error}; name the model the run started from, or best/ of the run: --model") from error
+        _release_as_recorded(model, processor.tokenizer, config)
         load_weights(item.path, model)  # only to check that the weights fit the configuration
         readme = f"# Model at step {item.step}\n\nMade from {item.path.name} of a run that began at {trained}.\n"
         export(item.path / MODEL, config_files(model, processor), args.out, readme)
         say(f"{item.path.name} is in {args.out}")
         return
     raise ResumeError(f"{checkpoints[0].path.parent}: none of {counted(len(checkpoints), 'checkpoint')} is whole")
+
+
+def _release_as_recorded(model: Any, tokenizer: Any, config: Mapping[str, Any]) -> None:
+    """Release the suppressed tokens that the run released (`model.suppress`). Early runs released none."""
+    from whisper_ft.models.suppression import SuppressedTokens, release, released_tokens
+
+    choice, space = config["model"].get("suppress", "keep"), config.get("labels", {}).get("leading_space", "never")
+    tokens = SuppressedTokens.of(model.generation_config, tokenizer)
+    release(model, released_tokens(choice, tokens, tokenizer, space))
 
 
 if __name__ == "__main__":

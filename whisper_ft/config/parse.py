@@ -179,9 +179,14 @@ def _read_config(path: str) -> dict[str, Any]:
 def _flag_message(cls: Any, message: str) -> str:
     """Rewrite an error message of jsonargparse as one line about a flag: `--steps many: expected an int`."""
     line = " ".join(message.split())
-    union = re.fullmatch(r"Parser key \"([\w.]+)\": .*Union subtypes Subtypes: \[(.*?)\] .*Given value: (.*)", line)
+    union = re.fullmatch(
+        r"Parser key \"([\w.]+)\": .*Union subtypes Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", line
+    )
     if union is not None:
         name, subtypes, value = union.groups()
+        if "Literal[" in subtypes:
+            values = ", ".join(re.findall(r"'(\w+)'", subtypes))
+            return f"--{name} {value}: expected one of {values}{', or a list' if ' list[' in subtypes else ''}"
         kinds = " or ".join({"NoneType": "null"}.get(kind, kind) for kind in re.findall(r"'(\w+)'", subtypes))
         article = "" if "Literal" in subtypes else "an " if kinds.startswith("int") else "a "
         return f"--{name} {value}: expected {article}{kinds}"

@@ -8,6 +8,7 @@ from whisper_ft.config.tree import flatten, leaves, to_plain
 
 ResumeRule = Literal["exact", "change", "free"]
 LeadingSpace = Literal["auto", "always", "never"]
+Suppress = Literal["auto", "keep", "none"] | list[int]
 ScheduleKind = Literal["linear", "cosine", "constant", "wsd"]
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.evaluation import Device, EvalConfig, Precision
-from whisper_ft.config.setting import LeadingSpace, ScheduleKind, require, require_bounds, setting
+from whisper_ft.config.setting import LeadingSpace, ScheduleKind, Suppress, require, require_bounds, setting
 
 ScreenMode = Literal["auto", "live", "plain", "quiet"]
 DEFAULT_STEPS = 4000
@@ -34,6 +34,10 @@ class ModelConfig:
     )
     """Parts of the model that are not trained: [encoder]. `embeddings` are the decoder's, which are also its output
     layer."""
+    suppress: Suppress = setting("exact", "auto", before="keep", auto="auto")
+    """Text tokens that generation may never write: OpenAI's models suppress signs such as `(`, `:` and `"`. keep: as in
+    the model's files; none: no text token. auto: as in the files, without those that the labels of the first 1,000 rows
+    contain; the run records their ids, and such a list may be given, too. Special tokens stay suppressed."""
     gradient_checkpointing: bool = setting("free", False)
     """Recompute activations in the backward pass: a third more time, much less memory, the same gradients."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = setting("free", "sdpa")

@@ -23,6 +23,8 @@ class EvalProtocol:
     prompt: str
     timestamps: bool
     precision: str
+    suppressed: str = ""
+    """Fingerprint of the tokens that decoding never writes; "" in the records of early versions."""
     rules: str = ""
     """Fingerprint of the normaliser, which differs if its output may differ."""
     metric: str | None = None
@@ -31,7 +33,9 @@ class EvalProtocol:
     normalizer: str | None = None
 
     @classmethod
-    def of(cls, data: dict[str, Any], utterances: int, decoding: DecodingConfig, precision: str) -> Self:
+    def of(
+        cls, data: dict[str, Any], utterances: int, decoding: DecodingConfig, precision: str, suppressed: str
+    ) -> Self:
         """Make the protocol of transcripts alone, without metric and normaliser."""
         return cls(
             data=data,
@@ -42,6 +46,7 @@ class EvalProtocol:
             prompt=decoding.prompt,
             timestamps=decoding.timestamps,
             precision=precision,
+            suppressed=suppressed,
         )
 
     def judged_by(self, settings: EvalConfig, rules: str) -> Self:
@@ -56,7 +61,10 @@ class EvalProtocol:
 
     def matches(self, other: Self) -> bool:
         """Return True if figures under both protocols can be compared."""
-        return not changed(self.data, other.data) and replace(self, data={}) == replace(other, data={})
+        # Early versions did not record the suppressed tokens, and kept those of the model's files.
+        both = self.suppressed and other.suppressed
+        mine, theirs = (replace(each, data={}, suppressed=both and each.suppressed) for each in (self, other))
+        return not changed(self.data, other.data) and mine == theirs
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, without those that are None because no best model is chosen."""

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+from transformers import GenerationConfig
+
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.config.training import TrainingConfig
@@ -16,6 +18,7 @@ from whisper_ft.decoding.long_form import audio_windows, utterances_of
 from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.decoding.transcribe import transcribe
 from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.models.suppression import fingerprint
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.scoring.scores import Prediction
 
@@ -26,16 +29,23 @@ class Evaluator:
     """A named set of utterances and its decoding settings. Training and evaluate.py both use evaluators."""
 
     def __init__(
-        self, name: str, source: Source, decoding: DecodingConfig, max_utterances: int | None, precision: Precision
+        self,
+        name: str,
+        source: Source,
+        decoding: DecodingConfig,
+        max_utterances: int | None,
+        precision: Precision,
+        generation_config: GenerationConfig,
     ) -> None:
         self.name, self.source, self.decoding, self.precision = name, source, decoding, precision
+        self._suppressed = fingerprint(generation_config)
         self.total = utterances_of(source, max_utterances)
 
     @cached_property
     def protocol(self) -> EvalProtocol:
         """Everything besides the model on which the transcripts depend. The files' content is read at the first use."""
         data = with_content(self.source.fingerprint(), self.source.content())
-        return EvalProtocol.of(data, self.total, self.decoding, self.precision)
+        return EvalProtocol.of(data, self.total, self.decoding, self.precision, self._suppressed)
 
     def transcribe(
         self,
@@ -57,7 +67,9 @@ class Evaluator:
             )
 
 
-def evaluators_of(config: TrainingConfig, held_out: SourceConfig | None, index: Path) -> list[Evaluator]:
+def evaluators_of(
+    config: TrainingConfig, held_out: SourceConfig | None, index: Path, generation_config: GenerationConfig
+) -> list[Evaluator]:
     """Build the evaluators of a training run; the first one decides which model is the best.
 
     The list is empty if the run evaluates nothing.
@@ -65,8 +77,9 @@ def evaluators_of(config: TrainingConfig, held_out: SourceConfig | None, index: 
     Parameters
         held_out: the held-out set, pinned to a commit if it is on the Hub.
         index: folder for cached file indexes.
+        generation_config: that of the model, after `model.suppress` was applied.
     """
     if held_out is None:
         return []
     source = open_held_out(config, held_out, index)
-    return [Evaluator(HELD_OUT, source, config.eval, config.eval.max_utterances, config.precision)]
+    return [Evaluator(HELD_OUT, source, config.eval, config.eval.max_utterances, config.precision, generation_config)]

@@ -42,6 +42,8 @@ class Start(NamedTuple):
     data: DataConfig
     """Training data, pinned to a commit if it is on the Hub."""
     held_out: SourceConfig | None
+    is_new: bool
+    """True if there is no checkpoint to continue from."""
 
 
 def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) -> Start:
@@ -55,15 +57,16 @@ def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) 
     if record is None:
         config = resolved(config)
         refuse_beside_sources(config)
-        return Start(config, pin_mixture(config.data), config.held_out and pin(config.held_out))
+        return Start(config, pin_mixture(config.data), config.held_out and pin(config.held_out), is_new=True)
     config = resolved(as_resumed(config, given, record.config))
     refuse_beside_sources(config)
     saved, protocol = record.config, record.eval_protocol
     data = pin_mixture(config.data, saved["data"], record.data)
     if config.held_out is None:
-        return Start(config, data, None)
+        return Start(config, data, None, is_new=False)
     of_eval = {**saved["data"], "path": saved["eval"]["path"] or saved["data"]["path"]}
-    return Start(config, data, pin(config.held_out, of_eval, protocol and protocol["data"]))
+    held_out = pin(config.held_out, of_eval, protocol and protocol["data"])
+    return Start(config, data, held_out, is_new=False)
 
 
 def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecord | None:

@@ -7,7 +7,13 @@ from typing import Literal
 
 from whisper_ft.cli.doctor.batch import first_batch
 from whisper_ft.cli.doctor.blocks import Block
-from whisper_ft.cli.doctor.data_report import DataReport, problems_of, report_figures, report_sections
+from whisper_ft.cli.doctor.data_report import (
+    DataReport,
+    problems_of,
+    report_figures,
+    report_sections,
+    suppressed_section,
+)
 from whisper_ft.cli.doctor.row_check import RowCheck, RowStatistics
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.containers import Waveform
@@ -21,9 +27,11 @@ from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import open_held_out, open_mixture, refuse_beside_sources
 from whisper_ft.data.types import CollatorFactory, RejectedError, Row, Source
 from whisper_ft.data.used_settings import languages_found, overruled_lines, used_line
+from whisper_ft.models.suppression import SuppressedTokens
 from whisper_ft.models.whisper import ModelParts, load_parts
 from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.runtime.redaction import redacted
+from whisper_ft.training.suppress_choice import released_by
 
 Depth = Literal["fast", "full", "none"]
 Progress = Callable[[str, int, int], None]  # name of the rows, number done, number of all
@@ -53,14 +61,13 @@ def check_data(
     lanes = config.data.lanes or default_lanes(config.batch.size)
     with as_usage_error("data.sources"):
         order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
-    heldout_config = config.held_out if leakage != "none" else None
-    heldout = open_held_out(config, heldout_config) if heldout_config else None
-
+    heldout = open_held_out(config, config.held_out) if config.held_out and leakage != "none" else None
     model = load_parts(config.model.name)
-    encode = _encoder(config, model, source, rewrite)
+    tokenizer, encode = model.processor.tokenizer, _encoder(config, model, source, rewrite)
     as_written = _as_written(config, rewrite)
     log_mel = LogMel(model.processor.feature_extractor)
-    check = RowCheck(encode, log_mel, _row_ids(source))
+    suppressed = SuppressedTokens.of(model.generation_config, tokenizer)
+    check = RowCheck(encode, log_mel, _row_ids(source), suppressed)
 
     total = min(sum(source.rows), max_rows or sum(source.rows))
     shared = _check_rows(check, source, total, heldout, leakage, progress)
@@ -68,11 +75,13 @@ def check_data(
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
     sections["data"] += used_settings(config, source, heldout, encode, statistics)
     sections["label tokens"] += as_written
-    tokenizer = model.processor.tokenizer
+    released = released_by(config, source, encode, suppressed, tokenizer)
+    sections["suppressed tokens"] = suppressed_section(statistics.suppressed, tokenizer, released) + as_written
     sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
     if shared is None and leakage == "none":
         sections["leakage"] = ["not compared (--leakage none)"]
-    return DataReport(report_figures(statistics, config, sum(source.rows)), sections, problems_of(statistics, shared))
+    figures = report_figures(statistics, config, sum(source.rows))
+    return DataReport(figures, sections, problems_of(statistics, shared, released))
 
 
 def _encoder(

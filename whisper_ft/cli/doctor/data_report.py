@@ -1,7 +1,9 @@
 """Report on the data, made from the statistics of its rows: main figures, sections and problems."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
 
 from whisper_ft.cli.doctor.blocks import Block, Finding, Letters, Level, NumberTable, block_lines
 from whisper_ft.cli.doctor.histogram import histogram, quantiles
@@ -12,6 +14,7 @@ from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.leakage import LEAKS, MEANING, Leakage
 from whisper_ft.data.sampling.order import lanes_by_weight
 from whisper_ft.data.types import Source
+from whisper_ft.models.suppression import SuppressedCount
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime.printable import counted
 from whisper_ft.runtime.redaction import redacted
@@ -38,8 +41,8 @@ def problem_count(report: DataReport) -> str:
     return f"{count or 'no'} problem{'' if count == 1 else 's'} found"
 
 
-def problems_of(statistics: RowStatistics, shared: Leakage | None) -> list[str]:
-    """Return the problems of the data, one line each."""
+def problems_of(statistics: RowStatistics, shared: Leakage | None, released: Collection[int]) -> list[str]:
+    """Return the problems of the data, one line each. `released` are the tokens released by `model.suppress`."""
     lines = [
         f"unusable rows ({reason}): {tally.rows:,} of {statistics.rows:,}, such as {': '.join(tally.examples[0])}"
         for reason, tally in sorted(statistics.unusable.items())
@@ -50,6 +53,11 @@ def problems_of(statistics: RowStatistics, shared: Leakage | None) -> list[str]:
     for kind in SUSPECT:
         if tally := statistics.suspicious.get(kind):
             lines.append(f"transcripts with a {kind}: {tally.rows:,}, such as {': '.join(tally.examples[0])}")
+    if (never := statistics.suppressed).affected and not released:
+        lines.append(
+            f"transcripts with tokens that the model never writes: {never.affected:,} of {never.labels:,}; "
+            "--model.suppress auto lets the model write them"
+        )
     for leak in shared.leaks if shared else ():
         train, heldout = leak.examples[0]
         rows = leak.heldout_rows
@@ -122,6 +130,32 @@ def _unusable(statistics: RowStatistics) -> list[Block]:
         *(_finding(reason, tally, "poor") for reason, tally in sorted(statistics.unusable.items())),
         *(f"also {reason}, among these: {rows:,}" for reason, rows in sorted(statistics.second_reasons.items())),
     ]
+
+
+def suppressed_section(
+    count: SuppressedCount, tokenizer: PreTrainedTokenizerBase, released: Collection[int]
+) -> list[Block]:
+    """Return a table of the suppressed tokens in the labels, and whether `model.suppress` releases each."""
+    if not count.affected:
+        return ["no transcript holds a token that decoding suppresses"]
+    table = [
+        (
+            repr(tokenizer.decode([token])),
+            f"{token}",
+            f"{count.rows[token]:,}",
+            f"{times:,}",
+            _written(token in released),
+        )
+        for token, times in count.times.most_common()
+    ]
+    return [
+        f"{count.affected:,} of {count.labels:,} transcripts hold tokens that the files of the model suppress",
+        NumberTable(("token", "id", "rows", "times", "of the run's models"), table),
+    ]
+
+
+def _written(is_released: bool) -> str:
+    return "may be written" if is_released else "never written"
 
 
 def _finding(name: str, tally: Tally, level: Level, separator: str = ": ") -> Finding:

@@ -15,6 +15,7 @@ from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import Keys, Kind, keys_of
 from whisper_ft.data.stated_durations import StatedDurations
 from whisper_ft.data.types import Overruled, RejectedError, Row
+from whisper_ft.models.suppression import SuppressedCount, SuppressedTokens
 from whisper_ft.runtime.signals import interrupt_held
 
 
@@ -26,6 +27,7 @@ class RowStatistics:
     seconds: float = 0.0  # length of the audio in usable rows
     tenths: Counter[int] = field(default_factory=Counter)  # rows by duration in 0.1 s, of all that could be decoded
     tokens: Counter[int] = field(default_factory=Counter)  # rows by number of label tokens, of all labels that fit
+    suppressed: SuppressedCount = field(default_factory=SuppressedCount)  # of all labels that fit
     unusable: dict[str, Tally] = field(
         default_factory=dict
     )  # by the code of the reason for which training leaves the row out
@@ -48,10 +50,17 @@ class RowStatistics:
 
 
 class RowCheck:
-    """Checks rows one by one. `row_id` returns the id of a row by its number, to name the first of two duplicates."""
+    """Checks rows one by one.
 
-    def __init__(self, encode: LabelEncoder, log_mel: LogMel, row_id: Callable[[int], str]) -> None:
-        self._encode, self._log_mel, self._row_id = encode, log_mel, row_id
+    Parameters
+        row_id: returns the id of a row by its number, to name the first of two duplicates.
+        suppressed: text tokens that the model never writes.
+    """
+
+    def __init__(
+        self, encode: LabelEncoder, log_mel: LogMel, row_id: Callable[[int], str], suppressed: SuppressedTokens
+    ) -> None:
+        self._encode, self._log_mel, self._row_id, self._suppressed = encode, log_mel, row_id, suppressed
         self.statistics = RowStatistics()
 
     def check(self, row: Row) -> tuple[Keys, Waveform | None]:
@@ -59,7 +68,9 @@ class RowCheck:
         statistics = self.statistics
         problems, seconds = [], 0.0
         try:
-            statistics.tokens[len(self._encode(row.text, row.language, row.task)) - 1] += 1
+            label = self._encode(row.text, row.language, row.task)
+            statistics.tokens[len(label) - 1] += 1
+            statistics.suppressed.add(self._suppressed.among(self._encode.text_of(label)))
         except RejectedError as rejected:
             problems.append(rejected)
         waveform = None

@@ -1,9 +1,9 @@
 """Mixture of several sources by weight. With one source, the mixture reads as that source does."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate, chain
+from itertools import accumulate, chain, islice, pairwise
 from typing import Any
 
 from whisper_ft.data.labelled import LabelledSource
@@ -65,6 +65,13 @@ class MixedSource:
             replace(row, id=f"{number}/{row.id}", language=row.language or language, task=row.task or task)
             for row in rows
         ]
+
+    def beginning(self, rows: int) -> Iterator[Row]:
+        """Return an iterator over about `rows` rows: the first of each source, equally many of each."""
+        each = -(-rows // len(self.parts))
+        for first, end in pairwise(self._first_chunk):
+            chunks = (self.read(chunk) for chunk in range(first, end) if self.rows[chunk])
+            yield from islice(chain.from_iterable(chunks), each)
 
     def row_id(self, chunk: int, row: int) -> str:
         """Id of a row.

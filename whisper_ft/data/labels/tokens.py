@@ -190,6 +190,10 @@ class LabelEncoder:
         is_bare = spaced[: len(self._bare_space)] == self._bare_space
         return self._plain(text) if is_bare and self._leading_space == "auto" else spaced
 
+    def text_of(self, label: list[int]) -> list[int]:
+        """Return the tokens of the text in a label, without the prompt and the end token."""
+        return label[label.index(self._no_timestamps) + 1 : -1]
+
     def _plain(self, text: str) -> list[int]:
         """Tokens of a text without special tokens: `<|endoftext|>` in a transcript is encoded as its characters.
 
