@@ -12,7 +12,7 @@ TEST_PROCESSES := 3
 # The longest groups first, by tests/data/durations.json; RECORD_DURATIONS=1 make test writes it anew.
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
-.PHONY: setup demo test test-long check bench clean
+.PHONY: setup demo test test-long check bench real clean
 
 setup: $(INSTALLED)
 
@@ -49,6 +49,11 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench --out bench/results.json
+
+# REAL_MODELS=DIR with whisper-base, else the Hub; REAL_CORPUS=DIR with train and test, else FLEURS; REAL_MINUTES of each training.
+REAL_RUN := runs/real
+real: $(INSTALLED)
+	$(BIN)/python -m bench.real --out $(REAL_RUN)
 
 clean:
 	rm -rf .venv demo-data runs

@@ -258,7 +258,10 @@ def spellings(text: str, preset: Preset) -> str:
 
 
 def joiners(text: str, preset: Preset) -> str:
-    """Keep joiners only between letters of joining scripts."""
+    """Remove joiners (ZWNJ, ZWJ, U+180E), except between characters of joining scripts.
+
+    A preset with `zwj="drop"` removes every ZWJ. Then other characters are neighbours, so NFC and `spellings` follow.
+    """
     if "\u200c" not in text and "\u200d" not in text and "\u180e" not in text:
         return text
     if preset.zwj == "drop":

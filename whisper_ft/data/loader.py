@@ -82,7 +82,7 @@ class TrainStream:
         return prefetch(self._assemble(lambda reader: workers.take(reader).unpack()), 1)
 
     def _assemble(self, take: "TakeShare") -> Generator[StepBatches, None, None]:
-        """Yield the data of step after step without end, put together from the readers' shares."""
+        """Yield the data of each step from `first_step` on, endlessly; `take` returns the next share of a reader."""
         for step in count(self._first_step):
             yield self._assemble_step(step, take)  # a function, whose end frees all but the step
 

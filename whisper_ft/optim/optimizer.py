@@ -118,10 +118,10 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def complete_gradients(parameters: NamedParameters) -> None:
-    """Set a zero gradient for each parameter without a gradient, such as in a layer that layerdrop always skipped.
+    """Set a zero gradient for each parameter that has none, for example because layerdrop always skipped its layer.
 
-    An optimizer skips a parameter without a gradient. Its moments would not decay, and a layer that never took part
-    would have no state.
+    An optimizer skips a parameter without a gradient. The moments of that parameter would not decay, and a parameter
+    that was never used would have no state.
     """
     for parameter in parameters.values():
         if parameter.grad is None:
@@ -155,10 +155,11 @@ def keeps_state(saved: Mapping[str, Any], now: OptimConfig) -> bool:
 
 
 def state_tensors(optimizer: torch.optim.Optimizer, parameters: NamedParameters) -> dict[str, torch.Tensor]:
-    """Return the optimizer's state as `parameter name/state name` -> tensor, in the memory the optimizer uses.
+    """Return the optimizer's state as `parameter name/state name` -> tensor.
 
-    Numbers become tensors without dimensions. Tensors that several parameters share (the maps from 8 bits to values)
-    are copied for each of them, because safetensors refuses memory with two names.
+    Tensors are not copied, so they change with the next update. A tensor that several parameters share (a map from 8
+    bits to values) is copied for each parameter after the first, because safetensors refuses two names for one memory.
+    Numbers become tensors without dimensions.
     """
     tensors: dict[str, torch.Tensor] = {}
     seen: set[int] = set()

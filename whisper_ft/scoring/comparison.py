@@ -20,7 +20,10 @@ class Change:
 
 @dataclass(frozen=True)
 class SystemComparison:
-    """Result of comparing a second system with a first one."""
+    """Comparison of a second system with a first: the scores of both, and the paired test of their difference.
+
+    `better` and `worse` hold the utterances on which the second system makes fewer or more errors.
+    """
 
     names: tuple[str, str]
     first: Scores

@@ -72,7 +72,10 @@ def slicings(scores: Scores, columns: Sequence[str] = ()) -> list[Slicing]:
 
 
 def by_duration(scores: Scores) -> Slicing:
-    """Slice a set by seconds of audio, in buckets with the lower edges DURATION_EDGES."""
+    """Slice a set by seconds of audio, in buckets with the lower edges DURATION_EDGES, the shortest first.
+
+    Empty buckets are left out. Utterances of unknown length form a last slice, named None.
+    """
     names = [f"{low} – {high} s" for low, high in pairwise(DURATION_EDGES)]
     names.append(f"{DURATION_EDGES[-1]} s and more")  # a bucket holds its lower edge, so 30.0 s is in this one
 

@@ -138,7 +138,10 @@ class Tracker:
         return self._screen.is_live
 
     def quarantine(self, rows: Sequence[Rejected]) -> None:
-        """List rejected rows in quarantine.jsonl and on the console, each row once over all starts of a run."""
+        """Add rejected rows to quarantine.jsonl, and print them unless `log.screen` is quiet.
+
+        A row that this run has listed before, also before a restart, is not listed again.
+        """
         if self.enabled:
             for row in self._quarantine.add(rows):
                 self.say(f"unusable: {row.id}: {row.reason} ({row.detail})")

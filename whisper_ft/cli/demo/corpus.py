@@ -56,9 +56,10 @@ def write_corpus(
     seed: int = 0,
     processes: int | None = None,
 ) -> bool:
-    """Write a corpus; returns False if it existed already. The number of processes does not change the bytes.
+    """Write a spoken corpus to `out`; returns False if it is there already, made from the same arguments.
 
-    Raises ValueError if the folder holds anything else.
+    The number of processes (None: one for each CPU) does not change the bytes. Raises ValueError if `out` holds anything
+    else, and for a language without a grammar or with too few sentences.
     """
     # The test split takes the first sentences, so it does not change when the training split grows.
     counts = {"test": test, "validation": validation, "train": train}

@@ -50,10 +50,12 @@ class RowStatistics:
 
 
 class RowCheck:
-    """Checks rows one by one.
+    """Checks rows one by one: their use in training, duplicates, suspicious spelling. `statistics` has the results.
+
+    The rows must come in the order of the source, from its first row on.
 
     Parameters
-        row_id: returns the id of a row by its number, to name the first of two duplicates.
+        row_id: returns the id of the row with a given number in that order, from 0. It names the row that another repeats.
         suppressed: text tokens that the model never writes.
     """
 

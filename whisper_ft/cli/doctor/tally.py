@@ -13,7 +13,7 @@ class Tally:
     examples: list[tuple[str, str]] = field(default_factory=list)  # id of the row, and a detail
 
     def add(self, row_id: str, detail: str) -> None:
-        """Count one more row."""
+        """Count one more row, and keep it as an example if there are fewer than MAX_EXAMPLES."""
         self.rows += 1
         if len(self.examples) < MAX_EXAMPLES:
             self.examples.append((row_id, detail))

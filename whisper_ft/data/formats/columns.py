@@ -62,7 +62,10 @@ def _first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
 
 
 def require_columns(names: Iterable[str], wanted: Sequence[str], where: str) -> None:
-    """Raise UsageError, which lists all columns, if one of the `wanted` columns is not among `names`."""
+    """Raise UsageError if one of the `wanted` columns (of --columns) is not among `names`.
+
+    The message names the first missing column and lists `names`; it begins with `where`, the place of the columns.
+    """
     present = list(names)
     missing = next((name for name in wanted if name not in present), None)
     if missing is not None:

@@ -112,7 +112,7 @@ def _json_object(file_system: AbstractFileSystem, path: str) -> dict[str, Any]:
 
 
 class SavedColumns(NamedTuple):
-    """Names of the columns to read from one file; None for a column that the file lacks."""
+    """Names of the columns to read from one file; `speakers` are all columns that may hold the speaker, maybe none."""
 
     audio: str
     text: str

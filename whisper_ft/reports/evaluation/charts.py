@@ -63,7 +63,10 @@ def change_chart(comparison: SystemComparison) -> Chart | None:
 
 
 def change_kind(comparison: SystemComparison) -> str:
-    """Return the style-sheet class of the change: `hit` if better, `del` if worse, `even` if it may be chance."""
+    """Return the style-sheet class of the change: `hit` if the second system has the lower main rate, `del` if higher.
+
+    It is `even` if the difference may be chance, or if there is no rate.
+    """
     _, difference = comparison.headline
     if difference is None or not difference.is_significant:
         return "even"

@@ -66,7 +66,11 @@ def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) 
 
 
 def tables(scores: Scores, title: str, seconds: float, analysis: Analysis) -> list[Table]:
-    """Make all tables: scores, slices, hallucination checks that flagged something, and the comparison."""
+    """Make the tables of an evaluation; `seconds` is its duration.
+
+    They are the scores, the breakdowns with two or more slices, the hallucination checks that flagged something, and the
+    comparison if there is one.
+    """
     all_tables = [score_table(scores, title, seconds, analysis)]
     all_tables += [slicing_table(slicing, scores.unit) for slicing in analysis.slicings if len(slicing.groups) > 1]
     seen = [check for check in analysis.checks if check.flagged]
