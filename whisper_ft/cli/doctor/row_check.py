@@ -55,7 +55,8 @@ class RowCheck:
     The rows must come in the order of the source, from its first row on.
 
     Parameters
-        row_id: returns the id of the row with a given number in that order, from 0. It names the row that another repeats.
+        row_id: returns the id of the row with a given number in that order, from 0. It names a row that another
+            repeats.
         suppressed: text tokens that the model never writes.
     """
 

@@ -68,8 +68,8 @@ def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) 
 def tables(scores: Scores, title: str, seconds: float, analysis: Analysis) -> list[Table]:
     """Make the tables of an evaluation; `seconds` is its duration.
 
-    They are the scores, the breakdowns with two or more slices, the hallucination checks that flagged something, and the
-    comparison if there is one.
+    They are the scores, the breakdowns with two or more slices, the hallucination checks that flagged something, and
+    the comparison if there is one.
     """
     all_tables = [score_table(scores, title, seconds, analysis)]
     all_tables += [slicing_table(slicing, scores.unit) for slicing in analysis.slicings if len(slicing.groups) > 1]
