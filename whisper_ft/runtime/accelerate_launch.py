@@ -38,8 +38,10 @@ class SignalForwarder:
     """Passes stop signals from the launcher on to its programs. The launcher then waits for the programs to end.
 
     Every stop signal is passed on as SIGTERM, on which a program saves and stops. A second Ctrl-C is passed on as
-    SIGINT and ends the programs at once. A terminal also sends Ctrl-C directly to a single program, on which the added
-    SIGTERM has no further effect. It does not reach programs of torchrun, because these have their own session.
+    SIGINT and ends the programs at once. A signal that comes before a program was started ends the launcher.
+
+    A terminal also sends Ctrl-C directly to a single program, on which the added SIGTERM has no further effect. It does
+    not reach programs of torchrun, because these have their own session.
     """
 
     def __init__(self) -> None:
@@ -68,7 +70,8 @@ class SignalForwarder:
 def launch_and_wait(argv: Sequence[str]) -> int:
     """Run `accelerate launch ARGV`, pass stop signals on, and return the exit code, which is 128 + n for signal n.
 
-    Raises UsageError if the machines of a run cannot meet at their address, and LostRankError if one does not come.
+    A signal that ended a program, but was not passed on, is named on standard error. Raises UsageError if the address
+    of the first machine cannot be reached or its port is in use. Raises LostRankError if a machine does not come.
     """
     forwarder = SignalForwarder()
     forwarder.listen()
@@ -83,8 +86,8 @@ def launch_and_wait(argv: Sequence[str]) -> int:
 def launch(argv: Sequence[str]) -> int:
     """Run `accelerate launch` and return the exit code of its program, or -n after signal n.
 
-    For several processes, `most_telling` chooses the code. Raises UsageError if the machines of a run cannot meet at
-    their address, and LostRankError if one of them does not come.
+    For several processes, `most_telling` chooses the code. Raises UsageError if the address of the first machine cannot
+    be reached or its port is in use. Raises LostRankError if a machine does not come.
     """
     with quiet_torch():
         from accelerate.commands.launch import launch_command
@@ -118,7 +121,8 @@ def launch(argv: Sequence[str]) -> int:
 def quiet_torch() -> Iterator[None]:
     """Import torch in the block without its C++ warnings, such as those about host names that cannot be resolved.
 
-    torch reads its log level once, when it is imported. The launched programs get the level that the user has set.
+    torch reads its log level once, when it is imported. The launched programs get the level that the user has set, or
+    else ERROR.
     """
     level = os.environ.get(TORCH_LOG_LEVEL, "ERROR")
     os.environ[TORCH_LOG_LEVEL] = "FATAL"
@@ -172,10 +176,10 @@ def _address_towards(host: str) -> str:
 
 
 def codes_of(failures: Collection[Any]) -> Iterator[int]:
-    """Yield the exit codes of failed processes, each a ProcessFailure of torch. A process that hung counts as a bug.
+    """Yield the exit codes of failed processes, each a ProcessFailure of torch; -n stands for signal n.
 
-    After the first failure torchrun ends the others by SIGTERM, and kills after `SHUTDOWN_SECONDS` those that hang. So
-    their SIGKILL is no sign of missing memory.
+    A process that hung counts as a bug. After the first failure torchrun ends the others by SIGTERM, and kills after
+    `SHUTDOWN_SECONDS` those that hang. So their SIGKILL is no sign of missing memory.
     """
     first = min(failure.timestamp for failure in failures)
     for failure in failures:
@@ -186,7 +190,8 @@ def codes_of(failures: Collection[Any]) -> Iterator[int]:
 def most_telling(codes: Iterable[int]) -> int:
     """Return the exit code, among those of several processes, that best explains why they ended.
 
-    A failed process makes the others fail, too, but with less specific codes. So the choice is, in this order: a signal
-    other than SIGTERM, a code other than 1, the code 1, SIGTERM.
+    A code of -n stands for signal n; at least one code is needed. A failed process makes the others fail, too, but with
+    less specific codes. So the choice is, in this order: a signal other than SIGTERM, a code other than 1, SIGTERM, the
+    code 1.
     """
     return min(codes, key=lambda code: (code >= 0 or code == -signal.SIGTERM, code == 1, code == -signal.SIGTERM))

@@ -25,7 +25,7 @@ ASIDE, TRASH, REPLACED = ".tmp-", ".trash-", ".replaced-"
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in a folder durable, so that they survive a power cut."""
+    """Make renames in a folder durable, so that they survive a power cut. Raises OSError if that fails."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -34,13 +34,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Make the bytes of a file durable, so that they survive a power cut."""
+    """Make the bytes of a file durable, so that they survive a power cut. Raises OSError if that fails."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> dict[str, int | str]:
-    """Write a new file and return its size and sha256. The caller has to make the file and its folder durable."""
+    """Write a new file, and return its size and sha256 as `bytes` and `sha256`.
+
+    Raises OSError, also if the file exists. The caller has to make the file and its folder durable.
+    """
     digest, size = hashlib.sha256(), 0
     with path.open("xb") as file:
         for part in parts:
@@ -57,9 +60,10 @@ def sha256(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, or replace an existing one. A reader sees the old text or the new text, never a mixture.
+    """Write a text file in UTF-8, or replace an existing one.
 
-    Raises DiskError if the file cannot be written.
+    A reader sees the old text or the new one, never a mixture. Raises DiskError if the file cannot be written, for
+    example because its folder does not exist.
     """
     write_lines(path, [text])
 
@@ -67,7 +71,7 @@ def write_text(path: Path, text: str) -> None:
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write a text file as `write_text` does, from lines that need not all be in memory at the same time.
 
-    Each line has to end with a line feed, because none is added.
+    Each line has to end with a line feed, because none is added. If `lines` raises an error, the old file stays.
     """
     aside = path.with_name(f"{ASIDE}{path.name}-{uuid.uuid4().hex[:8]}")
     with disk_errors(path):
@@ -132,7 +136,8 @@ def _require_room(target: Path, needed: int) -> None:
 def remove(folder: Path) -> bool:
     """Remove a folder; returns False if it does not exist. A reader sees either the whole folder or no folder.
 
-    Raises DiskError if the folder cannot be renamed, which is the first step of its removal.
+    Raises DiskError if the folder cannot be renamed, which is the first step of its removal. Files that cannot be
+    deleted after that are left for `clean`.
     """
     with disk_errors(folder):
         trash = _move_away(folder, TRASH)
@@ -160,9 +165,10 @@ def _move_away(path: Path, prefix: str) -> Path | None:
 
 
 def clean(folder: Path) -> None:
-    """Remove the half-written and half-removed files that a killed process left. The caller must hold the run's lock.
+    """Remove the half-written and half-removed files that a killed process left directly in a folder.
 
-    A folder that was moved away but not replaced gets its name back, because it may be the only copy.
+    The caller must hold the run's lock. A folder that was moved away but not replaced gets its name back, because it
+    may be the only copy. Raises OSError if that renaming fails; files that cannot be deleted stay.
     """
     for replaced in folder.glob(f"{REPLACED}*"):
         final = replaced.with_name(replaced.name.removeprefix(REPLACED).rpartition("-")[0])
@@ -176,7 +182,10 @@ def clean(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Turn a disk error raised in the block into a DiskError that names `target`."""
+    """Turn an OSError or SafetensorError raised in the block into a DiskError that names `target`.
+
+    A failed read counts, too.
+    """
     try:
         yield
     except OSError as error:

@@ -28,6 +28,9 @@ LEAST_PULSE = 30.0  # shortest timeout of the heartbeat in seconds, because a bu
 class Collectives:
     """Communication between the ranks of a run. In a run of one process every method returns without waiting.
 
+    Every rank has to make this object, after it joined the process group. Every method that waits raises LostRankError
+    if a rank is gone.
+
     `all_reduce_sum` waits up to `timeout` seconds for a rank. After long work, such as an evaluation or a large save,
     ranks have to meet in one of the other methods, which wait as long as heartbeats arrive.
     """
@@ -56,7 +59,10 @@ class Collectives:
         return [float(value) for value in summed]
 
     def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, in rank order, on every rank."""
+        """Return the values of all ranks, in rank order, on every rank.
+
+        With several ranks, values are pickled and copied.
+        """
         if self._patient is None:
             return [value]
         gathered: list[T] = [value] * self.world
@@ -72,7 +78,11 @@ class Collectives:
         return gathered
 
     def broadcast_from_main(self, action: Callable[[], T]) -> T:
-        """Run an action on rank 0 and return its value on every rank. An error is raised on every rank."""
+        """Run an action on rank 0 and return its value on every rank.
+
+        With several ranks, the value is pickled and copied. An error of the action is raised on every rank, as by
+        `raise_on_all`.
+        """
         value: T | None = None
         failure: Exception | None = None
         if self.rank == 0:
@@ -84,7 +94,10 @@ class Collectives:
         return cast(T, self.gather(value)[0])
 
     def main_only(self, action: Callable[[], T]) -> T | None:
-        """Run an action on rank 0; return its value there and None on other ranks. An error is raised on every rank."""
+        """Run an action on rank 0; return its value there and None on other ranks. The value is not sent.
+
+        An error of the action is raised on every rank, as by `raise_on_all`.
+        """
         value: T | None = None
 
         def keep() -> None:
@@ -112,9 +125,12 @@ class Collectives:
         return cast(T, value)
 
     def raise_on_all(self, failure: Exception | None) -> None:
-        """Raise an error of one rank on every rank, so that no rank waits forever.
+        """Raise an error of one rank on every rank, so that no rank waits forever. Does nothing if no rank has one.
 
-        The failing rank re-raises its own exception; the others raise a copy that names the rank.
+        `failure` is the error of this rank, or None. If several ranks fail, the error of the lowest rank is raised.
+
+        That rank re-raises its own exception. The others raise a copy of a RunError, which names the rank unless it is
+        0. For any other exception they raise an OtherRankError.
         """
         report = None if failure is None else (type(failure), str(failure))
         for rank, (error,) in enumerate(self.gather((report,))):
@@ -135,7 +151,7 @@ class OtherRankError(RuntimeError):
 
 
 class Heartbeat:
-    """Detects a lost rank while the others wait for it without a timeout.
+    """Detects a lost rank while the others wait for it without a timeout. Every rank has to make a Heartbeat.
 
     A killed process closes its connections. A machine that hangs or is cut off does not, so the others would wait for
     `PATIENCE`. Therefore every rank has a thread, and these threads meet in an all-reduce every few seconds. A process

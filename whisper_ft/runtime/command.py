@@ -12,7 +12,7 @@ from whisper_ft.runtime.printable import say
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that takes no abbreviated names and reports an error in one line."""
+    """Argument parser that takes no abbreviated names, and raises UsageError for wrong arguments instead of exiting."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False} | options)
@@ -25,7 +25,8 @@ class Parser(argparse.ArgumentParser):
 def exit_code_of(program: Callable[[], None], interrupted: str = "stopped", interrupted_code: int = INTERRUPTED) -> int:
     """Run a small program and return its exit code: 0, or the code of the RunError that it raised.
 
-    A RunError is printed as one line. After Ctrl-C, `interrupted` is printed and `interrupted_code` is returned.
+    A RunError is printed as one line. After Ctrl-C, `interrupted` is printed and `interrupted_code` is returned. The
+    code is also 0 if the reader of standard output has ended, as in `| head`. Any other exception passes through.
     """
     try:
         program()

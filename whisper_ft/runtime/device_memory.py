@@ -15,9 +15,9 @@ NO_MEMORY = "out of memory|can.t allocate memory|not enough memory|STATUS_ALLOC_
 
 @contextmanager
 def memory_errors(doing: str, kind: type[OutOfMemoryError] = OutOfMemoryError) -> Iterator[None]:
-    """Turn an error about missing memory, raised in the block, into an error of `kind` that says where it happened.
+    """Turn torch's error about missing memory, raised in the block, into an error of `kind` that says where it came.
 
-    `doing` is a phrase such as `in training`. Any other error passes through.
+    `doing` is a phrase such as `in training`. Any other error passes through, Python's MemoryError included.
     """
     try:
         yield

@@ -88,7 +88,7 @@ class LockedError(RunError):
 
 @contextmanager
 def as_usage_error(setting: str) -> Iterator[None]:
-    """Turn a ValueError raised in the block into a UsageError that names a setting."""
+    """Turn a ValueError raised in the block into a UsageError that names a setting, given without its dashes."""
     try:
         yield
     except ValueError as error:
@@ -98,6 +98,7 @@ def as_usage_error(setting: str) -> Iterator[None]:
 def one_line(text: object) -> str:
     """Return a message as one line without control characters, which a terminal would obey.
 
-    Such characters occur because arrow quotes damaged bytes in its messages.
+    Such characters occur because arrow quotes damaged bytes in its messages. Each run of spaces, line ends and control
+    characters becomes one space.
     """
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(text)).split())

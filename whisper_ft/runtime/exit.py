@@ -19,7 +19,7 @@ MAIN_PROCESS_SECONDS = 2.0  # time for rank 0 to print its message and write its
 
 
 def report_error(error: Exception, ranks: "Collectives | None") -> None:
-    """Print why a program ends: one line for a RunError, the traceback for a bug.
+    """Print to standard error why a program ends: one line for a RunError, the traceback for a bug.
 
     The line is printed once, by rank 0. If the ranks are not connected yet (`ranks` is None), or if a rank is lost, it
     is printed once on each machine. A traceback is printed on every rank.
@@ -39,7 +39,8 @@ def exit_process(code: int, last: Callable[[], None] = lambda: None) -> NoReturn
     """Exit with a code. If a run has several processes, this one does not wait for the others, which may be gone.
 
     Destroying a process group would wait for the other ranks. The launcher ends all ranks once one has exited with an
-    error. So the other ranks first wait a moment, in which rank 0 reports the error, and then call `last`.
+    error. So after an error, ranks other than 0 first wait a moment, in which rank 0 reports the error. Then they call
+    `last`, which no other exit calls.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed before the program began
         try:

@@ -16,7 +16,7 @@ def import_package(name: str) -> Any:
     """Import the package `name`, skipping each folder of sys.path in which that name is a script or a bare folder.
 
     sys.path is not changed. The package replaces a script of that name in sys.modules, so a later plain `import` gets
-    the package, too.
+    the package, too. Raises ModuleNotFoundError if the package is not installed.
     """
     present = sys.modules.get(name)
     if _is_package(getattr(present, "__spec__", None)):

@@ -12,7 +12,8 @@ from whisper_ft.runtime.printable import json_text
 def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Append one line for each row. If the last line was cut short, a line feed is written first to end that line.
 
-    Raises OSError if the file cannot be written, and ValueError for NaN and infinity, which JSON lacks.
+    Without rows nothing is written, and a missing file is not created. Raises OSError if the file cannot be written,
+    and ValueError for NaN and infinity, which JSON lacks.
     """
     lines = "".join(json_text(row) + "\n" for row in rows)
     if not lines:
@@ -24,9 +25,10 @@ def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def rows_with(path: Path, field: str) -> list[dict[str, Any]]:
-    """Return the rows of a file that have a field with this name. A line that was cut short is skipped.
+    """Return the rows of a file that have a field with this name, in the order of the file.
 
-    A missing file has no rows. Raises OSError if the file cannot be read.
+    A line that was cut short is skipped. A missing file, or a device, has no rows. Raises OSError if the file cannot be
+    read.
     """
     if not path.is_file():  # a device such as /dev/full is no file either, and never ends
         return []

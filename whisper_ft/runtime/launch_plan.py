@@ -49,7 +49,10 @@ class LaunchPlan:
         return [*self.options, self.program, *self.arguments]
 
     def __str__(self) -> str:
-        """Return a shell command of one line for the same launch; it differs only in signals and exit codes."""
+        """Return a shell command of one line for the same launch, to be run in `folder`.
+
+        The only variables in it are those of SHOWN_NAMES. It differs from this launcher in signals and exit codes, too.
+        """
         variables = [f"{name}={self.environment[name]}" for name in SHOWN_NAMES if name in self.environment]
         assigned = [name + "=" + shlex.quote(value) for name, _, value in (text.partition("=") for text in variables)]
         return " ".join([*assigned, "accelerate launch", shlex.join(self.command)])
@@ -60,7 +63,10 @@ def plan_launch(
 ) -> LaunchPlan:
     """Plan the launch for a command line of launch.sh.
 
+    The program is the first argument if it ends in .py, else train.py. Without an argument, train.py trains the demo.
+
     Parameters
+        environment: variables of the launcher; not changed.
         root: folder that holds train.py and the configurations of accelerate.
         note: called with each remark that the user should read.
 
@@ -117,7 +123,7 @@ def _clear(env: dict[str, str], note: Callable[[str], None]) -> None:
 
 
 def _number(text: str | None) -> int:
-    """Read a count from a variable of another launcher; 1 if it is not set."""
+    """Read a count from a variable of another launcher; 1 if it is not set or no number."""
     return int(text) if text and text.isdecimal() else 1
 
 
@@ -128,7 +134,7 @@ def _is_count(text: str) -> bool:
 def _own_arguments(arguments: Sequence[str]) -> tuple[list[str] | None, bool, list[str]]:
     """Split the arguments: GPUs named by --gpus (None without it), presence of --dry_run, and all other arguments.
 
-    Arguments after `--` belong to the program.
+    Arguments after `--` belong to the program. Raises UsageError if --gpus is given twice or without numbers.
     """
     gpus: str | None = None
     dry_run, rest, waiting = False, list[str](), list(arguments)
@@ -198,7 +204,10 @@ def _choose_gpus(gpus: list[str], env: dict[str, str], machine: Machine, visible
 
 
 def _processes(env: Mapping[str, str], gpus: list[str] | None, visible: int) -> int:
-    """Return the number of processes on this machine: NPROC, or one for each visible GPU, or one on the CPU."""
+    """Return the number of processes on this machine: NPROC, or one for each visible GPU, or one on the CPU.
+
+    Raises UsageError if NPROC is no count, contradicts --gpus, or is above the number of visible GPUs.
+    """
     text = env.get("NPROC") or str(visible or 1)
     if not _is_count(text):
         raise UsageError(f"NPROC={text}: a number of processes from 1 up is needed")
@@ -224,7 +233,10 @@ class Nodes:
 
 
 def _nodes(env: Mapping[str, str], machine: Machine) -> Nodes:
-    """Read the machines of a run from our variables, from torchrun's, or from those of a task that srun started."""
+    """Read the machines of a run from our variables, from torchrun's, or from those of a task that srun started.
+
+    Raises UsageError if one of the variables is missing or wrong.
+    """
     text = env.get("NODES") or env.get("NNODES") or env.get("SLURM_STEP_NUM_NODES") or "1"
     rank, master = env.get("NODE_RANK", ""), env.get("MASTER_ADDR", "")
     if not _is_count(text):
@@ -261,7 +273,10 @@ def _options(
     processes: int,
     nodes: Nodes,
 ) -> list[str]:
-    """Options of `accelerate launch`, which win over its configuration file."""
+    """Return the options of `accelerate launch`, which win over its configuration file.
+
+    Raises UsageError if the file named by ACCELERATE_CONFIG is missing, or if another setting contradicts it.
+    """
     if own := env.get("ACCELERATE_CONFIG"):
         if not Path(own).is_file():
             raise UsageError(f"ACCELERATE_CONFIG={own}: there is no such file")

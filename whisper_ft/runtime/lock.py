@@ -43,7 +43,11 @@ def identity_of(file: Path | int) -> tuple[int, int] | None:
 
 
 def lock_folder(folder: Path, user: str) -> TextIO:
-    """Lock a folder by its file `LOCK`, and write the id of this process there, for the error message of others."""
+    """Lock a folder by its file `LOCK`, and write the id of this process there, for the error message of others.
+
+    The lock lasts until the returned file is closed. Raises LockedError if another process holds the lock; the message
+    calls that process by the name `user`, such as `run`.
+    """
     file = lock_file(folder / LOCK, user)
     file.truncate(0)
     file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}))

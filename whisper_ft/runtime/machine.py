@@ -26,7 +26,10 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Return the facts about this machine. torch is not imported, because its import would take seconds."""
+    """Return the facts about this machine. torch is not imported, because its import would take seconds.
+
+    Without GPUs, `torch_has_cuda` is True and torch is not examined.
+    """
     gpus, problem = (), ""
     if which("nvidia-smi"):
         done = subprocess.run(["nvidia-smi", "-L"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)

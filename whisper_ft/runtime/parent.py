@@ -13,8 +13,8 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 def end_with_parent() -> None:
     """Ask the kernel to send SIGTERM to this program when its launcher ends. Call this at the start of a program.
 
-    A killed launcher cannot pass a signal on, so its programs would continue unnoticed. In a program that no launcher
-    started, nothing is done.
+    A killed launcher cannot pass a signal on, so its programs would continue unnoticed. If the launcher has ended
+    already, this program ends at once. In a program that no launcher started, nothing is done.
     """
     launcher = int(os.environ.pop(LAUNCHER, "0"))  # removed, because programs started by this one have another parent
     if not launcher:

@@ -13,7 +13,8 @@ JOIN_SECONDS = 1.0  # wait for the thread at the end; a thread stuck in a read i
 def prefetch(items: Iterable[T], most: int) -> Generator[T, None, None]:
     """Yield the items in order while a thread computes up to `most` of them ahead.
 
-    An error in the thread is raised to the consumer in place of the item that failed.
+    The thread starts when the first item is requested, and stops when the generator is closed. An error in the thread
+    is raised to the consumer in place of the item that failed.
     """
     ready: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
     room, closed = threading.Semaphore(most), threading.Event()

@@ -27,13 +27,19 @@ def interrupt_held() -> Iterator[None]:
 
 
 class StopRequest:
-    """Record of a stop signal, which the training loop reads between steps. A second Ctrl-C ends the process."""
+    """Record of the last stop signal, which the training loop reads between steps.
+
+    `signal` is its number, at first None. After a stop signal, the next Ctrl-C ends the process.
+    """
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def listen(self) -> None:
-        """Take over the stop signals, except those that are ignored, such as SIGHUP under nohup."""
+        """Take over the stop signals, except those that are ignored, such as SIGHUP under nohup.
+
+        Only for the main thread.
+        """
         for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._remember)
