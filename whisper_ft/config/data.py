@@ -104,14 +104,17 @@ class DataConfig(SourceConfig):
 
     @property
     def tasks(self) -> list[Task]:
-        """Task of each source, for rows without a task of their own."""
+        """Task of each source, in order, for rows without a task of their own. One task without `sources`."""
         if self.reading == 1 and len(self.sources) == 1:  # the task of a single source had no effect
             return [self.task or DEFAULT_TASK]
         return [source.task or self.task or DEFAULT_TASK for source in self.sources] or [self.task or DEFAULT_TASK]
 
     @property
     def languages(self) -> list[str | None]:
-        """Language of each source, for rows without a language of their own."""
+        """Language of each source, in order, for rows without a language of their own; None if no setting names it.
+
+        One language without `sources`.
+        """
         return [source.language or self.language for source in self.sources] or [self.language]
 
     def __post_init__(self) -> None:

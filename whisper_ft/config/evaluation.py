@@ -124,7 +124,11 @@ class EvaluationConfig:
 
     @property
     def named_sets(self) -> list[tuple[str, SourceConfig]]:
-        """Name and source of each evaluation set. If `data` is the only set, its name is empty."""
+        """Name and source of each evaluation set, in order. If `data` is the only set, its name is empty.
+
+        A set without language or task gets that of `data`. Characters of a name that do not suit a folder become
+        hyphens.
+        """
         if not self.sets:
             return [("", self.data)]
         found = []

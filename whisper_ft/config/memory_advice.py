@@ -8,7 +8,7 @@ from whisper_ft.runtime.errors import DecodingMemoryError, OutOfMemoryError
 
 
 def with_advice(error: OutOfMemoryError, config: TrainingConfig | EvaluationConfig) -> OutOfMemoryError:
-    """Return the error with the settings to change added to its line, each with its present value."""
+    """Return a new error of the same type, whose line also names the settings to change, with their present values."""
     if isinstance(config, EvaluationConfig):
         steps = [*_decoding("decoding", config.decoding)]
     elif isinstance(error, DecodingMemoryError):

@@ -61,7 +61,10 @@ PARTS_CLOSE_ENOUGH = 0.8
 
 
 def nearest(key: str, names: Sequence[str]) -> str | None:
-    """Return the name that is nearest to an unknown one: by its last part, by its name elsewhere, or by its letters."""
+    """Return the name that is nearest to an unknown one: by its last part, by its name elsewhere, or by its letters.
+
+    Returns None if no name is close enough.
+    """
     last = key.rsplit(".", 1)[-1].replace("-", "_").lower()
     by_part: dict[str, list[str]] = {}
     for name in names:

@@ -30,7 +30,11 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | 
     """Parse a command line into a configuration. Raises UsageError, with a message of one line, for an invalid one.
 
     jsonargparse checks types, prints the help and applies the precedence. Unknown keys are refused before it runs, with
-    the nearest known name in the message. `program` is the name shown in the help, by default that of the script.
+    the nearest known name in the message. After --help, SystemExit is raised.
+
+    Parameters
+        argv: arguments; None for those of this process.
+        program: name shown in the help; None for that of the script.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     _refuse_unknown(cls, argv)
@@ -56,7 +60,11 @@ def early_answer(cls: type[C]) -> None:
 
 
 def given_settings(cls: type[C], argv: Sequence[str] | None = None) -> frozenset[str]:
-    """Return the dotted names of the settings that the user gave, on the command line or in a --config file."""
+    """Return the dotted names of the settings that the user gave, on the command line or in a --config file.
+
+    A section that is given as a whole counts as the settings in it. `argv` is None for the arguments of this process.
+    Raises UsageError if a --config file cannot be read; names and values are not checked.
+    """
     return frozenset(name for name, _, _ in _settings_of(cls, list(sys.argv[1:] if argv is None else argv)))
 
 

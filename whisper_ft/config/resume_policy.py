@@ -30,7 +30,8 @@ def as_resumed(config: TrainingConfig, given: Collection[str], saved: dict[str, 
     """Return the configuration of a resumed run.
 
     A setting with the value `auto` gets its recorded value. A setting that is newer than the checkpoint keeps the value
-    `before`, which runs had before the setting existed.
+    `before`, which runs had before the setting existed. Every other setting stays as in `config`, even if it differs
+    from the checkpoint.
 
     Parameters
         given: dotted names of the settings that the user gave. These do not get the value `before`.
@@ -80,7 +81,11 @@ def refuse_changes(
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any], kind: ResumeRule) -> list[SettingChange]:
-    """Return the changed settings among those with one resume rule. `to_plain` returned both configurations."""
+    """Return the changed settings among those with one resume rule, in the order of the configuration.
+
+    `to_plain` returned both configurations. A setting that `saved` lacks is compared by its value `before`, or else by
+    its default. A setting that no longer exists is ignored, and so is one of a source that `saved` lacks.
+    """
     then, today, metadata = _settings(saved), _settings(now), _metadata()
     changes = []
     for name, value in today.items():
@@ -103,7 +108,10 @@ def _before(name: str, value: Any, data: dict[str, Any]) -> Any:
 
 
 def rules() -> dict[str, ResumeRule]:
-    """Return the resume rule of every setting of a training run, by dotted name."""
+    """Return the resume rule of every setting of a training run, by dotted name.
+
+    A setting of data.sources is named without a number: `data.sources.weight`.
+    """
     return {name: data["resume"] for name, data in _metadata().items()}
 
 

@@ -31,13 +31,19 @@ def setting(kind: ResumeRule, default: Any, least: int | None = None, *, before:
 
 
 def require(allowed: bool, name: str, value: Any, what: str) -> None:
-    """Raise a ValueError that names a setting, its bound and the value given, unless `allowed` is true."""
+    """Raise ValueError unless `allowed` is true.
+
+    The message names the setting, its value, and `what`, the allowed values.
+    """
     if not allowed:
         raise ValueError(f"--{name} must be {what}, got {value}")
 
 
 def require_bounds(config: Any) -> None:
-    """Raise ValueError for a number in a configuration that is infinite, NaN, or below the `least` of its field."""
+    """Raise ValueError for a number in a configuration that is infinite, NaN, or below the `least` of its field.
+
+    Settings that are None, and sections inside lists, are not checked.
+    """
     values = flatten(to_plain(config))
     for name, leaf in leaves(type(config)):
         value, least = values[name], leaf.metadata.get("least")

@@ -293,7 +293,10 @@ class TrainingConfig:
 
     @property
     def held_out(self) -> SourceConfig | None:
-        """Source of the held-out set: eval.path, or eval.split of data.path. None if the run has no evaluation."""
+        """Source of the held-out set: eval.path, or eval.split of data.path. None if the run has no evaluation.
+
+        All settings but path and split are those of data.*.
+        """
         if not self.eval.every or not (self.eval.path or self.eval.split):
             return None
         shared = {f.name: getattr(self.data, f.name) for f in fields(SourceConfig)}
@@ -301,6 +304,9 @@ class TrainingConfig:
 
     @property
     def inherited(self) -> frozenset[str]:
-        """Settings that the held-out set has from data.*, although it is another set; its own cannot be left out."""
+        """Names of the settings of data.* that also apply to eval.path, where they may be without effect.
+
+        Empty if eval.path is not given, because the held-out set is then part of the same data.
+        """
         names = {f.name for f in fields(SourceConfig)} - {"path", "split"}
         return frozenset(names) if self.eval.path else frozenset()

@@ -27,7 +27,10 @@ def to_plain(config: Any) -> dict[str, Any]:
 
 
 def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Return dotted name and dataclass field of every setting of a configuration class; sections are not listed."""
+    """Return dotted name and dataclass field of every setting of a configuration class, in order of definition.
+
+    Sections themselves are not listed. `prefix` begins every name.
+    """
     hints = get_type_hints(cls)
     settings: list[tuple[str, Any]] = []
     for inner in fields(cls):
@@ -39,7 +42,10 @@ def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Convert a nested dict to a flat one, from dotted name to value."""
+    """Convert a nested dict to a flat one, from dotted name to value. `prefix` begins every name.
+
+    Lists are values and stay as they are; an empty dict leaves nothing.
+    """
     flat: dict[str, Any] = {}
     for key, value in plain.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -49,7 +55,8 @@ def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def with_values(config: T, values: Mapping[str, Any]) -> T:
     """Return a copy of a configuration with some values replaced, which are given by dotted name.
 
-    The section N of a list is named by its number: `data.sources.0.task`.
+    The section N of a list is named by its number: `data.sources.0.task`. Raises ValueError if the configuration
+    refuses the new values.
     """
     own: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
     for section in {name.partition(".")[0] for name in values if "." in name}:

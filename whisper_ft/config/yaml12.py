@@ -48,10 +48,14 @@ for _tag, _pattern, _first in (
 
 
 def load(text: str) -> Any:
-    """Read a YAML document. Raises Error if it is not valid, repeats a key, or contains an alias."""
+    """Read a YAML document; None if it is empty. Raises Error if it is invalid, repeats a key, or contains an alias."""
     return yaml.load(text, Loader=_Loader)
 
 
 def dump(value: Any) -> str:
-    """Return a value as YAML text, which `load` reads back as the same value."""
+    """Return a value as YAML text, which `load` reads back as the same value, except that tuples become lists.
+
+    Keys keep their order. No list or dict may occur twice as the same object, because `load` refuses the alias. Raises
+    Error for a type that YAML lacks, such as Path.
+    """
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
