@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """List, verify or export checkpoints, and return the exit code.
+    """List, verify or export checkpoints, and return the exit code. `argv` is None for the arguments of this process.
 
-    It is 2 for a folder without checkpoints, 3 for a damaged checkpoint, and 6 for a full disk.
+    It is 2 for wrong arguments or a folder without checkpoints, and 6 for a full disk. It is 3 if `verify` finds
+    damage, or if `export` finds no whole checkpoint.
     """
 
     def program() -> None:
@@ -111,7 +112,11 @@ def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
 
 
 def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> None:
-    """Export the newest undamaged checkpoint as a folder that `from_pretrained` can load."""
+    """Export the newest undamaged checkpoint as a folder that `from_pretrained` can load. Damaged ones are named.
+
+    Raises UsageError if the folder exists or the model cannot be loaded, and ResumeError if every checkpoint is
+    damaged.
+    """
     from whisper_ft.checkpoint.format import MODEL, verify
     from whisper_ft.checkpoint.loading import load_weights
     from whisper_ft.checkpoint.record import read_record

@@ -27,7 +27,10 @@ DEMO_DATA = "demo-data"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Launch a program, and return its exit code."""
+    """Launch a program, and return its exit code. `argv` is None for the arguments of this process.
+
+    An error in the command line is one line and exit code 2. With --dry_run, the command is only printed.
+    """
     try:
         _refuse_bare_python()
         plan = plan_launch(

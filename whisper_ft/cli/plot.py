@@ -52,9 +52,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def plot(args: argparse.Namespace) -> None:
-    """Write the picture and the page, and print a line for each run.
+    """Write the picture and the page to --out, or else to RUN/plots, and print a line for each run.
 
-    Raises UsageError if no run has logged anything, and DiskError if a file cannot be written.
+    A run without a logged step is left out of both. Raises UsageError if no run has logged anything, and DiskError if a
+    file cannot be written.
     """
     # matplotlib takes half a second to import, which --help and a wrong argument need not wait for.
     from whisper_ft.reports.curves.figure import curves_png
@@ -82,7 +83,7 @@ def plot(args: argparse.Namespace) -> None:
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
-    """Return a name for each run: the name of its folder, preceded by parent folders if two names are equal.
+    """Return a name for each run, in order: the name of its folder, preceded by parent folders if two names are equal.
 
     Raises UsageError if a run is given twice.
     """

@@ -40,10 +40,10 @@ def replay(config: TrainingConfig, step: int) -> list[dict[str, object]]:
 
 
 def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
-    """Return the configuration of a run, in which each data set has the version that the run used.
+    """Return the configuration of a run, in which each data set has the version that the newest checkpoint records.
 
-    `data_path` replaces the recorded path of the data. Raises UsageError if the folder holds no run, or if the data is
-    not found.
+    Without a readable checkpoint, it is that of config.yaml, and no versions are added. `data_path` replaces the
+    recorded path of the data; None keeps it. Raises UsageError if the folder holds no run, or if the data is not found.
     """
     from whisper_ft.checkpoint.format import newest_record
     from whisper_ft.data.sources import pin_mixture

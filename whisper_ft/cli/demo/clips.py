@@ -35,7 +35,10 @@ class DemoClip:
 
 
 def plan(language: str, split: str, texts: list[str], seed: int) -> list[DemoClip]:
-    """Plan a clip for each sentence of a split, with random voice, speed and pitch. Every third clip is an MP3."""
+    """Plan a clip for each sentence of a split, with random voice, speed and pitch. Every third clip is an MP3.
+
+    The same arguments give the same clips. A clip does not change if more sentences follow.
+    """
     return [_clip(language, f"{language}_{split}_{index:06d}", text, index, seed) for index, text in enumerate(texts)]
 
 
@@ -47,7 +50,10 @@ def _clip(language: str, stem: str, text: str, index: int, seed: int) -> DemoCli
 
 
 def encode(clip: DemoClip) -> bytes:
-    """Synthesise a clip and return its encoded bytes: 16 kHz FLAC or 48 kHz MP3, as the ending of its name says."""
+    """Synthesise a clip and return its encoded bytes: 16 kHz FLAC or 48 kHz MP3, as the ending of its name says.
+
+    Raises AssertionError for a clip of MAX_SECONDS or longer, and the errors of `synthesise`.
+    """
     samples, rate = synthesise(clip.sentence, clip.language, clip.voice, clip.words_per_minute, clip.pitch)
     seconds = len(samples) / rate
     assert seconds < MAX_SECONDS, f"{clip} takes {seconds:.1f} s: shorten the grammar's sentences or speak faster"

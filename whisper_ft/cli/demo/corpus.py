@@ -58,9 +58,9 @@ def write_corpus(
 ) -> bool:
     """Write a spoken corpus to `out`; returns False if it is there already, made from the same arguments.
 
-    The number of processes (None: one for each CPU) does not change the bytes.
-
-    Raises ValueError if `out` holds something else, or if the language has no grammar or not enough sentences.
+    `train`, `validation` and `test` are numbers of utterances. The number of processes (None: one for each CPU) does
+    not change the bytes. Raises ValueError if `out` holds anything else, a corpus from other arguments included, or if
+    the language has no grammar or not enough sentences.
     """
     # The test split takes the first sentences, so it does not change when the training split grows.
     counts = {"test": test, "validation": validation, "train": train}

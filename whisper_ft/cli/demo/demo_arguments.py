@@ -10,7 +10,7 @@ from whisper_ft.runtime.printable import say
 
 
 def add_out(parser: Parser, help: str, default: Path | None = None) -> None:
-    """Add --out, the folder to write."""
+    """Add --out, the folder to write. It is required if there is no default."""
     parser.add_argument("--out", type=Path, default=default, required=default is None, metavar="DIR", help=help)
 
 
@@ -26,14 +26,17 @@ def add_count(parser: Parser, flag: str, default: int, help: str, least: int = 1
 
 
 def add_splits(parser: Parser) -> None:
-    """Add the number of utterances of each split of a corpus."""
+    """Add --train, --validation and --test: the number of utterances of each split of a corpus."""
     add_count(parser, "--train", 1_000, "training utterances")
     add_count(parser, "--validation", 100, "validation utterances")
     add_count(parser, "--test", 200, "test utterances")
 
 
 def exit_code_of_demo(program: Callable[[], None]) -> int:
-    """Run a program of the demo and return its exit code. An error that the user can correct is one line and code 2."""
+    """Run a program of the demo and return its exit code.
+
+    A ValueError, a missing package or an OSError is printed as one line, with code 2.
+    """
 
     def with_usage_errors() -> None:
         try:

@@ -11,8 +11,11 @@ def write_once(
 ) -> bool:
     """Make the folder `out`; returns False if it exists already and was made with the same arguments.
 
-    `write` is called to fill the folder. The file named `description` in the folder records the arguments. Raises
-    ValueError if `out` exists with any other content; `flag` is the name of its option in the message.
+    `write` is called to fill a new folder, which then gets the name `out`. After an error of `write` nothing is left.
+    The file named `description` in the folder records the arguments.
+
+    Raises ValueError if `out` is a file, or a folder with any other content; an empty folder is replaced. `flag` is the
+    name of its option in the message.
     """
     if _is_described(out, description, arguments):
         return False

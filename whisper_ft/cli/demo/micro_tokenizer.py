@@ -10,9 +10,10 @@ STEPS_PER_SECOND = 50  # timestamp tokens, and encoder positions, per second: 20
 
 
 def micro_tokenizer(language: str, merges: int, window_seconds: int, max_label_tokens: int) -> Any:
-    """Build a WhisperTokenizer whose tokens are bytes, `merges` byte pairs, special tokens and timestamps.
+    """Build a WhisperTokenizer whose tokens are bytes, at most `merges` byte pairs, special tokens and timestamps.
 
-    Whisper has the same order of tokens.
+    Whisper has the same order of tokens. Byte pairs are learnt from the words of `language`, its default language.
+    Timestamps reach to `window_seconds`. Raises ValueError for a language without a grammar.
     """
     from tokenizers import AddedToken
     from transformers import WhisperTokenizer

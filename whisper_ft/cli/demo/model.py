@@ -24,7 +24,10 @@ DESCRIPTION = "micro_whisper.json"
 
 @dataclass(frozen=True)
 class Shape:
-    """All parameters of a micro Whisper. With the defaults it has 1.3 million weights."""
+    """All parameters of a micro Whisper. With the defaults it has 1.3 million weights.
+
+    Raises ValueError unless `d_model` is even and divisible by `heads`.
+    """
 
     language: str = "be"
     """Default language of the tokenizer, whose byte pairs are learnt from words of this language."""
@@ -53,9 +56,10 @@ class Shape:
 
 
 def write_micro_whisper(out: Path, shape: Shape | None = None) -> bool:
-    """Write a model into a new folder; returns False if the folder holds the same model already.
+    """Write a model of a shape (None: the default one) into a new folder.
 
-    Raises ValueError if the folder holds anything else.
+    Returns False if the folder holds the same model already. Raises ValueError if the folder holds anything else, or if
+    the language has no grammar.
     """
     shape = shape or Shape()
 

@@ -41,7 +41,10 @@ def plain(text: str) -> str:
 
 
 def vocabulary(language: str) -> list[str]:
-    """Return all words of a language's grammar in lower case, sorted."""
+    """Return all words of a language's grammar in lower case, each once, sorted.
+
+    Raises ValueError without a grammar.
+    """
     texts = (text for options in _grammar(language).values() for text in options)
     return sorted({word for text in texts for word in plain(_SLOT.sub(" ", text)).split()})
 

@@ -44,7 +44,8 @@ def synthesise(
 ) -> tuple[NDArray[np.int16], int]:  # [samples], Hz
     """Speak a text; return mono samples and their rate in Hz. `voice` is an espeak-ng variant such as m3, f2 or john.
 
-    Raises ValueError for a voice, language, speed or pitch that espeak-ng does not have.
+    Raises ValueError for a voice, language, speed or pitch that espeak-ng does not have. Raises ModuleNotFoundError if
+    espeak-ng is not installed, and RuntimeError if it fails or is loaded by something else.
     """
     if not 80 <= words_per_minute <= 450 or not 0 <= pitch <= 99:
         raise ValueError(

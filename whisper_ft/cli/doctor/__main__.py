@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, TrainingConfig]:
-    """Parse the command's own arguments and the settings of the run. Raises UsageError for a value that cannot work."""
+    """Parse the command's own arguments and the settings of the run. Raises UsageError for a value that cannot work.
+
+    Missing data and a missing model are refused, too.
+    """
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Check the data before any GPU time. All other arguments are settings of a run, as for train.py.",
@@ -67,10 +70,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, TrainingCo
 
 
 def report(args: argparse.Namespace, config: TrainingConfig) -> None:
-    """Check the data, print the report and write the page.
+    """Check the data, print the report, and write the page if --out is given.
 
-    Raises DataError if there are problems and --fail is given. Data that cannot be opened raises the same RunError as
-    in a training run.
+    Raises DataError if there are problems and --fail is given, and DiskError if the page cannot be written. Data that
+    cannot be opened raises the same RunError as in a training run.
 
     torch is imported here, because it takes seconds that --help and a wrong argument need not wait for.
     """

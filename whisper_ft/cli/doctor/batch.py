@@ -24,10 +24,10 @@ def first_batch(
     tokenizer: WhisperTokenizer,
     collator: CollatorFactory,
 ) -> list[Block]:
-    """Collate the first windows of a run, and return for each the tokens read and predicted at each position.
+    """Collate the first windows of a run, at most WINDOWS, and return the tokens read and predicted at each position.
 
-    A window is the audio of one training example, with its tokens. A row that cannot be used gives a line with the
-    reason instead.
+    A window is the audio of one training example, with its tokens. The first line counts them, and each gives a block.
+    A row that cannot be used gives a line with the reason instead.
     """
     reader = WindowReader(source, log_mel, encode, cached_chunks=1)
     places = [order.locate(position) for position in range(min(WINDOWS, config.batch.size))]

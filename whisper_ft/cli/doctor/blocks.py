@@ -35,7 +35,7 @@ class Letters:
     suspicious: frozenset[str]
 
     def lines(self) -> list[str]:
-        """Return lines of several characters each, and a line with the names of characters that occur once."""
+        """Return title, lines of several characters each, and a line that names the first characters written once."""
         words = [f"{shown_character(character)} {times:,}" for character, times in self.counts]
         rows = ["  " + "   ".join(words[i : i + LETTERS_IN_LINE]) for i in range(0, len(words), LETTERS_IN_LINE)]
         rare = [character_name(character) for character, times in self.counts if times == 1]

@@ -49,7 +49,7 @@ def check_data(
 
     Parameters
         max_rows: check only so many rows from the start of the data; None for all.
-        leakage: depth of the comparison with the held-out set.
+        leakage: comparison with the held-out set. full: the decoded sound, too; none: the held-out set is not opened.
         progress: called with the name of the rows, the number done and the number of all.
         rewrite: normaliser named by data.normalizer. Without it, labels are made from the transcripts as written, and
             the report says so.
@@ -128,7 +128,10 @@ def _check_rows(
 
 
 def first_rows(source: Source, most: int | None) -> Iterator[Row]:
-    """Return an iterator over at most `most` rows, in the order of storage. One chunk at a time is in memory."""
+    """Return an iterator over at most `most` rows (None: all), in the order of storage.
+
+    One chunk at a time is in memory.
+    """
     chunks = (source.read(chunk) for chunk, rows in enumerate(source.rows) if rows)
     return islice((row for rows in chunks for row in rows), most)
 
@@ -141,7 +144,7 @@ def _counted(rows: Iterator[Row], name: str, total: int, progress: Progress) -> 
 
 
 def _row_ids(source: Source) -> Callable[[int], str]:
-    """Return a function that returns the id of the row with a given number."""
+    """Return a function that returns the id of the row with a given number, from 0, in the order of storage."""
     ends = list(accumulate(source.rows))
 
     def row_id(number: int) -> str:

@@ -42,7 +42,11 @@ def problem_count(report: DataReport) -> str:
 
 
 def problems_of(statistics: RowStatistics, shared: Leakage | None, released: Collection[int]) -> list[str]:
-    """Return the problems of the data, one line each. `released` are the tokens released by `model.suppress`."""
+    """Return the problems of the data, one line each; [] if there are none.
+
+    `shared` is the overlap with the held-out set, or None. `released` holds the tokens that `model.suppress` releases.
+    If it is not empty, suppressed tokens in transcripts are no problem.
+    """
     lines = [
         f"unusable rows ({reason}): {tally.rows:,} of {statistics.rows:,}, such as {': '.join(tally.examples[0])}"
         for reason, tally in sorted(statistics.unusable.items())
@@ -66,7 +70,10 @@ def problems_of(statistics: RowStatistics, shared: Leakage | None, released: Col
 
 
 def report_figures(statistics: RowStatistics, config: TrainingConfig, rows: int) -> dict[str, str]:
-    """Return the main figures, by name. `rows` is the number of all training rows, of which a part may be checked."""
+    """Return the main figures as texts, by name. At least one row must have been checked.
+
+    `rows` is the number of all training rows, of which a part may be checked.
+    """
     return {
         "Usable hours": f"{statistics.seconds / 3600:,.2f}",
         "Utterances": f"{statistics.rows:,}",
@@ -85,7 +92,11 @@ def report_sections(
     window_seconds: float,
     max_tokens: int,
 ) -> dict[str, list[Block]]:
-    """Return all sections by title, except the one about the first batch."""
+    """Return the sections made from the statistics, by title, in the order of the report.
+
+    The caller adds those about suppressed tokens, the first batch and the loss. `shared` is the overlap with the
+    held-out set, or None.
+    """
     tenths, tokens, rows = statistics.tenths, statistics.tokens, sum(source.rows)
     return {
         "data": _data(statistics, config, rows),
@@ -135,7 +146,10 @@ def _unusable(statistics: RowStatistics) -> list[Block]:
 def suppressed_section(
     count: SuppressedCount, tokenizer: PreTrainedTokenizerBase, released: Collection[int]
 ) -> list[Block]:
-    """Return a table of the suppressed tokens in the labels, and whether `model.suppress` releases each."""
+    """Return a table of the suppressed tokens in the labels, and if `model.suppress` releases each.
+
+    The most frequent token is first. Without such a token, a line says so.
+    """
     if not count.affected:
         return ["no transcript holds a token that decoding suppresses"]
     table = [
@@ -185,7 +199,7 @@ def _languages(statistics: RowStatistics) -> NumberTable:
 
 
 def _sources(config: TrainingConfig, source: Source, lanes: int) -> Sequence[Block]:
-    """Return a table of the sources, with the share of each in training, and its epochs.
+    """Return a table of the sources, with the share of each in training, and its epochs; a line without data.sources.
 
     A small source with a large weight is read many times.
     """

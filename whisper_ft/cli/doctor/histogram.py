@@ -38,9 +38,10 @@ class Histogram:
 
 
 def histogram(quantity: str, values: Counter[int], unit: float, most: float, summary: str = "") -> Histogram:
-    """Make a histogram of at most MAX_BARS equal bars, and one more bar for values of `most` and above.
+    """Make a histogram of at most MAX_BARS equal bars.
 
-    `values` counts the rows by whole numbers, as multiples of `unit`.
+    One more bar counts the values of `most` and above, if there are any. `values` counts the rows by whole numbers, as
+    multiples of `unit`. `most` is in the unit of `quantity`.
     """
     allowed = round(most / unit)
     top = min(max(values, default=0) + 1, allowed)
@@ -54,7 +55,10 @@ def histogram(quantity: str, values: Counter[int], unit: float, most: float, sum
 
 
 def quantiles(values: Counter[int], unit: float) -> str:
-    """Return minimum, median, 95th percentile and maximum in one line. `values` counts rows by multiples of `unit`."""
+    """Return minimum, median, 95th percentile and maximum in one line, or "no rows".
+
+    `values` counts rows by multiples of `unit`.
+    """
     total, ordered = sum(values.values()), sorted(values)
     if not total:
         return "no rows"

@@ -19,7 +19,10 @@ def check_with_progress(
     rewrite: LabelNormalizer | None,
     loss_rows: int = 0,
 ) -> DataReport:
-    """Call `check_data` with a progress bar, which is drawn if standard error is a terminal."""
+    """Call `check_data` with a progress bar, which is drawn if standard error is a terminal.
+
+    If `loss_rows` is not 0, the report also has the loss of the start model on so many first rows.
+    """
     console, tasks = SafeConsole(stderr=True), dict[str, TaskID]()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
 

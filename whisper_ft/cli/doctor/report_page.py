@@ -16,9 +16,10 @@ PAIRED = {"data": "languages", "durations": "label tokens", "unusable rows": "du
 
 
 def write_page(folder: Path, title: str, report: DataReport) -> Path:
-    """Write doctor.html into a folder, and return its path. Raises DiskError if it cannot be written.
+    """Write doctor.html into a folder, which is created if missing, and return its path.
 
-    The page loads no other files, runs no scripts, and is well-formed XML.
+    Raises DiskError if the page cannot be written. The page loads no other files, runs no scripts, and is well-formed
+    XML.
     """
     page = render_page(
         "data_check",

@@ -67,7 +67,10 @@ class RowCheck:
         self.statistics = RowStatistics()
 
     def check(self, row: Row) -> tuple[Keys, Waveform | None]:
-        """Add a row to the statistics. Returns its hashes, and its waveform if it could be decoded."""
+        """Add a row to the statistics, also if training cannot use it. Returns its hashes and its waveform.
+
+        The waveform is None if the audio cannot be used or is silent.
+        """
         statistics = self.statistics
         problems, seconds = [], 0.0
         try:
@@ -98,7 +101,10 @@ class RowCheck:
         return keys, waveform
 
     def decode(self, row: Row) -> Waveform:
-        """Decode the audio of a row. Raises RejectedError, as training does, if the audio cannot be used."""
+        """Decode the audio of a row. Raises RejectedError, as training does, if the audio cannot be used.
+
+        A silent row is not refused here.
+        """
         if row.problem:
             raise RejectedError(*row.problem)
         with interrupt_held():

@@ -15,7 +15,10 @@ NOTED = ("digits", "not in the normal form NFC")
 
 
 def suspicions(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the kinds of probable mistakes in a transcript, each once, as (kind, the word or name of the character)."""
+    """Yield the kinds of probable mistakes in a transcript, each once, as (kind, the word or name of the character).
+
+    The kinds are those of SUSPECT and then NOTED, in this order.
+    """
     words = text.split()
     for word in re.findall(r"[^\W\d_]+", text):  # words of letters: `DVD-дыск` is two
         if len({script for script in map(script_of, word) if script in ALIKE}) > 1:
@@ -55,10 +58,16 @@ def shown_character(character: str) -> str:
 
 
 def is_odd(character: str) -> bool:
-    """Return True for a character that is suspicious in any text."""
+    """Return True for a control, zero-width, private-use or replacement character.
+
+    Joiners count, although some scripts need them; `suspicions` takes the word into account.
+    """
     return _odd(character) is not None
 
 
 def shown(text: object, most: int = MAX_CHARACTERS) -> str:
-    """Return at most `most` characters of a text on one line. Control and invisible characters are escaped."""
+    """Return the first `most` characters of a text on one line, and an ellipsis if some are left out.
+
+    Control and invisible characters are escaped.
+    """
     return spelled_out(str(text)) if len(str(text)) <= most else f"{spelled_out(str(text)[:most])}…"

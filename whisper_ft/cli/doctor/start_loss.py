@@ -29,10 +29,12 @@ def start_loss(
     rewrite: LabelNormalizer | None,
     progress: Callable[[str, int, int], None],
 ) -> NumberTable:
-    """Compute the losses of the start model on at most `most` rows, in nats, for each choice of `labels.leading_space`.
+    """Compute the losses of the start model on at most `most` rows, in nats, for each `labels.leading_space`.
+
+    The rows are the first of the data.
 
     The tokens of the text and <|endoftext|> count, but not those of the prompt. Rows that cannot be trained on are left
-    out.
+    out; if no row remains, the losses are "n/a". `progress` is called as by `check_data`.
     """
     source = open_mixture(config.data)
     rows, found = list(first_rows(source, most)), languages_found(source.parts)

@@ -34,14 +34,22 @@ def summary_line(state: State, out: Path, split: str | None) -> str:
 
 
 def refuse_out_within(path: str, out: Path) -> None:
-    """Raise UsageError for an output folder inside the data, because the next start would read the shards as data."""
+    """Raise UsageError for an output folder inside the data, because the next start would read the shards as data.
+
+    Only a local folder of data is checked.
+    """
     folder = fsspec.core.strip_protocol(path) if path.startswith(("file:", "local:")) else os.path.expanduser(path)
     if os.path.isdir(folder) and out.resolve().is_relative_to(Path(folder).resolve()):
         raise UsageError(f"--out {out}: lies inside --data.path {path}; name a folder outside of it")
 
 
 def prepare(settings: PrepareConfig) -> str:
-    """Write all missing shards, and return the line for the user. Raises RunError if that is impossible."""
+    """Write all missing shards, and return the line for the user.
+
+    Raises UsageError if the settings cannot work or `out` holds something else, and LockedError if another process
+    fills `out`. Raises DataError if the data cannot be read or has no usable row, and DiskError if a file cannot be
+    written.
+    """
     refuse_missing("data.path", settings.data.path)
     if settings.out is None:
         raise UsageError("--out is missing: the folder for the shards")

@@ -26,7 +26,12 @@ SCHEMA = pa.schema(
 
 
 def record_of(row: Row, where: SourceConfig) -> dict[str, Any]:
-    """Convert a row to a record of `SCHEMA`. Raises RejectedError for a row with a problem or without audio."""
+    """Convert a row to a record of `SCHEMA`.
+
+    Raises RejectedError for a row with a problem, without usable audio, or with text that is not UTF-8. A row without a
+    language or task of its own gets that of `where`, the settings of the source. Only the task transcribe of `where` is
+    left out, because it is the default.
+    """
     if row.problem is not None:
         raise RejectedError(*row.problem)
     if not row.audio:

@@ -131,7 +131,10 @@ class Preparation:
         self.state = state
 
     def _write_shard(self, chunks: ReadAhead, advance: Callable[[int], None]) -> None:
-        """Write the next shard, then the list of the rows left out of it, then the record of the progress."""
+        """Write the next shard, then the list of the rows left out of it, then the record of the progress.
+
+        If no row left is usable, there is no shard, only the list and the record.
+        """
         aside, left_out = self._out / f"{ASIDE}shard", list[dict[str, str]]()
         with disk_errors(aside):
             # Encoded audio cannot be compressed further, and its values do not repeat.

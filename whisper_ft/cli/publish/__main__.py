@@ -16,9 +16,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def publish(args: argparse.Namespace) -> None:
-    """Show a preview, and upload the model once the user has confirmed.
+    """Show a preview, and upload the model once the user has confirmed. With --write_card, only write the card.
 
-    Raises UsageError if the upload cannot work, and HubError if the Hub cannot be reached.
+    Raises UsageError if the upload cannot work, HubError if the Hub cannot be reached, and DiskError if a file cannot
+    be written.
 
     torch is imported here, because it takes seconds that --help and a wrong argument need not wait for.
     """

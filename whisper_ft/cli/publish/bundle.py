@@ -19,8 +19,11 @@ TEXTS = (".json", ".md", ".txt", ".jinja", ".yaml")  # files that are searched f
 def bundled(model: ModelToPublish, generated: Mapping[str, bytes], secrets: Sequence[str]) -> Iterator[Path]:
     """Yield a temporary folder with the present files of a model and the generated files.
 
-    The files of the model are hard links, or copies where links are impossible. So a run that still trains may replace
-    its model meanwhile. Raises UsageError if a file contains a token of the Hub or one of `secrets`.
+    Hidden files of the model are left out, and generated files replace those of the same name. The files of the model
+    are hard links, or copies where links are impossible. So a run that still trains may replace its model meanwhile.
+
+    Raises UsageError if a text file contains a token of the Hub or one of `secrets`, or if the run replaced the model
+    just now. Raises DiskError if a file cannot be linked or copied.
     """
     inode = model.folder.stat().st_ino
     parent = model.folder.parent if os.access(model.folder.parent, os.W_OK) else None

@@ -47,7 +47,10 @@ class Publication:
 
     @property
     def languages(self) -> list[str]:
-        """ISO 639 codes of the languages in the settings. If none is given, those of the evaluated rows."""
+        """ISO 639 codes of the languages in the settings, each once.
+
+        If none is given, those of the evaluated rows; [] if none.
+        """
         named = [language for language in self.config.data.languages if language]
         codes = named or [language for result in self.results for language in result.languages]
         return list(dict.fromkeys(ISO.get(code, code) for code in map(whisper_language, codes)))
@@ -90,7 +93,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def card_metadata(publication: Publication) -> ModelCardData:
-    """Return the metadata of the card, by which the Hub finds, filters and ranks models."""
+    """Return the metadata of the card, by which the Hub finds, filters and ranks models. Error rates are in percent."""
     results = [
         EvalResult(
             task_type="automatic-speech-recognition",

@@ -22,7 +22,10 @@ SMOOTHING = 0.015  # standard deviation of the curves' smoothing, as a share of 
 
 
 def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
-    """Collect the content of the card, and draw the curves as a PNG picture. UsageError if something is missing."""
+    """Collect the content of the card, and draw the curves as a PNG picture. `args` are those of `parse_arguments`.
+
+    Raises UsageError if the model or a logged step is missing, or if an evaluation is of another model.
+    """
     run = args.run
     config = load_config(TrainingConfig, ["--config", str(run / "config.yaml")])
     history, model = read_history(run), find_model(run, args.what)
@@ -44,7 +47,10 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
 
 
 def preview_lines(args: argparse.Namespace, publication: Publication, files: Mapping[str, int]) -> list[str]:
-    """Return the lines of the preview: target, files with sizes, content of the card, and warnings."""
+    """Return the lines of the preview: target, files with sizes, content of the card, and warnings.
+
+    `files` are the sizes in bytes of the files to upload, by path.
+    """
     model, width = publication.model, max(map(len, files))
     visibility = "public" if args.public else "private"
     lines = [f"to {args.repo} ({visibility}), from {model.folder}, {model.origin}"]
@@ -75,7 +81,10 @@ def preview_lines(args: argparse.Namespace, publication: Publication, files: Map
 
 
 def local_paths(run: Path, config: TrainingConfig) -> list[str]:
-    """Return the paths of this machine that no uploaded file may contain."""
+    """Return the absolute paths of the run, base model, data.path and eval.path, which no uploaded file may contain.
+
+    A relative setting and the paths of data.sources are left out.
+    """
     paths = [str(run.resolve()), config.model.name, config.data.path, config.eval.path]
     return [path for path in paths if Path(path).is_absolute() and len(path) > 1]
 

@@ -70,7 +70,7 @@ def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResul
 
 
 def is_older(folder: Path, model: ModelToPublish) -> bool:
-    """Return True if an evaluation was written before the weights of the model."""
+    """Return True if the summary.json of an evaluation is older than the weights of the model, by the files' times."""
     return (folder / "summary.json").stat().st_mtime < (model.folder / "model.safetensors").stat().st_mtime
 
 
