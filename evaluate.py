@@ -78,7 +78,7 @@ class ScoredModel:
 
     @property
     def spelling(self) -> dict[str, str] | None:
-        """Spelling table of Whisper's English normaliser, if the tokenizer has one."""
+        """Spelling table of Whisper's English normaliser; None if the tokenizer has none."""
         return getattr(self.processor.tokenizer, "english_spelling_normalizer", None)
 
 
@@ -110,7 +110,10 @@ class Inputs(NamedTuple):
 
 @memory_errors("while the model was loaded")
 def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[str], object]) -> Inputs:
-    """Load the model and the predictions of another system. Raises UsageError or DataError if one cannot be used."""
+    """Load the model and the predictions of another system. Raises UsageError or DataError if one cannot be used.
+
+    No model is loaded if `predictions` is set. `say` is called with a line about each missing part that was completed.
+    """
     with as_usage_error("normalizer"):
         get_normalizer(config.normalizer)
     other = read_predictions(config.compare) if config.compare else None
@@ -122,7 +125,10 @@ def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[s
 
 
 def hash_of(model: torch.nn.Module) -> str:
-    """Return the sha256 of all weights with their names. It does not depend on the folder in which the model lies."""
+    """Return the sha256 of all weights with their names, as hexadecimal digits.
+
+    It does not depend on the folder in which the model lies.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())
@@ -140,7 +146,8 @@ def evaluate(
 ) -> Outcome | None:
     """Transcribe one set, or read its transcripts; score them and write the results to the set's folder.
 
-    Returns the outcome on rank 0, and None on other ranks.
+    `name` is that folder below `out`; empty for `out` itself. Every rank must call it. Returns the outcome on rank 0,
+    and None on other ranks. Raises DataError if no audio of the set could be read.
     """
     begin, scored = time.monotonic(), inputs.scored
     if scored is None:
@@ -171,7 +178,11 @@ def transcribe(
     collectives: Collectives,
     tracker: Tracker,
 ) -> Transcribed:
-    """Transcribe a set with the model, or continue an interrupted transcription. Every rank must call it."""
+    """Transcribe a set with the model, or continue an interrupted transcription. Every rank must call it.
+
+    Every rank gets all predictions, in the order of the set. `columns` names further columns of the data to keep.
+    Raises LockedError if another evaluation writes into the set's folder.
+    """
     detect, tokenizer = config.decoding.detect_language, scored.processor.tokenizer
     source, out = collectives.broadcast_from_main(lambda: pin(source)), config.out / name
     rows = open_source(source, columns=columns)
@@ -231,7 +242,8 @@ def _identity_of(source: SourceConfig) -> dict[str, Any]:
 def open_folder(out: Path, job: dict[str, Any]) -> dict[int, Prediction]:
     """Lock the folder of a set until this process ends, and read the predictions of an interrupted evaluation.
 
-    Main process only. Raises LockedError if another evaluation writes into the folder.
+    The predictions are by index of the utterance, and those of another job are removed. Main process only. Raises
+    LockedError if another evaluation writes into the folder, and DiskError if it cannot be written.
     """
     with atomic.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -244,9 +256,10 @@ LOCKS: list[TextIO] = []
 
 
 def read(config: EvaluationConfig) -> Transcribed:
-    """Read the transcripts of a predictions.jsonl.
+    """Read the transcripts of `config.predictions`, a predictions.jsonl.
 
-    Their language is the one in the settings, or else the language of the rows, if all rows name the same one.
+    Raises UsageError or DataError if the file cannot be used. The language of the transcripts is that of the settings,
+    or else the only language that the rows name. It is None if the rows name none or several.
     """
     assert config.predictions is not None
     predictions = read_predictions(config.predictions, config.columns)
@@ -274,14 +287,20 @@ def score_set(transcribed: Transcribed, config: EvaluationConfig, inputs: Inputs
 
 
 def title_of(config: EvaluationConfig, name: str) -> str:
-    """Return the title of an evaluation, such as "runs/demo on be": the model or its predictions, and the set."""
+    """Return the title of an evaluation, such as "runs/demo on be": the model or its predictions, and the set.
+
+    The set is left out if `name` is empty. Credentials in addresses are hidden.
+    """
     return redacted(" on ".join(filter(None, [str(config.predictions or config.model), name])))
 
 
 def write(
     outcome: Outcome, config: EvaluationConfig, name: str, source: SourceConfig, scored: ScoredModel | None
 ) -> None:
-    """Write summary.json, predictions.jsonl and report.html of a set, each complete or not at all."""
+    """Write summary.json, predictions.jsonl and report.html of a set, each complete or not at all.
+
+    Then the predictions kept for an interrupted evaluation are removed. Raises DiskError if a file cannot be written.
+    """
     scores, analysis, seconds, speed = outcome
     out = config.out / name
     with atomic.disk_errors(out):
@@ -323,7 +342,8 @@ def write(
 def clips_of(config: SourceConfig) -> Callable[[str], bytes | None]:
     """Return a function from the id of an utterance to its encoded audio.
 
-    For a part of a longer recording, and for audio that cannot be used, the function returns None.
+    For a part of a longer recording, and for audio that is missing or cannot be used, the function returns None. It
+    raises KeyError for an id that the set does not have.
     """
     source = open_source(config)
     read_chunk = lru_cache(maxsize=2)(source.read)  # many of the worst utterances of a long set share a chunk
@@ -339,7 +359,10 @@ def clips_of(config: SourceConfig) -> Callable[[str], bytes | None]:
 
 
 def conclude(config: EvaluationConfig, sets: dict[str, Scores]) -> None:
-    """Write the rates of several sets into one summary.json. Raises ScoreError if a rate is above --fail_above."""
+    """Write the rates of several sets into one summary.json; without `sets`, nothing is written.
+
+    If --fail_above is given, raises ScoreError for the first set whose rate is above it or unknown.
+    """
     rates = {name: scores.headline for name, scores in sets.items()}
     if config.sets:
         summary = {

@@ -84,7 +84,10 @@ class Parts(NamedTuple):
 
 @memory_errors("in training")
 def train(parts: Parts) -> int:
-    """Run the training: resume, train step by step, publish the model. Returns the exit code."""
+    """Run the training: resume, train step by step, publish the model. Every rank must call it.
+
+    Returns the exit code: FINISHED, or PREEMPTED after a stop signal.
+    """
     config, accelerator, collectives, directory, stop, tracker, data, learner, evaluation = parts
     state, lineage = collectives.run_on_all(
         lambda: begin_or_resume(config, collectives, directory, tracker, data, learner, evaluation)
@@ -146,7 +149,7 @@ def train(parts: Parts) -> int:
 
 
 def is_over(state: TrainState, steps: int, patience: int | None) -> bool:
-    """Return True after the last step, or after `patience` evaluations without an improvement."""
+    """Return True after the last step, or after `patience` evaluations without an improvement (None: no such limit)."""
     return state.step >= steps or state.out_of_patience(patience)
 
 
@@ -154,9 +157,10 @@ def is_over(state: TrainState, steps: int, patience: int | None) -> bool:
 def with_loss(
     config: TrainingConfig, accelerator: accelerate.Accelerator, learner: Learner
 ) -> Callable[..., torch.Tensor]:
-    """Join model and loss in one module, under DDP for several processes, and compiled if `model.compile` is set.
+    """Join model and loss in one module in training mode, which returns the summed loss of a micro-batch.
 
-    accelerate prepares nothing else, because the training loop itself handles optimizer, data stream and learning rate.
+    The module is under DDP for several processes, and compiled if `model.compile` is set. accelerate prepares nothing
+    else, because the training loop itself handles optimizer, data stream and learning rate.
     """
     own, layerdrop = learner.model.config, config.model.layerdrop
     if layerdrop is None:
@@ -168,10 +172,10 @@ def with_loss(
 
 
 def draw(stream: TrainStream, over: bool) -> tuple[StepBatches, Exception | None]:
-    """Draw this rank's data of the next step. Returns the data, and the error if drawing failed.
+    """Draw this rank's data of the next step. Returns the data, and the error if drawing failed, else None.
 
-    The error is returned and not raised, because all ranks must agree on it before one of them raises it. Once the run
-    is over, nothing is drawn.
+    The error is returned and not raised, because all ranks must agree on it before one of them raises it. After an
+    error the data is empty. Once the run is over, nothing is drawn.
     """
     try:
         return StepBatches() if over else stream.draw(), None
@@ -182,7 +186,15 @@ def draw(stream: TrainStream, over: bool) -> tuple[StepBatches, Exception | None
 def update_weights(
     model: Callable[..., torch.Tensor], parts: Parts, step: int, micro_batches: Sequence[Batch], label_tokens: int
 ) -> Update:
-    """Make one optimizer update. The loss is the mean cross-entropy over all label tokens in the global batch."""
+    """Make one optimizer update. The loss is the mean cross-entropy over all label tokens in the global batch.
+
+    If the gradient is not finite, the weights stay as they are, and `applied` of the result is False.
+
+    Parameters
+        step: number of updates done before; it determines learning rate and random numbers.
+        micro_batches: data of this rank; every rank must have equally many, some of them perhaps empty.
+        label_tokens: number of label tokens in the global batch.
+    """
     config, accelerator, learner = parts.config, parts.accelerator, parts.learner
     lr = learning_rate(step, parts.data.steps, config.optim, config.schedule)
     set_lr(learner.optimizer, lr)
@@ -209,16 +221,19 @@ def update_weights(
 
 
 def cross_entropy_sum(model: Callable[..., torch.Tensor], batch: Batch, config: TrainingConfig) -> torch.Tensor:
-    """Return the cross-entropy of a micro-batch, summed over its label tokens."""
+    """Return the cross-entropy of a micro-batch, summed over its label tokens.
+
+    The batch must be on the model's device.
+    """
     with torch.autocast(batch.labels.device.type, AUTOCAST[config.precision], enabled=config.precision != "fp32"):
         return model(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted)
 
 
 def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
-    """Report the end of the run and publish its model. Returns the exit code.
+    """Report the end of the run and publish its model. Returns the exit code: FINISHED, or PREEMPTED if `stopping`.
 
     The mean of several checkpoints is published too, if the settings ask for it. After a stop signal nothing is
-    published.
+    published. Every rank must call it.
     """
     config, tracker, directory, learner = parts.config, parts.tracker, parts.directory, parts.learner
     if message := tracker.unusable_by_reason():
@@ -248,7 +263,11 @@ def build(
     directory: RunDir,
     stop: StopRequest,
 ) -> Parts:
-    """Build everything that a run needs. It is equal on every rank, except for the rank's own share of the data."""
+    """Build everything that a run needs. It is equal on every rank, except for the rank's own share of the data.
+
+    `given` holds the dotted names of the settings that the user gave. The configuration in the result may differ from
+    `config`, because a resumed run keeps recorded values. Every rank must call it.
+    """
     if config.data.workers:
         start_worker_server(TrainStream.__module__)  # imports its libraries while the model is loaded
     start = collectives.broadcast_from_main(lambda: start_of(config, given, directory))
