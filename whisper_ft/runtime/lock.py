@@ -17,7 +17,7 @@ def lock_file(path: Path, user: str = "process", wait: bool = False) -> TextIO:
     """Lock a file, which is created if it is missing. The lock lasts until the returned file is closed.
 
     If another process holds the lock, wait for it with `wait`, else raise LockedError. `user` is the name of such a
-    process in the error message, such as `run`.
+    process in the error message, such as `run`. Raises OSError if the file cannot be opened for writing.
     """
     while True:
         file = path.open("a+", encoding="utf-8")

@@ -15,7 +15,7 @@ HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line. Raises UsageError if it cannot work."""
+    """Parse the command line. Raises UsageError for wrong arguments, and for a RUN that is no run directory."""
     parser = Parser(
         prog="python -m whisper_ft publish",
         description="Upload a model of a run to the Hugging Face Hub, with a card made from the run directory. "

@@ -56,7 +56,11 @@ def result_of_run(run: Path, history: History, model: ModelToPublish) -> Evaluat
 
 
 def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResult:
-    """Read the result in an output folder of evaluate.py. Raises UsageError if it belongs to another model."""
+    """Read the result in an output folder of evaluate.py.
+
+    Raises UsageError if its summary.json cannot be read or is of another model. A model that was moved since is known
+    by the name of its folder.
+    """
     try:
         summary = json.loads((folder / "summary.json").read_bytes())
         evaluated, first = Path(summary["config"]["model"]), summary["config"]["max_utterances"]
