@@ -69,7 +69,7 @@ def test_a_window_of_30_seconds_is_measured_too(tmp_path: Path):
         assert title in results["printed"]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_other_parts_report_their_figures(tmp_path: Path):
     results = quick(tmp_path, "loader", "card")
     assert {name: set(loader["contenders"]) for name, loader in results["loader"].items()} == {

@@ -73,7 +73,7 @@ def test_a_flipped_bit_of_a_json_is_passed_over_or_changes_nothing(folder: Path,
     check_every_flip(folder, name, every=37)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", [MANIFEST, TRAINER])
 def test_every_flipped_bit_of_a_json_is_passed_over_or_changes_nothing(folder: Path, name: str):
     check_every_flip(folder, name, every=1)

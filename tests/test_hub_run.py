@@ -32,7 +32,7 @@ def start(train: Trainer, hub: Elsewhere, home: Path, program: str, *arguments: 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.matrix), 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.matrix)])
 def test_a_resumed_run_reads_the_commit_that_it_began_with(
     train: Trainer, corpus: Path, tmp_path: Path, processes: int
 ):

@@ -206,7 +206,7 @@ def test_two_machines_train_as_two_processes_of_one_do(train: Trainer, machines:
     assert digest(train.folder / "run") == whole
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_slow_line_that_loses_some_changes_no_weight(train: Trainer, far_machines: Machines, whole: str):
     assert [one.code for one in far_machines.run(*train.arguments("run", **SETTINGS))] == [0, 0]
     assert digest(train.folder / "run") == whole
@@ -231,7 +231,7 @@ def test_a_line_that_is_cut_ends_both_machines_in_time_and_the_same_command_goes
     assert digest(train.folder / "run") == whole
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_line_that_is_cut_while_one_machine_evaluates_ends_both(machines: Machines, tmp_path: Path):
     """Nothing is sent then for as long as an evaluation takes, so nothing is missed."""
     (tmp_path / "program.py").write_text(EVALUATES)

@@ -124,7 +124,7 @@ def end(job: subprocess.Popen[str]) -> Ended:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.matrix), 2])
+@pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.matrix)])
 def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_one(
     slurm: Slurm, train: Trainer, nodes: int
 ):
