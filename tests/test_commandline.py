@@ -160,6 +160,11 @@ def test_a_resolved_configuration_reads_back_to_itself(write):
     assert load_config(TrainingConfig, ["--config", write(yaml12.dump(to_plain(config)))]) == config
 
 
+def test_a_list_that_occurs_twice_can_be_read_back():
+    shared = ["encoder"]
+    assert yaml12.load(yaml12.dump({"a": shared, "b": shared})) == {"a": shared, "b": shared}
+
+
 def test_every_setting_has_a_help_text_and_a_resume_rule():
     assert set(rules().values()) <= {"exact", "change", "free"}
     told = subprocess.run(

@@ -48,6 +48,7 @@ def test_a_rank_that_hangs_ends_the_run_in_time_with_the_reason(train: Trainer, 
         ([(-signal.SIGKILL, 100), (1, 101)], -signal.SIGKILL),  # killed by something else, such as missing memory
         ([(1, 100), (-signal.SIGKILL, 101)], -signal.SIGKILL),
         ([(-signal.SIGTERM, 100), (4, 100)], 4),
+        ([(-signal.SIGTERM, 100), (1, 100)], 1),  # ended by torchrun, because the other had failed
     ],
 )
 def test_a_process_that_torchrun_had_to_kill_is_one_that_hung(ends: list[tuple[int, int]], code: int):

@@ -23,8 +23,9 @@ from whisper_ft.cli.publish.__main__ import main
 from whisper_ft.cli.publish.bundle import bundled, file_sizes
 from whisper_ft.cli.publish.hub_names import hub_datasets, hub_model
 from whisper_ft.cli.publish.model_to_publish import find_model
+from whisper_ft.cli.publish.preview import local_paths
 from whisper_ft.cli.publish.results import result_of_evaluation
-from whisper_ft.config.data import DataConfig
+from whisper_ft.config.data import DataConfig, WeightedSourceConfig
 from whisper_ft.config.training import ModelConfig, TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.models.export.hf import config_files, export
@@ -340,3 +341,14 @@ def test_a_card_of_ones_own_is_uploaded_in_place_of_the_one_that_is_made(publish
     card = hub.files["anna/own"]["README.md"].decode()
     assert card.startswith("---\n")
     assert card.endswith("\nThanks to all who read.\n")
+
+
+def test_the_paths_of_all_sources_are_looked_for_in_an_upload(tmp_path: Path):
+    sources = [
+        WeightedSourceConfig("/corpora/be"),
+        WeightedSourceConfig("/corpora/sv"),
+        WeightedSourceConfig("relative"),
+    ]
+    config = TrainingConfig(tmp_path, data=DataConfig(sources=sources, language="be"))
+    assert {"/corpora/be", "/corpora/sv", str(tmp_path.resolve())} <= set(local_paths(tmp_path, config))
+    assert "relative" not in local_paths(tmp_path, config)

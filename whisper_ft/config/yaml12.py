@@ -33,7 +33,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Dumper that quotes every text that YAML 1.1 or this module would read as another type."""
+    """Dumper that quotes every text that YAML 1.1 or this module would read as another type. It writes no alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -55,7 +58,7 @@ def load(text: str) -> Any:
 def dump(value: Any) -> str:
     """Return a value as YAML text, which `load` reads back as the same value, except that tuples become lists.
 
-    Keys keep their order. No list or dict may occur twice as the same object, because `load` refuses the alias. Raises
-    Error for a type that YAML lacks, such as Path.
+    Keys keep their order. A list that occurs twice as the same object is written twice, because `load` refuses aliases.
+    Raises Error for a type that YAML lacks, such as Path.
     """
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True))

@@ -191,7 +191,7 @@ def most_telling(codes: Iterable[int]) -> int:
     """Return the exit code, among those of several processes, that best explains why they ended.
 
     A code of -n stands for signal n; at least one code is needed. A failed process makes the others fail, too, but with
-    less specific codes. So the choice is, in this order: a signal other than SIGTERM, a code other than 1, SIGTERM, the
-    code 1.
+    less specific codes. So the choice is, in this order: a signal other than SIGTERM, a code other than 1, the code 1,
+    SIGTERM, by which torchrun ends the others.
     """
-    return min(codes, key=lambda code: (code >= 0 or code == -signal.SIGTERM, code == 1, code == -signal.SIGTERM))
+    return min(codes, key=lambda code: (code >= 0 or code == -signal.SIGTERM, code == -signal.SIGTERM, code == 1))

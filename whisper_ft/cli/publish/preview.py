@@ -81,11 +81,12 @@ def preview_lines(args: argparse.Namespace, publication: Publication, files: Map
 
 
 def local_paths(run: Path, config: TrainingConfig) -> list[str]:
-    """Return the absolute paths of the run, base model, data.path and eval.path, which no uploaded file may contain.
+    """Return the absolute paths of the run, base model, training data and eval.path, which no upload may contain.
 
-    A relative setting and the paths of data.sources are left out.
+    A relative setting is left out.
     """
-    paths = [str(run.resolve()), config.model.name, config.data.path, config.eval.path]
+    sources = [source.path for source in config.data.sources]
+    paths = [str(run.resolve()), config.model.name, config.data.path, *sources, config.eval.path]
     return [path for path in paths if Path(path).is_absolute() and len(path) > 1]
 
 
