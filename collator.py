@@ -11,7 +11,7 @@ from whisper_ft.data.types import IGNORE, Batch, Window
 class SpeechCollator:
     """Function that makes a batch from windows: it stacks their features and pads their tokens to one length.
 
-    The decoder reads `tokens[:-1]` of a window and predicts `tokens[1:]`.
+    The decoder reads `tokens[:-1]` of a window and learns to predict `tokens[first_target:]`.
 
     Parameters
         start_token: the model's `decoder_start_token_id` (`<|startoftranscript|>`). The tokenizer's `bos_token_id` is
@@ -33,8 +33,9 @@ class SpeechCollator:
         A rank without windows still takes part in the backward pass, because the ranks synchronise there. A window
         without targets adds exactly zero to loss and gradient.
 
-        Raises ValueError if the start token does not stand exactly once in a window, right before the first target, or
-        if a window has no target.
+        A window with `first_target` 1 gets the start token if its tokens do not begin with that token. Otherwise the
+        start token must stand exactly once in a window, right before the first target. ValueError is raised if it does
+        not, or if a window has no target.
         """
         if not windows:
             return self._empty()
@@ -58,7 +59,7 @@ class SpeechCollator:
         return Batch(features, decoder_input_ids, labels, predicted, utterances)
 
     def _with_one_start_token(self, window: Window) -> list[int]:
-        """Return the tokens of a window, with a start token before the first target if it is missing there.
+        """Return the tokens of a window. If `first_target` is 1, a missing start token is put in front of them.
 
         Raises ValueError as described in `__call__`.
         """

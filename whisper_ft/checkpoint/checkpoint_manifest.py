@@ -75,7 +75,10 @@ class Manifest:
 
 
 def own_sha256(fields: Mapping[str, Any]) -> str:
-    """Return the sha256 of the fields of a manifest in canonical JSON: names sorted, no spaces, ASCII."""
+    """Return the sha256 of the fields of a manifest in canonical JSON: names sorted, no spaces, ASCII.
+
+    `fields` must not hold the manifest's own sha256.
+    """
     return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

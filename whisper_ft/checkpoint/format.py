@@ -34,7 +34,10 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def list_checkpoints(folder: Path) -> list[ListedCheckpoint]:
-    """List all folders named like a checkpoint, the newest save first. Only their manifests are read."""
+    """List all folders named like a checkpoint: first those with a problem, then the newest save first.
+
+    Only the manifests are read. Symbolic links are left out. The list is empty if `folder` does not exist.
+    """
     listed = []
     for path in folder.glob("step-*"):
         if not (number := re.fullmatch("step-([0-9]{1,18})", path.name)) or not path.is_dir() or path.is_symlink():
@@ -53,16 +56,16 @@ def list_checkpoints(folder: Path) -> list[ListedCheckpoint]:
 
 
 def foreign_folders(folder: Path) -> list[str]:
-    """Return the names of folders that begin like a checkpoint's and do not end in a step, such as `step-²`."""
+    """Return the names of folders that begin like a checkpoint's and do not end in a step, such as `step-²`, sorted."""
     names = (path.name for path in folder.glob("step-*") if path.is_dir())
     return sorted(name for name in names if not re.fullmatch("step-[0-9]{1,18}", name))
 
 
 def verify(path: Path, *, deep: bool = True) -> str | None:
-    """Return the reason in one line why a checkpoint cannot be used; None if every byte is as it was written.
+    """Return the reason in one line why a checkpoint cannot be used; None if it can be used.
 
-    With `deep`, every file is hashed. Without it, files with tensors are compared by size and header only.
-    A record of another version is no reason, because it is not damaged.
+    With `deep`, every file is hashed. Without it, files with tensors are compared by size and header only. A file with
+    the suffix of a pickle is a reason. A record of another version is no reason, because it is not damaged.
     """
     try:
         manifest = read_manifest(path)
@@ -119,9 +122,10 @@ def _content_problem(path: Path) -> str | None:
 
 
 def newest_record(folder: Path) -> CheckpointRecord | None:
-    """Read the record of the newest checkpoint in a folder; None if no record can be read.
+    """Read the record of the newest usable checkpoint in a folder; None if no record can be read.
 
-    Records are verified, files with tensors only by their sizes. A checkpoint that is damaged is passed over.
+    Records are verified, files with tensors only by their sizes. A checkpoint that is damaged or of another version of
+    the program is passed over.
     """
     for listed in list_checkpoints(folder):
         if listed.problem is None and verify(listed.path, deep=False) is None:

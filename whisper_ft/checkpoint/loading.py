@@ -28,5 +28,5 @@ def load_weights(path: Path, model: torch.nn.Module, *, without: frozenset[str] 
 
 
 def load_optimizer(path: Path) -> dict[str, torch.Tensor]:
-    """Read the optimizer state of a checkpoint: its tensors by name."""
+    """Read the optimizer state of a checkpoint: its tensors by name, on the CPU; empty if none were saved."""
     return dict(load_file(path / OPTIMIZER))

@@ -14,7 +14,7 @@ TRAINER = "trainer.json"
 
 
 class AnotherVersionError(ResumeError):
-    """A record with a field that is missing or not known, as another version of the program wrote it."""
+    """Raised for a record with a field that is missing or not known, as another version of the program wrote it."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ class CheckpointRecord:
 
     @property
     def keeps_moments(self) -> bool:
-        """True if an optimizer was recorded that has moments after an applied update."""
+        """True if the optimizer state holds moments, which a plain SGD and a run without an applied update lack.
+
+        False as well if the configuration has no settings of the optimizer.
+        """
         optim = self.config.get("optim")
         is_plain = not isinstance(optim, dict) or (optim.get("name") == "sgd" and not optim.get("momentum"))
         return self.state.step > self.state.skipped and not is_plain
@@ -115,8 +118,8 @@ def _branch(fields: dict[str, Any]) -> Branch:
 def read_record(checkpoint: Path) -> CheckpointRecord:
     """Read the record of a checkpoint, after comparing its bytes with the manifest.
 
-    Raises OSError if a file cannot be read, AnotherVersionError if another version of the program wrote the record, and
-    ResumeError if the record is damaged.
+    Raises OSError if a file cannot be read, and ResumeError if the record or the manifest is damaged. If another
+    version of the program wrote the record, the error is an AnotherVersionError.
     """
     try:
         manifest = read_manifest(checkpoint)

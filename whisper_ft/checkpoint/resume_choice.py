@@ -10,7 +10,7 @@ from whisper_ft.runtime.printable import counted
 
 
 def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str], None]) -> Path | None:
-    """Return the checkpoint to continue from, with every byte verified; None for a fresh start.
+    """Return the checkpoint to continue from, with every byte verified; None if `auto` finds no checkpoints.
 
     Parameters
         folder: checkpoints folder of the run.
@@ -20,7 +20,8 @@ def choose(folder: Path, resume: str, best_step: int | None, say: Callable[[str]
         best_step: step of the best evaluation; None if nothing was evaluated.
         say: called with each line for the user.
 
-    Raises ResumeError if checkpoints exist but none can be used, or if the wanted one is missing or damaged.
+    Raises ResumeError if checkpoints exist but none can be used, or if the wanted one is missing or damaged. Other
+    values than `auto` also raise it if another version of the program wrote the newest usable checkpoint.
     """
     candidates = list_checkpoints(folder)
     for name in foreign_folders(folder):

@@ -32,7 +32,10 @@ def tensor_names(path: Path) -> list[str]:
 
 
 def _span(name: str, entry: Any) -> tuple[int, int]:
-    """Return the offsets of the first byte of a tensor and of the byte after its last one."""
+    """Return the offsets of the first byte of a tensor and of the byte after its last one.
+
+    Raises ValueError if the header's entry does not describe a tensor.
+    """
     try:
         begin, end = entry["data_offsets"]
         elements = math.prod(entry["shape"])

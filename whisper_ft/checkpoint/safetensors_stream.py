@@ -23,8 +23,9 @@ DTYPES = {
 def parts(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
     """Yield the bytes of a safetensors file: the length of the header, the header, then each tensor.
 
-    A tensor on a GPU is copied to the host when its turn comes. Tensors with wider types come first, as in the format's
-    own writer, so that each tensor begins at a multiple of its element size.
+    A tensor on a GPU is copied to the host when its turn comes. The view of a contiguous CPU tensor shares its memory.
+    Tensors with wider types come first, as in the format's own writer, so that each tensor begins at a multiple of its
+    element size. Raises KeyError for a type that DTYPES lacks.
     """
     ordered = sorted(tensors.items(), key=lambda one: (-one[1].element_size(), one[0]))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}

@@ -48,7 +48,10 @@ class Best:
 
     @classmethod
     def from_json(cls, fields: Any) -> Self:
-        """Build a best evaluation from JSON values. Raises KeyError or ValueError if they are none."""
+        """Build a best evaluation from JSON values.
+
+        Raises KeyError if a field is missing or not known, and ValueError for a value that no version writes.
+        """
         require_fields(fields, cls.__dataclass_fields__)
         if not isinstance(fields["metric"], str):
             raise ValueError(f"metric is {_shown(fields['metric'])}")
@@ -72,14 +75,20 @@ def require_fields(fields: Any, names: Mapping[str, object]) -> None:
 
 
 def count(value: Any, name: str) -> int:
-    """Return a whole number of at least 0. Raises ValueError for any other value."""
+    """Return `value` if it is a whole number of at least 0.
+
+    Raises ValueError for any other value; `name` stands in its message.
+    """
     if type(value) is not int or value < 0:  # type: a bool is an int, too
         raise ValueError(f"{name} is {_shown(value)}")
     return value
 
 
 def real(value: Any, name: str) -> float:
-    """Return a finite number. Raises ValueError for any other value."""
+    """Return `value` as a float if it is a finite number.
+
+    Raises ValueError for any other value; `name` stands in its message.
+    """
     if type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{name} is {_shown(value)}")
     return float(value)
@@ -111,7 +120,10 @@ class TrainState:
     """Number of steps since the last one with an utterance. Earlier versions did not count it, and it is then 0."""
 
     def after_step(self, counts: Counts, *, applied: bool) -> Self:
-        """Return the state after one more attempted update, on a batch with these counts."""
+        """Return the state after one more attempted update, on a batch with these counts.
+
+        `applied` is False if the update was skipped, because its gradient was not finite.
+        """
         return replace(
             self,
             step=self.step + 1,
@@ -124,10 +136,11 @@ class TrainState:
     def after_evaluation(
         self, metric: str, value: float | None, *, greater_is_better: bool = False, min_delta: float = 0.0
     ) -> Self:
-        """Return the state after an evaluation of the present step.
+        """Return the state after an evaluation of the present step, which is added to `evaluated`.
 
-        The evaluation becomes the best if it is better than the best so far by more than `min_delta`. An equal value
-        keeps the earlier best; None and NaN never become the best.
+        The evaluation becomes the best if it is the first with a value, or better than the best so far by more than
+        `min_delta`. An equal value keeps the earlier best; None and NaN never become the best. `metric` is the name
+        under which the best is stored.
         """
         value = None if value is None or value != value else value  # NaN != NaN
         state = replace(self, evaluated=(*self.evaluated, (self.step, value)))
@@ -149,12 +162,18 @@ class TrainState:
         return self.evaluated[-1][0] if self.evaluated else -1
 
     def out_of_patience(self, patience: int | None) -> bool:
-        """True if at least `patience` evaluations came after the best one; always False if `patience` is None."""
+        """True if at least `patience` evaluations came after the best one; always False if `patience` is None.
+
+        Without a best evaluation, all evaluations count.
+        """
         best_step = self.best.step if self.best else -1
         return patience is not None and sum(step > best_step for step, _ in self.evaluated) >= patience
 
     def best_steps(self, count: int, *, greater_is_better: bool = False) -> list[int]:
-        """Return the steps of the `count` best evaluations, the best first. Among equal ones the older comes first."""
+        """Return the steps of the `count` best evaluations, the best first. Among equal ones the older comes first.
+
+        Evaluations without a figure are left out, so the list may be shorter.
+        """
         sign = -1 if greater_is_better else 1
         known = sorted((sign * value, step) for step, value in self.evaluated if value is not None)
         return [step for _, step in known[:count]]

@@ -42,13 +42,15 @@ def contents_of(
     copied: bool,
     without: Collection[str] = (),
 ) -> Contents:
-    """Collect the contents of a checkpoint at the end of a step.
+    """Collect the contents of a checkpoint at the end of a step. Tied weights are kept once, under their first name.
 
     Parameters
-        copied: copy all tensors to host memory, so that training may continue while they are written.
+        optimizer: tensors of the optimizer state by name.
+        copied: copy all tensors to host memory, so that training may continue while they are written. Otherwise the
+            contents share the memory of the model and the optimizer.
         without: names of weights to leave out, such as those of a frozen base.
 
-    Raises NonFiniteError if a weight is NaN or infinite.
+    Raises NonFiniteError if a parameter of the model is NaN or infinite, one in `without` included.
     """
     step = record.state.step
     for name, parameter in model.named_parameters():
@@ -79,7 +81,8 @@ def write(folder: Path, parent: str | None, contents: Contents) -> Path:
         folder: checkpoints folder of the run.
         parent: name of the checkpoint before this one; None for the first.
 
-    Raises DiskError if the checkpoint cannot be written. Earlier checkpoints stay intact.
+    An earlier checkpoint of the same step is replaced. Raises DiskError if the checkpoint cannot be written. Earlier
+    checkpoints then stay intact.
     """
     final = path_of(folder, contents.step)
     counter = 1 + max((listed.save for listed in list_checkpoints(folder)), default=0)

@@ -40,7 +40,7 @@ class LabelledSource:
 
     @property
     def notes(self) -> Sequence[str]:
-        """Lines for the user about the reading of a list of files."""
+        """Lines for the user about the reading of a list of files; empty for a format without a list."""
         return self.source.notes if isinstance(self.source, FileTable) else ()
 
     @property
@@ -49,7 +49,10 @@ class LabelledSource:
         return self.source.chunk_with_durations if isinstance(self.source, FileTable) else None
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Read the rows of one chunk, with the language and task that count for each."""
+        """Read the rows of one chunk, with the language and task that count for each.
+
+        None stands for the default of the source or the model.
+        """
         rows = self.source.read(chunk)
         if self.where.language_column == FOUND:
             return rows
@@ -75,7 +78,10 @@ class LabelledSource:
         return where.language_column != FOUND and (has_other_language or has_other_task)
 
     def overruled(self, chunk: int) -> list[tuple[Overruled, ...]]:
-        """Return for each row of a chunk the columns that say otherwise than what counts. No audio is read."""
+        """Return for each row of a chunk the columns that say otherwise than what counts, or an empty tuple.
+
+        No audio is read.
+        """
         return [self._weighed(language, task)[2] for language, task in self.source.labels(chunk)]
 
     def _labelled(self, row: Row) -> Row:

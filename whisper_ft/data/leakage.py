@@ -61,12 +61,15 @@ class Leakage:
 
     @property
     def leaks(self) -> tuple[Overlap, ...]:
-        """Overlaps that must not exist, because the same recordings are in both sets."""
+        """Overlaps with at least one row that must not exist, because the same recordings are in both sets."""
         return tuple(overlap for overlap in self.overlaps if overlap.kind in LEAKS and overlap.train_rows)
 
     @property
     def warnings(self) -> tuple[Overlap, ...]:
-        """Overlaps that improve the scores but may be intended, such as one sentence read by many people."""
+        """Overlaps with at least one row that improve the scores but may be intended.
+
+        An example is one sentence read by many people.
+        """
         return tuple(overlap for overlap in self.overlaps if overlap.kind in WARNINGS and overlap.train_rows)
 
 
@@ -149,6 +152,7 @@ def _tables(fingerprint: Mapping[str, Any]) -> dict[tuple[int, str], str]:
 def keys_of(row: Row, waveform: Waveform | None = None) -> Keys:
     """Hashes that identify a row, by kind. A kind is left out if the row has no value for it.
 
+    The decoded sound is hashed if `waveform` is given and not silent, and the bytes of audio if the row has no problem.
     Two segments of one recording count as two recordings, because the hash of the audio includes offset and duration.
     """
     keys: Keys = {}

@@ -59,7 +59,10 @@ class TrainStream:
         self._steps: Generator[StepBatches, None, None] | None = None
 
     def draw(self) -> StepBatches:
-        """Return the data of the next step. Raises the error of a worker that could not prepare its share."""
+        """Return the data of the next step, endlessly; the first call starts the workers.
+
+        Raises the error of a worker that could not prepare its share.
+        """
         if self._steps is None:
             self._steps = self._start()
         return next(self._steps)

@@ -73,7 +73,8 @@ def open_source(where: SourceConfig, cache: Path | None = None, columns: Sequenc
 def open_held_out(config: TrainingConfig, where: SourceConfig, cache: Path | None = None) -> LabelledSource:
     """Open the held-out set of a run. Settings that it inherits from data.* and cannot honour are left out.
 
-    `where` is `config.held_out`, possibly pinned to a commit.
+    `where` is `config.held_out`, possibly pinned to a commit. Raises DataError or UsageError as `open_source` does. A
+    setting of its own that cannot be honoured raises UsageError.
     """
     plain = SourceConfig()
     while True:
@@ -87,7 +88,10 @@ def open_held_out(config: TrainingConfig, where: SourceConfig, cache: Path | Non
 
 
 def open_mixture(data: DataConfig, cache: Path | None = None) -> MixedSource:
-    """Open the training data of a run: the source of data.path, or the mixture of data.sources by weight."""
+    """Open the training data of a run: the source of data.path, or the mixture of data.sources by weight.
+
+    Raises DataError or UsageError as `open_source` does.
+    """
     labels = list(zip(data.languages, data.tasks, strict=True))
     if not data.sources:
         return MixedSource([open_source(sources_of(data)[0], cache)], [1.0], labels)
@@ -96,7 +100,10 @@ def open_mixture(data: DataConfig, cache: Path | None = None) -> MixedSource:
 
 
 def sources_of(data: DataConfig) -> list[SourceConfig]:
-    """Return the settings of each source of a mixture, or of the only source, with the labels that it inherits."""
+    """Return the settings of each source of a mixture, or of the only source, with the labels that it inherits.
+
+    Under the first rules (data.reading 1) no labels are inherited.
+    """
     parts: Sequence[SourceConfig] = data.sources or [data]
     if data.reading == 1:
         return [*parts]
@@ -104,7 +111,10 @@ def sources_of(data: DataConfig) -> list[SourceConfig]:
 
 
 def refuse_beside_sources(config: TrainingConfig) -> None:
-    """Raise UsageError for a setting of data.* that neither a source of data.sources nor a held-out set takes."""
+    """Raise UsageError for a setting of data.* that neither a source of data.sources nor a held-out set takes.
+
+    Nothing is refused without data.sources, or under the first rules (data.reading 1).
+    """
     if config.data.reading == 1 or not config.data.sources:
         return
     used = {"path", "language", "task", "reading"} | (config.inherited if config.held_out else set())
@@ -139,7 +149,7 @@ def pin(
 
     `then` are the settings of the earlier start and `recorded` is its fingerprint; both are None for a new run. The
     commit is the recorded one if path, configuration and revision are unchanged. Otherwise it is the commit that the
-    revision names now.
+    revision names now. Raises UsageError or DataError if the Hub does not give it.
     """
     if _format(where) != "hub":
         return where

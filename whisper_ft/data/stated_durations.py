@@ -20,7 +20,10 @@ class StatedDurations:
     _largest: float = MAX_DIFFERENCE
 
     def add(self, row_id: str, stated: float | None, seconds: float | None) -> None:
-        """Compare one row. A row without either number is not counted."""
+        """Compare the stated length of a row and the length of its file, in seconds.
+
+        A row that lacks one of them is not counted.
+        """
         if stated is None or seconds is None:
             return
         self.compared += 1
@@ -42,7 +45,10 @@ class StatedDurations:
 
 
 def first_durations(sources: Iterable[LabelledSource]) -> Iterator[str]:
-    """Return a line for each source whose first chunk with stated durations has other ones than the files."""
+    """Return a line for each source whose first chunk with stated durations has other ones than the files.
+
+    The audio of that chunk is read. A source without stated durations gives no line.
+    """
     for source in sources:
         compared = StatedDurations()
         chunk = source.chunk_with_durations

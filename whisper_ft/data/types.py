@@ -162,7 +162,10 @@ class Batch:
     utterances: tuple[str, ...]
 
     def to(self, device: torch.device) -> Self:
-        """Return a copy of the batch on a device."""
+        """Return a copy of the batch on a device. Tensors that are on that device already are shared, not copied.
+
+        Copies from page-locked memory may still be under way when this returns.
+        """
         return replace(
             self,
             input_features=self.input_features.to(device, non_blocking=True),

@@ -47,7 +47,9 @@ def used_line(name: str, source: LabelledSource, default_language: str | None) -
 
 
 def overruled_lines(counts: Counter[Overruled], rows: int, part: str = "") -> Iterator[str]:
-    """Return lines about columns that say otherwise than what is used.
+    """Return lines about columns that say otherwise than what is used; none if `counts` is empty.
+
+    The MAX_LINES most frequent values get a line each, and the others one together.
 
     Parameters
         rows: number of rows that were looked at.
@@ -69,7 +71,8 @@ def count_overruled(rows: Iterable[tuple[Overruled, ...]]) -> Counter[Overruled]
 def languages_found(sources: Sequence[LabelledSource]) -> list[str]:
     """Return Whisper's codes of the languages that the rows name by themselves, in the order of appearance.
 
-    Empty if the user said the language, or if a source has neither a setting nor a column for it.
+    Only the first chunks are read (MAX_ROWS, MAX_CHUNKS). Languages that Whisper lacks are left out. Empty if the user
+    said the language, or if a source has neither a setting nor a column for it.
     """
     asked = [source for source in sources if source.where.language is None]
     if any(not source.used.language or source.where.language_column == FOUND for source in asked):

@@ -40,7 +40,10 @@ class WindowReader:
         self._bytes: dict[int, int] = {}  # bytes of audio of each cached chunk
 
     def windows(self, places: Sequence[Place]) -> list[Window | Rejected]:
-        """Return the windows of the rows of a block, in order. Today each row makes one window of its own."""
+        """Return the window of each row of a block, or the `Rejected` of a row that cannot be used, in order.
+
+        Today each row makes one window of its own.
+        """
         return [self._window(place) for place in places]
 
     def row(self, chunk: int, row: int) -> Row:

@@ -60,7 +60,7 @@ class EvalProtocol:
         )
 
     def matches(self, other: Self) -> bool:
-        """Return True if figures under both protocols can be compared."""
+        """Return True if figures under both protocols can be compared. An unknown `suppressed` matches any other."""
         # Early versions did not record the suppressed tokens, and kept those of the model's files.
         both = self.suppressed and other.suppressed
         mine, theirs = (replace(each, data={}, suppressed=both and each.suppressed) for each in (self, other))

@@ -57,7 +57,8 @@ class Evaluator:
     ) -> list[Prediction]:
         """Transcribe all utterances. Every rank must call it, and gets all predictions, in the order of the set.
 
-        Utterances in the resume log are not transcribed again; new predictions are appended to the log.
+        `progress` gets each new prediction of this rank. Utterances in the resume log are not transcribed again. New
+        predictions are appended to it, except those whose audio could not be read. An error is raised on every rank.
         """
         known = resume_log.known if resume_log else ()
         windows = audio_windows(self.source, log_mel, collectives.rank, collectives.world, self.total, known)

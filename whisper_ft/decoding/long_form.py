@@ -37,7 +37,7 @@ class AudioWindow:
 
 
 def utterances_of(source: Source, max_utterances: int | None) -> int:
-    """Return the number of utterances to transcribe, over all ranks."""
+    """Return the number of utterances to transcribe, over all ranks: at most `max_utterances`, or all if it is None."""
     return min(sum(source.rows), max_utterances or sum(source.rows))
 
 
@@ -102,7 +102,7 @@ def split_at_silence(waveform: Waveform, window_samples: int, sample_rate: int) 
     """Cut a recording into pieces of at most `window_samples`, each time in the middle of the quietest moment.
 
     A piece has at least MIN_WINDOW_SHARE of a window, except the last two, which share the rest about evenly. The
-    pieces joined are the recording. A recording that fits into one window stays a single piece.
+    pieces joined are the recording, and share its memory. A recording that fits into one window stays a single piece.
     """
     pieces = []
     while len(waveform) > window_samples:

@@ -44,7 +44,10 @@ class ResumeLog:
         return known
 
     def append(self, index: int, prediction: Prediction) -> None:
-        """Append one prediction to the file. A line that a killed process left incomplete is skipped by `open`."""
+        """Append one prediction to the file. A line that a killed process left incomplete is skipped by `open`.
+
+        `known` stays as it is. Raises DiskError if the file cannot be written.
+        """
         row = json.dumps({"index": index, "prediction": asdict(prediction)})
         # The leading line end separates this row from one that a kill cut short.
         with atomic.disk_errors(self._path), self._path.open("a", encoding="ascii") as file:

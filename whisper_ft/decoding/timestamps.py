@@ -56,7 +56,10 @@ class TimestampRules:
         return cls(first, last, tokenizer.eos_token_id, no_timestamps, max_at_begin)
 
     def __call__(self, output: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
-        """Return logits [B, V] with -inf for refused tokens. `output` are the tokens of each row after its prompt."""
+        """Return a copy of logits [B, V] with -inf for refused tokens.
+
+        `output` holds the tokens of each row after its prompt.
+        """
         logits, times = logits.clone(), slice(self.first, self.last + 1)
         logits[:, self._no_timestamps] = REFUSED
         for row, tokens in zip(logits, output, strict=True):
@@ -91,7 +94,7 @@ class TimestampRules:
         return [token for token in tokens if not self.is_timestamp(token)]
 
     def phrases(self, tokens: Sequence[int]) -> list[Phrase]:
-        """Return the phrases between the timestamps, without empty ones."""
+        """Return the phrases between the timestamps, in their order and without empty ones."""
         phrases: list[Phrase] = []
         start, phrase = 0.0, []
         for token in tokens:
@@ -117,7 +120,7 @@ class TimestampLogitsProcessor:
 
 
 def timestamp_ids(model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids of all timestamp tokens.
+    """Return the ids of all timestamp tokens, in rising order.
 
     They are the ids that the tokenizer names as timestamps, and the ids after <|notimestamps|> that it does not name at
     all. Other tokens that users add to the vocabulary also follow <|notimestamps|>, so their ids are left out.

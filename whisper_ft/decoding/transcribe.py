@@ -38,9 +38,11 @@ def transcribe(
         total: number of utterances of the set over all ranks, including the ones in `resume_log`.
         collectives: the group of all ranks.
         progress: called with each prediction of this rank when it is complete.
-        resume_log: predictions of an interrupted evaluation; new predictions are appended to it.
+        resume_log: predictions of an interrupted evaluation, which are part of the result. New predictions are appended
+            to it, except those whose audio could not be read.
 
-    Raises RuntimeError on all ranks if an utterance is missing or occurs twice.
+    An error on one rank is raised on all; lack of memory becomes DecodingMemoryError. Raises RuntimeError on all ranks
+    if an utterance is missing or occurs twice.
     """
     mine: list[tuple[int, Prediction]] = []
     failure: Exception | None = None

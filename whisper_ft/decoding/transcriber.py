@@ -95,7 +95,11 @@ class Transcriber:
 
     @torch.inference_mode()
     def generate(self, windows: Sequence[AudioWindow], prompt: list[int]) -> list[WindowTranscript]:
-        """Transcribe windows that share a prompt, and compute the losses of their references if the settings say so."""
+        """Transcribe windows that share a prompt, and return their transcripts in the same order.
+
+        With `with_loss`, each window that is a whole, decoded utterance also gets the loss of its reference. The model
+        must be in evaluation mode, as `inference` sets it.
+        """
         device = self._model.device
         features = pad_windows([window.features for window in windows], self._frames).to(device)  # [B, M, T]
         with torch.autocast(device.type, AUTOCAST[self._precision], enabled=self._precision != "fp32"):
@@ -173,7 +177,10 @@ class Transcriber:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
 
     def to_prediction(self, windows: Sequence[AudioWindow], transcripts: Sequence[WindowTranscript]) -> Prediction:
-        """Join the transcripts of all windows of an utterance, in their order, into its prediction."""
+        """Join the transcripts of all windows of an utterance, in their order, into its prediction.
+
+        A text that cannot be a reference becomes ""; `problem` then names the reason, as for unusable audio.
+        """
         utterance, row = windows[0], windows[0].row
         language = row.language if row.language and isinstance(row.language, str) else self._encode.language
         return Prediction(

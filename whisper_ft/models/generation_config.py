@@ -74,11 +74,12 @@ MULTILINGUAL_FIELDS = ("lang_to_id", "task_to_id", "language", "task")
 def stated_generation(name: str, config: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
     """Read the fields that decoding needs from a model's files, and tell if they are those of generation_config.json.
 
-    Returns True and the fields of generation_config.json, or False and the fields of config.json if there is no such
-    file. The file is read here and not by transformers, which silently replaces a damaged file by defaults and refuses
-    an old file.
+    Returns True and the fields of generation_config.json, or False and the fields of `config` (config.json) if there is
+    no such file. Only fields in GENERATION_FIELDS with a value are returned. The file is read here and not by
+    transformers, which silently replaces a damaged file by defaults and refuses an old file.
 
-    Raises UsageError if the file is not a JSON object, or if a field has an impossible value.
+    Raises UsageError if the file is not a JSON object, or if a field has an impossible value. A file that is not JSON
+    raises ValueError, and one that cannot be fetched raises OSError.
     """
     path = cached_file(
         name,
@@ -103,8 +104,9 @@ def complete_generation(
 ) -> GenerationConfig:
     """Build a generation config from the stated fields, and complete missing fields from tokenizer and config.
 
-    The config is a new object, because one marked `_from_model_config` loses Whisper's own fields when it is saved and
-    loaded. Raises UsageError if languages or tasks are unknown, or an id is outside the vocabulary.
+    The fields of languages and tasks are left out for an English-only model. The config is a new object, because one
+    marked `_from_model_config` loses Whisper's own fields when it is saved and loaded. Raises UsageError if languages
+    or tasks of a multilingual model are unknown, or an id is outside the vocabulary.
     """
     vocabulary = tokenizer.get_vocab()
     derived: dict[str, Any] = {
@@ -135,9 +137,9 @@ def complete_generation(
 
 
 def completed_fields(stated: Mapping[str, Any], complete: GenerationConfig) -> list[str]:
-    """Names of the fields that were completed because they were not stated, for a message to the user.
+    """Names of the fields in COMPLETED_FIELDS that were completed because they were not stated, for a message.
 
-    A short value is added to the name.
+    The value is added to `is_multilingual`, and the number of languages to `lang_to_id`.
     """
     names = [field for field in COMPLETED_FIELDS if field not in stated and hasattr(complete, field)]
     values = {"is_multilingual": f" ({'true' if complete.is_multilingual else 'false'})"}

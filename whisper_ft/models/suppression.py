@@ -36,7 +36,10 @@ class SuppressedTokens:
         return cls(anywhere, first - anywhere)
 
     def among(self, text: Sequence[int]) -> list[int]:
-        """Return the suppressed tokens among the tokens of a text, as often as they occur."""
+        """Return the suppressed tokens among the tokens of a text, as often as they occur.
+
+        They come in the order of the text, but a first token that is only never written first comes last.
+        """
         return [token for token in text if token in self.anywhere] + [
             token for token in text[:1] if token in self.first
         ]
@@ -54,14 +57,17 @@ class SuppressedCount:
     """Occurrences of a token, by its id."""
 
     def add(self, suppressed: Sequence[int]) -> None:
-        """Count one label with these suppressed tokens."""
+        """Count one label. `suppressed` are the suppressed tokens in it, empty if it has none."""
         self.labels += 1
         self.affected += bool(suppressed)
         self.rows.update(set(suppressed))
         self.times.update(suppressed)
 
     def lines(self, tokenizer: PreTrainedTokenizerBase, released: Collection[int]) -> list[str]:
-        """Return a line about the tokens that the model may write from now on, and one about the others."""
+        """Return a line about the counted tokens that the model may write from now on, and one about the others.
+
+        `released` are the ids of the tokens that it may write. A line without tokens is left out.
+        """
         written = [token for token, _ in self.times.most_common() if token in released]
         never = [token for token, _ in self.times.most_common() if token not in released]
         of = f"{self.affected:,} of the first {counted(self.labels, 'transcript')} hold suppressed tokens"
@@ -69,7 +75,10 @@ class SuppressedCount:
         return [f"{of}: {self.examples(tokenizer, ids)}; {ending}" for ids, ending in endings if ids]
 
     def examples(self, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
-        """Return tokens with their numbers in words: `'(' 34 times in 28 rows, ':' 26 times in 26 rows`."""
+        """Return tokens with their numbers in words: `'(' 34 times in 28 rows, ':' 26 times in 26 rows`.
+
+        The first SHOWN tokens are listed, then the number of the others.
+        """
         texts = [
             f"{tokenizer.decode([token])!r} {counted(self.times[token], 'time')} in {counted(self.rows[token], 'row')}"
             for token in tokens[:SHOWN]
@@ -85,8 +94,8 @@ def released_tokens(
 ) -> list[int]:
     """Return the ids that a decided `model.suppress` releases. `auto` must be decided before.
 
-    With `none` all are released but the bare space, which a text can begin with only if the setting
-    `labels.leading_space` is `always`.
+    A list is returned as it is, and `keep` releases none. With `none` all are released but the bare space, which a text
+    can begin with only if the setting `labels.leading_space` is `always`.
     """
     if isinstance(choice, list):
         return choice

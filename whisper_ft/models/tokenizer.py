@@ -42,7 +42,8 @@ RARE = ("startoflm", "startofprev", "nospeech", "nocaptions")  # large-v3 rename
 def check_tokens(name: str, tokenizer: WhisperTokenizer, stated: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise UsageError unless the tokenizer is complete and its ids of Whisper's tokens are those in the config files.
 
-    `stated` holds the fields of each config file, by file name.
+    `stated` holds the fields of each config file, by file name; generation_config.json must be among them. `name` is
+    the model's name in messages.
     """
     vocabulary = tokenizer.get_vocab()
     if vocabulary.keys() <= tokenizer.get_added_vocab().keys():

@@ -33,7 +33,10 @@ OPENAI_NAMES |= {"turbo": OPENAI_NAMES["large-v3-turbo"]}
 
 
 def quiet_libraries() -> None:
-    """Silence transformers and torch: no progress bars for files, and no advice about settings the user never made."""
+    """Silence transformers and torch: no progress bars for files, and no advice about settings the user never made.
+
+    Errors are still logged. The setting counts for the whole process.
+    """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module="torch|transformers|accelerate|huggingface_hub")
@@ -63,6 +66,7 @@ def load_whisper(
     """Load a model and its processor from a folder or the Hub.
 
     Weights are always float32. large-v3 is stored in float16, and an optimizer on float16 weights loses small updates.
+    The encoder's positions, which are fixed sinusoids, are frozen.
 
     Parameters
         name: a folder, or a name on the Hub.
@@ -139,7 +143,8 @@ def _blaming(name: str, part: str) -> Iterator[None]:
 def _load_weights(name: str, own: WhisperConfig, training: ModelConfig) -> WhisperForConditionalGeneration:
     """Build the model and load all its weights.
 
-    Raises UsageError if a weight is missing, superfluous or of another shape.
+    Raises UsageError if a weight is missing, superfluous or of another shape, if the weights are a pickle, or if
+    flash-attn is wanted and not available.
     """
     if training.attention == "flash_attention_2" and not is_flash_attn_2_available():
         raise UsageError(
@@ -213,7 +218,8 @@ def freeze(model: WhisperForConditionalGeneration, parts: Sequence[str]) -> None
     """Exclude parts from training: `encoder`, `decoder`, `embeddings`.
 
     `embeddings` are the token and position embeddings of the decoder, and the output layer that is tied to the token
-    embeddings. Raises ValueError if nothing is left to train.
+    embeddings. `decoder` includes `embeddings`. Raises ValueError if nothing is left to train, and KeyError for any
+    other part.
     """
     decoder = model.model.decoder
     modules = {
@@ -229,7 +235,10 @@ def freeze(model: WhisperForConditionalGeneration, parts: Sequence[str]) -> None
 
 
 def _check_parts_fit(name: str, config: WhisperConfig, processor: WhisperProcessor) -> None:
-    """Raise UsageError if mel bins, frames or vocabulary of the model differ from those of its processor."""
+    """Raise UsageError if the mel bins or frames of a model differ from those of its feature extractor.
+
+    A tokenizer with more tokens than the model raises it, too.
+    """
     extractor, tokenizer = processor.feature_extractor, processor.tokenizer
     bins, frames = config.num_mel_bins, config.max_source_positions * FRAMES_PER_POSITION
     if bins != extractor.feature_size:
@@ -245,5 +254,5 @@ def _check_parts_fit(name: str, config: WhisperConfig, processor: WhisperProcess
 
 
 def parameters_by_name(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Trainable parameters of the unwrapped model, by name."""
+    """Trainable parameters of the unwrapped model, by name. A tied parameter comes once, under its first name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}

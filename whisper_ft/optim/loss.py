@@ -17,8 +17,10 @@ TOKENS_AT_ONCE = 2048
 class TokenLoss(torch.nn.Module):
     """A Whisper model with its loss, in the form that training calls, wraps and compiles.
 
-    The model itself is not changed. Logits are computed for label positions only, in blocks of TOKENS_AT_ONCE. If there
-    are several blocks, each block is recomputed in the backward pass, which is cheap next to the encoder.
+    The model itself is not changed. `label_smoothing` is as in `token_loss_sum`.
+
+    Logits are computed for label positions only, in blocks of TOKENS_AT_ONCE. If there are several blocks, each block
+    is recomputed in the backward pass, which is cheap next to the encoder.
     """
 
     def __init__(self, model: WhisperForConditionalGeneration, label_smoothing: float = 0.0) -> None:
@@ -32,7 +34,7 @@ class TokenLoss(torch.nn.Module):
         labels: torch.Tensor,  # [B, L]
         predicted: torch.Tensor,  # [N], indices into labels.flatten() that have a target
     ) -> torch.Tensor:  # []
-        """Return the cross-entropy summed over the predicted labels."""
+        """Return the cross-entropy summed over the labels that `predicted` names, in float32."""
         hidden = self.model.model(
             input_features=input_features, decoder_input_ids=decoder_input_ids, use_cache=False
         ).last_hidden_state

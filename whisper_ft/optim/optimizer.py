@@ -44,7 +44,10 @@ def build_optimizer(parameters: NamedParameters, settings: OptimConfig) -> torch
 
 
 def groups_of(parameters: NamedParameters, settings: OptimConfig) -> list[dict[str, Any]]:
-    """Build the parameter groups, each with one weight decay and one `lr_factor`; the highest factor comes first."""
+    """Build the parameter groups, each with one weight decay and one `lr_factor`; the highest factor comes first.
+
+    Within a factor, the group with weight decay comes first. Combinations without parameters have no group.
+    """
     factor_of = lr_factors(parameters, settings.layer_decay)
     members: dict[tuple[float, bool], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in parameters.items():

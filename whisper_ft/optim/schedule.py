@@ -25,16 +25,16 @@ def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int
 
 
 def steps_of(duration: float, steps: int) -> int:
-    """Number of updates in a duration. A duration below 1 is a share of the run's `steps`."""
+    """Number of updates in a duration. A duration below 1 is a share of the run's `steps`, rounded."""
     return round(duration * steps) if duration < 1 else int(duration)
 
 
 def due(step: int, every: int, last: bool = False) -> bool:
-    """True after each `every`-th step and after the last step; always False if `every` is 0."""
+    """True after each `every`-th step, counting step 0, and after the last step; always False if `every` is 0."""
     return every > 0 and (last or step % every == 0)
 
 
 def learning_rate(step: int, steps: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
-    """Learning rate of update `step` (counted from 0) in a run of `steps` updates."""
+    """Learning rate of update `step` (counted from 0) in a run of `steps` updates, before each group's `lr_factor`."""
     warmup, decay = steps_of(schedule.warmup, steps), steps_of(schedule.decay, steps)
     return optim.lr * lr_factor(step, steps, schedule.kind, warmup, decay)

@@ -80,7 +80,10 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Difference:
-    """One error rate of two systems on the same utterances, and the difference between both."""
+    """One error rate of two systems on the same utterances, as fractions, and the difference between both.
+
+    Interval, p-value and `better` are None if there are fewer than two units to resample.
+    """
 
     first: float
     second: float
@@ -95,7 +98,7 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """True if the p-value is below 1 - LEVEL."""
+        """True if the p-value is below 1 - LEVEL; False without a p-value."""
         return self.p_value is not None and self.p_value < 1 - LEVEL
 
     def summary(self) -> dict[str, Any]:
@@ -120,7 +123,7 @@ class PairedTest:
 
 
 def confidence(scores: Scores, resamples: int = RESAMPLES, seed: int = SEED) -> Confidence:
-    """Compute the confidence intervals of WER and CER.
+    """Compute the confidence intervals of WER and CER from the scored rows.
 
     Equal scores and an equal seed give equal intervals, with any version of the libraries.
     """
@@ -180,9 +183,10 @@ def matched_rows(
 
 
 def paired_test(first: Scores, second: Scores, resamples: int = RESAMPLES, seed: int = SEED) -> PairedTest:
-    """Test whether the second system differs from the first.
+    """Test whether the second system differs from the first, on the utterances with a reference.
 
-    Each resample draws the same units for both systems, so utterances that are hard for both do not add variance.
+    Raises ValueError, as `matched_rows` does, if the systems have other utterances or references. Each resample draws
+    the same units for both systems, so utterances that are hard for both do not add variance.
     """
     pairs = [(row, other) for row, other in matched_rows(first, second) if row.is_scored]
     rows = [row for row, _ in pairs]

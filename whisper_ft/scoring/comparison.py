@@ -35,7 +35,7 @@ class SystemComparison:
 
     @property
     def headline(self) -> tuple[str, Difference | None]:
-        """Name and difference of the headline rate."""
+        """Name and difference of the headline rate; the difference is None if no reference has a word."""
         return ("CER", self.test.cer) if self.first.unit == CHARACTERS else ("WER", self.test.wer)
 
     @property

@@ -69,5 +69,5 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str
 
 
 def total(counts: Iterable[ErrorCount]) -> ErrorCount:
-    """Add up error counts."""
+    """Add up error counts; the sum of none is zero."""
     return sum(counts, start=ErrorCount())

@@ -107,7 +107,8 @@ def run_checks(scores: Scores) -> list[Check]:
 def longest_run(tokens: Sequence[str], span: int) -> tuple[int, Sequence[str]]:
     """Find the n-gram (n up to `span`) that is repeated most often in a row. Returns how often, and the n-gram.
 
-    If several n-grams are repeated equally often, the shortest one is returned.
+    Without a repetition, that is once and the first token; without tokens, it is 0. If several n-grams are repeated
+    equally often, the shortest one is returned.
     """
     best, repeated = (1, tokens[:1]) if tokens else (0, tokens)
     for n in range(1, min(span, len(tokens) // 2) + 1):
@@ -122,8 +123,8 @@ def longest_run(tokens: Sequence[str], span: int) -> tuple[int, Sequence[str]]:
 def compression_ratio(text: str) -> float:
     """Return the length of a text divided by its compressed length. Each character counts as one byte, in any script.
 
-    For ASCII this is Whisper's ratio. In UTF-8 a Tamil letter has three bytes, of which two carry no information, so
-    Whisper's ratio of a plain Tamil sentence is 2.6.
+    An empty text has the ratio 0. For ASCII this is Whisper's ratio. In UTF-8 a Tamil letter has three bytes, of which
+    two carry no information, so Whisper's ratio of a plain Tamil sentence is 2.6.
     """
     if not text:
         return 0.0

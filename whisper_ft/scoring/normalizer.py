@@ -37,7 +37,7 @@ class NormalizerFactory(Protocol):
     """Function that returns the normaliser for a name and a language, such as `get_normalizer` of `normalizers.py`."""
 
     def __call__(self, name: str, language: str | None = None) -> Normalizer:
-        """Return the normaliser. Raises ValueError if the name is unknown."""
+        """Return the normaliser. Raises ValueError if the name is unknown; None is an unknown language."""
 
 
 @dataclass(frozen=True)

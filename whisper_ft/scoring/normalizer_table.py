@@ -45,7 +45,10 @@ class NormalizerRow:
 
 
 def normalizer_table(scores: Scores, normalizers: Sequence[Normalizer]) -> list[NormalizerRow]:
-    """Return a row for the scores as they are, and a row for each further normaliser. No name occurs twice."""
+    """Return a row for the scores as they are, and a row for each further normaliser.
+
+    A normaliser is left out if an earlier row has its name.
+    """
     rows = [NormalizerRow.of(scores)]
     predictions = [row.prediction for row in scores.rows]
     for normalize in normalizers:

@@ -35,7 +35,8 @@ def read_predictions(path: Path, columns: Sequence[str] = ()) -> list[Prediction
     """Read the predictions of a file, in its order. Any system may write the file; id, ref and hyp are needed.
 
     `columns` names further columns to keep. Raises UsageError if the file cannot be read or no row has such a column.
-    Raises DataError, with the line number, if a line is damaged or repeats an id.
+    Raises DataError, with the line number, if a line is damaged or repeats an id, and if there is no prediction. Empty
+    lines are ignored, and a missing `audio_seconds` becomes NaN.
     """
     wanted = [name for name in dict.fromkeys(columns) if name not in {*SLICE_COLUMNS, *RECORD_COLUMNS}]
     try:

@@ -61,7 +61,10 @@ class ScoredRow:
         return bool(self.ref_norm)
 
     def record(self) -> dict[str, Any]:
-        """Return the row as a record of predictions.jsonl. Its texts can be encoded as JSON and UTF-8."""
+        """Return the row as a record of predictions.jsonl, with further columns as texts. It can be encoded as UTF-8.
+
+        An unknown length of the audio and the rates of an empty reference are None.
+        """
         row = asdict(self.prediction) | {"ref_norm": self.ref_norm, "hyp_norm": self.hyp_norm}
         columns = row.pop("columns") or {}
         row = {key: encodable(value) if isinstance(value, str) else value for key, value in row.items()}
@@ -113,7 +116,7 @@ class Scores:
     def figure(self, metric: str) -> tuple[str, float | None]:
         """Return name and value of a number in `summary`; `auto` means the main rate, `loss` means `eval_loss`.
 
-        Raises ValueError if there is no number of this name.
+        The value is None if it is not known for this set. Raises ValueError if there is no number of this name.
         """
         if metric == "auto":
             return self.headline
@@ -127,12 +130,12 @@ class Scores:
 
     @property
     def wer_orthographic(self) -> float | None:
-        """Word error rate of the texts as written, over the same utterances."""
+        """Word error rate of the texts as written, over the same utterances as `wer`; None as for `wer`."""
         return self.words_orthographic.rate
 
     @property
     def cer_orthographic(self) -> float | None:
-        """Character error rate of the texts as written, over the same utterances."""
+        """Character error rate of the texts as written, over the same utterances as `cer`; None as for `cer`."""
         return self.chars_orthographic.rate
 
     @property
@@ -147,7 +150,7 @@ class Scores:
 
     @property
     def ser(self) -> float | None:
-        """Sentence error rate: the share of scored utterances with at least one error."""
+        """Sentence error rate: the share of scored utterances with at least one error; None if none is scored."""
         wrong = sum(row.is_scored and row.ref_norm != row.hyp_norm for row in self.rows)
         return wrong / self.scored_utterances if self.scored_utterances else None
 
@@ -183,7 +186,7 @@ class Scores:
 
     @property
     def problems(self) -> dict[str, int]:
-        """Number of rows for each reason code."""
+        """Number of rows for each reason code, sorted by code. Rows without a problem are not counted."""
         return dict(sorted(Counter(row.prediction.problem for row in self.rows if row.prediction.problem).items()))
 
     @property
@@ -203,7 +206,10 @@ class Scores:
         return row.chars if self.unit == CHARACTERS else row.words
 
     def summary(self) -> dict[str, Any]:
-        """Return the totals as JSON values. Rates are fractions, or None if no reference has a word."""
+        """Return the totals as JSON values. Rates are fractions, or None if no reference has a word.
+
+        `eval_loss` is None if no utterance has a loss.
+        """
         return {
             "unit": self.unit,
             "normalizer": asdict(self.normalizer),
@@ -313,7 +319,7 @@ def _refuse_duplicates(predictions: Sequence[Prediction]) -> None:
 
 
 def listed_ids(ids: Sequence[str]) -> str:
-    """Format the first ids, quoted, for a message."""
+    """Format the first 5 ids, quoted, for a message. An ellipsis stands for the others."""
     return ", ".join(repr(name) for name in ids[:MAX_NAMED_IDS]) + (", …" if len(ids) > MAX_NAMED_IDS else "")
 
 

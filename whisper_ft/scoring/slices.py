@@ -61,7 +61,10 @@ class Slicing:
 
 
 def slicings(scores: Scores, columns: Sequence[str] = ()) -> list[Slicing]:
-    """Slice a set by duration, by each of the columns, and by language and speaker if the set has several."""
+    """Slice a set by duration, by language and speaker if the set has several, and then by each of the columns.
+
+    A missing language or speaker counts as one more. Raises ValueError if no utterance has one of the columns.
+    """
     results = [by_duration(scores)]
     if len({row.prediction.language for row in scores.rows}) > 1:
         results.append(by_column(scores, "language"))
@@ -91,7 +94,8 @@ def by_duration(scores: Scores) -> Slicing:
 def by_column(scores: Scores, column: str) -> Slicing:
     """Slice a set by a column of predictions.jsonl, which may come from the data.
 
-    Raises ValueError if no utterance has the column.
+    The worst slice comes first, then small ones, then the slice named None of utterances without a value or with "".
+    Raises ValueError if no utterance has the column, unless the set is empty.
     """
     known, values = dict[str, None](), dict[str, Any]()
     for row in scores.rows:  # one record at a time, because all records would double the memory of the set

@@ -16,6 +16,8 @@ from whisper_ft.runtime.installed_package import evaluate
 def save_summary(path: Path, summary: dict[str, Any]) -> None:
     """Write the summary as JSON, atomically and under exactly this name. Raises ValueError if it contains NaN.
 
+    The folder is made if it is missing. Raises DiskError if the file cannot be written.
+
     `evaluate.save` adds the time, the versions and the commit of the current folder, in keys that begin with an
     underscore. It writes in place, in one line, and accepts NaN, so its file serves as a draft only.
     """

@@ -41,7 +41,8 @@ def encodable(text: str) -> str:
 def script_of(character: str) -> str | None:
     """Return the script of a letter, from its Unicode name; None if the character is not a letter.
 
-    Chinese and Japanese characters count as one script.
+    A script is the first word of the name, such as LATIN; "" for a letter without a name. Chinese and Japanese
+    characters count as one script, CJK.
     """
     if not character.isalpha():
         return None

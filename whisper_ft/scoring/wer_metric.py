@@ -21,7 +21,8 @@ class WerMetric(evaluate.Metric):  # type: ignore[misc]  # the library is untype
       words, characters: the `ErrorCount` of the whole set
       utterances: (words, characters) of each utterance, in the order given
 
-    Utterances with an empty reference are left out of both rates.
+    Utterances with an empty reference are left out of both rates and of the counts of the set. With
+    `count_spaces=False`, spaces of scripts without word spaces do not count as characters.
     """
 
     def _info(self) -> Any:

@@ -20,10 +20,10 @@ from whisper_ft.training.published_models import publish_average
 
 
 def steps_to_average(state: TrainState, settings: TrainingConfig, steps: int) -> list[int]:
-    """Return the steps of the checkpoints whose weights are averaged; [] if no average is requested.
+    """Return the steps of the checkpoints whose weights are averaged, in rising order; [] if no average is requested.
 
-    The steps follow from the settings and the evaluations only. A checkpoint saved because of a stop signal never
-    counts.
+    At most `average.checkpoints` are returned. They follow from the settings and the evaluations only. A checkpoint
+    saved because of a stop signal never counts.
     """
     count = settings.average.checkpoints
     if settings.average.of == "best":
@@ -37,9 +37,9 @@ def steps_to_average(state: TrainState, settings: TrainingConfig, steps: int) ->
 
 
 def load_average(checkpoints: Sequence[Path], model: Any) -> None:
-    """Load the mean of the weights of several verified checkpoints into a model.
+    """Load the mean of the weights of at least one verified checkpoint into a model.
 
-    Weights are summed in float64. Tied weights stay tied.
+    Weights are summed in float64 and converted to the types of the model. Tied weights stay tied.
     """
     with ExitStack() as stack, torch.no_grad():
         files = [stack.enter_context(safe_open(path / MODEL, "pt")) for path in checkpoints]
@@ -58,7 +58,10 @@ def publish_mean(
 ) -> None:
     """Publish the mean of the weights of several checkpoints, with its score. The averaged weights stay in the model.
 
-    If one of the checkpoints is damaged or missing, nothing is published and a line says so.
+    Every rank must call it, with at least one step. The score is that of the first evaluator, if the run has one.
+
+    If one of the checkpoints is damaged or missing, nothing is published and a line says so. Raises PreemptedError if a
+    stop signal ends the evaluation; the average is then not published.
     """
     paths = [path_of(directory.checkpoints, step) for step in steps]
     damaged = collectives.broadcast_from_main(

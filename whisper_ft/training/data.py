@@ -53,7 +53,10 @@ class TrainingData:
         return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **source}
 
     def ids(self, step: int) -> list[str]:
-        """Return the ids of the utterances in a step's global batch, as `python -m whisper_ft replay` prints them."""
+        """Return the ids of the rows in the global batch of a step, counted from 0, in the order of the stream.
+
+        Rows that cannot be used are included. `python -m whisper_ft replay` prints these ids.
+        """
         size = self.partition.batch_size
         positions = range(step * size, min((step + 1) * size, self.end or (step + 1) * size))
         return [self.source.row_id(place.chunk, place.row) for place in map(self.order.locate, positions)]
@@ -62,11 +65,14 @@ class TrainingData:
 def open_training_data(
     config: TrainingConfig, data: DataConfig, index: Path, rank: int = 0, world: int = 1
 ) -> TrainingData:
-    """Open the data of a run.
+    """Open the data of a run, with the share of one rank. `content` stays empty.
 
     Parameters
         data: settings of the data, pinned to a commit if it is on the Hub.
         index: folder for cached file indexes.
+        rank: rank whose share is read, of `world` ranks.
+
+    Raises UsageError if the sources cannot be mixed as configured.
     """
     source = open_mixture(data, index)
     lanes = config.data.lanes or default_lanes(config.batch.size)

@@ -51,6 +51,8 @@ def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, enco
 def cache_warning(source: MixedSource, chunks: int, cached_bytes: float) -> str:
     """Return a warning if a reader's part of `data.cache_gb` cannot hold the chunks that it reads in turn; else "".
 
+    `chunks` is the number of these chunks, and `cached_bytes` the reader's part. Chunks of unknown size give "".
+
     A reader takes rows from several chunks in turn. A chunk that does not stay in the cache is therefore read many
     times.
     """

@@ -70,9 +70,10 @@ class RunDir:
         self._identity: tuple[int, int] | None = None
 
     def open(self, overwrite: bool = False) -> None:
-        """Create and lock the directory, and remove leftovers of a killed process.
+        """Create and lock the directory, remove leftovers of a killed process, and set the status to `running`.
 
-        With `overwrite`, an earlier run in the directory is renamed, after the lock has shown that no process uses it.
+        Main process only. With `overwrite`, an earlier run in the directory is renamed, after the lock has shown that
+        no process uses it; `moved_to` is then its new path.
 
         Raises LockedError if another process uses the directory, and DiskError if the directory cannot be written.
         """
@@ -99,7 +100,7 @@ class RunDir:
 
     @property
     def is_own(self) -> bool:
-        """False if the folder or its lock was removed, moved or replaced since `remember`.
+        """False if the folder or its lock was removed, moved or replaced since `remember`; True before `remember`.
 
         Whatever is at the path then belongs to somebody else, so nothing may be written there.
         """
@@ -120,23 +121,27 @@ class RunDir:
         )
 
     def require_own(self) -> None:
-        """Raise DiskError if the directory is not this run's any more."""
+        """Raise DiskError if the directory is not this run's any more. Only the main rank checks it."""
         if loss := self.loss:
             raise loss
 
     def describe(self, config: dict[str, Any]) -> None:
-        """Write config.yaml. It is called only after a start is accepted: a refused start leaves the earlier file."""
+        """Write config.yaml, once a start is accepted, because a refused start must leave the earlier file.
+
+        Raises DiskError if it cannot be written, or if the directory is not this run's any more.
+        """
         self.require_own()
         atomic.write_text(self.path / "config.yaml", yaml12.dump(config))
 
     @property
     def published(self) -> Best | None:
-        """Content of best.json, which describes the model in best/; None if it cannot be read."""
+        """Content of best.json, which describes the model in best/; None if it is missing or damaged."""
         return read_best(self.path / "best.json")
 
     def leave_last_words(self, rank: int, reason: str, code: int) -> None:
         """Write why a rank ends by itself, for ranks that will only see that it is gone.
 
+        Nothing is written for rank 0, or if the directory is not this run's any more.
         The ranks exchange files, because the process group may be what broke.
         """
         if rank and self.is_own:
@@ -144,7 +149,10 @@ class RunDir:
                 atomic.write_json(self.path / f"{LAST_WORDS}{rank}", {"reason": redacted(reason), "exit_code": code})
 
     def last_words(self) -> tuple[str, int] | None:
-        """Return the reason and the exit code of another rank that ended by itself; None if no rank left any."""
+        """Return the reason and the exit code of another rank that ended by itself.
+
+        Waits for them for a second; None if no rank leaves any.
+        """
         deadline = time.monotonic() + LAST_WORDS_SECONDS
         while self.is_own and time.monotonic() < deadline:
             for path in sorted(self.path.glob(f"{LAST_WORDS}*")):
@@ -171,7 +179,7 @@ class RunDir:
     def report_for_main(self, reason: str, exit_code: int) -> bool:
         """Write `failed` to status.json on another rank than the main one, if the main one hangs and has not.
 
-        Returns True if this call wrote it. Of several ranks, only one does.
+        It is written only if the file still says `running`, and by one rank only. Returns True if this call wrote it.
         """
         if self._lock is not None or self._identity is None or not self.is_own:
             return False

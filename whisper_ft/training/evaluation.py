@@ -45,16 +45,18 @@ class Evaluation:
     def is_due(self, state: TrainState, steps: int) -> bool:
         """Return True after every `eval.every` steps and at the end, but not for a step that is evaluated already.
 
-        Before the first utterance is trained, no evaluation is due, because its model would become the best one.
+        No evaluation is due if `eval.every` is 0 or the run has no evaluator. Before the first utterance is trained,
+        none is due either, because its model would become the best one.
         """
         regular = due(state.step, self.settings.every, state.step >= steps)
         trained = state.step > 0 and state.counts.utterances > 0
         return bool(self.evaluators) and trained and state.evaluated_step < state.step and regular
 
     def run_at_start(self, state: TrainState) -> None:
-        """Score the model before the first update, if `eval.at_start` asks for it, and log the result as step 0.
+        """Score the model before the first update on the first evaluator, and log the result as step 0.
 
-        The state does not include it, because the start model must not become the best one.
+        Nothing happens at a later step, without an evaluator, or unless `eval.at_start` is set. The state does not
+        include the result, because the start model must not become the best one. A stop signal ends it without result.
         """
         if state.step or not self.settings.at_start or not self.evaluators:
             return
@@ -64,7 +66,9 @@ class Evaluation:
             self.tracker.say("the evaluation before the first step was stopped; the next start begins with it")
 
     def run(self, state: TrainState) -> TrainState:
-        """Score the present model on every evaluator, log the result, and return the state that includes it.
+        """Score the present model on every evaluator; log the scores of the first, and return the state with them.
+
+        Every rank must call it. Raises DataError if the first evaluator could read no audio.
 
         A stop signal ends the evaluation early, because a machine that is reclaimed leaves little time to save. The
         state is then returned unchanged, and the resumed run repeats the evaluation.
@@ -85,7 +89,7 @@ class Evaluation:
         return state
 
     def score(self, evaluator: Evaluator) -> Scores:
-        """Score the present model on one evaluator. Every rank gets the same scores.
+        """Score the present model on one evaluator. Every rank must call it, and gets the same scores.
 
         Raises PreemptedError after a stop signal.
         """
@@ -105,7 +109,10 @@ class Evaluation:
 
 
 def refuse_unknown_names(config: TrainingConfig, get_normalizer: Callable[..., Any]) -> None:
-    """Raise UsageError for an unknown normaliser or metric, which would otherwise fail only at the first evaluation."""
+    """Raise UsageError for a normaliser or metric that would fail only at the first evaluation.
+
+    Such are unknown names, and the metric `loss` without `eval.with_loss`.
+    """
     with as_usage_error("eval.normalizer"):
         get_normalizer(config.eval.normalizer)
     with as_usage_error("eval.metric"):

@@ -55,14 +55,20 @@ class Learner:
         return {name: state[name] for name in ("scale", "_growth_tracker") if self.scaler.is_enabled()}
 
     def contents(self, record: CheckpointRecord, *, copied: bool) -> Contents:
-        """Collect the contents of a checkpoint. With `copied`, training may continue while they are written."""
+        """Collect the contents of a checkpoint. With `copied`, training may continue while they are written.
+
+        Otherwise they share the memory of model and optimizer, so they must be written before the next update.
+        """
         moments = state_tensors(self.optimizer, self.parameters)
         return contents_of(self.model, moments, record, copied=copied)
 
     def restore(
         self, checkpoint: Path, record: CheckpointRecord, config: TrainingConfig, say: Callable[..., None]
     ) -> None:
-        """Load weights, optimizer moments and loss scale from a checkpoint. Raises ResumeError if they do not fit."""
+        """Load weights, optimizer moments and loss scale from a checkpoint. Raises ResumeError if they do not fit.
+
+        Moments are left out, and `say` reports it, if the settings now name another kind of optimizer.
+        """
         load_weights(checkpoint, self.model)
         saved, now = record.config["optim"], config.optim
         if keeps_state(saved, now):

@@ -18,10 +18,12 @@ from whisper_ft.tracking.backends.packages import refuse_missing_packages
 
 
 def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> None:
-    """Raise UsageError if a training run cannot succeed: missing files, no GPU, or another run in the folder.
+    """Raise UsageError if a training run cannot succeed.
 
-    `given` are the names of the settings that the user gave. launch.sh makes these checks once before it starts any
-    process, so that an error is not printed by every process.
+    It checks for missing files, packages and GPU, for accelerate's mixed precision, for the checkpoint in `--resume`,
+    and for settings that a resumed run may not change. `given` are the names of the settings that the user gave.
+
+    launch.sh makes these checks once before it starts any process, so that an error is not printed by every process.
     """
     refuse_missing_data(config.data)
     if config.eval.path:
@@ -47,7 +49,10 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
 
 
 def refuse_impossible_evaluation(config: EvaluationConfig) -> None:
-    """Raise UsageError if an evaluation cannot succeed: a missing model, data or GPU."""
+    """Raise UsageError if an evaluation cannot succeed: missing predictions, model, data or GPU.
+
+    With `predictions`, only this file and the one in `compare` are checked, because nothing else is needed.
+    """
     for name, path in (("predictions", config.predictions), ("compare", config.compare)):
         if path is not None and not path.is_file():
             raise UsageError(f"--{name} {path}: there is no such file; give a predictions.jsonl")
@@ -60,7 +65,7 @@ def refuse_impossible_evaluation(config: EvaluationConfig) -> None:
 
 
 def refuse_missing_data(data: DataConfig) -> None:
-    """Raise UsageError if any part of the training data is missing."""
+    """Raise UsageError if a local path of the training data is missing. `refuse_missing` checks each path."""
     if not data.sources:
         refuse_missing("data.path", data.path)
     for source in data.sources:
@@ -68,7 +73,7 @@ def refuse_missing_data(data: DataConfig) -> None:
 
 
 def refuse_missing(name: str, path: str) -> None:
-    """Raise UsageError if a local path or glob matches no file.
+    """Raise UsageError if a path is empty, or a local path or glob that matches no file. `name` is its setting.
 
     Addresses with a scheme, such as hf://..., and names on the Hub are not checked here.
     """
@@ -86,9 +91,9 @@ def refuse_missing(name: str, path: str) -> None:
 
 
 def refuse_missing_model(name: str, path: str) -> None:
-    """Raise UsageError for an empty model name, or for a folder that is missing or holds no model.
+    """Raise UsageError if `path` is empty, or a folder that is missing or holds no model. `name` is its setting.
 
-    `owner/name` without a local folder is accepted, because it may be a model on the Hub.
+    `owner/name` or a plain name without a local folder is accepted, because it may be a model on the Hub.
     """
     if not path:
         raise UsageError(f"--{name} is missing: give a folder in the Hugging Face format, or a name on the Hub")

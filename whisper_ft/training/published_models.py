@@ -17,7 +17,10 @@ from whisper_ft.training.directory import RunDir
 
 
 def publish_best(directory: RunDir, best: Best, source: Path, frame: Mapping[str, bytes]) -> None:
-    """Publish the weights of a verified checkpoint as best/, and write best.json. Main process only."""
+    """Publish the weights of the verified checkpoint `source` as best/, and write `best` to best.json.
+
+    Main process only. `frame` holds the other files of the model folder by name, such as configs.
+    """
     directory.require_own()
     readme = f"# Best model\n\nBest {best.metric} of its run: {best.value:.6f}, at step {best.step}.\n"
     export(source / MODEL, frame, directory.best, readme)
@@ -50,6 +53,8 @@ def repair_best(
     directory: RunDir, state: TrainState, resumed_from: Path, model: Any, processor: Any
 ) -> tuple[TrainState, str | None]:
     """Make best/ agree with the state of a resumed run. Returns the state to continue with, and a message or None.
+
+    Main process only.
 
     State and best/ differ for one of three reasons:
 

@@ -70,7 +70,10 @@ def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) 
 
 
 def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecord | None:
-    """Read the record of the newest checkpoint, or else of the one that `--resume` names; None if there is neither."""
+    """Read the record of the newest checkpoint, or else of the checkpoint that `--resume` names.
+
+    None if neither exists or can be read.
+    """
     if record := newest_record(checkpoints):
         return record
     if Path(config.resume, TRAINER).is_file():
@@ -93,7 +96,9 @@ def begin_or_resume(
     learner: Learner,
     evaluation: Evaluation,
 ) -> tuple[TrainState, Lineage]:
-    """Start at step 0 or resume from a checkpoint.
+    """Start at step 0 or resume from a checkpoint, then write config.yaml. Every rank must call it.
+
+    Raises UsageError or ResumeError, and leaves the earlier config.yaml, if the run cannot continue.
 
     Returns the state of the run, and the lineage that its next checkpoint records.
     """
@@ -128,7 +133,10 @@ def choose_checkpoint(
 ) -> Path | None:
     """Return the checkpoint to continue from; None for a fresh start.
 
-    Rank 0 chooses and verifies it, and every rank gets the same answer.
+    Every rank must call it. Rank 0 chooses and verifies the checkpoint, and every rank gets the same answer.
+
+    Raises UsageError if `resume` is `never` and the folder has checkpoints. Raises ResumeError if the wanted checkpoint
+    cannot be used, or if the ranks do not see the same folder.
     """
 
     def on_main() -> Path | None:
@@ -180,7 +188,10 @@ def resume_from(
     collectives: Collectives,
     tracker: Tracker,
 ) -> tuple[TrainState, Lineage]:
-    """Load a checkpoint, if the rules allow this run to continue from it.
+    """Load a checkpoint, if the rules allow this run to continue from it. Every rank must call it.
+
+    Also makes best/ agree with the state, and forgets the best model if the evaluation changed. Raises UsageError if
+    settings or data changed, or if the checkpoint is beyond the end of the run. Raises ResumeError if it does not fit.
 
     Returns the state of the run, and the lineage that its next checkpoint records.
     """

@@ -35,6 +35,7 @@ class RunEnd(NamedTuple):
         """Determine reason and code of an error. Each argument is None if the error came before it was known.
 
         If this rank only lost another one, reason and code are those that the other rank left, if it left any.
+        Otherwise this rank leaves its own in the run directory, for the other ranks.
         """
         if isinstance(error, OutOfMemoryError) and config is not None:
             error = with_advice(error, config)
@@ -50,7 +51,7 @@ class RunEnd(NamedTuple):
         return cls(code, reason, error)
 
     def report(self, directory: RunDir | None, collectives: Collectives | None) -> None:
-        """Write status.json on the main rank, and print the error."""
+        """Write status.json on the main rank, and print the error if there is one."""
         if directory is not None:
             directory.status(STATES.get(self.code, "failed"), directory.step or None, self.reason, self.code)
         if self.failure is not None:

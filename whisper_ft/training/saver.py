@@ -72,7 +72,11 @@ class Saver:
         return state.improved or state.step in steps_to_average(state, self._config, self._data.steps)
 
     def save(self, state: TrainState) -> TrainState:
-        """Save a checkpoint of this state. With `save.background`, only the copy of the tensors is waited for."""
+        """Save a checkpoint of this state, and return the state unchanged. Every rank must call it.
+
+        An earlier save is finished first, and its error is raised. With `save.background`, only the copy of the tensors
+        is waited for; `finish` later reports the save.
+        """
         self.finish(wait=True)
         self._collectives.broadcast_from_main(lambda: self._begin(state))
         if self._collectives.rank != 0:
@@ -83,14 +87,14 @@ class Saver:
 
     @property
     def is_done(self) -> bool:
-        """True on rank 0 once a save in flight is complete, successful or not."""
+        """True on rank 0 once a save in flight is complete, successful or not; False without one and on other ranks."""
         flight = self._directory.in_flight
         return flight is not None and flight.done()
 
     def finish(self, *, done: bool = False, wait: bool = False) -> None:
         """Report a save that is complete; if it failed, raise its error on every rank.
 
-        If `done` or `wait` is set, every rank must call it; otherwise it does nothing.
+        If `done` or `wait` is set, every rank must call it. Without both, or without a save in flight, it does nothing.
 
         Parameters
             done: `is_done` of any rank, agreed on by all.

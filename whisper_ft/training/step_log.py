@@ -52,7 +52,10 @@ def _finite_or_none(value: float) -> float | None:
 
 
 def refuse_to_continue(state: TrainState, config: TrainingConfig, data: TrainingData, learner: Learner) -> None:
-    """Raise an error if the run wastes time, because gradients stay non-finite or too many rows cannot be used.
+    """Raise an error if the run wastes time.
+
+    NonFiniteError: 25 gradients in a row were not finite, or the loss scale is below `scaler.floor`. DataError: 20 or
+    more rows, and more than `data.max_unusable_share` of the rows so far, could not be used.
 
     Rejected rows are counted in the first epoch only. Each row comes once there, so a few bad rows do not add up.
     """
@@ -73,7 +76,7 @@ def refuse_to_continue(state: TrainState, config: TrainingConfig, data: Training
 
 
 def refuse_untrained(state: TrainState, config: TrainingConfig, data: TrainingData) -> None:
-    """Raise DataError if no utterance was trained in 20 steps, or from the start in an epoch or the whole run.
+    """Raise DataError if no utterance was trained in the last 20 steps, the first epoch, or a shorter whole run.
 
     The decision depends on the state alone, so a resumed run and every rank take the same one.
     """

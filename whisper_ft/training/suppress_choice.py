@@ -29,7 +29,8 @@ def settle_suppression(
 ) -> TrainingConfig:
     """Decide `model.suppress` once, apply it to the model, and return the configuration with the decision.
 
-    Every rank must call it. The count is printed only for a new run, because a resumed one repeats no decision.
+    Every rank must call it. The count is reported to `say` if the run is new or the setting is still `auto`. A resumed
+    run repeats no decision, because its setting holds the ids.
     """
     tokenizer, choice = learner.processor.tokenizer, config.model.suppress
     tokens = SuppressedTokens.of(learner.model.generation_config, tokenizer)
@@ -51,7 +52,10 @@ def released_by(
     tokens: SuppressedTokens,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[int]:
-    """Return the ids of the suppressed tokens that a new run with this configuration releases."""
+    """Return the ids of the suppressed tokens that a new run with this configuration releases.
+
+    The first 1,000 rows of the data may be read for it.
+    """
     choice = decided(config.model.suppress, count_suppressed(config, source, encode, tokens))
     return released_tokens(choice, tokens, tokenizer, config.labels.leading_space)
 
@@ -59,7 +63,7 @@ def released_by(
 def count_suppressed(
     config: TrainingConfig, source: MixedSource, encode: LabelEncoder, tokens: SuppressedTokens
 ) -> SuppressedCount:
-    """Count the suppressed tokens in the labels of the first rows.
+    """Count the suppressed tokens in the labels of the first 1,000 rows. Rows that cannot be labels are left out.
 
     No row is read for a model whose suppressed tokens cannot occur in a label.
     """

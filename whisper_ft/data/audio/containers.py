@@ -26,9 +26,10 @@ STATED_FORMATS = ("mov", "matroska")
 
 
 def open_audio(encoded: bytes) -> "SndFile | ContainerFile":
-    """Open a clip by libsndfile, or by PyAV if it is mp4, m4a, aac, webm, mkv, or MP3 behind other bytes.
+    """Open a clip by libsndfile, or by PyAV if it is in a format of `ffmpeg_format` that libsndfile cannot open.
 
-    For any other unreadable clip the error of libsndfile is raised.
+    Raises RejectedError (needs_pyav, decode_error) if PyAV is not installed, or finds no sound. For any other
+    unreadable clip the error of libsndfile or of PyAV is raised.
     """
     encoded = completed(encoded)
     try:
@@ -63,7 +64,10 @@ class SndFile(soundfile.SoundFile):  # type: ignore[misc]
             raise RejectedError("segment_outside", f"{second} is not in the recording, which ends before") from error
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> Waveform:  # -> [frames, channels]
-        """Read samples [frames, channels]. There are fewer only at the end of the file."""
+        """Read samples [frames, channels]. There are fewer only at the end of the file.
+
+        If PyAV takes over, the channels are averaged to one. Raises RejectedError as `ContainerFile` does in that case.
+        """
         try:
             samples: Waveform = super().read(frames=frames, dtype=dtype, always_2d=always_2d)
             return samples
@@ -88,6 +92,12 @@ class ContainerFile:
 
     Opening it reads the header and decodes the first frame. Frames are decoded in one thread, in order, so a segment
     has exactly the samples that the whole file has there.
+
+    Parameters
+        kind: name of the format for messages, such as `m4a`
+        form: ffmpeg's name of the format, such as `mov`
+
+    Raises RejectedError (needs_pyav, decode_error) if PyAV is not installed, or if no sound is found.
     """
 
     channels: int
@@ -143,7 +153,10 @@ class ContainerFile:
         self._first = first
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> Waveform:  # -> [frames, 1]
-        """Read samples [frames, 1] from the frame of `seek` on, once. There are fewer only at the end of the file."""
+        """Read float32 samples [frames, 1] from the frame of `seek` on, once.
+
+        There are fewer only at the end of the file. `dtype` and `always_2d` have no effect.
+        """
         position, parts, missing = 0, [np.zeros(0, np.float32)], frames
         for samples in self._samples:
             begin = max(self._first - position, 0)

@@ -50,7 +50,8 @@ def decode(
     a forged header may ask for terabytes.
 
     `sample_rate` is the rate of the waveform, in Hz. `max_seconds` is the greatest length of a clip or segment.
-    `offset` and `duration`, in seconds, select a segment of a longer recording; only the segment is read.
+    `offset` and `duration`, in seconds, select a segment of a longer recording; only the segment is read. A segment
+    that ends up to SEGMENT_SLACK seconds after its recording is cut at the recording's end.
 
     Raises RejectedError with one of these reason codes: decode_error, truncated, too_short, too_long, non_finite_audio,
     not_normalised, segment_outside, needs_pyav.
@@ -81,7 +82,10 @@ def decode_beginning(
 
 
 def header_seconds(encoded: bytes) -> float | None:
-    """Length of a clip in seconds by its header; None if the header states none, or the clip cannot be opened."""
+    """Length of a clip in seconds by its header; None if the header states none, or the clip cannot be opened.
+
+    None as well for a clip that `decode` would refuse by its header, such as one under MIN_SECONDS.
+    """
     try:
         with _opened(encoded, 0.0, None) as clip:
             return clip.seconds if clip.is_stated else None

@@ -14,9 +14,10 @@ MIN_FRAMES = 64
 
 
 def pad_windows(features: Sequence[torch.Tensor], frames: int, pin_memory: bool = False) -> torch.Tensor:
-    """Pad the features [M, t] of several windows to an encoder input [B, M, T].
+    """Pad the features [M, t] of at least one window to an encoder input [B, M, T], in new memory.
 
-    The last frame of each window is its silence frame, which is repeated up to T.
+    The last frame of each window is its silence frame, which is repeated up to T (`frames`). `pin_memory` puts the
+    result into page-locked memory.
     """
     padded = torch.empty(len(features), len(features[0]), frames, pin_memory=pin_memory)
     for row, window in zip(padded, features, strict=True):
@@ -63,7 +64,7 @@ class LogMel:
     def __call__(self, waveform: Waveform) -> torch.Tensor:  # [samples] -> [M, t]
         """Return the log-mel [M, t] of a clip and one frame of silence, which `pad_windows` repeats.
 
-        A clip longer than the window is cut at its end.
+        A clip that fills the window has no frame of silence. A clip longer than the window is cut at its end.
         """
         samples = min(len(waveform), self.window_samples)
         # Frame t covers samples around t * hop; frames from this number on cover zeros only.

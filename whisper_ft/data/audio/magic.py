@@ -29,9 +29,10 @@ RATES = (44100, 48000, 32000)
 
 
 def ffmpeg_format(encoded: bytes) -> tuple[str, str] | None:
-    """Return kind and ffmpeg's format of a file that ffmpeg can read and libsndfile cannot; None for every other file.
+    """Return kind and ffmpeg's format of a file by its first bytes, for a file that libsndfile could not open.
 
-    ffmpeg never guesses a format itself, because it takes a text for a playlist and opens the addresses in it.
+    None for any other file. Any MP3 is recognised, also one that libsndfile can read. ffmpeg never guesses a format
+    itself, because it takes a text for a playlist and opens the addresses in it.
     """
     if encoded[4:8] in QUICKTIME:
         return "m4a", "mov"

@@ -23,8 +23,9 @@ class DataChunk(NamedTuple):
 def frames_stated(encoded: bytes, frames_read: int) -> int:
     """Number of frames that the header of a cut WAV states; 0 for any other file.
 
-    libsndfile silently reads the rest of a cut file, so the number shows that frames are missing. It comes from the
-    `data` chunk. The size of the RIFF chunk is not used, because many recorders write it a little too large.
+    `frames_read` is the number of frames that libsndfile finds. It silently reads the rest of a cut file, so a larger
+    number shows that frames are missing. The number comes from the `data` chunk. The size of the RIFF chunk is not
+    used, because many recorders write it a little too large.
     """
     chunk = _data_chunk(encoded) if encoded[:4] == b"RIFF" else None
     if chunk is None:

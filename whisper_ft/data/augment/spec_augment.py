@@ -22,7 +22,10 @@ class SpecAugment:
         self._settings, self._seed, self._frames_per_second = settings, seed, frames_per_second
 
     def __call__(self, features: torch.Tensor, seconds: float, place: Place) -> torch.Tensor:
-        """Return a masked copy of a log-mel [M, t]. Frames after `seconds` of audio stay unmasked."""
+        """Return a masked copy of a log-mel [M, t]. Frames after `seconds` of audio stay unmasked.
+
+        The masks are drawn from the seed and `place`, so they are equal in every run.
+        """
         masked, settings = features.clone(), self._settings
         bins, frames = len(features), min(round(seconds * self._frames_per_second), features.shape[1])
         max_frames = min(

@@ -51,7 +51,10 @@ class ArrowStream:
     batches: list[RecordBatchPlace] = field(default_factory=list)
 
     def read(self, number: int, start: int, stop: int, columns: Sequence[str]) -> pa.RecordBatch:
-        """Read rows [start, stop) of a record batch. Raises ValueError or ArrowInvalid if the batch is damaged."""
+        """Read the wanted columns of rows [start, stop) of record batch `number`.
+
+        Raises ValueError or ArrowInvalid if the batch is damaged. Errors of the file system are passed on.
+        """
         batch = self.batches[number]
         message = _EmptyMessage(batch.header, batch.body_bytes)
         arrays = message.record_batch(self.schema).select(list(columns))

@@ -30,7 +30,10 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
     """Open the rows of one split, of several (`train+validation`) or of all, as the metadata of a folder lists them.
 
-    Raises UsageError if there are several splits and `where.split` does not choose among them.
+    Several splits come in the order of the setting. `columns` are extra columns to carry along.
+
+    Raises UsageError if there are several splits and `where.split` does not choose among them, or names a missing one.
+    Missing or ambiguous metadata and missing columns raise it, too.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
@@ -60,7 +63,10 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
 
 
 def _metadata_files(file_system: AbstractFileSystem, root: str, wanted: list[str], path: str) -> list[str]:
-    """Find the metadata files, relative to the folder: one in the folder itself, or one in each split's subfolder."""
+    """Find the metadata files, relative to the folder: one in the folder itself, or one in each split's subfolder.
+
+    Raises UsageError if there is none, or if two may list the same files.
+    """
     inside = [entry["name"] for entry in file_system.ls(root, detail=True) if entry["type"] == "directory"]
     if any(name.endswith("/data") for name in inside):
         data = file_system.ls(f"{root}/data", detail=True)
@@ -84,14 +90,21 @@ def _split_name(name: str) -> str:
 
 
 def split_of(file: str, wanted: list[str]) -> str | None:
-    """Split of a path in the folder, as in `train/a.wav` or `data/train/a.wav`; None if the path lies in no split."""
+    """Split of a path in the folder, as in `train/a.wav` or `data/train/a.wav`; None if the path lies in no split.
+
+    A folder is a split if its name is a keyword or in `wanted`. A keyword gives its split: `dev/a.wav` is in
+    validation.
+    """
     first, slash, _ = file.removeprefix("data/").partition("/")
     split = _split_name(first)
     return split if slash and (split in KEYWORDS or split in wanted) else None
 
 
 def chosen_splits(splits: list[str], wanted: list[str], where: SourceConfig) -> list[str | None]:
-    """Return the splits to read, in the order of the setting; empty if the setting chooses no split."""
+    """Return the splits to read, each once in the order of the setting; empty if the setting chooses no split.
+
+    Raises UsageError if one of `wanted` is not in `splits`, or if there are several splits and none is wanted.
+    """
     missing = [name for name in wanted if name not in splits]
     if missing or (len(splits) > 1 and not wanted):
         has = f"has the splits {', '.join(splits)}" if splits else "has no splits"

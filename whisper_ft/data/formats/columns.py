@@ -41,7 +41,7 @@ def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], se
     """Return the name of the `wanted` column, or without it the first of the `usual` names that is among `names`.
 
     A name in other case counts if none is exactly so. Raises UsageError if there is no such column, and UnhonouredError
-    for a `wanted` one. The message lists `names` and the `setting` that chooses the column.
+    for a `wanted` one. The message begins with `where`, and lists `names` and the `setting` that chooses the column.
     """
     if wanted is None:
         column = _first_named(names, usual)
@@ -124,7 +124,10 @@ class ExtraColumns:
 
 
 def text_of(value: object) -> str | None:
-    """Text of a value; None for null, an empty text, and NaN, which pandas writes for null."""
+    """Text of a value; None for null, an empty text, and NaN, which pandas writes for null.
+
+    A list or mapping gives JSON.
+    """
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
         return None
     text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else str(value)
@@ -132,7 +135,10 @@ def text_of(value: object) -> str | None:
 
 
 def class_names(schema: pa.Schema) -> dict[str, list[str]]:
-    """Class names of each ClassLabel, which `datasets` writes into the schema's metadata."""
+    """Class names of each ClassLabel, which `datasets` writes into the schema's metadata.
+
+    Empty without such metadata.
+    """
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         labels = {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}

@@ -49,17 +49,21 @@ def open_common_voice(where: SourceConfig, cache: Path | None = None, columns: S
     """Open the rows of one or several splits of a corpus, in the order of its tables.
 
     A row's id is the name of its clip. Its language is the `locale` column or `where.language_column`, or the name of
-    the folder in releases before 5.0. The language is null if only `where.language` is set. That setting is the
-    user's name for the language of the whole corpus, and Whisper does not know many of the locales.
+    the folder in releases before 5.0. The language is null if only `where.language` is set. That setting is the user's
+    name for the language of the whole corpus, and Whisper does not know many of the locales.
 
     - `where.path`: a .tar.gz or .tar as delivered, the folder of one language, or a folder above it
     - `where.config_name`, or else `where.language`: the language, if there are several
     - `where.split`: name of a table, `train` if None; `dev+other` takes both tables, and each clip once
     - `cache`: folder to which a .tar.gz is unpacked once, see `gunzip`
+    - `columns`: extra columns to carry along
 
     `validated-without-test` is `validated` without rows that share a speaker or a sentence with dev or test. It has
     about three times the rows of `train`, which has each sentence once. A spontaneous corpus has train, dev, test,
     unassigned (not transcribed, or not checked) and `validated`, which is the first three together.
+
+    Raises UsageError if the corpus, a split or a column is not there, or if a language must be chosen. A broken line
+    becomes a row with a problem.
     """
     with data_errors(where.path):
         tree = _open_tree(where.path, cache, where.allowed_folders)
@@ -166,7 +170,10 @@ def _corpora(files: list[str]) -> list[_Corpus]:
 
 
 def _choose(corpora: list[_Corpus], where: SourceConfig) -> _Corpus:
-    """Return the corpus of the language that the settings name, or the only corpus."""
+    """Return the corpus of the language that the settings name, or the only corpus.
+
+    Raises UsageError if there is none, or if the settings do not choose one of several.
+    """
     if not corpora:
         raise UsageError(
             f"{where.path}: holds no Common Voice; expected clips/ and train.tsv, or audios/ and ss-corpus-LOCALE.tsv, "

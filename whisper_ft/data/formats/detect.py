@@ -88,7 +88,7 @@ def _format_of_folder(file_system: AbstractFileSystem, root: str, path: str) -> 
 
 
 def _format_of_files(names: Sequence[str]) -> Format | None:
-    """Format by the names of all files in a folder and the folders below."""
+    """Format by the names of all files in a folder and the folders below; None if no name shows a format."""
     for suffix, name in DEEP_SUFFIXES:
         if any(file.endswith(suffix) for file in names):
             return name

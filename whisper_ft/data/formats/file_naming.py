@@ -22,7 +22,8 @@ def is_audio(name: str) -> bool:
 def full_names(names: Iterable[str], store: FolderStore) -> Callable[[str], str]:
     """Return a function that completes the names of a list as its first files show: `a` becomes `wavs/a.wav`.
 
-    `names` are the first names of the list in the store.
+    `names` are the first names of the list in the store. A name with an extension stays as it is. All names do if no
+    file is found for the first ones.
     """
     bare = list(islice((name for name in names if _is_bare(name)), PROBED_NAMES))
     if any(store.has(name) for name in bare):

@@ -50,7 +50,7 @@ class FileTable:
     """Source over a table of rows, and over a store of the files that the table names.
 
     The table has the schema of `schema_with`; a column that it lacks counts as null. `notes` are lines for the user
-    about the reading of the list.
+    about the reading of the list. Raises DataError for a table without rows.
     """
 
     def __init__(
@@ -93,7 +93,10 @@ class FileTable:
         return bisect_right(self._first_row, int(stated.argmax())) - 1 if stated.any() else None
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Read the rows of one chunk. A file of which several rows are segments is read only once."""
+        """Read the rows of one chunk. A file of which several rows are segments is read only once.
+
+        A row whose file cannot be read has a problem, and no audio.
+        """
         records = self.table.slice(self._first_row[chunk], self.rows[chunk]).to_pylist()
         names = list(dict.fromkeys(record["file"] for record in records if record["problem"] is None))
         with ThreadPoolExecutor(IO_THREADS) as pool:
@@ -110,7 +113,10 @@ class FileTable:
         return str(self.table.column("id")[self._first_row[chunk] + row].as_py())
 
     def fingerprint(self) -> dict[str, Any]:
-        """Fingerprint of the number of rows and a digest of the list. The audio is not read."""
+        """Fingerprint of the number of rows and a digest of the list. The audio is not read.
+
+        Stated lengths and the details of problems do not count.
+        """
         digest = hashlib.sha256()
         for name in self.table.column_names:
             if name == "stated":

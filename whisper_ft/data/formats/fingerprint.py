@@ -58,7 +58,7 @@ def changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def with_content(fingerprint: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the values of `content` to a fingerprint, for several sources to that of each."""
+    """Return a fingerprint with the values of `content` added, for several sources to that of each."""
     if "sources" not in fingerprint:
         return {**fingerprint, **content}
     pairs = zip(fingerprint["sources"], content.get("sources", [{}] * len(fingerprint["sources"])), strict=True)

@@ -41,7 +41,10 @@ def open_hub(where: SourceConfig, cache: Path | None = None, columns: Sequence[s
 
     `config_name`, `split` (`a+b` takes both, None is train) and `revision` in the settings choose the files. Everything
     is read at the commit that the revision names now, and the fingerprint holds that commit. Files are sorted by path,
-    and ids contain the path. Footers are cached in the folder `cache`.
+    and ids contain the path. Footers are cached in the folder `cache`, if it is given. `columns` are extra columns.
+
+    Raises UsageError if the data set is not there, is gated, has no such files, or if a configuration must be chosen.
+    Another failure of the Hub or of the network raises DataError.
     """
     with _hub_errors(where):
         info = huggingface_hub.HfApi().dataset_info(where.path, revision=where.revision)
@@ -62,7 +65,10 @@ def open_hub(where: SourceConfig, cache: Path | None = None, columns: Sequence[s
 
 
 def commit_of(where: SourceConfig) -> str:
-    """Return the commit that the revision of a data set on the Hub names now."""
+    """Return the commit that the revision of a data set on the Hub names now.
+
+    Raises UsageError or DataError if the Hub does not give it.
+    """
     with _hub_errors(where):
         return str(huggingface_hub.HfApi().dataset_info(where.path, revision=where.revision).sha)
 
@@ -71,7 +77,8 @@ def _converted(file_system: AbstractFileSystem, root: str, where: SourceConfig) 
     """Map each split to its files in the Hub's own conversion of a data set; {} if the files are not a conversion.
 
     The conversion has no README with its configurations, so `datasets` would make one configuration of all files. Only
-    the names of files are examined. So the commit works as well as the name of the branch.
+    the names of files are examined. So the commit works as well as the name of the branch. Raises UsageError if the
+    configuration is not there.
     """
     if any(entry["type"] == "file" and not entry["name"].endswith("/.gitattributes") for entry in file_system.ls(root)):
         return {}

@@ -32,7 +32,8 @@ def open_kaldi(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
     """Open the utterances of a data directory. Names of audio files are relative to it, or to `where.audio_root`.
 
     A pipe in wav.scp is a stranger's program, so it is never run and raises UsageError. An entry in an archive raises
-    UsageError too.
+    UsageError too, as does a directory without text or wav.scp, or without a file of one of the extra `columns`. An
+    utterance that cannot be used becomes a row with a problem.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)

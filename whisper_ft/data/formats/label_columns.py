@@ -25,7 +25,7 @@ def named_column(where: SourceConfig, kind: str) -> str | None:
 
 
 def may_win(where: SourceConfig, kind: str) -> bool:
-    """True if a column of language or task is used: it is named, or the user said nothing."""
+    """True if a column of language or task is used: it is named, or the user said nothing, or the first rules apply."""
     return getattr(where, f"{kind}_column") is not None or getattr(where, kind) is None
 
 
@@ -33,6 +33,8 @@ def candidates(
     where: SourceConfig, kind: str, usual: Sequence[str] | None = None, early: Sequence[str] | None = None
 ) -> tuple[str, ...]:
     """Return the names of the columns of language or task, of which the first with a value counts.
+
+    A column that the user named is the only one.
 
     Parameters
         usual: columns that are read unasked; None is `language` or `task`.
@@ -70,8 +72,10 @@ class LabelColumns:
     ) -> Self:
         """Choose the columns of a schema.
 
-        Raises UsageError if a column that is used holds neither text nor class numbers with names, and
-        UnhonouredError if a named column is missing. A column that merely lies there and cannot be used is left out.
+        `path` names the file in messages. `early_languages` are the columns of language under the first rules.
+
+        Raises UsageError if a column that is used holds neither text nor class numbers with names, and UnhonouredError
+        if a named column is missing. A column that merely lies there and cannot be used is left out.
         """
         classes = class_names(schema)
         chosen: dict[str, str | None] = {}
@@ -93,11 +97,11 @@ class LabelColumns:
         return [name for name in (self.language, self.task) if name is not None]
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return language and task of a row, as the fields of `Row`."""
+        """Return language and task of a row, as the fields `language` and `task` of `Row`."""
         return dict(zip((LANGUAGE, TASK), self.pair(record), strict=True))
 
     def pair(self, record: Mapping[str, Any]) -> Labels:
-        """Return language and task of a row."""
+        """Return language and task of a row; None for each that has no column, no value, or an unknown class number."""
         return self._value(record, self.language), self._value(record, self.task)
 
     def _value(self, record: Mapping[str, Any], name: str | None) -> Any:
@@ -113,7 +117,10 @@ FileColumns = tuple[str, str, LabelColumns]
 
 
 def used_parts(each: Sequence[FileColumns], split: str | None = None, others: str | None = None) -> UsedParts:
-    """Return what is read of several files, by the columns of each: audio, text, and those of language and task."""
+    """Return the parts that are read of several files, by the columns of each: audio, text, language and task.
+
+    Different names are joined by commas. `split` and `others` are the splits that are read and not read, in words.
+    """
 
     def names(values: Sequence[str | None]) -> str | None:
         return ", ".join(dict.fromkeys(value for value in values if value)) or None

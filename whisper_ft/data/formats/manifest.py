@@ -55,6 +55,9 @@ def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable
 
     Names of audio files are relative to the folder of the manifest, or to `where.audio_root`. A bad line becomes a row
     with one of these problems: bad_line, bad_label, bad_segment, unknown_language, unknown_task.
+
+    Raises UsageError for another suffix or a missing column, one of the extra `columns` included, and DataError for a
+    file without rows.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
@@ -85,7 +88,8 @@ def entries(
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of `file_table.schema_with` for the lines of a manifest. Ids may repeat.
 
-    Raises UsageError if there is no column of audio or of text.
+    An unusable line becomes a row with a problem. Raises UsageError if there is no column of audio or of text, if no
+    line can be read, or if a column that the settings name is missing.
 
     - `name`: name of the manifest, for the ids of lines without a file
     - `notes`: list to which lines for the user are added

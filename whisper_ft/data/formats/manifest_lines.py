@@ -33,8 +33,8 @@ def read_lines(
 ) -> Iterator[Iterator[ManifestLine]]:
     """Open a manifest, and give its lines as the suffix of the file says. Raises UsageError for an unknown suffix.
 
-    `named` are columns that the user names. A list with `|` whose first line has neither these nor the usual names is
-    one without header.
+    Empty lines and the header are left out. `named` are columns that the user names. A list with `|` whose first line
+    has neither these nor the usual names is one without header.
     """
     name = path.removesuffix(".gz")
     reader = next((read for suffix, read in LINE_READERS.items() if name.endswith(suffix)), None)

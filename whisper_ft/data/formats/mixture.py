@@ -67,7 +67,10 @@ class MixedSource:
         ]
 
     def beginning(self, rows: int) -> Iterator[Row]:
-        """Return an iterator over about `rows` rows: the first of each source, equally many of each."""
+        """Return an iterator over about `rows` rows: the first of each source, equally many of each.
+
+        A source with fewer rows gives all of them.
+        """
         each = -(-rows // len(self.parts))
         for first, end in pairwise(self._first_chunk):
             chunks = (self.read(chunk) for chunk in range(first, end) if self.rows[chunk])
@@ -95,7 +98,10 @@ class MixedSource:
         return {"sources": [source.content() for source in self.parts]}
 
     def realised(self, lanes: int) -> str | None:
-        """Text for the user about the share that each source gets; None for a single source."""
+        """Text for the user about the share that each source gets; None for a single source.
+
+        Raises ValueError as `order` does.
+        """
         if len(self.parts) == 1:
             return None
         realised = lanes_by_weight(self._weights, lanes)

@@ -41,7 +41,10 @@ def open_parquet(where: SourceConfig, cache: Path | None = None, columns: Sequen
     """Open the parquet files below a folder, of a glob or at an address, sorted by name.
 
     `where.split` and `where.config_name` choose among the files of a folder, as `parquet_splits` says. Footers of
-    remote files are cached in the folder `cache` until the files change.
+    remote files are cached in the folder `cache` until the files change. `columns` are extra columns to carry along.
+
+    Raises UsageError if there is no .parquet file, split, configuration or column as wanted, and DataError if the files
+    cannot be read or hold no row.
     """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
@@ -72,10 +75,13 @@ class Parquet:
     """Source over the row groups of several parquet files.
 
     Parameters
+        footers: metadata of each file, in the order of `paths`
         names: names of the files in ids; None means their paths below the folder that they share
         origin: values added to the fingerprint, such as the commit
         columns: extra columns to carry along
         splits: splits that the files are, and those that are left out unasked, in words
+
+    Raises UsageError for a missing or unusable column, and DataError if no file has a row.
     """
 
     def __init__(
@@ -119,7 +125,7 @@ class Parquet:
         return int(max(f.row_group(g).total_byte_size for f in self._footers for g in range(f.num_row_groups)))
 
     def read(self, chunk: int) -> list[Row]:
-        """Read the rows of one row group."""
+        """Read the rows of one row group. Raises DataError if it cannot be read."""
         file, group = self._place(chunk)
         path = self._paths[file]
         columns = self._columns[file]
@@ -143,7 +149,7 @@ class Parquet:
         ]
 
     def labels(self, chunk: int) -> list[Labels]:
-        """Language and task of the rows of one row group, by their columns."""
+        """Language and task of the rows of one row group, by their columns; None for each without a column."""
         file, group = self._place(chunk)
         columns = self._columns[file]
         if columns is None or not columns.labels.names:

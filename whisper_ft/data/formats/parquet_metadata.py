@@ -26,9 +26,10 @@ class ParquetMetadata:
 
 
 def read_metadata(file_system: AbstractFileSystem, paths: Sequence[str], cache: Path | None) -> list[ParquetMetadata]:
-    """Read the metadata of several files in parallel. Metadata of remote files is cached in the folder `cache`.
+    """Read the metadata of several files in parallel, in the order of `paths`.
 
-    Raises DataError for a file that is not a parquet file.
+    Metadata of remote files is cached in the folder `cache`, if it is given. Raises DataError for a file that is not a
+    parquet file.
     """
     with ThreadPoolExecutor(IO_THREADS) as pool:
         return list(pool.map(lambda path: _read_one(file_system, path, cache), paths))

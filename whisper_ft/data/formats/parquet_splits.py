@@ -154,7 +154,10 @@ def _of_config(names: Sequence[str], card: Mapping[str, Any] | None, where: Sour
 
 
 def splits_by_name(names: Iterable[str]) -> Splits:
-    """Sort files into splits by their names. A keyword in a folder's name wins over one in the file's name."""
+    """Sort files into splits by their names. A keyword in a folder's name wins over one in the file's name.
+
+    Files that show no split are those of the split None. The order within a split is that of `names`.
+    """
     files = list(names)
     shards = {name: match["split"] for name in files if (match := _SHARD.fullmatch(name.rpartition("/")[2]))}
     # Any name of a shard is a split if it lies in `data/`, as push_to_hub writes it, or beside those of usual splits.
@@ -174,7 +177,7 @@ def _keyword(name: str) -> str | None:
 
 
 def read_card(file_system: AbstractFileSystem, folder: str) -> Mapping[str, Any] | None:
-    """Read the metadata of the card (README.md) in a folder; None if there is none, or it is of something else."""
+    """Read the metadata of the card (README.md) in a folder; None if there is no card or no readable metadata in it."""
     path = f"{folder.rstrip('/')}/{CARD}"
     if not file_system.isfile(path):
         return None

@@ -41,7 +41,11 @@ Problem = tuple[str, str]
 
 
 def open_saved_dataset(where: SourceConfig, columns: Sequence[str] = ()) -> "SavedDataset":
-    """Open the rows of a saved Dataset, or of one or several splits of a DatasetDict (`train+validation`)."""
+    """Open the rows of a saved Dataset, or of one or several splits of a DatasetDict (`train+validation`).
+
+    Raises UsageError if a split must be chosen or is missing, or for a missing or unusable column, one of the extra
+    `columns` included. A folder that cannot be read or holds no row raises DataError.
+    """
     with data_errors(where.path):
         file_system, path = fsspec.core.url_to_fs(where.path)
         root = path.rstrip("/")
@@ -57,7 +61,10 @@ def open_saved_dataset(where: SourceConfig, columns: Sequence[str] = ()) -> "Sav
 
 
 def _split_folders(file_system: AbstractFileSystem, root: str, where: SourceConfig) -> list[str]:
-    """Find the folders of the chosen splits. A Dataset has no splits, so its only folder is ""."""
+    """Find the folders of the chosen splits. A Dataset has no splits, so its only folder is "".
+
+    Raises UsageError if a split must be chosen or is missing, or if the folder is not a saved data set.
+    """
     wanted = where.split.split("+") if where.split else []
     if file_system.isfile(f"{root}/dataset_dict.json"):
         splits = _file_names(_json_object(file_system, f"{root}/dataset_dict.json").get("splits"), root)
@@ -136,7 +143,11 @@ class ChunkPlace(NamedTuple):
 
 
 class SavedDataset:
-    """Source over the record batches of several files, in chunks of up to CHUNK_ROWS rows."""
+    """Source over the record batches of several files, in chunks of up to CHUNK_ROWS rows.
+
+    `names` are the files relative to the data set, `streams` their indexes in the same order. Raises UsageError for a
+    missing or unusable column, and DataError if there is no row.
+    """
 
     def __init__(
         self,
@@ -158,12 +169,15 @@ class SavedDataset:
 
     @property
     def largest_chunk(self) -> int:
-        """Bytes of the largest chunk. Audio files that the rows only name are not counted."""
+        """Approximate bytes of the largest chunk. Audio files that the rows only name are not counted."""
         batches = [(place, self._streams[place.file].batches[place.batch]) for place in self._places]
         return max(batch.body_bytes * (place.stop - place.start) // batch.rows for place, batch in batches)
 
     def read(self, chunk: int) -> list[Row]:
-        """Read the rows of one chunk."""
+        """Read the rows of one chunk. Raises DataError if it cannot be read.
+
+        A row whose own audio file or samples cannot be used has a problem, and no audio.
+        """
         file, batch, start, stop, _ = self._places[chunk]
         stream, columns, extra = self._streams[file], self._columns[file], self._extra[file]
         names = list(dict.fromkeys([columns.audio, *columns.texts, *extra.names]))

@@ -30,9 +30,11 @@ Line = Mapping[str, object]
 
 
 def segment_of(line: Line, start_is_offset: bool) -> dict[str, float | None]:
-    """Return offset and duration of an utterance in its recording, or else the stated length of its file, in seconds.
+    """Return `offset` and `duration` of an utterance in its recording, or else the `stated` length of its file.
 
-    Raises RejectedError(bad_segment) if there is an offset, and one of the numbers is wrong.
+    All are in seconds; `duration` and `stated` are None if the line does not give them. With `start_is_offset`, a
+    column `start` counts as an offset. Raises RejectedError(bad_segment) if there is an offset, and one of the numbers
+    is wrong.
     """
     offset = _seconds(line, OFFSET_COLUMNS if start_is_offset else OFFSET_COLUMNS[:1])
     if offset is None:
@@ -41,7 +43,10 @@ def segment_of(line: Line, start_is_offset: bool) -> dict[str, float | None]:
 
 
 def segment_of_earlier(line: Line) -> dict[str, float | None]:
-    """Return offset and duration as data.reading 1 takes them: a duration or an end alone cuts the file, too."""
+    """Return offset and duration as data.reading 1 takes them: a duration or an end alone cuts the file, too.
+
+    Each is in seconds, and None if the line does not give it. Raises RejectedError(bad_segment) for a wrong number.
+    """
     offset = _seconds(line, OFFSET_COLUMNS)
     return {"offset": offset, "duration": _duration(line, offset)}
 
@@ -62,9 +67,10 @@ def _seconds(line: Line, columns: Iterable[str]) -> float | None:
 
 
 def seconds_of(value: object, name: str) -> float:
-    """Return the number of seconds in a field.
+    """Return the number of seconds in a field, which holds a number or its text.
 
-    Raises RejectedError(bad_segment) for a negative number, NaN, and anything but a number.
+    Raises RejectedError(bad_segment) for a negative number, NaN, and anything but a number. `name` names the field in
+    its message.
     """
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
@@ -89,8 +95,9 @@ def loose_seconds(value: object) -> float | None:
 def start_is_offset(sample: Sequence[Line], name_of: Callable[[Line], str | None], store: FolderStore) -> bool:
     """Tell whether the column `start` of a list is a place in the named files; False if it is one in other recordings.
 
-    A file with two starts is a recording with segments. Otherwise some files are looked at. A file that is as long as
-    its segment, and too short to contain it, is the segment itself. The majority decides.
+    A file with two starts is a recording with segments. Otherwise some files are read. A file that is as long as its
+    segment, and too short to contain it, is the segment itself. The majority decides; a tie gives True, and so does a
+    list in which no file tells.
 
     Parameters
         sample: lines of the list

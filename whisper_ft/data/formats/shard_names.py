@@ -15,7 +15,11 @@ NUMBER_RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
 def shards_of(path: str) -> list[str]:
-    """Find the shards that a path names. An existing name is taken literally, even if it could be a pattern."""
+    """Find the shards that a path names, each once. An existing name is taken literally, even if it could be a pattern.
+
+    Those of a folder or a glob are sorted, and names in braces keep their order. A name without a glob is returned
+    without a look at the file. Raises UsageError as `expanded` does.
+    """
     file_system, stripped = fsspec.core.url_to_fs(path)
     if stripped.endswith(".tar") and file_system.isfile(stripped):
         return [path]
@@ -38,7 +42,10 @@ def _address(file_system: AbstractFileSystem, path: str, name: str) -> str:
 
 
 def expanded(path: str) -> list[str]:
-    """Expand the braces in a path: `a{00..02}b` gives three names, `a{x,y}b` two. The number of digits is kept."""
+    """Expand the braces in a path: `a{00..02}b` gives three names, `a{x,y}b` two. The number of digits is kept.
+
+    Raises UsageError for falling numbers, and for more than MAX_SHARDS names.
+    """
     names = [path]
     while (braces := BRACES.search(names[0])) is not None:
         if numbers := NUMBER_RANGE.fullmatch(braces[1]):

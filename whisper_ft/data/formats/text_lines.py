@@ -18,7 +18,7 @@ MAX_RATIO, MAX_EXTRA_CHARACTERS = 100, 2**26
 
 @contextmanager
 def open_lines(file_system: AbstractFileSystem, path: str) -> Iterator[Iterator[str]]:
-    """Open a text file, plain or as .gz, and give its lines with their ends.
+    """Open a text file, plain or as .gz, and give its lines with their ends. It is UTF-8 or UTF-16 by its first bytes.
 
     Bytes that are not UTF-8 become lone surrogates. A line that is too long, or a file that unpacks to far more than
     its size, raises DataError when that line is reached.
@@ -38,7 +38,7 @@ def open_lines(file_system: AbstractFileSystem, path: str) -> Iterator[Iterator[
 
 
 def decoded(content: bytes) -> str | None:
-    """Text of a small file; None if it is not valid in its encoding."""
+    """Text of a small file, which is UTF-8 or UTF-16 by its first bytes; None if it is not valid in its encoding."""
     try:
         return content.decode(_encoding(content[:4])[0])
     except UnicodeDecodeError:

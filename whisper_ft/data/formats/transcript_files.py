@@ -32,8 +32,10 @@ MAX_TEXT_BYTES = 2**20
 def open_pairs(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
     """Open pairs of an audio file and a text file of the same name, in a folder and the folders below.
 
-    The lines of a text are joined by spaces. A split is a folder such as train. An audio file without a text becomes a
-    row with the problem bad_label.
+    The lines of a text are joined by spaces. A split is a folder such as train. An audio file without a usable text
+    becomes a row with the problem bad_label. A text without audio is left out, and noted.
+
+    Raises UsageError if there is no pair, if a split must be chosen or is missing, and for any extra `columns`.
     """
     with data_errors(where.path):
         require_columns((), columns, where.path)
@@ -53,7 +55,11 @@ def open_pairs(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
 
 
 def open_librispeech(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
-    """Open the lines of all *.trans.txt below a folder. A split is the folder of a subset, such as dev-clean."""
+    """Open the lines of all *.trans.txt below a folder. A split is the folder of a subset, such as dev-clean.
+
+    A line without an audio file becomes a row with a problem. Raises UsageError if there is no such list, if a split
+    must be chosen or is missing, and for any extra `columns`.
+    """
     with data_errors(where.path):
         require_columns((), columns, where.path)
         root, files = _files(where.path)
@@ -76,7 +82,10 @@ def _files(path: str) -> tuple[str, list[str]]:
 
 
 def _in_splits(splits: dict[str, str | None], wanted: list[str], where: SourceConfig) -> list[str]:
-    """Return the names whose split is wanted, in the order of the setting."""
+    """Return the names whose split is wanted, in the order of the setting.
+
+    Raises UsageError as `chosen_splits` does.
+    """
     chosen = chosen_splits(sorted({split for split in splits.values() if split}), wanted, where)
     return [name for split in chosen for name in splits if splits[name] == split] if chosen else list(splits)
 

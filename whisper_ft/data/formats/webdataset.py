@@ -52,6 +52,9 @@ def open_webdataset(where: SourceConfig, cache: Path | None = None, columns: Seq
     agree up to the first dot: audio (AUDIO_TYPES in `tar_samples`) with its text in .txt or .json. The .json may also
     hold language, task and speaker. `where.text_column` names the key of the text in the .json. The index of each shard
     is cached in the folder `cache` until the shard changes.
+
+    Raises UsageError for a split, a path without .tar, and a named or extra column that no .json of the first samples
+    has. A shard that cannot be read, and shards without speech, raise DataError.
     """
     if where.split:
         raise UsageError(
@@ -77,6 +80,8 @@ class WebDataset:
     Parameters
         indexed: table of the samples of each shard, with the schema `tar_samples.SAMPLES`
         columns: extra columns to carry along
+
+    Raises DataError if no sample has audio with a .txt or .json.
     """
 
     def __init__(
@@ -105,7 +110,10 @@ class WebDataset:
         return min(MAX_CHUNK_BYTES, max(size for of_shard in self._groups for _, size in of_shard))
 
     def read(self, chunk: int) -> Sequence[Row]:
-        """Read the rows of one chunk with one request, or with several if its files lie far apart."""
+        """Read the rows of one chunk with one request, or with several if its files lie far apart.
+
+        A sample that cannot be used is a row with a problem. Raises DataError if the shard cannot be read.
+        """
         records, fetched = self._fetch(chunk, KINDS)
         return [self._row(self.row_id(chunk, row), record, fetched) for row, record in enumerate(records)]
 
@@ -152,7 +160,7 @@ class WebDataset:
             return records, FetchedRanges(file_system, path, filter(None, ranges))
 
     def labels(self, chunk: int) -> Sequence[Labels]:
-        """Language and task of the samples of one chunk, by their .json."""
+        """Language and task of the samples of one chunk, by their .json; None for each that it does not give."""
         records, content = self._fetch(chunk, ("json",))
         return [self._labels(_read_json(_file(content, record, "json"), record["json"])[0]) for record in records]
 

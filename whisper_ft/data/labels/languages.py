@@ -62,7 +62,10 @@ def code_of_name(language: str) -> str:
 
 
 def is_same_language(one: str, other: str) -> bool:
-    """True if two codes, locales or names mean the same language of Whisper, or are the same text."""
+    """True if two codes, locales or names mean the same language of Whisper.
+
+    If Whisper lacks one of them, the texts are compared, case and surrounding spaces aside.
+    """
     try:
         return whisper_language(one) == whisper_language(other)
     except UsageError:

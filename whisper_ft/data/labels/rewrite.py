@@ -32,7 +32,10 @@ class LabelNormalizer:
             raise ValueError(f"{error}, or keep for transcripts as they are") from error
 
     def __call__(self, text: str, language: str | None) -> str:
-        """Return the text that the model learns to write for a transcript."""
+        """Return the text that the model learns to write for a transcript; it may be empty.
+
+        None as the language stands for a normaliser that is for no language in particular.
+        """
         if language not in self._of_language:
             self._of_language[language] = self._get_normalizer(self.name, language)
         return self._of_language[language](text)
@@ -40,7 +43,7 @@ class LabelNormalizer:
     def examples(self, rows: Iterable[tuple[object, str | None]], limit: int = 3) -> list[str]:
         """Return lines for the user: how many transcripts change, how many become empty, and the first `limit` changes.
 
-        Each row is a pair (transcript, language).
+        Each row is a pair (transcript, language). A transcript that is not a valid text is not counted.
         """
         texts = [(text, language) for text, language in rows if text_problem(text) is None]
         changed = [(text, new) for text, language in texts if (new := self(str(text), language)) != text]

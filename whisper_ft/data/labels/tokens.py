@@ -23,8 +23,8 @@ class LabelEncoder:
     different languages can follow each other. An English-only model has no tokens for language and task, so it ignores
     these columns.
 
-    A row that cannot be encoded raises RejectedError. An unknown default language or task is the user's setting, so it
-    raises UsageError.
+    A row that cannot be encoded raises RejectedError. A missing or unknown default language, and an unknown default
+    task, are the user's settings, so they raise UsageError.
 
     Parameters
         max_tokens: number of positions of the decoder.
@@ -100,13 +100,14 @@ class LabelEncoder:
 
     @property
     def languages(self) -> dict[int, str]:
-        """Language codes of the model, by token id."""
+        """Language codes of the model, by token id; empty for an English-only model."""
         return {token: name.strip("<|>") for name, token in (self._languages or {}).items()}
 
     def prompt(self, language: object = None, task: object = None) -> list[int]:
-        """Return the tokens that stand before the text. None stands for the default language or task.
+        """Return the tokens that stand before the text. None or a blank text stands for the default language or task.
 
-        Raises RejectedError (`unknown_language`, `unknown_task`) if the model has no token for the language or task.
+        For an English-only model, both are ignored. Raises RejectedError (`unknown_language`, `unknown_task`) if the
+        model has no token for the language or task, or if there is no default language.
         """
         if not self._languages or not self._tasks:
             return [self.start, self._no_timestamps]
@@ -209,7 +210,10 @@ class LabelEncoder:
 
 
 def refuse_all_but_english(model: Any, language: str | None, task: str) -> None:
-    """Raise UsageError for a language or task that an English-only model has no tokens for."""
+    """Raise UsageError for a language or task that an English-only model has no tokens for.
+
+    Nothing is refused of a multilingual model.
+    """
     if model.generation_config.is_multilingual:
         return
     if task != "transcribe":

@@ -35,7 +35,10 @@ class BatchPlan:
         return self.partition.accumulate
 
     def blocks(self, step: int, micro_batch: int) -> list[Block]:
-        """Return this rank's blocks in one micro-batch, in the order of their positions."""
+        """Return this rank's blocks in one micro-batch, in the order of their positions; maybe none.
+
+        Micro-batches of a step are counted from 0.
+        """
         first = step * self.partition.batch_size
         return [
             Block((first + slot,), self.partition.reader(slot, self.readers))

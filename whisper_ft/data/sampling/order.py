@@ -48,6 +48,8 @@ class Order:
         rows: number of rows of each chunk.
         window: shuffle span, in chunks; a lane shuffles the rows of that many chunks together.
         source: number of the source in a mixture, part of every hash.
+
+    Raises ValueError without rows, and for less than one lane or a window of less than one chunk.
     """
 
     def __init__(self, rows: Sequence[int], *, seed: int, lanes: int, window: int, source: int = 0) -> None:

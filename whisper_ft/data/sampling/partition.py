@@ -45,7 +45,7 @@ class Partition:
         return -(-max(map(len, self._slots_of_ranks)) // self.per_device)
 
     def slots(self, micro_batch: int) -> list[int]:
-        """Return this rank's slots in one micro-batch. The last micro-batch of an uneven batch may have no slot."""
+        """Return this rank's slots in one micro-batch, rising. The last micro-batches may have fewer, or none."""
         own = self._slots_of_ranks[self.rank]
         return own[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
 
@@ -66,7 +66,7 @@ class Partition:
 
 
 def unevenness(batch_size: int, classes: int, world: int) -> float:
-    """Return the number of slots of the busiest rank, as a multiple of an even share.
+    """Return the number of slots of the busiest rank, as a multiple of an even share, which is rounded up.
 
     Slots that are congruent modulo `classes` stay together on one rank.
     """

@@ -22,7 +22,7 @@ class OutsideError(RejectedError):
 
     Attributes
         setting: setting that can allow it, audio_root or allowed_folders
-        folder: folder to which that setting must be set
+        folder: folder to which that setting must be set; empty if no folder is known
     """
 
     def __init__(self, detail: str, setting: str = "audio_root", folder: str = "") -> None:
@@ -31,7 +31,10 @@ class OutsideError(RejectedError):
 
 
 def allowed_targets(root: str, allowed: Sequence[str]) -> tuple[str, ...]:
-    """Real paths of the folders and files in which a link may end: the data set, its blobs, and the allowed ones."""
+    """Real paths of the folders and files in which a link may end: the data set, its blobs, and the allowed ones.
+
+    The data set comes first.
+    """
     real = posixpath.realpath(root)
     snapshot = SNAPSHOT.fullmatch(real)
     blobs = [f"{snapshot['repository']}/blobs"] if snapshot else []
@@ -64,7 +67,10 @@ def folder_to_allow(root: str, below: str, real: str) -> str:
 
 
 def common_folders(folders: Iterable[str]) -> list[str]:
-    """Folder that all of some folders share, or up to MAX_FOLDERS if they share only the root of the file system."""
+    """Group folders by the first part of their path, and return the deepest shared folder of each group.
+
+    At most MAX_FOLDERS are returned.
+    """
     names = sorted(set(folders))
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -79,7 +85,7 @@ def _common_folder(names: Sequence[str]) -> str:
 
 
 def flag(setting: str, folders: Sequence[str]) -> str:
-    """Flag of a command line that allows some folders."""
+    """Flag of a command line that allows some folders. `audio_root` takes one only, so several use allowed_folders."""
     if setting == "audio_root" and len(folders) == 1:
         return f"--data.audio_root {folders[0]}"
     return f"--data.allowed_folders '[{', '.join(folders)}]'"

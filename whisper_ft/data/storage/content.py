@@ -67,7 +67,10 @@ def local_pieces(path: str, size: int, count: int = 3) -> list[bytes]:
 
 
 def piece_starts(size: int, count: int = 3) -> list[int]:
-    """Offsets of `count` pieces in a file, evenly spread, of which the last one ends with the file."""
+    """Offsets of `count` pieces in a file, rising and evenly spread, of which the last one ends with the file.
+
+    A small file has fewer.
+    """
     last = max(size - PIECE_BYTES, 0)
     return sorted({last * number // max(count - 1, 1) for number in range(count)})
 
@@ -110,7 +113,10 @@ def of_files(
 
 
 def of_versions(file_system: AbstractFileSystem, paths: Sequence[str], versions: Sequence[object]) -> Content:
-    """ETags of remote files, beside a digest of their addresses, because another server may have other ETags."""
+    """ETags of remote files, beside a digest of their addresses, because another server may have other ETags.
+
+    The result is empty if no file has a version.
+    """
     if not any(versions):
         return {}
     return {"versions": [digest(map(file_system.unstrip_protocol, paths)), digest(versions)]}

@@ -66,7 +66,7 @@ class FolderStore:
         self._suggested: dict[str, str] = {}  # flag that allows all names outside, by the setting that would allow one
 
     def read(self, name: str) -> bytes:
-        """Return the content of one file."""
+        """Return the content of one file. Raises RejectedError as `FileStore.read` does."""
         path = self.locate(name)
         try:
             info = self._file_system.info(path)
@@ -85,7 +85,7 @@ class FolderStore:
             raise RejectedError("unreadable_file", f"{name}: {one_line(error)}") from error
 
     def has(self, name: str) -> bool:
-        """True if the folder has a file of this name."""
+        """True if the folder has a file of this name that may be read. No error is raised for a name outside."""
         try:
             return bool(self._file_system.isfile(self.locate(name)))
         except RejectedError:
@@ -133,7 +133,10 @@ class FolderStore:
             raise
 
     def size(self, name: str) -> int | None:
-        """Return the size of a file in bytes; None if it is not known. Raises RejectedError as `read` does."""
+        """Return the size of a file in bytes; None if it is not known.
+
+        Raises RejectedError (outside_root, or unreadable_file for a missing file, too).
+        """
         try:
             size: int | None = self._file_system.info(self.locate(name)).get("size")
             return size
@@ -143,9 +146,10 @@ class FolderStore:
             raise RejectedError("unreadable_file", f"{name}: {one_line(error)}") from error
 
     def survey(self, names: Iterable[str]) -> str:
-        """Look where names and links lead, so that refusals name the folder that all of them share.
+        """Look where the first SURVEYED_NAMES names and their links lead.
 
-        Returns a line for the user; empty if no name leads out of the folder.
+        Later refusals then name the folder that all of them share. Returns a line for the user; empty if no name leads
+        out of the folder.
         """
         folders: dict[str, list[str]] = {}
         names = list(islice(names, SURVEYED_NAMES))

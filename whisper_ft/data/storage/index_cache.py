@@ -31,7 +31,10 @@ class Version:
 
 
 def version_of(file_system: AbstractFileSystem, path: str) -> Version:
-    """Return the version of a file. This takes one request if the file is remote and its folder was not listed."""
+    """Return the version of a file. This takes one request if the file is remote and its folder was not listed.
+
+    Raises FileNotFoundError, or another error of the file system.
+    """
     info = file_system.info(path)
     name = next((str(info[key]) for key in VERSION_KEYS if info.get(key)), None)
     if name and info.get("created"):  # time of the last change of a local file, because its mtime can be set back
@@ -53,7 +56,7 @@ def entry_path(cache: Path | None, version: Version, kind: str) -> Path | None:
 
 
 def load(path: Path | None) -> bytes | None:
-    """Read the content of a cache entry; None if the entry is missing or damaged."""
+    """Read the content of a cache entry; None if the entry is missing or damaged, or `path` is None."""
     try:
         entry = path.read_bytes() if path else b""
     except OSError:
@@ -63,7 +66,7 @@ def load(path: Path | None) -> bytes | None:
 
 
 def save(content: bytes, path: Path | None) -> None:
-    """Write a cache entry. Nothing is written if `path` is None.
+    """Write a cache entry. Nothing is written if `path` is None. Raises DiskError if the entry cannot be written.
 
     Other ranks may write the same entry, so the content goes to a temporary file, which is then renamed. The file is
     not synced, because the checksum shows a damaged entry.

@@ -38,7 +38,7 @@ def learn_versions(file_system: AbstractFileSystem, paths: Sequence[str]) -> Non
     """List folders of an object store, so that fsspec learns sizes and versions of many files from one request.
 
     A request lists 1,000 files, and fsspec remembers them. A folder is not listed if only few of its files are wanted,
-    because it may hold millions.
+    because it may hold millions. Other file systems than object stores are not asked.
     """
     if not protocols_of(file_system) & OBJECT_STORES:
         return
@@ -54,6 +54,8 @@ class FetchedRanges:
     Parameters
         ranges: ranges to fetch; empty ranges are skipped
         size: size of the file in bytes; if it is given, the Hub is not asked for it
+
+    Raises ValueError if fewer bytes come than were wanted, as from a changed file.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class RangeFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec has no ty
     """A remote file opened for reading. Opening fetches `ranges`, and each read of other bytes makes one request.
 
     Parameters
-        size: size of the file in bytes
+        size: size of the file in bytes; None asks the server
         ranges: ranges to fetch when the file is opened; without ranges, opening makes no request
+
+    Raises ValueError if the size cannot be found out.
     """
 
     def __init__(

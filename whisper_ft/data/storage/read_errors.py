@@ -22,7 +22,10 @@ def read_failures(path: str) -> tuple[type[Exception], ...]:
 
 @contextmanager
 def data_errors(path: str) -> Iterator[None]:
-    """Turn a failure to open or index a path into a DataError that names the path."""
+    """Turn a failure to open or index a path into a DataError that names the path.
+
+    RunError, which a DataError is, and MemoryError are passed on unchanged.
+    """
     try:
         yield
     except (RunError, MemoryError):

@@ -34,7 +34,10 @@ def retry_busy_servers() -> None:
 
 
 def patiently(action: Callable[[], T]) -> T:
-    """Return the result of opening a data set, and try again while the server is busy."""
+    """Return the result of opening a data set, and try again while the server is busy.
+
+    After TRIES tries the error is raised; any other error is raised at once. Each wait is told on stderr.
+    """
     for number in range(TRIES - 1):
         try:
             return action()

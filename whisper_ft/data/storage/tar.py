@@ -154,7 +154,7 @@ class TarArchive:
 
     @property
     def names(self) -> pa.ChunkedArray:
-        """Names of all files, sorted."""
+        """Names of all files, relative to the archive and sorted. A repeated name comes more than once."""
         return self._index.column("name")
 
     def below(self, folder: str) -> "TarArchive":
@@ -185,9 +185,10 @@ class TarArchive:
         return content
 
     def content(self, names: Sequence[str]) -> content.Content:
-        """Return digests of the sizes of files, and of a sample of their bytes if the archive is local.
+        """Return digests of the sizes of files, and of a sample of their bytes, if the archive is local.
 
-        They are those of the unpacked files, so a run may continue with the folder in place of the archive.
+        They are those of the unpacked files, so a run may continue with the folder in place of the archive. A remote
+        archive gives the size and version of the archive itself.
         """
         if not is_local(self._file_system):
             return content.of_files(self._file_system, [self._path])
