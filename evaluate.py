@@ -17,7 +17,7 @@ if __name__ == "__main__":
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
@@ -38,7 +38,7 @@ from whisper_ft.data.sources import open_source, pin
 from whisper_ft.data.stated_durations import first_durations
 from whisper_ft.data.used_settings import languages_found, used_lines
 from whisper_ft.decoding.evaluator import Evaluator
-from whisper_ft.decoding.resume_log import ResumeLog
+from whisper_ft.decoding.resume_log import ResumeLog, job_of
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.whisper import load_whisper, quiet_libraries
 from whisper_ft.reports.evaluation.report import write_report
@@ -195,7 +195,8 @@ def transcribe(
         tracker.say(line)
     generation = scored.model.generation_config
     evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision, generation)
-    job = job_of(config, scored, source, evaluator, columns)
+    label_space = config.leading_space if config.decoding.with_loss else None
+    job = job_of(scored.sha256, source, evaluator.protocol, columns, label_space)
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
     if known:
         tracker.say(f"{len(known)} of {counted(evaluator.total, 'utterance')} transcribed already; the rest follows")
@@ -220,23 +221,6 @@ def transcribe(
 
 def _lines_about(rows: LabelledSource, name: str, language: str | None) -> list[str]:
     return [*rows.notes, *used_lines(name, rows, language), *first_durations([rows])]
-
-
-def job_of(
-    config: EvaluationConfig, scored: ScoredModel, source: SourceConfig, evaluator: Evaluator, columns: list[str]
-) -> dict[str, Any]:
-    """Return everything that a prediction depends on. An interrupted transcription continues only if it is equal."""
-    job = {"model": scored.sha256, "source": _identity_of(source), **evaluator.protocol.to_json()}
-    job |= {"columns": columns} if columns else {}
-    return job | ({"loss": config.leading_space} if config.decoding.with_loss else {})
-
-
-PLACES = ("path", "audio_root", "allowed_folders")
-
-
-def _identity_of(source: SourceConfig) -> dict[str, Any]:
-    """Return the settings that identify a source, without its paths, because the same data may lie elsewhere."""
-    return {name: value for name, value in asdict(source).items() if name not in PLACES}
 
 
 def open_folder(out: Path, job: dict[str, Any]) -> dict[int, Prediction]:

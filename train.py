@@ -84,10 +84,7 @@ class Parts(NamedTuple):
 
 @memory_errors("in training")
 def train(parts: Parts) -> int:
-    """Run the training: resume, train step by step, publish the model. Every rank must call it.
-
-    Returns the exit code: FINISHED, or PREEMPTED after a stop signal.
-    """
+    """Run the training on every rank: resume, train step by step, publish the model. Returns FINISHED or PREEMPTED."""
     config, accelerator, collectives, directory, stop, tracker, data, learner, evaluation = parts
     state, lineage = collectives.run_on_all(
         lambda: begin_or_resume(config, collectives, directory, tracker, data, learner, evaluation)

@@ -192,6 +192,18 @@ def test_mp3_with_a_hole_is_decoded_as_ffmpeg_does():
     assert tones == pytest.approx([110, 110], abs=3), "in steps of 2 Hz"
 
 
+@pytest.mark.parametrize(("at", "offset"), [(3000, 0.5), (8000, 2.0)])
+def test_a_segment_behind_the_hole_is_the_one_of_the_whole_file(at: int, offset: float):
+    """The read of libsndfile raises in the segment, and PyAV goes on from its offset."""
+    noise = np.random.default_rng(1).uniform(-0.3, 0.3, 48_000).astype(np.float32)
+    damaged = encoded(noise, 16000, "MP3")
+    damaged = damaged[:at] + bytes(5000) + damaged[at:]
+    whole, begin = decode(damaged, 16000, 30.0), int(offset * 16000)
+    segment = decode(damaged, 16000, 30.0, offset, 0.4)
+    assert np.abs(segment - whole[begin : begin + len(segment)]).max() == 0.0
+    assert len(segment) == 6400
+
+
 DECODED = """
 import os, sys
 from whisper_ft.data.audio.decode import decode

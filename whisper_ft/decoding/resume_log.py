@@ -1,15 +1,36 @@
 """Resume log of an evaluation: predictions so far, one file per process, so that the next start can continue."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.decoding.eval_protocol import EvalProtocol
 from whisper_ft.runtime import atomic
 from whisper_ft.scoring.scores import Prediction
 
 FOLDER, JOB = ".parts", "job.json"
+PLACES = ("path", "audio_root", "allowed_folders")  # settings of a set that say where it lies
+
+
+def job_of(
+    model: str, source: SourceConfig, protocol: EvalProtocol, columns: Sequence[str], label_space: str | None
+) -> dict[str, Any]:
+    """Return everything on which a prediction depends, as JSON values. An evaluation continues only if it is equal.
+
+    Parameters
+        model: hash of the weights.
+        source: the set. Its paths do not count, because the same data may lie elsewhere.
+        columns: columns of the data that predictions contain.
+        label_space: `leading_space` of the labels; None if no losses are computed.
+    """
+    identity = {name: value for name, value in asdict(source).items() if name not in PLACES}
+    job = {"model": model, "source": identity, **protocol.to_json()}
+    job |= {"columns": [*columns]} if columns else {}
+    return job | ({"loss": label_space} if label_space else {})
 
 
 class ResumeLog:

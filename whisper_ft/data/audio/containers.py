@@ -54,7 +54,8 @@ class SndFile(soundfile.SoundFile):  # type: ignore[misc]
 
     def seek(self, frames: int, whence: int = io.SEEK_SET) -> int:
         """Set the frame to read from. Raises RejectedError(segment_outside) if FLAC of unknown length ends before."""
-        self._first = frames
+        if whence == io.SEEK_SET:  # soundfile's own `tell` seeks by 0 from where the file is
+            self._first = frames
         try:
             return int(super().seek(frames, whence))
         except soundfile.LibsndfileError as error:
