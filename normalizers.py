@@ -181,7 +181,7 @@ def tokens_and_annotations(text: str, preset: Preset) -> str:
 
 
 def plain(char: str, preset: Preset) -> str:
-    """Return the replacement of a character.
+    """Return the replacement of one character, which may be "", a space, or several characters.
 
     Signs whose meaning depends on their neighbours (EDGE) stay here, because later steps decide about them.
     """
@@ -247,7 +247,10 @@ def numbers(text: str, preset: Preset) -> str:
 
 
 def spellings(text: str, preset: Preset) -> str:
-    """Replace different encodings of the same spelling by one of them."""
+    """Replace different encodings of the same spelling by one of them, with the pairs of the preset.
+
+    Without pairs, the text is returned unchanged. Otherwise the result is in NFC.
+    """
     before = None
     while preset.same_spellings and text != before:
         before = text
@@ -276,7 +279,8 @@ def joiners(text: str, preset: Preset) -> str:
 def apostrophes(text: str, preset: Preset) -> str:
     """Write apostrophes that belong to a word as U+0027, and replace apostrophes that quote by spaces.
 
-    An apostrophe at the end of a word closes a quotation if one is open.
+    An apostrophe at the end of a word closes a quotation if one is open. If the unit is characters, only apostrophes
+    between Latin letters stay.
     """
     if not APOSTROPHE.search(text):
         return text
@@ -338,7 +342,11 @@ STEPS = (tokens_and_annotations, characters, numbers, spellings, joiners, apostr
 
 
 def golden(text: str, preset: Preset, steps: Sequence[Callable[[str, Preset], str]] = STEPS) -> str:
-    """Apply all steps of the golden rule. Deletions come first, because they change which characters are neighbours."""
+    """Apply the steps in their order; without `steps`, all steps of the golden rule.
+
+    For languages written without spaces, they are repeated until nothing changes. Deletions come first, because they
+    change which characters are neighbours.
+    """
     text, before = nfc(text), None
     while text != before:
         before = text
@@ -350,7 +358,7 @@ def golden(text: str, preset: Preset, steps: Sequence[Callable[[str, Preset], st
 
 
 def unpunctuated(text: str, preset: Preset) -> str:
-    """Apply all steps except `case`, so that capitals stay."""
+    """Apply all steps of the golden rule except `case`, so that capitals stay."""
     return golden(text, preset, [step for step in STEPS if step is not case])
 
 
@@ -541,11 +549,11 @@ class TextNormalizer:
 def get_normalizer(
     name: str = "golden", language: str | None = None, spelling: Mapping[str, str] | None = None
 ) -> TextNormalizer:
-    """Return the normaliser with a name, with the rules of a language.
+    """Return the normaliser with a name, with the rules of a language. The whisper ones need the package transformers.
 
     Parameters
         name: One of NAMES.
-        language: Code, locale or name of the language; an unknown language gets the rules of `und`.
+        language: Code, locale or name of the language; an unknown language or None gets the rules of `und`.
         spelling: British-to-American map, for whisper-english only. Published English figures used the map of
             Whisper's `normalizer.json`, which a tokenizer has as `english_spelling_normalizer`.
 
@@ -592,7 +600,10 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Show the changes that a normaliser makes to the lines of standard input. Returns the exit code."""
+    """Show the changes that a normaliser makes to the lines of standard input.
+
+    Returns the exit code: 0, 2 for wrong use or an error of the files, 130 after Ctrl-C.
+    """
     try:
         if sys.stdin is None or sys.stdout is None:
             raise _CommandError("standard input and output must be open: python normalizers.py --language be < text")
@@ -677,7 +688,8 @@ LOWER_CASE, COMPOSED = ("A", "a"), ("NFD", "NFC")
 def changes(before: str, after: str) -> Iterator[tuple[str, str]]:
     """Yield a pair (old text, new text) for each change in a line.
 
-    All changes from capitals to lower case give the same pair, and so do all lines that were not in NFC.
+    All changes from capitals to lower case give the pair LOWER_CASE. A line that was not in NFC gives COMPOSED first.
+    Either text is "" for characters that were added or removed.
     """
     from rapidfuzz.distance import Levenshtein
 
@@ -702,7 +714,7 @@ def visible(text: str) -> str:
 
 
 def described(old: str, new: str) -> str:
-    """Describe a change in the summary, with the Unicode name of a single character."""
+    """Describe a pair of `changes` in the summary, with the Unicode name of a single character."""
     if (old, new) == LOWER_CASE:
         return "letters in lower case"
     if (old, new) == COMPOSED:

@@ -20,7 +20,7 @@ def percent_range(interval: Interval | None) -> str:
 
 
 def points(change: float) -> str:
-    """Format the difference of two rates in percentage points, with its sign."""
+    """Format the difference of two rates, given as a fraction, in percentage points with its sign, such as `+1.20`."""
     return f"{100 * change:+.2f}".replace("-", "\u2212")
 
 
@@ -30,7 +30,10 @@ def points_range(interval: Interval | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format a length of time, such as `2.0 s`, `5 min 6 s` or `1,200 h 3 min`."""
+    """Format a length of time, such as `2.0 s`, `5 min 6 s` or `1,200 h 3 min`.
+
+    NaN and infinity give `unknown length`.
+    """
     if not math.isfinite(seconds):
         return "unknown length"
     if seconds < 60:
@@ -45,7 +48,7 @@ def short_count(count: int) -> str:
 
 
 def clipped(text: str, characters: int = MAX_TEXT_CHARACTERS) -> str:
-    """Cut a long text, and add the number of characters that were cut off."""
+    """Cut a text after `characters` characters, and add the number of characters that were cut off."""
     return text if len(text) <= characters else f"{text[:characters]}… (+{len(text) - characters:,} characters)"
 
 

@@ -24,7 +24,7 @@ class MetricsLog:
         self._folder, self._best_effort, self._is_own = folder, best_effort, is_own
 
     def record(self, row: Mapping[str, Any]) -> None:
-        """Append a line to metrics.jsonl."""
+        """Append a line to metrics.jsonl; nothing if the folder is another run's."""
         if not self._is_own():
             return
         with self._best_effort():
@@ -33,7 +33,7 @@ class MetricsLog:
     def rows(self, steps: Sequence[int], having: str) -> list[dict[str, Any]]:
         """Return the rows of metrics.jsonl for these steps, in this order, if they have the field `having`.
 
-        If a step has several rows, the last one counts.
+        If a step has several rows, the last one counts. Steps without a row are left out.
         """
         by_step = {}
         with self._best_effort():
@@ -43,7 +43,10 @@ class MetricsLog:
         return [by_step[step] for step in steps if step in by_step]
 
     def write_predictions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the transcripts of an evaluation to predictions/. A file that the same step has already is replaced."""
+        """Write the transcripts of an evaluation to predictions/. A file that the same step has already is replaced.
+
+        Nothing is written if the folder is another run's.
+        """
         if not self._is_own():
             return
         path = self._folder / "predictions" / f"step-{step:08d}.jsonl"

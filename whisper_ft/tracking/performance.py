@@ -17,14 +17,14 @@ class Throughput:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """Measure the update of a step."""
+        """Measure the update of a step, which is the block; a block that raises an error does not count."""
         begin = time.monotonic()
         yield
         self._training += time.monotonic() - begin
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Measure the wait for a step's data. The wait counts as training time, too."""
+        """Measure the wait for a step's data, which is the block. The wait counts as training time, too."""
         begin = time.monotonic()
         yield
         seconds = time.monotonic() - begin
@@ -36,7 +36,7 @@ class Throughput:
         self._utterances += utterances
 
     def read(self) -> dict[str, float]:
-        """Return utterances per second and the share of waiting since the last call, and reset the stopwatch."""
+        """Return `utterances_per_second` and `data_wait`, the share of waiting, and reset the stopwatch."""
         seconds = max(self._training, 1e-9)
         row = {
             "utterances_per_second": round(self._utterances / seconds, 2),

@@ -26,7 +26,10 @@ class Quarantine:
         self._reasons: dict[str, str] | None = None  # reason code by row id; None before the file is read
 
     def add(self, rows: Sequence[Rejected]) -> list[Rejected]:
-        """Write the rows that are not listed yet, and return them."""
+        """Write the rows that are not listed yet, and return them, even if they cannot be written.
+
+        If several rows have one id, only the last counts.
+        """
         listed = self._listed()
         new = {row.id: row for row in rows if row.id not in listed}
         listed.update((row.id, row.reason) for row in new.values())

@@ -51,7 +51,10 @@ class Tracker:
         """Create the tracker.
 
         Parameters
-            run: facts that the backends show; may be None only without backends.
+            folder: run directory.
+            steps: updates of the run.
+            enabled: True on the main rank.
+            run: facts that the backends show; without them no backend is started.
             is_own: False once the folder is another run's; no log is then written.
         """
         self.enabled = enabled
@@ -77,7 +80,10 @@ class Tracker:
 
     @contextmanager
     def live(self, step: int) -> Iterator[None]:
-        """Start the backends, and on a terminal a progress bar, which begins at `step`; the bar ends with the block."""
+        """Start the backends, and on a terminal a progress bar, which begins at `step`.
+
+        The bar ends with the block; the backends run until `close`.
+        """
         if self._backends and self._run is not None:
             with self._best_effort():
                 run = replace(self._run, identity=identity_of(self._folder))
@@ -91,7 +97,7 @@ class Tracker:
         self._screen.say(text, always)
 
     def show(self, renderable: RenderableType) -> None:
-        """Print an object of rich, such as a table."""
+        """Print an object of rich, such as a table; nothing if `log.screen` is quiet."""
         self._screen.show(renderable)
 
     def move_bar(self, step: int) -> None:
@@ -105,7 +111,11 @@ class Tracker:
         self._send("train", row)
 
     def log_evaluation(self, state: TrainState, scores: Scores) -> None:
-        """Log an evaluation: a line in metrics.jsonl, transcripts in predictions/, rates and samples on the console."""
+        """Log an evaluation at `state.step`.
+
+        It writes a line to metrics.jsonl and transcripts to predictions/, and sends the figures to the backends. The
+        console shows rates, their change since earlier evaluations, and sample transcripts.
+        """
         if not self.enabled:
             return
         best, summary = state.best, scores.summary()
@@ -129,7 +139,10 @@ class Tracker:
             self._metrics.record(row)
 
     def progress_bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
-        """Show a second bar for a task that takes a while; the block receives the function that advances the bar."""
+        """Show a second bar for a task that takes a while; the block receives the function that advances the bar.
+
+        Nothing is shown unless the first bar is.
+        """
         return self._screen.progress_bar(label, total)
 
     @property
@@ -152,7 +165,10 @@ class Tracker:
         return reasons and f"rows that could not be used: {reasons}; quarantine.jsonl names them"
 
     def close(self, exit_code: int) -> None:
-        """Tell the backends to end, and give them until a deadline to store what is left."""
+        """Tell the backends to end, and give them time to store what is left.
+
+        They have 30 s after a run that finished, and 5 s after any other exit code. Their problems are printed.
+        """
         deadline = time.monotonic() + (FINISHED_SECONDS if exit_code == FINISHED else STOPPED_SECONDS)
         for process in self._processes:
             process.finish(exit_code)

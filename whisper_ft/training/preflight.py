@@ -20,8 +20,8 @@ from whisper_ft.tracking.backends.packages import refuse_missing_packages
 def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> None:
     """Raise UsageError if a training run cannot succeed.
 
-    It checks for missing files, packages and GPU, for accelerate's mixed precision, for the checkpoint in `--resume`,
-    and for settings that a resumed run may not change. `given` are the names of the settings that the user gave.
+    Reasons are missing files, packages or GPU, another mixed precision in accelerate, a `--resume` without checkpoint,
+    and a changed setting that a resumed run may not change. `given` are the names of the settings that the user gave.
 
     launch.sh makes these checks once before it starts any process, so that an error is not printed by every process.
     """

@@ -69,7 +69,10 @@ def curves_png(runs: Mapping[str, History], width: float, title: str = "") -> by
 
 
 def panel_svg(panel: Panel, runs: Mapping[str, History], theme: Theme, width: float) -> bytes:
-    """Draw one panel as an SVG file. Its text stays text, in the reader's own font."""
+    """Draw one panel as an SVG file. Its text stays text, in the reader's own font.
+
+    `width` is that of `curves_png`.
+    """
     with _style(theme, size=9.5):
         figure = Figure(figsize=(5.2, 3.0), layout="constrained")
         axes = figure.add_subplot()
@@ -79,7 +82,7 @@ def panel_svg(panel: Panel, runs: Mapping[str, History], theme: Theme, width: fl
 
 
 def legend(runs: Mapping[str, History], panels: Sequence[Panel], width: float) -> str:
-    """Explain the kinds of lines in the picture, in one line of text."""
+    """Explain the kinds of lines that the picture has, in one line of text; "" if no line needs it."""
     curves = [curve for run in runs.values() for curve in (run.logged, run.evaluated)]
     meanings = []
     if width:

@@ -53,7 +53,7 @@ class History:
 
     @property
     def step(self) -> int:
-        """The last step that was logged or evaluated."""
+        """The last step that was logged or evaluated; 0 if there is none."""
         return max((curve.rows[-1]["step"] for curve in (self.logged, self.evaluated) if curve), default=0)
 
     @property
@@ -72,7 +72,10 @@ class History:
 
 
 def read_history(run: Path) -> History:
-    """Read a run directory, even while the run trains. Raises UsageError if no run ever began there."""
+    """Read a run directory, even while the run trains. Raises UsageError if no run ever began there.
+
+    Also raised if a file cannot be read. A missing or damaged status.json gives the state `unknown`.
+    """
     metrics, status, config = run / "metrics.jsonl", run / "status.json", run / "config.yaml"
     if not metrics.is_file() and not status.is_file():
         missing = (
@@ -98,7 +101,7 @@ def read_history(run: Path) -> History:
 
 
 def joined(rows: Iterable[Row], kind: str) -> Curve:
-    """Join the rows of a kind to a curve. Rows that a resume abandoned are kept apart, as branches.
+    """Join the rows of a kind, LOGGED or EVALUATED, to a curve. Rows that a resume abandoned are kept as branches.
 
     A row whose step does not ascend also counts as a resume. Logs are best effort, so the line of the resume may be
     lost.

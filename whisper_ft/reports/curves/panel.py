@@ -55,5 +55,8 @@ PANELS = (
 
 
 def panels_of(runs: Sequence[History]) -> list[Panel]:
-    """Return the panels that have values to draw, in their order."""
+    """Return the panels that have values to draw in any of the runs, in the order of PANELS.
+
+    At least one run must be given.
+    """
     return [panel for panel in PANELS if panel.has_values(runs)]

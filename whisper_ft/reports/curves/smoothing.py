@@ -12,6 +12,8 @@ MAX_POINTS = 3000  # points of a curve: more cannot be seen at the width of a pa
 def smoothed(steps: Series, values: Series, weights: Series, width: float) -> tuple[Series, Series]:
     """Smooth a series with weighted Gaussian means. Returns the steps and the means, at most MAX_POINTS of them.
 
+    A longer series is averaged over stretches, each with its first step.
+
     The mean looks forwards and backwards, so it does not lag. `width` is the standard deviation as a share of the
     points; 0 does not smooth. Weighted sums are divided once, so a loss per token stays a loss per token. NaN has no
     weight; the mean is NaN if all values around it are NaN.

@@ -30,7 +30,10 @@ class Alignment:
 
 
 def worst_rows(scores: Scores, n: int) -> list[ScoredRow]:
-    """Return the `n` scored rows with the highest error rate. Ties are ordered by number of errors, then by place."""
+    """Return the `n` scored rows with the highest error rate, the worst first.
+
+    Ties are ordered by number of errors, then by place.
+    """
 
     def badness(row: ScoredRow) -> tuple[float, int]:
         count = scores.errors_of(row)
@@ -40,7 +43,10 @@ def worst_rows(scores: Scores, n: int) -> list[ScoredRow]:
 
 
 def frequent_mistakes(scores: Scores, n: int) -> dict[Kind, list[tuple[Pair, int]]]:
-    """Return the `n` most frequent pairs of each kind of error, with their counts. A pair counts if it occurs twice."""
+    """Return the `n` most frequent pairs of each kind of error, with their counts.
+
+    Pairs that occur once are left out, and so are utterances with an empty reference. A kind may have none.
+    """
     kinds: dict[Kind, Counter[Pair]] = {"sub": Counter(), "del": Counter(), "ins": Counter()}
     for row in scores.rows:
         if row.is_scored and row.ref_norm != row.hyp_norm:
@@ -64,7 +70,10 @@ def error_kind(pair: Pair) -> Kind:
 
 
 def aligned(row: ScoredRow, unit: str | None) -> Alignment:
-    """Align one utterance for the page. Consecutive characters of one kind share a cell."""
+    """Align one utterance for the page, up to MAX_CELLS cells.
+
+    If `unit` is characters, consecutive ones of one kind share a cell, up to RUN_CHARACTERS correct ones.
+    """
     pairs = token_pairs(row, unit)
     if unit == CHARACTERS:
         clusters = whole_letters(pairs)
@@ -74,7 +83,10 @@ def aligned(row: ScoredRow, unit: str | None) -> Alignment:
 
 
 def shown_token(token: str) -> str:
-    """Format a word or some characters for the page: a space becomes an open box, a lone mark stands on a circle."""
+    """Format a word or some characters for the page: a space becomes an open box, a lone mark stands on a circle.
+
+    Long tokens are cut.
+    """
     return clipped(on_circle("\u2423" if token == " " else token), MAX_TOKEN_CHARACTERS)
 
 

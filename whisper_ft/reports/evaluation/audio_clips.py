@@ -10,7 +10,10 @@ Audio = Callable[[str], bytes | None]  # id of an utterance -> its encoded file,
 
 
 class AudioClips:
-    """Audio clips of one page, in the order of the requests. When a clip finds no room, no further ones are read."""
+    """Audio clips of one page, in the order of the requests. When a clip finds no room, no further ones are read.
+
+    `included` and `left_out` count clips, the latter those without room, too large or of an unplayable format.
+    """
 
     def __init__(self, audio: Audio | None) -> None:
         self._audio = audio
@@ -20,7 +23,7 @@ class AudioClips:
     def address(self, utterance: str) -> str | None:
         """Return the clip of an utterance as a `data:` address.
 
-        None if there is no clip or no room, or if browsers do not play its format.
+        None if there is no clip or no room, if it is larger than CLIP_BYTES, or if browsers do not play its format.
         """
         if self._audio is None:
             return None

@@ -51,7 +51,10 @@ class ChangeCard:
 
 
 def worst_cards(scores: Scores, clips: AudioClips) -> list[UtteranceCard]:
-    """Make cards of the utterances with the highest error rates, the worst one first."""
+    """Make cards of the 500 utterances with the highest error rates, the worst one first.
+
+    Correct utterances are included if there is room. Clips are requested in this order.
+    """
     return [
         UtteranceCard(
             row.prediction, scores.errors_of(row), aligned(row, scores.unit), clips.address(row.prediction.id)
@@ -61,7 +64,7 @@ def worst_cards(scores: Scores, clips: AudioClips) -> list[UtteranceCard]:
 
 
 def flagged_cards(check: Check, clips: AudioClips) -> list[FlaggedCard]:
-    """Make cards of the first utterances that a check flagged."""
+    """Make cards of the first 20 utterances that a check flagged."""
     return [
         FlaggedCard(flagged.row.prediction, flagged.evidence, clips.address(flagged.row.prediction.id))
         for flagged in check.flagged[:MAX_FLAGGED]
@@ -69,7 +72,7 @@ def flagged_cards(check: Check, clips: AudioClips) -> list[FlaggedCard]:
 
 
 def change_cards(changes: Sequence[Change], comparison: SystemComparison) -> list[ChangeCard]:
-    """Make cards of the utterances that changed most."""
+    """Make cards of the first 10 of these changes, which must come in the order of their size."""
     unit = comparison.first.unit
 
     def system(name: str, row: ScoredRow) -> tuple[str, str | None, Alignment]:

@@ -10,7 +10,10 @@ from whisper_ft.scoring.slices import Slice, Slicing
 
 
 def utterances_by_rate(scores: Scores) -> Chart:
-    """Draw how many utterances have which error rate: none, up to 10 %, …, up to 100 %, above."""
+    """Draw how many utterances have which error rate: none, up to 10 %, …, up to 100 %, above.
+
+    The rate is the main one. Utterances with an empty reference are left out.
+    """
     names = ["0", *(str(rate) for rate in range(10, 101, 10)), ">100"]
     sizes = [0] * len(names)
     for row in scores.rows:
@@ -44,13 +47,16 @@ def rates_in_order(slicing: Slicing, metric: str) -> Chart:
 
 
 def rate_bars(slicing: Slicing, shown: Sequence[Slice], overall: float | None) -> list[Chart]:
-    """Draw a bar for each slice, all on one scale."""
+    """Draw a bar for each of the `shown` slices, in their order and on one scale for all slices of the slicing."""
     most = highest_rate(slicing.groups)
     return [rate_bar(group.count.rate, group.interval, most, overall, group.few) for group in shown]
 
 
 def highest_rate(groups: Sequence[Slice]) -> float:
-    """Return the end of the scale: the highest rate or interval of the slices with enough words, else of all slices."""
+    """Return the end of the scale: the highest rate or interval of the slices with enough words, else of all slices.
+
+    It is 0 if no slice has a rate above 0.
+    """
     return max((_reach(group) for group in groups if not group.few), default=0.0) or max(map(_reach, groups), default=0)
 
 

@@ -22,6 +22,8 @@ MAX_CHANGES = 3  # utterances that changed most, each way
 def wer_line(scores: Scores, runaway: Runaway) -> str:
     """Return the WER in the form that Kaldi's tools print: `%WER 20.00 [ 12 / 60, 3 ins, 4 del, 5 sub ]`.
 
+    It is the WER of the normalised texts, in any language; `n/a` if no reference has a word.
+
     Notes follow if the audio of some utterances could not be read, and if some transcripts are runaway ones.
     """
     count = scores.words
@@ -43,7 +45,10 @@ def runaway_note(scores: Scores, runaway: Runaway) -> str:
 
 
 def score_table(scores: Scores, title: str, seconds: float, analysis: Analysis) -> Table:
-    """Make the table of the error rates; `seconds` is the duration of the evaluation."""
+    """Make the table of the error rates; `seconds` is the duration of the evaluation.
+
+    Further rows show the rates under the other normalisers. The caption has intervals and notes.
+    """
     table = _table(title)
     table.add_column("text")
     for name in ("WER", "CER", "words", "sub", "del", "ins"):
@@ -97,7 +102,10 @@ def slicing_table(slicing: Slicing, unit: str | None) -> Table:
 
 
 def checks_table(checks: list[Check]) -> Table:
-    """Make the table of the hallucination checks, with one flagged utterance for each."""
+    """Make the table of the hallucination checks, with the first flagged utterance of each.
+
+    Each check must have flagged one.
+    """
     table = _table("signs of hallucination")
     table.add_column("sign")
     table.add_column("utterances", justify="right")
@@ -130,7 +138,7 @@ def comparison_table(comparison: SystemComparison) -> Table:
 
 
 def notes(scores: Scores, runaway: Runaway) -> list[str]:
-    """Return sentences about facts that distort or explain the rates."""
+    """Return sentences about facts that distort or explain the rates; [] if there are none."""
     lines = [f"{note}." for note in [runaway_note(scores, runaway)] if note]
     if scores.loss is not None:
         without = f"; {scores.without_loss:,} utterances have none" if scores.without_loss else ""

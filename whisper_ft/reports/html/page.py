@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 def render_page(
     template: str, title: str, visible: Callable[[str], str] = text.visible, policy: str = "", **values: object
 ) -> str:
-    """Render a page from `templates/<template>.html.j2`.
+    """Render a page from `templates/<template>.html.j2`, to which `values` are passed. A missing value is an error.
 
     Every text is escaped for HTML, after `visible` has replaced the characters that must not reach a page.
 

@@ -59,7 +59,10 @@ class Column:
 
 
 def column_chart(label: str, axis: str, columns: Sequence[Column], most: float) -> Chart:
-    """Draw separate columns, with their texts above and their names below. A column of size `most` fills the height."""
+    """Draw separate columns, with their texts above and their names below.
+
+    A column of size `most` or more fills the height, and a column of size None has no bar. `axis` is the title below.
+    """
     chart = Chart("histogram", label, WIDTH, HEIGHT)
     step = (RIGHT - LEFT) / max(1, len(columns))
     width = min(0.83 * step, 34)
@@ -83,8 +86,8 @@ def column_chart(label: str, axis: str, columns: Sequence[Column], most: float) 
 def range_chart(label: str, axis: str, columns: Sequence[Column], edges: Sequence[float], side: str) -> Chart:
     """Draw touching columns over a grid with numbers, as in a histogram.
 
-    `edges` are the limits of the ranges of the columns, and `side` is the title of the numbers. A column with
-    `is_apart` stands behind the last edge, with its own name.
+    `edges` are the limits of the ranges of the columns, `axis` their title, and `side` the title of the numbers. A
+    column with `is_apart` stands behind the last edge, with its own name.
     """
     chart = Chart("histogram", label, WIDTH, HEIGHT)
     largest = round(max((column.size or 0 for column in columns), default=0))
@@ -129,6 +132,8 @@ def share_bar(label: str, parts: Sequence[tuple[str, str, int]]) -> Chart:
 def rate_bar(rate: float | None, interval: Interval | None, most: float, overall: float | None, few: bool) -> Chart:
     """Draw a rate as a bar on a scale from 0 to `most`, with its interval. A dotted line marks the overall rate.
 
+    Each part that is None is left out, and values above `most` are drawn at the end of the scale.
+
     `few` fades the bar, because the rate comes from too few words.
     """
     chart = Chart("bar", percent(rate), 200, 14, is_stretched=True)
@@ -147,7 +152,10 @@ def rate_bar(rate: float | None, interval: Interval | None, most: float, overall
 
 
 def change_line(value: float, interval: Interval, kind: str) -> Chart:
-    """Draw a difference as a point on a line with zero in the middle, and its interval as a bar."""
+    """Draw a difference as a point on a line with zero in the middle, and its interval as a bar.
+
+    `kind` is the class of the bar in the style sheet.
+    """
     chart = Chart("change", "the difference and zero", 600, 36)
     reach = 1.15 * max(abs(interval.low), abs(interval.high), abs(value)) or 1.0
     low, middle, high = (300 + 300 * at / reach for at in (interval.low, value, interval.high))

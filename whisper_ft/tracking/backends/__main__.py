@@ -28,7 +28,7 @@ class FailureReport:
         self._out = out
 
     def add(self, error: Exception) -> None:
-        """Count a row that could not be logged."""
+        """Count a row that could not be logged, and report the first one to the run at once."""
         self.failed += 1
         if self.failed == 1:
             self.send(message_of(error))
@@ -48,7 +48,10 @@ def message_of(error: Exception) -> str:
 
 
 def main(name: str) -> int:
-    """Log rows until the pipe is closed."""
+    """Log rows to the backend `name` until the pipe is closed, then close the backend. Returns 0.
+
+    An error of the package is reported to the run, and does not end the loop.
+    """
     messages, out = _pipes()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -37,7 +37,7 @@ class Backend(Protocol):
 
 
 def refuse_missing_packages(names: Iterable[str]) -> None:
-    """Raise UsageError if the package of a backend is not installed."""
+    """Raise UsageError if the package of a backend is not installed. No package is imported."""
     for name in names:
         package = importlib.util.find_spec(name)
         if package is None or package.origin is None:  # no origin: a folder of that name, which wandb leaves behind

@@ -56,7 +56,7 @@ class TrackerProcess:
         return [report["problem"] for report in reports if report["problem"]]
 
     def finish(self, exit_code: int) -> None:
-        """Ask the backend to store what is left and end."""
+        """Tell the backend the exit code of the run. It stores what is left and ends once `close` closes the pipe."""
         self._put({"exit_code": exit_code})
 
     def close(self, deadline: float) -> list[str]:

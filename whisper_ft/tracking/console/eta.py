@@ -10,7 +10,7 @@ class Eta:
         self._first, self._steps, self._begin = step, steps, time.monotonic()
 
     def seconds(self, step: int) -> float | None:
-        """Return the seconds from now to the last step; None before the first step is done."""
+        """Return the seconds from now to the last step if `step` is done; None before the first step is done."""
         done = step - self._first
         return (time.monotonic() - self._begin) / done * max(self._steps - step, 0) if done > 0 else None
 

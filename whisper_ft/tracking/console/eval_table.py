@@ -22,7 +22,7 @@ TREND = 16  # newest evaluations in a trend
 def table(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mapping[str, Any]]) -> Table:
     """Make a table of the error rates, their change since the last evaluation, and their trend.
 
-    `earlier` are the rows of metrics.jsonl for the evaluations before this one.
+    `earlier` are the rows of metrics.jsonl for the evaluations before this one, the oldest first.
     """
     size = counted(scores.utterances, "utterance")
     title = [f"\nevaluation at step {state.step}/{steps}: {size}", unheard_note(scores)]
@@ -52,7 +52,10 @@ def table(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappi
 
 
 def line(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mapping[str, Any]]) -> str:
-    """Return the content of `table` as one line, for output that goes to a file."""
+    """Return the main content of `table` as one line, for output that goes to a file.
+
+    It has WER, CER and loss; change and trend are of the main rate only.
+    """
     now = "no words" if scores.wer is None else f"WER {percent(scores.wer)}  CER {percent(scores.cer)}"
     now += "" if scores.loss is None else f"  loss {scores.loss:.4f}"
     trend, (key, value) = "", scores.headline
@@ -75,7 +78,10 @@ def _best(best: Best) -> str:
 
 
 def change(before: float | None, now: float | None) -> Text:
-    """Format the change of an error rate in percentage points, with an arrow, a sign and a colour."""
+    """Format the change of an error rate in percentage points, with an arrow, a sign and a colour.
+
+    It is `n/a` if one of both is None. The rates are fractions.
+    """
     if before is None or now is None:
         return Text("n/a", style="dim")
     points = round(100 * (now - before), 2)

@@ -26,7 +26,7 @@ class Advance(Protocol):
     """Function that moves a progress bar forward by `done`, and may show a text below the bar."""
 
     def __call__(self, done: int, text: str = "") -> None:
-        """Move the bar."""
+        """Move the bar forward by `done` units; "" leaves the text as it is."""
 
 
 class Screen:
@@ -47,7 +47,10 @@ class Screen:
 
     @contextmanager
     def live(self, step: int) -> Iterator[None]:
-        """Show a progress bar that begins at `step`, if the terminal can move a bar."""
+        """Show a progress bar that begins at `step`, until the block ends, if the terminal can move a bar.
+
+        In any case, the estimate of the time left begins here.
+        """
         self._step, self._eta = step, Eta(step, self._steps)
         if not self._may_move:
             yield
@@ -77,7 +80,7 @@ class Screen:
         return self._progress is not None
 
     def seconds_left(self) -> float | None:
-        """Return the seconds until the last step; None before the first step of this start is done."""
+        """Return the seconds until the last step; None without `live` or before its first step is done."""
         return self._eta.seconds(self._step) if self._eta else None
 
     def say(self, text: str, always: bool = False) -> None:
@@ -91,13 +94,13 @@ class Screen:
             self.console.print(renderable)
 
     def move_bar(self, step: int) -> None:
-        """Move the progress bar to a step."""
+        """Move the progress bar to a step, and note the step for `seconds_left`."""
         self._step = step
         if self._progress is not None:
             self._progress.update(self._task, completed=step)
 
     def step(self, step: int, figures: Sequence[Figure]) -> None:
-        """Show the figures of a logged step: below the bar, or as lines."""
+        """Show the figures of a logged step: below the bar, or as lines; nothing in quiet mode."""
         if self._progress is not None:
             self._figures = [figure for figure in figures if figure[0] != "ETA "]  # the bar shows it
         elif self.console.is_terminal and not self.is_quiet:
@@ -108,7 +111,10 @@ class Screen:
 
     @contextmanager
     def progress_bar(self, label: str, total: int) -> Iterator[Advance]:
-        """Show a second bar for a task that takes a while; the block receives the function that advances the bar."""
+        """Show a second bar for a task that takes a while; the block receives the function that advances the bar.
+
+        Without a first bar nothing is shown, and the function does nothing.
+        """
         progress = self._progress
         if progress is None:
             yield lambda done, text="": None

@@ -16,7 +16,10 @@ GAP = 2  # blanks between two figures
 
 
 def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Figure]:
-    """Return the figures that the console shows for a row of metrics.jsonl."""
+    """Return the figures that the console shows for a row of metrics.jsonl, in their order.
+
+    Audio and memory are left out if unknown, counts of skipped and unusable if 0. The time left comes last.
+    """
     figures = [
         ("loss ", _number(row["loss"], ".4f")),
         ("lr ", f"{row['lr']:.2e}"),
@@ -35,7 +38,10 @@ def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Fig
 
 
 def fitted(figures: Sequence[Figure], width: float, indent: int = 0) -> Iterator[Text]:
-    """Lay out figures in lines of at most `width` cells. No figure is split; lines after the first are indented."""
+    """Lay out figures in lines of at most `width` cells. No figure is split; lines after the first are indented.
+
+    A figure wider than `width` has a line of its own.
+    """
     line = Text(no_wrap=True, overflow="ellipsis")
     for label, value in figures:
         needed = cell_len(label + value)

@@ -18,7 +18,10 @@ JOINERS = "\u200c\u200d"
 
 
 def samples_of(scores: Scores, count: int = SAMPLES) -> list[ScoredRow]:
-    """Choose rows that are spread evenly over the set; they are the same ones at each evaluation."""
+    """Choose `count` scored rows that are spread evenly over the set; all if there are fewer.
+
+    They are the same ones at each evaluation.
+    """
     rows = [row for row in scores.rows if row.is_scored]
     return [rows[(2 * i + 1) * len(rows) // (2 * count)] for i in range(count)] if len(rows) > count else rows
 
@@ -26,7 +29,8 @@ def samples_of(scores: Scores, count: int = SAMPLES) -> list[ScoredRow]:
 def transcript_table(scores: Scores, width: int) -> Table:
     """Lay out the samples: reference above hypothesis, with differing words coloured and in brackets.
 
-    Nothing is printed to the right of a text, because a terminal that reorders right-to-left text would move it.
+    Long texts are cut to about 2.5 lines of `width` cells. Nothing is printed to the right of a text, because a
+    terminal that reorders right-to-left text would move it.
     """
     grid = Table.grid(padding=(0, 0, 0, 1))
     grid.add_column(style="dim", no_wrap=True, min_width=5, justify="right")
@@ -38,7 +42,10 @@ def transcript_table(scores: Scores, width: int) -> Table:
 
 
 def transcript_lines(scores: Scores, cells: float = 400) -> Iterator[str]:
-    """Return the samples of `transcript_table` as lines, for output that goes to a file."""
+    """Return the samples of `transcript_table` as lines, for output that goes to a file.
+
+    Each text is cut to about `cells` cells.
+    """
     for row in samples_of(scores):
         for label, text in _lines(row, scores, cells):
             yield f"  {label} {text.plain}"
