@@ -180,8 +180,7 @@ def transcribe(
 ) -> Transcribed:
     """Transcribe a set with the model, or continue an interrupted transcription. Every rank must call it.
 
-    Every rank gets all predictions, in the order of the set. `columns` names further columns of the data to keep.
-    Raises LockedError if another evaluation writes into the set's folder.
+    Raises LockedError if another evaluation writes into the set's folder. `columns` are columns of the data to keep.
     """
     detect, tokenizer = config.decoding.detect_language, scored.processor.tokenizer
     source, out = collectives.broadcast_from_main(lambda: pin(source)), config.out / name
@@ -191,12 +190,10 @@ def transcribe(
     default, task = source.language or ("en" if detect else None), source.task or DEFAULT_TASK
     encode = LabelEncoder.of(scored.model, tokenizer, default, task, found=found, leading_space=config.leading_space)
     language = source.language if detect else encode.language
-    for line in collectives.broadcast_from_main(lambda: _lines_about(rows, name or "data", language)):
-        tracker.say(line)
+    tracker.say_all(collectives.broadcast_from_main(lambda: _lines_about(rows, name or "data", language)))
     generation = scored.model.generation_config
     evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision, generation)
-    label_space = config.leading_space if config.decoding.with_loss else None
-    job = job_of(scored.sha256, source, evaluator.protocol, columns, label_space)
+    job = job_of(scored.sha256, source, evaluator.protocol, columns, config.label_space)
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
     if known:
         tracker.say(f"{len(known)} of {counted(evaluator.total, 'utterance')} transcribed already; the rest follows")

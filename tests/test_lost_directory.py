@@ -18,7 +18,7 @@ from whisper_ft.data.types import Rejected
 from whisper_ft.runtime.errors import DiskError, LockedError
 from whisper_ft.runtime.lock import identity_of, lock_file
 from whisper_ft.tracking.tracker import Tracker
-from whisper_ft.training.directory import RunDir
+from whisper_ft.training.directory import LAST_WORDS, RunDir
 from whisper_ft.training.published_models import publish_best, publish_final, repair_best
 
 LONG = {"steps": 2000, "save__every": 3, "eval__every": 0, "log__every": 1}
@@ -143,3 +143,11 @@ def test_a_lock_that_is_replaced_while_a_process_waits_for_it_is_taken_anew(tmp_
 def test_a_directory_that_was_never_opened_is_nobody_elses(tmp_path: Path):
     assert RunDir(tmp_path).is_own
     assert RunDir(tmp_path).loss is None
+
+
+def test_last_words_that_cannot_be_written_hide_no_other_reason(tmp_path: Path):
+    run = RunDir(tmp_path / "run")
+    run.open()
+    (run.path / f"{LAST_WORDS}1" / "in-the-way").mkdir(parents=True)
+    run.leave_last_words(1, "a reason", 4)
+    assert run.last_words() is None

@@ -123,6 +123,11 @@ class EvaluationConfig:
             )
 
     @property
+    def label_space(self) -> LeadingSpace | None:
+        """Leading space of the labels whose loss is computed; None if no loss is computed."""
+        return self.leading_space if self.decoding.with_loss else None
+
+    @property
     def named_sets(self) -> list[tuple[str, SourceConfig]]:
         """Name and source of each evaluation set, in order. If `data` is the only set, its name is empty.
 

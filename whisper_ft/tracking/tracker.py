@@ -4,7 +4,7 @@ import math
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from whisper_ft.config.training import ScreenMode, TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.types import Rejected
 from whisper_ft.runtime import atomic
+from whisper_ft.runtime.errors import DiskError
 from whisper_ft.runtime.exit_codes import FINISHED
 from whisper_ft.runtime.printable import say
 from whisper_ft.scoring.scores import Scores
@@ -95,6 +96,11 @@ class Tracker:
     def say(self, text: str, always: bool = False) -> None:
         """Print one line. If `log.screen` is quiet, only a `warning: ...` or a line with `always` is printed."""
         self._screen.say(text, always)
+
+    def say_all(self, lines: Iterable[str]) -> None:
+        """Print lines, each as `say` does."""
+        for line in lines:
+            self.say(line)
 
     def show(self, renderable: RenderableType) -> None:
         """Print an object of rich, such as a table; nothing if `log.screen` is quiet."""
@@ -191,10 +197,10 @@ class Tracker:
 
     @contextmanager
     def _best_effort(self) -> Iterator[None]:
-        """Run a block; an OSError in it is counted and not raised, and the first one is reported."""
+        """Run a block; an error of the disk in it is counted and not raised, and the first one is reported."""
         try:
             yield
-        except OSError as error:
+        except (OSError, DiskError) as error:
             self._failures += 1
             if self._failures == 1:
                 # Not sys.stderr: rich replaces it while a bar is shown, and may be inside this very write.

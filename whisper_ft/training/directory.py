@@ -145,7 +145,7 @@ class RunDir:
         The ranks exchange files, because the process group may be what broke.
         """
         if rank and self.is_own:
-            with suppress(OSError):
+            with suppress(OSError, DiskError):
                 atomic.write_json(self.path / f"{LAST_WORDS}{rank}", {"reason": redacted(reason), "exit_code": code})
 
     def last_words(self) -> tuple[str, int] | None:
