@@ -150,6 +150,7 @@ def test_a_fork_of_another_run_takes_its_best_along(train: Trainer, tmp_path: Pa
     assert best(fork)["step"] == 32
 
 
+@pytest.mark.long
 def test_a_best_that_is_nowhere_is_judged_anew(train: Trainer, tmp_path: Path):
     source = copied(train, "source")
     shutil.rmtree(source / "checkpoints/step-00000032")

@@ -227,6 +227,7 @@ train.main()
 """
 
 
+@pytest.mark.long
 def test_an_error_of_one_rank_in_a_step_is_the_reason_of_both(train: Trainer, tmp_path: Path):
     """The other rank already waits for its gradients, and only sees that it is gone."""
     arguments = train.arguments("run", steps=4, eval__every=0)

@@ -209,6 +209,7 @@ def test_a_tokenizer_that_makes_other_tokens_than_openais_is_refused(
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.long
 def test_merges_that_the_old_files_lack_are_missed_too(tmp_path: Path, folders: dict[str, Path]):
     old = as_saved_until_2023(tmp_path / "old", folders["multilingual"])
     merges = (old / "merges.txt").read_text(encoding="utf-8")
@@ -400,7 +401,7 @@ def trained_and_scored(train: Trainer, model: Path, language: str, **settings: A
     return run_dir, json.loads((out / "summary.json").read_text())
 
 
-@pytest.mark.parametrize("kind", ["English", "large-v3"])
+@pytest.mark.parametrize("kind", ["English", pytest.param("large-v3", marks=pytest.mark.long)])
 def test_a_model_of_the_hub_is_trained_and_scored(train: Trainer, folders: dict[str, Path], kind: str):
     language = "en" if kind == "English" else "be"
     run_dir, summary = trained_and_scored(train, folders[kind], language)

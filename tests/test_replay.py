@@ -74,6 +74,7 @@ def test_a_step_after_the_last_epoch_is_refused(corpus: Path, tmp_path: Path, ru
     assert all(fact in beyond.err for fact in ("--step 7", "epochs: 0.5"))
 
 
+@pytest.mark.long
 def test_a_replay_finds_data_elsewhere_and_may_be_cut_short(
     corpus: Path, tmp_path: Path, run_replay: Callable[..., Ended]
 ):

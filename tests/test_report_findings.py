@@ -108,7 +108,11 @@ def test_a_column_is_as_high_as_its_rate_and_one_of_few_words_does_not_set_the_s
     assert above == ["20.0", "10.0", "300.0"]
 
 
-@pytest.mark.parametrize("audio", [None, lambda name: b"RIFF\0\0\0\0WAVE<script>"], ids=["silent", "with audio"])
+@pytest.mark.parametrize(
+    "audio",
+    [None, pytest.param(lambda name: b"RIFF\0\0\0\0WAVE<script>", marks=pytest.mark.long)],
+    ids=["silent", "with audio"],
+)
 def test_hostile_texts_stay_text_in_every_section(tmp_path: Path, audio: Audio | None):
     rows = [
         Prediction(

@@ -20,6 +20,7 @@ from whisper_ft.runtime.errors import UsageError
 CANARY = "hf_canaryCANARYcanary0123456789"
 
 
+@pytest.mark.long
 def test_no_token_of_the_environment_is_in_anything_a_run_writes_or_says(
     train: Trainer, monkeypatch: pytest.MonkeyPatch
 ):

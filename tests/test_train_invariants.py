@@ -41,6 +41,7 @@ def test_a_program_started_anew_trains_the_same_bits_as_a_fork(train: Trainer, p
     assert digest(train.folder / "fresh") == digest(train.reference(processes))
 
 
+@pytest.mark.long
 def test_evaluating_more_often_or_never_changes_no_weight(train: Trainer):
     assert digest(train("often", eval__every=1)) == digest(train.reference())
     assert digest(train("never", eval__every=0)) == digest(train.reference())

@@ -35,6 +35,7 @@ def test_the_wheel_holds_the_package_and_the_two_leaves_alone(wheel: Path):
     assert names == {"collator.py", "normalizers.py", *(str(path.relative_to(ROOT)) for path in package)}
 
 
+@pytest.mark.long
 def test_the_wheel_names_its_command(wheel: Path):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
