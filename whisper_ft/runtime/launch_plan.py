@@ -181,9 +181,9 @@ def _is_cpu_asked(env: Mapping[str, str]) -> bool:
 
 
 def _choose_gpus(gpus: list[str], env: dict[str, str], machine: Machine, visible: int) -> int:
-    """Let the programs see only the GPUs named by --gpus, and return their number.
+    """Set `env` so that the programs see only the GPUs named by --gpus, and return their number.
 
-    Raises UsageError for a GPU that cannot be used.
+    Raises UsageError for a GPU that cannot be used or is named twice.
     """
     option = f"--gpus {','.join(gpus)}"
     if not machine.gpus:

@@ -53,9 +53,14 @@ class Preparation:
     """Conversion of a source into a folder of shards, which may continue an earlier one.
 
     Shards get names that end in .parquet only when all are complete, so nobody reads half a data set. The constructor
-    raises LockedError if another process is filling the folder, and UsageError if the folder holds anything else.
+    creates and locks the folder and reads the progress; `run` writes the shards.
 
-    `early` continues a conversion that began under the first rules for reading data; see `begun_early`.
+    The constructor raises LockedError if another process is filling the folder, and DiskError if it cannot be written.
+    It raises UsageError if `out` is a file, holds other files, or holds a conversion of another source or other
+    settings.
+
+    `early` continues a conversion that began under the first rules for reading data (`begun_early`). The source must
+    then be opened with `data.reading` 1.
     """
 
     def __init__(self, source: Source, settings: PrepareConfig, out: Path, early: bool = False) -> None:
@@ -161,7 +166,11 @@ class Preparation:
         left_out: list[dict[str, str]],
         advance: Callable[[int], None],
     ) -> State:
-        """Write row groups until the shard is full or no row is left, and return the progress after that."""
+        """Write row groups until the shard is full or no row is left, and add unusable rows to `left_out`.
+
+        Returns the progress with the next row and the number of rows written. The caller counts shards and rows left
+        out.
+        """
         group: list[dict[str, Any]] = []
         group_bytes = shard_bytes = 0
         state, written = self.state, self.state.rows

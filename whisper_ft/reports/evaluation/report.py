@@ -118,7 +118,10 @@ def _slicing(slicing: Slicing, scores: Scores) -> dict[str, object]:
 
 
 def _note_on_slices(slicing: Slicing, shown: Sequence[Slice]) -> str:
-    """Say which slices the table leaves out, and what its marks mean."""
+    """Return a note under the table; "" if there is nothing to say.
+
+    It tells how many slices are shown, the median and best rate of all reliable ones, and the meaning of the marks.
+    """
     sentences = []
     if len(shown) < len(slicing.groups):
         sentences.append(f"The {len(shown):,} worst of {len(slicing.groups):,}; all are in summary.json.")
