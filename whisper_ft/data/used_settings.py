@@ -69,10 +69,13 @@ def count_overruled(rows: Iterable[tuple[Overruled, ...]]) -> Counter[Overruled]
 
 
 def languages_found(sources: Sequence[LabelledSource]) -> list[str]:
-    """Return Whisper's codes of the languages that the rows name by themselves, in the order of appearance.
+    """Return Whisper's codes of the languages in the sources' language columns, each once, in the order of appearance.
 
-    Only the first chunks are read (MAX_ROWS, MAX_CHUNKS). Languages that Whisper lacks are left out. Empty if the user
-    said the language, or if a source has neither a setting nor a column for it.
+    Sources whose language the user set are skipped. The result is empty if any other source has no language column, or
+    takes its column by the first rules (FOUND).
+
+    Languages that Whisper lacks are left out. Only the first chunks of each source are read (MAX_ROWS, MAX_CHUNKS), and
+    no audio.
     """
     asked = [source for source in sources if source.where.language is None]
     if any(not source.used.language or source.where.language_column == FOUND for source in asked):

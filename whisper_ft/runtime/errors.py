@@ -39,7 +39,7 @@ class DataError(RunError):
 
 
 class NonFiniteError(RunError):
-    """Gradients that stayed non-finite, or a non-finite weight."""
+    """Gradients that stayed non-finite, a loss scale below `scaler.floor`, or a non-finite weight."""
 
     exit_code = exit_codes.NON_FINITE
 

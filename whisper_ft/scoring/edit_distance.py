@@ -9,7 +9,10 @@ from rapidfuzz.distance import Levenshtein
 
 @dataclass(frozen=True, slots=True)  # slots because every utterance of a test set has two
 class ErrorCount:
-    """Error counts of one utterance or of many. Counts can be added; rates cannot, so they are computed last."""
+    """Hits, substitutions, deletions and insertions, in words or in characters, of one utterance or of many.
+
+    Add the counts of several utterances, then take `rate` of the sum, because rates cannot be added.
+    """
 
     hits: int = 0
     substitutions: int = 0

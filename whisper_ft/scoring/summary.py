@@ -9,18 +9,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from whisper_ft.runtime.atomic import write_json
+from whisper_ft.runtime.atomic import disk_errors, write_json
 from whisper_ft.runtime.installed_package import evaluate
 
 
 def save_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write the summary as JSON, atomically and under exactly this name. Raises ValueError if it contains NaN.
+    """Write the summary as JSON to exactly `path`, atomically, with the time, the versions and the commit added.
 
-    The folder is made if it is missing. Raises DiskError if the file cannot be written.
+    The added keys are those of the library function `evaluate.save` and begin with an underscore. The commit is that of
+    the current folder; it is None without git, outside a repository, or before the first commit.
 
-    `evaluate.save` adds the time, the versions and the commit of the current folder, in keys that begin with an
-    underscore. It writes in place, in one line, and accepts NaN, so its file serves as a draft only.
+    The folder is made if it is missing. Raises ValueError for NaN or infinity, and DiskError if the folder or the file
+    cannot be written.
     """
+    # evaluate.save writes in place, in one line, and accepts NaN. So it only makes a draft.
     if _has_commit():
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder, path.name).with_suffix(".json")  # a name without suffix would be taken for a folder
@@ -34,7 +36,8 @@ def save_summary(path: Path, summary: dict[str, Any]) -> None:
             "_python_version": sys.version,
             "_interpreter_path": sys.executable,
         }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, stamped)
 
 

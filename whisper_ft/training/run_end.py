@@ -51,7 +51,14 @@ class RunEnd(NamedTuple):
         return cls(code, reason, error)
 
     def report(self, directory: RunDir | None, collectives: Collectives | None) -> None:
-        """Write status.json on the main rank, and print the error if there is one."""
+        """Write status.json on the main rank, and print the error if there is one.
+
+        `report_error` decides which ranks print: rank 0 for a RunError, every rank for a bug.
+
+        Parameters
+            directory: None if the run has no directory yet; nothing is written then.
+            collectives: None if the ranks are not connected yet.
+        """
         if directory is not None:
             directory.status(STATES.get(self.code, "failed"), directory.step or None, self.reason, self.code)
         if self.failure is not None:

@@ -66,7 +66,7 @@ class Partition:
 
 
 def unevenness(batch_size: int, classes: int, world: int) -> float:
-    """Return the number of slots of the busiest rank, as a multiple of an even share, which is rounded up.
+    """Return the slots of the busiest rank divided by an even share, rounded up to whole slots; 1 means even.
 
     Slots that are congruent modulo `classes` stay together on one rank.
     """
