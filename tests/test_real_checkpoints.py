@@ -15,11 +15,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, pipeline
+from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperProcessor, pipeline
 from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
 from tests.conftest import Trainer, metrics, run
-from tests.openai_tokenizer import ENGLISH, MULTILINGUAL, V3, Checkpoint, Vocabulary, needs_openai, put, reference
+from tests.openai_tokenizer import END, ENGLISH, MULTILINGUAL, V3, Checkpoint, Vocabulary, needs_openai, put, reference
 from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.data.audio.log_mel import LogMel, pad_windows
@@ -320,6 +320,30 @@ def test_what_the_hub_says_of_decoding_is_kept_but_for_forced_tokens(
     assert exported.keys() - stated.keys() == {"do_sample", "transformers_version"}
     assert "forced_decoder_ids" not in json.loads((tmp_path / "config.json").read_text())
     assert LabelEncoder.of(model, processor.tokenizer, None if kind == "distil" else "en", "transcribe").language
+
+
+@pytest.mark.parametrize("kind", ["multilingual", "English", "large-v3"])
+def test_an_export_has_the_side_files_of_the_hub_and_the_same_tokenizer(
+    tmp_path: Path, folders: dict[str, Path], kind: str
+):
+    """Transformers 5 writes none of them, and whisper.cpp, faster-whisper and transformers.js read them."""
+    model, processor = load_whisper(str(folders[kind]))
+    export(model, config_files(model, processor), tmp_path / "out", "")
+    for name in ("vocab.json", "added_tokens.json", "preprocessor_config.json"):
+        ours, theirs = (json.loads((folder / name).read_text()) for folder in (tmp_path / "out", folders[kind]))
+        if name == "added_tokens.json":
+            assert ours.pop(END) == theirs.get(END, processor.tokenizer.eos_token_id)
+        elif name == "vocab.json":
+            ours = {END: processor.tokenizer.eos_token_id} | ours
+        assert theirs.items() <= ours.items() | {("processor_class", "WhisperProcessor")}, name
+        assert list(ours.values()) == list(theirs.values()) or name != "added_tokens.json"
+    assert (tmp_path / "out/merges.txt").read_text() == (folders[kind] / "merges.txt").read_text()
+    for loaded in (load_whisper(str(tmp_path / "out")).processor, WhisperProcessor.from_pretrained(tmp_path / "out")):
+        backends = (each.tokenizer.backend_tokenizer for each in (loaded, processor))
+        assert len({backend.to_str() for backend in backends}) == 1
+        assert loaded.tokenizer.special_tokens_map == processor.tokenizer.special_tokens_map
+        assert loaded.tokenizer.all_special_ids == processor.tokenizer.all_special_ids
+        assert loaded.feature_extractor.to_dict() == processor.feature_extractor.to_dict()
 
 
 def spoken(seconds: int = 1) -> np.ndarray:

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from transformers import PreTrainedModel, WhisperForConditionalGeneration, WhisperProcessor
 
+from whisper_ft.models.export.side_files import write_side_files
 from whisper_ft.runtime import atomic
 
 WEIGHTS = "model.safetensors"
@@ -31,7 +32,7 @@ def export(weights: WhisperForConditionalGeneration | Path, files: Mapping[str, 
 
 
 def config_files(model: WhisperForConditionalGeneration, processor: WhisperProcessor) -> dict[str, bytes]:
-    """Files of an exported folder by name, without weights and README: config, generation config and processor.
+    """Files of an exported folder by name, without weights and README: configs, processor and the side files.
 
     config.json keeps the dropout of the original checkpoint, but not the deprecated `forced_decoder_ids`.
     """
@@ -41,6 +42,7 @@ def config_files(model: WhisperForConditionalGeneration, processor: WhisperProce
     with TemporaryDirectory() as folder:
         for part in (config, model.generation_config, processor):
             part.save_pretrained(folder)
+        write_side_files(Path(folder), processor)
         return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
