@@ -8,13 +8,12 @@ Writes summary.json, predictions.jsonl and report.html to --out and prints table
 and scoring, so the WER of a model here is the WER in its log. After an interruption, the same command continues.
 """
 
-from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.evaluation import EvaluationConfig, Precision
 from whisper_ft.config.parse import early_answer
 
 if __name__ == "__main__":
     early_answer(EvaluationConfig)  # above the imports of torch and transformers, which take seconds
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,20 +26,20 @@ import torch
 import transformers
 
 from normalizers import get_normalizer
-from whisper_ft.config.data import DEFAULT_TASK, SourceConfig
+from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labelled import LabelledSource
-from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_source, pin
 from whisper_ft.data.stated_durations import first_durations
 from whisper_ft.data.used_settings import languages_found, used_lines
-from whisper_ft.decoding.evaluator import Evaluator
+from whisper_ft.decoding.evaluator import Evaluator, encoder_of_set
 from whisper_ft.decoding.resume_log import ResumeLog, job_of
 from whisper_ft.decoding.transcriber import Transcriber
-from whisper_ft.models.whisper import load_whisper, quiet_libraries
+from whisper_ft.models.precision import evaluation_precision
+from whisper_ft.models.whisper import load_whisper, quiet_libraries, weights_sha256
 from whisper_ft.reports.evaluation.report import write_report
 from whisper_ft.reports.evaluation.tables import tables, wer_line
 from whisper_ft.reports.text import percent
@@ -70,11 +69,12 @@ SCHEMA = 2  # version of summary.json, raised when a key changes its meaning
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """The model to evaluate, with its processor and the hash of its weights."""
+    """The model to evaluate, with its processor, the hash of its weights and the precision of the computation."""
 
     model: transformers.WhisperForConditionalGeneration
     processor: transformers.WhisperProcessor
     sha256: str
+    precision: Precision
 
     @property
     def spelling(self) -> dict[str, str] | None:
@@ -121,19 +121,8 @@ def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[s
         return Inputs(None, other, [])
     columns = data_columns(config.columns)
     model, processor = load_whisper(model_of(config.model), on_repair=say)
-    return Inputs(ScoredModel(model.to(device).eval(), processor, hash_of(model)), other, columns)
-
-
-def hash_of(model: torch.nn.Module) -> str:
-    """Return the sha256 of all weights with their names, as hexadecimal digits.
-
-    It does not depend on the folder in which the model lies.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    precision = evaluation_precision(config.precision, model_of(config.model), device, say)
+    return Inputs(ScoredModel(model.to(device).eval(), processor, weights_sha256(model), precision), other, columns)
 
 
 def evaluate(
@@ -186,13 +175,12 @@ def transcribe(
     source, out = collectives.broadcast_from_main(lambda: pin(source)), config.out / name
     rows = open_source(source, columns=columns)
     found = [] if detect else collectives.broadcast_from_main(lambda: languages_found([rows]))
-    # With language detection the prompt needs some language; the detected one takes its place.
-    default, task = source.language or ("en" if detect else None), source.task or DEFAULT_TASK
-    encode = LabelEncoder.of(scored.model, tokenizer, default, task, found=found, leading_space=config.leading_space)
-    language = source.language if detect else encode.language
+    encode, language = encoder_of_set(
+        source, found, scored.model, tokenizer, detect_language=detect, leading_space=config.leading_space
+    )
     tracker.say_all(collectives.broadcast_from_main(lambda: _lines_about(rows, name or "data", language)))
     generation = scored.model.generation_config
-    evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, config.precision, generation)
+    evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, scored.precision, generation)
     job = job_of(scored.sha256, source, evaluator.protocol, columns, config.label_space)
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
     if known:
@@ -207,7 +195,7 @@ def transcribe(
                 errors += count_word_errors(prediction, normalize)
             advance(1, "" if errors.rate is None else f"WER so far {percent(errors.rate, 1)}")
 
-        transcriber = Transcriber(scored.model, tokenizer, encode, config.decoding, config.precision)
+        transcriber = Transcriber(scored.model, tokenizer, encode, config.decoding, scored.precision)
         log, log_mel = ResumeLog(out, collectives.rank, known), LogMel(scored.processor.feature_extractor)
         begin = time.monotonic()
         predictions = evaluator.transcribe(transcriber, log_mel, collectives, progress, log)
@@ -298,7 +286,7 @@ def write(
     if scored:  # nothing is known of how other predictions were made
         facts |= {
             "decoding": "greedy" if config.decoding.num_beams == 1 else f"{config.decoding.num_beams} beams",
-            "precision": config.precision,
+            "precision": scored.precision,
             "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
             "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         }
@@ -311,6 +299,7 @@ def write(
         **analysis.summary(),
         "seconds": round(seconds, 3),
         "times_real_time": speed and round(speed, 3),
+        "precision": scored.precision if scored else None,
         "model_sha256": scored.sha256 if scored else None,
         "predictions_sha256": atomic.sha256(out / "predictions.jsonl"),
         "versions": versions,

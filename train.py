@@ -33,7 +33,6 @@ from whisper_ft.data.loader import StepBatches, TrainStream
 from whisper_ft.data.types import Batch
 from whisper_ft.data.used_settings import languages_found
 from whisper_ft.data.workers import start_worker_server
-from whisper_ft.decoding.evaluator import evaluators_of
 from whisper_ft.models.whisper import AUTOCAST, quiet_libraries
 from whisper_ft.optim.loss import TokenLoss
 from whisper_ft.optim.optimizer import apply_update, complete_gradients, set_lr
@@ -54,13 +53,15 @@ from whisper_ft.training.agreement import agree
 from whisper_ft.training.averaging import publish_mean, steps_to_average
 from whisper_ft.training.data import TrainingData, open_stream, open_training_data
 from whisper_ft.training.directory import RunDir
+from whisper_ft.training.evaluated_set import open_eval_sets, open_held_out_set
 from whisper_ft.training.evaluation import Evaluation, refuse_unknown_names
 from whisper_ft.training.learner import Learner, build_learner
 from whisper_ft.training.preflight import refuse_impossible
 from whisper_ft.training.published_models import publish_final
-from whisper_ft.training.resume import begin_or_resume, start_of
+from whisper_ft.training.resume import begin_or_resume
 from whisper_ft.training.run_end import RunEnd
 from whisper_ft.training.saver import Saver
+from whisper_ft.training.start import start_of
 from whisper_ft.training.step_log import Update, log_step, refuse_to_continue, refuse_untrained
 from whisper_ft.training.suppress_choice import settle_suppression
 
@@ -120,8 +121,8 @@ def train(parts: Parts) -> int:
                 refuse_to_continue(state, config, data, learner)
             refuse_untrained(state, config, data)
             if evaluation.is_due(state, data.steps) and not stopping:
-                state = evaluation.run(state)
-                stopping = state.evaluated_step < state.step  # a stop signal ended the evaluation; it is repeated
+                state = evaluation.run(state, data.steps)
+                stopping = evaluation.is_due(state, data.steps)  # a stop signal ended the evaluation; it is repeated
                 over = is_over(state, data.steps, config.eval.patience)
             # While updates are skipped, no regular checkpoint is due: nothing is learned, and the run may soon end.
             regular = due(state.step, config.save.every) and not state.skipped_in_a_row
@@ -240,7 +241,7 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
         saved_at = f"and saved at step {state.step}" if state.step else "before the first step"
         tracker.say(f"stopped by a signal {saved_at}; run the same command to continue", always=True)
         return PREEMPTED
-    parts.collectives.broadcast_from_main(lambda: publish_final(directory, state, learner.model, learner.processor))
+    parts.collectives.broadcast_from_main(lambda: publish_final(directory, state, learner.model, learner.model_files()))
     if state.step < parts.data.steps:
         tracker.say(f"ended: no better evaluation within eval.patience, which is {config.eval.patience}")
     if steps := steps_to_average(state, config, parts.data.steps):
@@ -267,7 +268,7 @@ def build(
     """
     if config.data.workers:
         start_worker_server(TrainStream.__module__)  # imports its libraries while the model is loaded
-    start = collectives.broadcast_from_main(lambda: start_of(config, given, directory))
+    start = collectives.broadcast_from_main(lambda: start_of(config, given, directory, accelerator.device))
     config, rank = start.config, collectives.rank
     data = open_training_data(config, start.data, directory.index, rank, collectives.world)
     data = replace(data, content=collectives.broadcast_from_main(data.source.content))
@@ -278,10 +279,9 @@ def build(
     found = collectives.broadcast_from_main(lambda: languages_found(data.source.parts))
     learner = build_learner(config, accelerator.device, normalizer, tracker.say, found)
     config = settle_suppression(config, data.source, learner, collectives, tracker.say, is_new=start.is_new)
-    normalize = get_normalizer(config.eval.normalizer, language=learner.encode.language)
-    generation = learner.model.generation_config
-    evaluators = evaluators_of(config, start.held_out, directory.index, generation)
-    evaluation = Evaluation(evaluators, normalize, config.eval, learner, collectives, tracker, stop)
+    held_out = open_held_out_set(config, start.held_out, directory.index, learner, get_normalizer)
+    sets = open_eval_sets(config, start.sets, directory.index, learner, collectives, get_normalizer)
+    evaluation = Evaluation(held_out, sets, config.eval, learner, collectives, tracker, stop)
     return Parts(config, accelerator, collectives, directory, stop, tracker, data, learner, evaluation)
 
 

@@ -31,7 +31,6 @@ FREE_PLACES = {
     "packing of utterances into windows": "data/sampling/packing.py",
     "augmentation of waveforms": "data/augment/waveform.py",
     "labels with timestamps and prompts": "data/labels/",
-    "further evaluators": "decoding/evaluator.py",
     "the web page": "web/",
 }  # modules that later work adds, and where
 LEAVES = ("collator", "normalizers")  # root files that are passed to the package as arguments; it never imports them

@@ -82,7 +82,7 @@ def test_yaml_means_what_it_says(write, text: str, value: tuple[str, str, object
         (["--steps", "1.5"], "--steps 1.5: expected an int"),
         (["--optim.lr", "-1"], "--optim.lr must be above 0, got -1.0"),
         (["--optim.name", "adam"], "--optim.name adam: expected one of ['adamw', 'adamw_8bit'"),
-        (["--precision", "fp8"], "--precision fp8: expected one of ['fp32', 'bf16', 'fp16']"),
+        (["--precision", "fp8"], "--precision fp8: expected one of ['auto', 'fp32', 'bf16', 'fp16']"),
         (["--batch.size", "0"], "--batch.size must be at least 1, got 0"),
         (["--schedule.warmup", "1.5"], "--schedule.warmup must be a whole number of updates"),
         (["--config", "nowhere.yaml"], "--config nowhere.yaml: there is no such file"),
@@ -269,7 +269,7 @@ def test_a_name_that_looks_like_a_glob_is_found(tmp_path: Path, name: str):
 
 def test_a_precision_that_accelerate_would_do_too_is_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
-    with pytest.raises(UsageError, match="mixed_precision=fp16 and this run --precision fp32"):
+    with pytest.raises(UsageError, match="mixed_precision=fp16 and this run --precision auto"):
         refuse_impossible(load_config(TrainingConfig, ["--data.path", str(ROOT)]))
 
 

@@ -110,8 +110,8 @@ def test_nothing_is_published_logged_or_reported_into_the_directory_of_another_r
     state, best = TrainState(step=3), Best(2, "wer", 0.5)
     writers: list[Callable[[], object]] = [
         lambda: publish_best(lost, best, tmp_path, {}),
-        lambda: publish_final(lost, state, None, None),
-        lambda: repair_best(lost, replace(state, best=best), tmp_path / "step-00000003", None, None),
+        lambda: publish_final(lost, state, None, {}),
+        lambda: repair_best(lost, replace(state, best=best), tmp_path / "step-00000003", dict),
         lambda: lost.describe({"seed": 1}),
     ]
     for write in writers:

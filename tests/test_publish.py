@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -24,12 +25,14 @@ from whisper_ft.cli.publish.bundle import bundled, file_sizes
 from whisper_ft.cli.publish.hub_names import hub_datasets, hub_model
 from whisper_ft.cli.publish.model_to_publish import find_model
 from whisper_ft.cli.publish.preview import local_paths
-from whisper_ft.cli.publish.results import result_of_evaluation
+from whisper_ft.cli.publish.results import result_of_evaluation, results_of_run
 from whisper_ft.config.data import DataConfig, WeightedSourceConfig
+from whisper_ft.config.evaluation import EvalConfig, EvalSetConfig
 from whisper_ft.config.training import ModelConfig, TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
+from whisper_ft.reports.curves.history import read_history
 from whisper_ft.runtime.atomic import write_json
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.bootstrap import Interval
@@ -72,8 +75,8 @@ def run(micro_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.best.mkdir()
     export(model, config_files(model, processor), folder.best, "# Best model\n")
     write_json(folder.path / "best.json", asdict(best))
-    publish_final(folder, TrainState(step=30, best=best), model, processor)
-    publish_average(folder, [20, 30], model, processor, "wer on the held-out set: 0.1")
+    publish_final(folder, TrainState(step=30, best=best), model, config_files(model, processor))
+    publish_average(folder, [20, 30], model, config_files(model, processor), "wer on the held-out set: 0.1")
     rows = [{"step": step, "loss": 10 / step, "lr": 1e-5, "grad_norm": 1.0, "loss_scale": 1.0} for step in (10, 20, 30)]
     lines = [*rows[:2], ROW, rows[2], ROW | {"step": 30, "wer": 0.2}]
     write_lines(folder.path / "metrics.jsonl", lines)
@@ -271,7 +274,7 @@ def test_a_model_replaced_during_an_upload_is_uploaded_as_it_was_shown(run: Path
     with bundled(final, {"README.md": b"card"}, []) as folder:
         model, processor = load_whisper(str(micro_whisper), ModelConfig())
         model.proj_out.weight.data.zero_()
-        publish_final(RunDir(run), TrainState(step=30), model, processor)
+        publish_final(RunDir(run), TrainState(step=30), model, config_files(model, processor))
         assert (folder / "model.safetensors").read_bytes() == weights
         assert (folder / "README.md").read_bytes() == b"card"
     assert (run / "final/model.safetensors").read_bytes() != weights
@@ -352,3 +355,20 @@ def test_the_paths_of_all_sources_are_looked_for_in_an_upload(tmp_path: Path):
     config = TrainingConfig(tmp_path, data=DataConfig(sources=sources, language="be"))
     assert {"/corpora/be", "/corpora/sv", str(tmp_path.resolve())} <= set(local_paths(tmp_path, config))
     assert "relative" not in local_paths(tmp_path, config)
+
+
+def test_the_sets_beside_the_held_out_set_follow_it_with_the_figures_of_the_published_step(run: Path, tmp_path: Path):
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    of_set = {f"swedish/{name}": value for name, value in ROW.items() if name != "step"} | {"swedish/wer": 0.5}
+    (own / "predictions/swedish").mkdir()
+    write_lines(own / "predictions/swedish/step-00000020.jsonl", PREDICTED)
+    write_lines(own / "metrics.jsonl", [ROW | of_set, {"step": 25, "other/wer": 0.1, "other/cer": 0.1}])
+    held_out, swedish = results_of_run(own, read_history(own), find_model(own, "best"))
+    assert (held_out.name.startswith("held-out"), held_out.rate("wer")) == (True, 0.125)
+    assert ("swedish" in swedish.name, swedish.rate("wer"), swedish.languages) == (True, 0.5, ("be",))
+
+
+def test_no_upload_may_contain_the_path_of_a_set(tmp_path: Path):
+    sets = [EvalSetConfig(path="/corpora/swedish"), EvalSetConfig(path="relative")]
+    assert "/corpora/swedish" in local_paths(tmp_path, TrainingConfig(eval=EvalConfig(sets=sets)))

@@ -67,7 +67,7 @@ def test_best_and_final_load_without_a_word_and_are_the_model(
 ):
     model, processor = whisper
     publish_best(run, BEST, path_of(run.checkpoints, 2), config_files(model, processor))
-    publish_final(run, TrainState(step=3, best=BEST), model, processor)
+    publish_final(run, TrainState(step=3, best=BEST), model, config_files(model, processor))
     for folder in (run.best, run.final):
         loaded = loaded_without_a_word(folder, caplog)
         pairs = zip(loaded.state_dict().items(), model.state_dict().items(), strict=True)
@@ -87,11 +87,11 @@ def test_a_best_that_a_kill_left_half_published_is_made_anew(run: RunDir, whispe
         publish_best(run, Best(1, "wer", 0.9), path_of(run.checkpoints, 1), config_files(*whisper))
     elif left == "best.json alone":
         (run.path / "best.json").write_text(json.dumps({"step": 2, "metric": "wer", "value": 0.5}))
-    state, message = repair_best(run, TrainState(step=3, best=BEST), source, *whisper)
+    state, message = repair_best(run, TrainState(step=3, best=BEST), source, lambda: config_files(*whisper))
     assert (state.best, run.published) == (BEST, BEST)
     assert str(source) in str(message)
     assert (run.best / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
-    assert repair_best(run, state, source, *whisper) == (state, None)
+    assert repair_best(run, state, source, lambda: config_files(*whisper)) == (state, None)
 
 
 def test_the_list_shows_steps_in_the_order_of_saves_with_their_role(

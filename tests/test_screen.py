@@ -97,7 +97,7 @@ def scores(*texts: tuple[str, str], language: str = "be", first_id: str = "clip-
 
 def evaluate(tracker: Tracker, state: TrainState, result: Scores) -> TrainState:
     state = state.after_evaluation(*result.figure("auto"))
-    tracker.log_evaluation(state, result)
+    tracker.log_evaluation(state, result, {}, "fp32")
     return state
 
 

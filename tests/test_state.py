@@ -14,6 +14,7 @@ def at_step(step: int, best: Best | None = None) -> TrainState:
 def test_a_state_survives_json():
     counts = Counts(utterances=112, unusable=2, label_tokens=999, audio_samples=16_000)
     state = TrainState(7, 1, 0, counts, evaluated=((5, 0.25), (7, None)), best=Best(5, "wer", 0.25))
+    state = replace(state, set_steps={"en": (0, 5, 7), "th": ()})
     assert state.to_json()["utterances"] == 112, "the counts have the keys of every version so far"
     assert TrainState.from_json(json.loads(json.dumps(state.to_json()))) == state
 
@@ -54,6 +55,15 @@ def test_steps_without_an_utterance_are_counted_until_one_is_trained_and_survive
     assert state.after_step(Counts(utterances=1, label_tokens=3), applied=True).untrained_in_a_row == 0
     before = {name: value for name, value in state.to_json().items() if name != "untrained_in_a_row"}
     assert TrainState.from_json(before).untrained_in_a_row == 0, "a state of an earlier version"
+
+
+def test_a_set_is_known_by_its_steps_which_a_reset_forgets():
+    state = at_step(4).after_sets(["en", "th"])
+    assert (state.steps_of_set("en"), state.steps_of_set("other")) == ((0, 4), (0,)), "0 is the start model"
+    later = replace(state.reset_set("en"), step=8).after_sets(["en"])
+    assert (later.steps_of_set("en"), later.steps_of_set("th")) == ((8,), (0, 4))
+    before = {name: value for name, value in later.to_json().items() if name != "set_steps"}
+    assert TrainState.from_json(before).set_steps == {}, "a state of an earlier version"
 
 
 def test_improved_holds_only_at_the_step_that_was_best():

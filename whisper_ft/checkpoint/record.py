@@ -42,6 +42,8 @@ class CheckpointRecord:
     """Number of processes."""
     eval_protocol: dict[str, Any] | None = None
     """Settings and data that the evaluation figures depend on, as JSON values; None if nothing was evaluated."""
+    set_protocols: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The same for each set of eval.sets that was ever scored, by its name."""
     branch: Branch | None = None
     """The last resume from a named or the best checkpoint; None if there was none."""
     scaler: dict[str, float] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class CheckpointRecord:
             "config": self.config,
             "data": self.data,
             "judged_on": self.eval_protocol,
+            "sets": self.set_protocols,
             "branch": None if self.branch is None else {"resume": self.branch.resume, "step": self.branch.step},
             "lr": self.lr,
             "scaler": self.scaler,
@@ -90,6 +93,7 @@ class CheckpointRecord:
             # Early versions recorded the chosen number beside the configuration.
             config = {**config, "data": {**config["data"], "lanes": data["lanes"]}}
         protocol, scaler = fields.get("judged_on"), _object(fields.get("scaler") or {}, "scaler")
+        sets = _object(fields.get("sets") or {}, "sets")
         return cls(
             state=TrainState.from_json(fields["state"]),
             config=config,
@@ -97,6 +101,7 @@ class CheckpointRecord:
             lr=real(fields["lr"], "lr"),
             world=count(fields.get("world", 1), "world"),
             eval_protocol=None if protocol is None else _object(protocol, "judged_on"),
+            set_protocols={name: _object(each, f"sets.{name}") for name, each in sets.items()},
             branch=None if branch is None else _branch(_object(branch, "branch")),
             scaler={name: real(value, name) for name, value in scaler.items()},
             versions=_object(fields.get("versions") or {}, "versions"),

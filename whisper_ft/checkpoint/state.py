@@ -1,14 +1,14 @@
 """State of a run besides weights and optimizer: a few numbers in frozen classes, which convert to and from JSON."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from whisper_ft.runtime.regular_file import read_regular, strict_json
 
-EARLY_VALUES = {"audio_samples": None, "untrained_in_a_row": 0}
+EARLY_VALUES: dict[str, Any] = {"audio_samples": None, "untrained_in_a_row": 0, "set_steps": {}}
 """Values of the fields of a state that early versions did not write."""
 BEST_BYTES = 1 << 16  # largest best.json that is read; ours have less than 100 bytes
 
@@ -118,6 +118,9 @@ class TrainState:
     best: Best | None = None
     untrained_in_a_row: int = 0
     """Number of steps since the last one with an utterance. Earlier versions did not count it, and it is then 0."""
+    set_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Steps at which each set of eval.sets was scored, by its name, as long as the figures can be compared. Step 0
+    stands for the start model."""
 
     def after_step(self, counts: Counts, *, applied: bool) -> Self:
         """Return the state after one more attempted update, on a batch with these counts.
@@ -151,6 +154,19 @@ class TrainState:
             if gain <= min_delta:
                 return state
         return replace(state, best=Best(self.step, metric, value))
+
+    def after_sets(self, names: Iterable[str]) -> Self:
+        """Return the state after an evaluation of these sets of eval.sets at the present step."""
+        steps = {name: (*self.steps_of_set(name), self.step) for name in names}
+        return replace(self, set_steps={**self.set_steps, **steps})
+
+    def steps_of_set(self, name: str) -> tuple[int, ...]:
+        """Return the steps at which a set was scored, in order. Only step 0 for a set that is not known."""
+        return self.set_steps.get(name, (0,))
+
+    def reset_set(self, name: str) -> Self:
+        """Return the state without the evaluations of a set, because later figures cannot be compared with them."""
+        return replace(self, set_steps={**self.set_steps, name: ()})
 
     def reset_best(self) -> Self:
         """Return the state without evaluations, for a run whose earlier figures cannot be compared with later ones."""
@@ -204,7 +220,7 @@ class TrainState:
             audio_samples=None if samples is None else count(samples, "audio_samples"),
             **{name: count(fields[name], name) for name in counted if name != "audio_samples"},
         )
-        numbers = {name: count(fields[name], name) for name in own - {"evaluated", "best"}}
+        numbers = {name: count(fields[name], name) for name in own - {"evaluated", "best", "set_steps"}}
         if not numbers["step"] >= numbers["skipped"] >= numbers["skipped_in_a_row"]:
             raise ValueError(f"step is {numbers['step']} and skipped {numbers['skipped']}")
         best, evaluated = fields["best"], fields["evaluated"]
@@ -214,4 +230,12 @@ class TrainState:
         pairs = tuple(
             (count(step, "step"), None if value is None else real(value, "value")) for step, value in evaluated
         )
-        return cls(**numbers, counts=counts, evaluated=pairs, best=None if best is None else Best.from_json(best))
+        best, set_steps = None if best is None else Best.from_json(best), _set_steps(fields["set_steps"])
+        return cls(**numbers, counts=counts, evaluated=pairs, best=best, set_steps=set_steps)
+
+
+def _set_steps(fields: Any) -> dict[str, tuple[int, ...]]:
+    """Build the steps of each set from JSON values. Raises ValueError for a value that no version writes."""
+    if not isinstance(fields, dict) or not all(isinstance(steps, list | tuple) for steps in fields.values()):
+        raise ValueError(f"set_steps is {_shown(fields)}")
+    return {name: tuple(count(step, "set_steps") for step in steps) for name, steps in fields.items()}

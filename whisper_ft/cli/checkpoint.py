@@ -121,6 +121,7 @@ def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> 
     from whisper_ft.checkpoint.loading import load_weights
     from whisper_ft.checkpoint.record import read_record
     from whisper_ft.models.export.hf import config_files, export
+    from whisper_ft.models.precision import precision_record
     from whisper_ft.models.whisper import load_whisper, quiet_libraries
 
     if args.out.exists():
@@ -139,7 +140,8 @@ def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> 
         _release_as_recorded(model, processor.tokenizer, config)
         load_weights(item.path, model)  # only to check that the weights fit the configuration
         readme = f"# Model at step {item.step}\n\nMade from {item.path.name} of a run that began at {trained}.\n"
-        export(item.path / MODEL, config_files(model, processor), args.out, readme)
+        files = config_files(model, processor) | precision_record(config.get("precision", "fp32"))
+        export(item.path / MODEL, files, args.out, readme)
         say(f"{item.path.name} is in {args.out}")
         return
     raise ResumeError(f"{checkpoints[0].path.parent}: none of {counted(len(checkpoints), 'checkpoint')} is whole")

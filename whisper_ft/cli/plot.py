@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,8 +102,9 @@ def run_names(paths: Sequence[Path]) -> list[str]:
 
 
 def summary_line(run: "History") -> str:
-    """Describe a run in one line: state, step, loss, lowest error rate, and the steps at which it was resumed."""
+    """Describe a run in one line: state, step, loss, lowest error rate, last rates of eval.sets, resumes."""
     from whisper_ft.reports.curves.overview import run_facts
+    from whisper_ft.reports.text import percent
 
     if not run:
         return f"{run.state}, nothing logged yet"
@@ -110,6 +112,9 @@ def summary_line(run: "History") -> str:
     parts = [run.state, f"step {facts['step']}", f"loss {facts['loss']}"]
     rate = run.headline.upper()
     parts.append(f"{rate} {facts[rate]} at step {facts['at step']}" if run.lowest else "no evaluation")
+    for name, curve in run.sets.items():
+        if curve and isfinite(last := curve.values(curve.headline)[-1]):
+            parts.append(f"{name} {curve.headline.upper()} {percent(last)} at step {curve.rows[-1]['step']:,}")
     if run.resumed:
         parts.append(f"resumed at {', '.join(map(str, run.resumed))}")
     if any(run.logged.abandoned):

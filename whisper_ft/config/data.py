@@ -2,11 +2,13 @@
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from whisper_ft.config.setting import require, setting
+from whisper_ft.runtime.redaction import redacted
 
 Format = Literal[
     "auto",
@@ -126,10 +128,29 @@ class DataConfig(SourceConfig):
 
 @dataclass(frozen=True)
 class NamedSourceConfig(SourceConfig):
-    """One of several evaluation sets in a call of evaluate.py."""
+    """One of several evaluation sets."""
 
     name: str = ""
     """Name of the set, which is also its folder below --out. Empty: the last part of its path, and its split."""
+
+
+def set_name(name: str, path: str, split: str | None) -> str:
+    """Return the name of an evaluation set: `name`, or if it is empty, the last part of its path, and its split.
+
+    Characters that do not suit a folder become hyphens. Credentials in an address are left out.
+    """
+    name = name or "-".join(filter(None, [Path(redacted(path)).name, split]))
+    return re.sub(r"[^\w.+-]+", "-", name).strip(".-")
+
+
+def first_twice(names: Iterable[str]) -> str | None:
+    """Return the first name that occurs a second time; None if every name is there once."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def is_hub_name(path: str) -> bool:

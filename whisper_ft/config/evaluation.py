@@ -1,16 +1,17 @@
 """Settings of decoding and evaluation, for train.py and evaluate.py."""
 
-import re
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
-from whisper_ft.config.data import NamedSourceConfig, SourceConfig
-from whisper_ft.config.setting import LeadingSpace, require_bounds, setting
-from whisper_ft.runtime.redaction import redacted
+from whisper_ft.config.data import NamedSourceConfig, SourceConfig, first_twice, set_name
+from whisper_ft.config.setting import LeadingSpace, require, require_bounds, setting
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+HELD_OUT = "held-out"  # name of the set of eval.path, which chooses the best model
+LONGEST_NAME = 64  # characters of a set's name, which is a folder and a column of tables
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class DecodingConfig:
 
 
 @dataclass(frozen=True)
+class EvalSetConfig(NamedSourceConfig):
+    """A set that is scored beside the held-out set. It has no part in the choice of the best model."""
+
+    name: str = setting("free", "")
+    """Name of the set, which begins the names of its figures: NAME/wer. Empty: the last part of its path, and its
+    split."""
+    every: int | None = setting("free", None, least=0)
+    """Steps between two evaluations of the set; one more follows at the end. None: eval.every. 0: never."""
+    max_utterances: int | None = setting("free", None, least=1)
+    """Number of utterances, from the start of the set. None: all."""
+
+
+@dataclass(frozen=True)
 class EvalConfig(DecodingConfig):
     """Evaluation by generation while training. It selects the best model."""
 
@@ -46,6 +60,11 @@ class EvalConfig(DecodingConfig):
     """Split of eval.path to evaluate on, or of data.path if eval.path is empty."""
     every: int = setting("free", 500, least=0)
     """Steps between two evaluations; one more follows at the end. 0: no evaluation."""
+    sets: list[EvalSetConfig] = field(default_factory=list, metadata={"resume": "free"})
+    """Sets that are scored beside the held-out set, with figures such as NAME/wer: [{name: en, path: a, language: en}].
+
+    A set has the settings of data.sources, and `name`, `every` and `max_utterances`. Without `language` or `task` it
+    has that of data.*. The best model, `patience` and averages depend on the held-out set alone."""
     at_start: bool = setting("free", True, before=False)
     """Also evaluate the model before the first update. It is logged as step 0 and never becomes the best model."""
     normalizer: str = setting("change", "golden")
@@ -61,6 +80,48 @@ class EvalConfig(DecodingConfig):
     """An evaluation is better only if the figure improves by more than this; 0.001 is 0.1 percentage points of WER."""
     patience: int | None = setting("free", None, least=1)
     """Number of evaluations without improvement after which the run ends early. None: it never ends early."""
+
+    def __post_init__(self) -> None:
+        _refuse_bad_sets(self.sets)
+
+    def sets_beside(self, data: SourceConfig) -> list[EvalSetConfig]:
+        """Return the sets that are scored, with nothing left open: each has a name, a cadence, a language and a task.
+
+        A language or task that neither the set nor `data`, the training data, names stays None.
+        """
+        complete = [
+            replace(
+                one,
+                name=set_name(one.name, one.path, one.split),
+                every=self.every if one.every is None else one.every,
+                language=one.language or data.language,
+                task=one.task or data.task,
+            )
+            for one in self.sets
+        ]
+        return [one for one in complete if one.every]
+
+
+def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
+    """Raise ValueError for a set of eval.sets without path, with a name that cannot be used, or with a bad number."""
+    for one in sets:
+        require(bool(one.path), "eval.sets: path", "nothing", "given for each set")
+        name = set_name(one.name, one.path, one.split)
+        require(
+            one.name in ("", name), "eval.sets: name", one.name, f"letters, digits or _ . + -, such as {name or 'read'}"
+        )
+        require(
+            0 < len(name) <= LONGEST_NAME, "eval.sets: name", name, f"given, with at most {LONGEST_NAME} characters"
+        )
+        require(
+            name.casefold() != HELD_OUT, "eval.sets: name", name, f"another one than {HELD_OUT}, the set of eval.path"
+        )
+        require(one.every is None or one.every >= 0, "eval.sets: every", one.every, "at least 0")
+        limit = one.max_utterances
+        require(limit is None or limit >= 1, "eval.sets: max_utterances", limit, "at least 1")
+    # Folders of predictions have these names, and some file systems do not tell upper case from lower case.
+    if twice := first_twice(set_name(one.name, one.path, one.split).casefold() for one in sets):
+        raise ValueError(f"--eval.sets: two are called {twice!r}; give each a name of its own")
 
 
 @dataclass(frozen=True)
@@ -95,8 +156,9 @@ class EvaluationConfig:
     """Number of utterances to score, from the start of the set. None: all."""
     leading_space: LeadingSpace = "auto"
     """Space before the text of a reference, for decoding.with_loss; a run has it as labels.leading_space."""
-    precision: Precision = "fp32"
-    """Arithmetic of encoder and decoder. A training run evaluates in its own `precision`."""
+    precision: Precision = "auto"
+    """Arithmetic of encoder and decoder. auto: as in the run which wrote the model, so the rates are those of its log.
+    For any other model, auto is bf16 on a GPU that has it, else fp16, and fp32 on a CPU, as in training."""
     device: Device = "auto"
     """auto uses a GPU if there is one."""
 
@@ -116,11 +178,8 @@ class EvaluationConfig:
             )
         if self.sets and self.compare:
             raise ValueError("--compare: is of one set; compare the others by their --predictions")
-        names = [name for name, _ in self.named_sets]
-        if len(set(names)) < len(names):
-            raise ValueError(
-                f"--sets: two are called {next(n for n in names if names.count(n) > 1)!r}; give each a name"
-            )
+        if twice := first_twice(name for name, _ in self.named_sets):
+            raise ValueError(f"--sets: two are called {twice!r}; give each a name")
 
     @property
     def label_space(self) -> LeadingSpace | None:
@@ -141,6 +200,5 @@ class EvaluationConfig:
             own = {f.name: getattr(one, f.name) for f in fields(SourceConfig)}
             labels = {"language": one.language or self.data.language, "task": one.task or self.data.task}
             where = SourceConfig(**{**own, **labels})
-            name = one.name or "-".join(filter(None, [Path(redacted(one.path)).name, one.split]))
-            found.append((re.sub(r"[^\w.+-]+", "-", name).strip(".-"), where))
+            found.append((set_name(one.name, one.path, one.split), where))
         return found

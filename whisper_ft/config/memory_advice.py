@@ -25,8 +25,8 @@ def _training(config: TrainingConfig) -> Iterator[str]:
         yield f"--batch.per_device {now // 2} (is {now}; the batch of a step stays {config.batch.size})"
     if not config.model.gradient_checkpointing:
         yield "--model.gradient_checkpointing true (is false; slower, the same gradient)"
-    if config.precision == "fp32":
-        yield "--precision bf16 (is fp32)"
+    if config.precision in ("auto", "fp32"):  # auto: the error came before the choice
+        yield f"--precision bf16 (is {config.precision})"
     if optimizer == "adamw":
         yield f"--optim.name adamw_8bit (is {optimizer})"
     if "encoder" not in config.model.freeze:

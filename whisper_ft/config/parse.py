@@ -7,7 +7,7 @@ several times; later files take precedence. torch is not imported here.
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
@@ -130,6 +130,22 @@ def _refuse_unknown(cls: Any, argv: Sequence[str]) -> None:
     for key, _, file in _settings_of(cls, argv):
         if key not in _sections(cls) and key not in (names if file else [*names, "config", "help"]):
             raise UsageError(f"{file and file + ': '}unknown setting {key!r}{_nearest(key, names)}")
+    for name, leaf in leaves(cls):
+        section = next(iter(get_args(leaf.type)), None)
+        if is_dataclass(section):
+            _refuse_unknown_in_list(cls, argv, name, [inner for inner, _ in leaves(section, f"{name}.")])
+
+
+def _refuse_unknown_in_list(cls: Any, argv: Sequence[str], name: str, known: Sequence[str]) -> None:
+    """Raise UsageError for the first unknown key in a section of the list `name`, such as data.sources.
+
+    The `known` keys begin with the name of the list.
+    """
+    for key, value, file in _settings_of(cls, argv):
+        for section in (value if isinstance(value, list) else [value]) if key == name else ():
+            for inner in section if isinstance(section, dict) else ():
+                if (given := f"{name}.{inner}") not in known:
+                    raise UsageError(f"{file and file + ': '}unknown setting {given!r}{_nearest(given, known)}")
 
 
 def _nearest(key: str, names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import is_dataclass
 from typing import Any, get_type_hints
 
-from whisper_ft.config.data import WeightedSourceConfig
+from whisper_ft.config.resume_policy import SECTIONS_OF_LISTS, rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.command import exit_code_of
 
@@ -27,7 +27,8 @@ one. `auto` (for `data.lanes`: none) is resolved when a run begins and recorded;
 
 Two more things are compared. The data: other data is refused, and the message names the difference (next section). The
 protocol of evaluation: evaluation set, normaliser, metric, decoding and precision. If it changed, the run continues,
-and the best model is chosen anew, with a message.
+and the best model is chosen anew, with a message. If that of a set of `eval.sets` changed, a message says that its
+earlier figures cannot be compared, and the best model stays.
 
 The number of processes may change: batches and learning rate stay equal, the last bits do not. If `optim.name`
 changes, the new optimizer starts without moments. If `precision` becomes fp16, its loss scale starts at
@@ -62,7 +63,9 @@ checkpoint of an earlier version has the index alone, so only the index is compa
 
 def page() -> str:
     """Return the text of docs/resume.md."""
-    rows = [*_rows(TrainingConfig, ""), *_rows(WeightedSourceConfig, "data.sources.N.")]
+    rows = [*_rows(TrainingConfig, "")]
+    for prefix, section in SECTIONS_OF_LISTS.items():
+        rows += _rows(section, f"{prefix}N.")
     return PAGE + "".join(f"| `{name}` | {rule} | {default} | {meaning} |\n" for name, rule, default, meaning in rows)
 
 
@@ -83,7 +86,7 @@ def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
             default = leaf.default_factory() if callable(leaf.default_factory) else leaf.default
             shown = "none" if default is None or default == "" else f"`{default}`"
             meaning = " ".join(meanings[leaf.name].split()).replace("|", "\\|")
-            yield f"{prefix}{leaf.name}", leaf.metadata["resume"], shown, meaning
+            yield f"{prefix}{leaf.name}", rules()[f"{prefix}{leaf.name}".replace(".N.", ".")], shown, meaning
 
 
 if __name__ == "__main__":

@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from whisper_ft.config.data import WeightedSourceConfig
+from whisper_ft.config.evaluation import EvalSetConfig
 from whisper_ft.config.setting import UNSET, ResumeRule
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import flatten, leaves, to_plain, with_values
 from whisper_ft.runtime.errors import UsageError
 
-SECTIONS_OF_LISTS = {"data.sources.": WeightedSourceConfig}
+SECTIONS_OF_LISTS = {"data.sources.": WeightedSourceConfig, "eval.sets.": EvalSetConfig}
 """Settings whose value is a list of sections: prefix of the names in a section, and the class of a section."""
+FREE_SECTIONS = ("eval.sets.",)
+"""Prefixes of sections in which every setting is free, also one that is exact in data.*. No value in them is taken over
+from a checkpoint, because their order may change."""
 
 
 class SettingChange(NamedTuple):
@@ -110,7 +114,7 @@ def _before(name: str, value: Any, data: dict[str, Any]) -> Any:
 def rules() -> dict[str, ResumeRule]:
     """Return the resume rule of every setting of a training run, by dotted name.
 
-    A setting of data.sources is named without a number: `data.sources.weight`.
+    A setting of data.sources or eval.sets is named without a number: `data.sources.weight`.
     """
     return {name: data["resume"] for name, data in _metadata().items()}
 
@@ -120,7 +124,12 @@ def _metadata() -> dict[str, dict[str, Any]]:
     found = leaves(TrainingConfig)
     for prefix, section in SECTIONS_OF_LISTS.items():
         found += leaves(section, prefix)
-    return {name: {"before": UNSET, **leaf.metadata, "default": _default(leaf)} for name, leaf in found}
+    free = {"resume": "free", "before": UNSET, "auto": UNSET}
+    return {
+        name: {"before": UNSET, **leaf.metadata, "default": _default(leaf)}
+        | (free if name.startswith(FREE_SECTIONS) else {})
+        for name, leaf in found
+    }
 
 
 def _default(leaf: Any) -> Any:

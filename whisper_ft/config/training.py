@@ -243,8 +243,9 @@ class TrainingConfig:
     """With `resume` never: move an existing run to RUN_DIR.replaced-1, -2 and so on, instead of refusing to start."""
     allow_change: list[str] = field(default_factory=list, metadata={"resume": "free"})
     """Settings with the rule `change` that may differ from the checkpoint: --allow_change '[optim.lr, steps]'."""
-    precision: Precision = setting("change", "fp32")
-    """Number format of forward and backward pass. Weights, optimizer moments and loss are always float32."""
+    precision: Precision = setting("change", "auto", auto="auto")
+    """Number format of forward and backward pass: fp32, bf16 or fp16. auto: bf16 on a GPU that has it, else fp16, and
+    fp32 on a CPU; chosen once and recorded. Weights, optimizer moments and loss are always float32."""
     device: Device = setting("free", "auto")
     """auto uses a GPU if there is one."""
     rank_timeout: float = setting("free", 600.0)

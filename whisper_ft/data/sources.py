@@ -6,9 +6,10 @@ A source knows its chunks and their row counts from an index, and reads one chun
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar
 
-from whisper_ft.config.data import DataConfig, Format, SourceConfig, WeightedSourceConfig
+from whisper_ft.config.data import DataConfig, Format, SourceConfig
+from whisper_ft.config.evaluation import EvalSetConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import with_values
 from whisper_ft.data.formats.audiofolder import open_audiofolder
@@ -27,6 +28,8 @@ from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.storage.retry import patiently, retry_busy_servers
 from whisper_ft.data.types import FormatSource, UnhonouredError
 from whisper_ft.runtime.errors import UsageError
+
+S = TypeVar("S", bound=SourceConfig)
 
 retry_busy_servers()
 
@@ -87,6 +90,23 @@ def open_held_out(config: TrainingConfig, where: SourceConfig, cache: Path | Non
             where = with_values(where, {name: getattr(plain, name)})
 
 
+def open_eval_set(where: EvalSetConfig, cache: Path | None = None) -> LabelledSource:
+    """Open a set of eval.sets, of which a message names the set. Raises DataError or UsageError as `open_source` does.
+
+    `where` are the settings that `EvalConfig.sets_beside` completed.
+    """
+    try:
+        return open_source(where, cache)
+    except UsageError as error:
+        raise of_eval_set(error, where.name) from error
+
+
+def of_eval_set(error: UsageError, name: str) -> UsageError:
+    """Return the error of a set of eval.sets, with the set in place of `--data.`, or else before the message."""
+    prefix, message = f"--eval.sets: {name}: ", str(error)
+    return UsageError(message.replace("--data.", prefix) if "--data." in message else prefix + message)
+
+
 def open_mixture(data: DataConfig, cache: Path | None = None) -> MixedSource:
     """Open the training data of a run: the source of data.path, or the mixture of data.sources by weight.
 
@@ -139,9 +159,7 @@ def ignored_settings(config: TrainingConfig) -> list[str]:
     ]
 
 
-def pin(
-    where: SourceConfig, then: Mapping[str, Any] | None = None, recorded: Mapping[str, Any] | None = None
-) -> SourceConfig:
+def pin(where: S, then: Mapping[str, Any] | None = None, recorded: Mapping[str, Any] | None = None) -> S:
     """Return the settings of a source with its revision on the Hub replaced by a commit.
 
     All ranks and a resumed run then read the same data. A source that is not on the Hub has no commit, so its settings
@@ -165,11 +183,11 @@ def pin_mixture(
 ) -> DataConfig:
     """Return the settings of the training data with each revision on the Hub replaced by a commit, as `pin` does."""
     if not data.sources:
-        return cast(DataConfig, pin(data, then, recorded))
+        return pin(data, then, recorded)
     before, fingerprints = (then or {}).get("sources") or [], (recorded or {}).get("sources") or [recorded]
     known = [*zip(before, fingerprints, strict=False), *[(None, None)] * len(data.sources)]
     sources = [pin(source, *known[number]) for number, source in enumerate(data.sources)]
-    return replace(data, sources=cast(list[WeightedSourceConfig], sources))
+    return replace(data, sources=sources)
 
 
 def _format(where: SourceConfig) -> Format:

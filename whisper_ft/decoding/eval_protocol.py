@@ -1,10 +1,14 @@
 """Protocol of an evaluation: everything besides the model on which its transcripts and figures depend."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
+from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, EvalConfig
 from whisper_ft.data.formats.fingerprint import changed
+
+READ_AS = ("language", "task", "language_column", "task_column", "audio_column", "text_column")
+"""Settings of a set that decide about prompts and references, and that its fingerprint does not cover."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class EvalProtocol:
     """Metric that chooses the best model. Like the next two, it is None in evaluate.py, which chooses no best model."""
     greater_is_better: bool | None = None
     normalizer: str | None = None
+    read_as: dict[str, str] = field(default_factory=dict)
+    """Settings READ_AS of a set of eval.sets; empty for the held-out set, whose settings are exact in data.*."""
 
     @classmethod
     def of(
@@ -59,6 +65,14 @@ class EvalProtocol:
             normalizer=settings.normalizer,
         )
 
+    def scored_by(self, normalizer: str, rules: str, where: SourceConfig) -> Self:
+        """Return the protocol of a set of eval.sets, which has no part in the choice of the best model.
+
+        `where` are the settings of the set, and `rules` is the fingerprint of the normaliser.
+        """
+        read_as = {name: value for name in READ_AS if (value := getattr(where, name)) is not None}
+        return replace(self, rules=rules, normalizer=normalizer, read_as=read_as)
+
     def matches(self, other: Self) -> bool:
         """Return True if figures under both protocols can be compared. An unknown `suppressed` matches any other."""
         # Early versions did not record the suppressed tokens, and kept those of the model's files.
@@ -67,9 +81,9 @@ class EvalProtocol:
         return not changed(self.data, other.data) and mine == theirs
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values, without those that are None because no best model is chosen."""
-        optional = ("metric", "greater_is_better", "normalizer")
-        return {name: value for name, value in asdict(self).items() if value is not None or name not in optional}
+        """Return the fields as JSON values, without those that are None or empty because they do not apply."""
+        optional = ("metric", "greater_is_better", "normalizer", "read_as")
+        return {name: value for name, value in asdict(self).items() if value not in (None, {}) or name not in optional}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:

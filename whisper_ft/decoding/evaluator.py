@@ -1,17 +1,18 @@
 """Evaluators: an evaluator is a named set of utterances together with the settings for transcribing it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from transformers import GenerationConfig
 
-from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.data import DEFAULT_TASK, SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, Precision
-from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.formats.fingerprint import with_content
-from whisper_ft.data.sources import open_held_out
+from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.types import Source
 from whisper_ft.decoding.eval_protocol import EvalProtocol
 from whisper_ft.decoding.long_form import audio_windows, utterances_of
@@ -21,8 +22,6 @@ from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.suppression import fingerprint
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.scoring.scores import Prediction
-
-HELD_OUT = "held-out"
 
 
 class Evaluator:
@@ -68,19 +67,24 @@ class Evaluator:
             )
 
 
-def evaluators_of(
-    config: TrainingConfig, held_out: SourceConfig | None, index: Path, generation_config: GenerationConfig
-) -> list[Evaluator]:
-    """Build the evaluators of a training run; the first one decides which model is the best.
+def encoder_of_set(
+    where: SourceConfig,
+    found: Sequence[str],
+    model: Any,
+    tokenizer: Any,
+    *,
+    detect_language: bool,
+    leading_space: LeadingSpace,
+    normalizer: LabelNormalizer | None = None,
+) -> tuple[LabelEncoder, str | None]:
+    """Return the label encoder of an evaluation set, and the language of the normaliser that scores it.
 
-    The list is empty if the run evaluates nothing.
-
-    Parameters
-        held_out: the held-out set, pinned to a commit if it is on the Hub.
-        index: folder for cached file indexes.
-        generation_config: that of the model, after `model.suppress` was applied.
+    The language is None if it is detected and no setting says it. `found` are the languages that the rows name by
+    themselves. evaluate.py and training use this function, so that they prompt and normalise alike. Raises UsageError
+    if the model has no such language or task.
     """
-    if held_out is None:
-        return []
-    source = open_held_out(config, held_out, index)
-    return [Evaluator(HELD_OUT, source, config.eval, config.eval.max_utterances, config.precision, generation_config)]
+    # With language detection the prompt needs some language; the detected one takes its place.
+    default = where.language or ("en" if detect_language else None)
+    task, found = where.task or DEFAULT_TASK, [] if detect_language else found
+    encode = LabelEncoder.of(model, tokenizer, default, task, normalizer, found, leading_space)
+    return encode, where.language if detect_language else encode.language

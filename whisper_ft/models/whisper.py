@@ -1,5 +1,6 @@
 """Whisper models: loading, with checks of all that training and decoding rely on, and freezing of parts."""
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -256,3 +257,15 @@ def _check_parts_fit(name: str, config: WhisperConfig, processor: WhisperProcess
 def parameters_by_name(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Trainable parameters of the unwrapped model, by name. A tied parameter comes once, under its first name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """Return the sha256 of all weights with their names, as hexadecimal digits.
+
+    It does not depend on the folder in which the model lies.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

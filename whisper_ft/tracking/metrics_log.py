@@ -42,15 +42,17 @@ class MetricsLog:
                     by_step[row["step"]] = row
         return [by_step[step] for step in steps if step in by_step]
 
-    def write_predictions(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the transcripts of an evaluation to predictions/. A file that the same step has already is replaced.
+    def write_predictions(self, step: int, rows: Sequence[Mapping[str, Any]], name: str = "") -> None:
+        """Write the transcripts of an evaluation to predictions/, or of a set of eval.sets to predictions/NAME/.
 
-        Nothing is written if the folder is another run's.
+        A file that the same step has already is replaced. Nothing is written if the folder is another run's.
         """
         if not self._is_own():
             return
-        path = self._folder / "predictions" / f"step-{step:08d}.jsonl"
+        path = self._folder / "predictions" / name / f"step-{step:08d}.jsonl"
         with self._best_effort():
+            if name:
+                path.parent.mkdir(exist_ok=True)
             path.unlink(missing_ok=True)
         with self._best_effort():
             append_rows(path, rows)

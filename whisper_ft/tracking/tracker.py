@@ -21,10 +21,12 @@ from whisper_ft.runtime.errors import DiskError
 from whisper_ft.runtime.exit_codes import FINISHED
 from whisper_ft.runtime.printable import say
 from whisper_ft.scoring.scores import Scores
+from whisper_ft.scoring.set_figures import ALWAYS, figures_of_set, named_figures
 from whisper_ft.tracking.backends.packages import RunInfo, refuse_missing_packages
 from whisper_ft.tracking.backends.process import TrackerProcess
-from whisper_ft.tracking.console import eval_table
+from whisper_ft.tracking.console import eval_table, set_table
 from whisper_ft.tracking.console.screen import Advance, Screen
+from whisper_ft.tracking.console.set_table import SetTrend
 from whisper_ft.tracking.console.stdout import Stdout
 from whisper_ft.tracking.console.step_line import step_figures
 from whisper_ft.tracking.console.transcripts import transcript_lines, transcript_table
@@ -116,28 +118,53 @@ class Tracker:
         self._screen.step(row["step"], step_figures(row, self._screen.seconds_left()))
         self._send("train", row)
 
-    def log_evaluation(self, state: TrainState, scores: Scores) -> None:
+    def log_evaluation(
+        self, state: TrainState, scores: Scores | None, sets: Mapping[str, Scores], precision: str
+    ) -> None:
         """Log an evaluation at `state.step`.
 
         It writes a line to metrics.jsonl and transcripts to predictions/, and sends the figures to the backends. The
-        console shows rates, their change since earlier evaluations, and sample transcripts.
+        console shows rates, their change since earlier evaluations, and sample transcripts of the held-out set.
+
+        Parameters
+            scores: of the held-out set; None if it was not scored at this step.
+            sets: scores of sets of eval.sets, by name.
+            precision: in which the model was scored.
         """
         if not self.enabled:
             return
-        best, summary = state.best, scores.summary()
-        earlier = self._metrics.rows(
-            [0, *(step for step, _ in state.evaluated if step < state.step)] if state.step else [], having="wer"
-        )
-        self.record({"step": state.step, **summary, "best": best and best.value})
-        self._metrics.write_predictions(state.step, [row.record() for row in scores.rows])
+        figures = scores.summary() if scores else {}
+        for name, of_set in sets.items():
+            figures |= named_figures(name, of_set.summary())
+        best = {"best": state.best and state.best.value} if scores else {}
+        self.record({"step": state.step, **figures, **best, "precision": precision})
+        for name, each in [*([("", scores)] if scores else []), *sets.items()]:
+            self._metrics.write_predictions(state.step, [row.record() for row in each.rows], name)
+        if scores is not None:
+            self._show_held_out(state, scores)
+        self._show_sets(state, sets)
+        self._send("eval", {"step": state.step, **figures})
+
+    def _show_held_out(self, state: TrainState, scores: Scores) -> None:
+        steps = [0, *(step for step, _ in state.evaluated if step < state.step)] if state.step else []
+        earlier = self._metrics.rows(steps, having="wer")
         if self._screen.console.is_terminal:
             self.show(eval_table.table(state, self._steps, scores, earlier))
             self.show(transcript_table(scores, self._screen.console.width))
+            return
+        self.say(eval_table.line(state, self._steps, scores, earlier))
+        self.say_all(transcript_lines(scores))
+
+    def _show_sets(self, state: TrainState, sets: Mapping[str, Scores]) -> None:
+        trends = []
+        for name, scores in sets.items():
+            steps = [step for step in state.steps_of_set(name) if step < state.step]
+            rows = self._metrics.rows(steps, having=f"{name}/{ALWAYS}")
+            trends.append(SetTrend(name, scores, [figures_of_set(row, name) for row in rows]))
+        if trends and self._screen.console.is_terminal:
+            self.show(set_table.table(state.step, self._steps, trends))
         else:
-            self.say(eval_table.line(state, self._steps, scores, earlier))
-            for line in transcript_lines(scores):
-                self.say(line)
-        self._send("eval", {"step": state.step, **summary})
+            self.say_all(set_table.lines(state.step, self._steps, trends))
 
     def record(self, row: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

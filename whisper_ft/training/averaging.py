@@ -58,7 +58,7 @@ def publish_mean(
 ) -> None:
     """Publish the mean of the weights of several checkpoints, with its score. The averaged weights stay in the model.
 
-    Every rank must call it, with at least one step. The score is that of the first evaluator, if the run has one.
+    Every rank must call it, with at least one step. The score is that on the held-out set, if the run has one.
 
     If one of the checkpoints is damaged or missing, nothing is published and a line says so. Raises PreemptedError if a
     stop signal ends the evaluation; the average is then not published.
@@ -72,8 +72,10 @@ def publish_mean(
         return
     collectives.run_on_all(lambda: load_average(paths, learner.model))
     result = "It was not evaluated."
-    if evaluation.evaluators:
-        name, value = evaluation.score(evaluation.evaluators[0]).figure(evaluation.settings.metric)
+    if evaluation.held_out:
+        name, value = evaluation.score(evaluation.held_out).figure(evaluation.settings.metric)
         result = f"{name} on the held-out set: {value}"
-    collectives.broadcast_from_main(lambda: publish_average(directory, steps, learner.model, learner.processor, result))
+    collectives.broadcast_from_main(
+        lambda: publish_average(directory, steps, learner.model, learner.model_files(), result)
+    )
     tracker.say(f"the mean of steps {', '.join(map(str, steps))} is in {directory.average}; {result}")

@@ -1,6 +1,6 @@
 """Lines about the data before the first step: shares of a mixture, rewritten transcripts, warnings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from whisper_ft.config.training import TrainingConfig
@@ -17,21 +17,34 @@ MAX_EXAMPLES = 100  # transcripts that are rewritten to count changes and to fin
 
 
 def settings_lines(
-    config: TrainingConfig, source: MixedSource, held_out: Source | None, encode: LabelEncoder
+    config: TrainingConfig,
+    source: MixedSource,
+    held_out: LabelledSource | None,
+    sets: Mapping[str, LabelledSource],
+    encode: LabelEncoder,
 ) -> Iterator[str]:
-    """Return lines about what is read of each set, and about settings and columns that are not used."""
+    """Return lines about what is read of each set, and about settings and columns that are not used.
+
+    `sets` are those of eval.sets, by name.
+    """
     for number, part in enumerate(source.parts):
         name = "training data" if len(source.parts) == 1 else f"data.sources.{number}"
         yield from used_lines(name, part, encode.language)
-    if isinstance(held_out, LabelledSource):
+    if held_out is not None:
         yield from used_lines("held-out set", held_out, encode.language)
+    for name, of_set in sets.items():
+        yield from used_lines(f"set {name}", of_set, encode.language)
+    if sets and held_out is None:
+        yield "no held-out set (eval.path, eval.split), so no best model is chosen; eval.sets are only reported"
     yield from ignored_settings(config)
 
 
-def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, encode: LabelEncoder) -> Iterator[str]:
+def summary_lines(
+    source: MixedSource, held_out: Source | None, sets: Mapping[str, Source], lanes: int, encode: LabelEncoder
+) -> Iterator[str]:
     """Return lines for the user about the data of a new run. At most one chunk of the data is read for them.
 
-    One more chunk is read of each list that states durations.
+    One more chunk is read of each list that states durations. `sets` are those of eval.sets, by name.
     """
     yield from source.notes
     yield from first_durations(source.parts)
@@ -41,11 +54,13 @@ def summary_lines(source: MixedSource, held_out: Source | None, lanes: int, enco
         chunk = next(number for number, rows in enumerate(source.rows) if rows)
         rows = islice(source.read(chunk), MAX_EXAMPLES)
         yield from encode.normalizer.examples((row.text, row.language or encode.language) for row in rows)
-    if held_out is not None and (shared := shared_by_index(source, held_out)):
-        yield (
-            f"warning: held-out rows may be in the training data: {shared}; "
-            "`python -m whisper_ft doctor` compares transcripts and audio"
-        )
+    compared = {"held-out rows": held_out, **{f"rows of the set {name}": of_set for name, of_set in sets.items()}}
+    for name, scored in compared.items():
+        if scored is not None and (shared := shared_by_index(source, scored)):
+            yield (
+                f"warning: {name} may be in the training data: {shared}; "
+                "`python -m whisper_ft doctor` compares transcripts and audio"
+            )
 
 
 def cache_warning(source: MixedSource, chunks: int, cached_bytes: float) -> str:

@@ -35,7 +35,7 @@ plots/            curves.png and curves.html, by python -m whisper_ft plot
 tensorboard/      with track.to; likewise wandb/. trackio has a folder of its own. Trackers know the run by tracker-id:
                   remove this file from a copy of the folder
 index/            cached indexes of remote data and of tar archives; may be removed
-predictions/      transcripts of each evaluation
+predictions/      transcripts of each evaluation; those of a set of eval.sets in a folder with its name
 .last-words-N     reason why process N ended, if it failed alone; removed at the next start, as is .reported
 .lock             held while a run uses this folder
 

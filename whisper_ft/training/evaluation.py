@@ -1,4 +1,4 @@
-"""Evaluation of a run: its evaluators, their scores, and the choice of the best model."""
+"""Evaluation of a run: when each set is scored, the scores, and the choice of the best model."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.evaluation import EvalConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.decoding.eval_protocol import EvalProtocol
-from whisper_ft.decoding.evaluator import Evaluator
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.optim.schedule import due
 from whisper_ft.runtime.collectives import Collectives
@@ -17,18 +16,20 @@ from whisper_ft.runtime.signals import StopRequest
 from whisper_ft.scoring.scores import LOSS, Prediction, Scores, score
 from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.evaluated_set import EvaluatedSet
 from whisper_ft.training.learner import Learner
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Evaluators of a run, and everything that is needed to score the model on them.
+    """Evaluated sets of a run, and everything that is needed to score the model on them.
 
-    The first evaluator decides which model is the best.
+    The held-out set alone decides which model is the best. The run may have no held-out set and still have others.
     """
 
-    evaluators: Sequence[Evaluator]
-    normalize: Any
+    held_out: EvaluatedSet | None
+    sets: Sequence[EvaluatedSet]
+    """Sets of eval.sets."""
     settings: EvalConfig
     learner: Learner
     collectives: Collectives
@@ -37,67 +38,71 @@ class Evaluation:
 
     @property
     def protocol(self) -> EvalProtocol | None:
-        """Everything that the choice of the best model depends on; None if the run has no evaluator."""
-        if not self.evaluators:
-            return None
-        return self.evaluators[0].protocol.judged_by(self.settings, self.normalize.fingerprint)
+        """Everything that the choice of the best model depends on; None if the run has no held-out set."""
+        return self.held_out.protocol() if self.held_out else None
 
     def is_due(self, state: TrainState, steps: int) -> bool:
-        """Return True after every `eval.every` steps and at the end, but not for a step that is evaluated already.
+        """Return True if any set is to be scored before the next step.
 
-        No evaluation is due if `eval.every` is 0 or the run has no evaluator. Before the first utterance is trained,
-        none is due either, because its model would become the best one.
+        Each set is due after every `every` steps and at the end, but not for a step at which it is scored already. The
+        end is the last step, or the one at which the patience ends. Before the first utterance is trained, none is due,
+        because the start model would become the best one.
         """
-        regular = due(state.step, self.settings.every, state.step >= steps)
-        trained = state.step > 0 and state.counts.utterances > 0
-        return bool(self.evaluators) and trained and state.evaluated_step < state.step and regular
+        return self._held_out_is_due(state, steps) or bool(self._due_sets(state, steps))
 
     def run_at_start(self, state: TrainState) -> None:
-        """Score the model before the first update on the first evaluator, and log the result as step 0.
+        """Score the model before the first update on every set, and log the result as step 0.
 
-        Nothing happens at a later step, without an evaluator, or unless `eval.at_start` is set. The state does not
-        include the result, because the start model must not become the best one. A stop signal ends it without result.
+        Nothing happens at a later step, without a set, or unless `eval.at_start` is set. The state does not include the
+        result, because the start model must not become the best one. A stop signal ends it without result.
         """
-        if state.step or not self.settings.at_start or not self.evaluators:
+        if state.step or not self.settings.at_start or not (self.held_out or self.sets):
             return
         try:
-            self.tracker.log_evaluation(state, self.score(self.evaluators[0]))
+            scores = None if self.held_out is None else self.score(self.held_out)
+            of_sets = {one.name: self.score(one) for one in self.sets}
         except PreemptedError:
             self.tracker.say("the evaluation before the first step was stopped; the next start begins with it")
+            return
+        self._log(state, scores, of_sets)
 
-    def run(self, state: TrainState) -> TrainState:
-        """Score the present model on every evaluator; log the scores of the first, and return the state with them.
+    def run(self, state: TrainState, steps: int) -> TrainState:
+        """Score the present model on the sets that are due, log the scores, and return the state with them.
 
-        Every rank must call it. Raises DataError if the first evaluator could read no audio.
+        Every rank must call it. Raises DataError if no audio of a set could be read. `steps` are the updates of the
+        run.
 
         A stop signal ends the evaluation early, because a machine that is reclaimed leaves little time to save. The
-        state is then returned unchanged, and the resumed run repeats the evaluation.
+        state is then returned unchanged, nothing is logged, and the resumed run repeats the evaluation.
         """
-        settings = self.settings
+        before, scores = state, None
         try:
-            scores = [self.score(evaluator) for evaluator in self.evaluators]
+            if self.held_out and self._held_out_is_due(state, steps):
+                scores = self.score(self.held_out)
+                refuse_unheard(scores, "the held-out set")
+                state = self._judged(state, scores)
+            of_sets: dict[str, Scores] = {}
+            for one in self._due_sets(state, steps):
+                of_sets[one.name] = self.score(one)
+                refuse_unheard(of_sets[one.name], f"the set {one.name} of eval.sets")
         except PreemptedError:
             self.tracker.say(f"the evaluation of step {state.step} was stopped; the resumed run begins with it")
-            return state
-        refuse_unheard(scores[0], "the held-out set")
-        state = state.after_evaluation(
-            *scores[0].figure(settings.metric),
-            greater_is_better=settings.greater_is_better,
-            min_delta=settings.min_delta,
-        )
-        self.tracker.log_evaluation(state, scores[0])
+            return before
+        state = state.after_sets(of_sets)
+        self._log(state, scores, of_sets)
         return state
 
-    def score(self, evaluator: Evaluator) -> Scores:
-        """Score the present model on one evaluator. Every rank must call it, and gets the same scores.
+    def score(self, one: EvaluatedSet) -> Scores:
+        """Score the present model on one set. Every rank must call it, and gets the same scores.
 
         Raises PreemptedError after a stop signal.
         """
-        learner = self.learner
+        learner, evaluator = self.learner, one.evaluator
         transcriber = Transcriber(
-            learner.model, learner.processor.tokenizer, learner.encode, evaluator.decoding, evaluator.precision
+            learner.model, learner.processor.tokenizer, one.encode, evaluator.decoding, evaluator.precision
         )
-        with self.tracker.progress_bar("evaluating", -(-evaluator.total // self.collectives.world)) as advance:
+        label = f"evaluating {one.name}" if self.sets else "evaluating"
+        with self.tracker.progress_bar(label, -(-evaluator.total // self.collectives.world)) as advance:
 
             def progress(_: Prediction) -> None:
                 advance(1)
@@ -105,7 +110,34 @@ class Evaluation:
                     raise PreemptedError("a signal stopped the evaluation; run the same command to continue")
 
             predictions = evaluator.transcribe(transcriber, learner.log_mel, self.collectives, progress)
-        return score(predictions, self.normalize)
+        return score(predictions, one.normalize)
+
+    def _held_out_is_due(self, state: TrainState, steps: int) -> bool:
+        if self.held_out is None or not _is_trained(state) or state.evaluated_step >= state.step:
+            return False
+        return due(state.step, self.held_out.every, state.step >= steps)
+
+    def _due_sets(self, state: TrainState, steps: int) -> list[EvaluatedSet]:
+        if not _is_trained(state):
+            return []
+        is_end = state.step >= steps or state.out_of_patience(self.settings.patience)
+        is_scored = {one.name: state.step in state.steps_of_set(one.name) for one in self.sets}
+        return [one for one in self.sets if due(state.step, one.every, is_end) and not is_scored[one.name]]
+
+    def _judged(self, state: TrainState, scores: Scores) -> TrainState:
+        settings = self.settings
+        return state.after_evaluation(
+            *scores.figure(settings.metric),
+            greater_is_better=settings.greater_is_better,
+            min_delta=settings.min_delta,
+        )
+
+    def _log(self, state: TrainState, scores: Scores | None, of_sets: dict[str, Scores]) -> None:
+        self.tracker.log_evaluation(state, scores, of_sets, self.learner.precision)
+
+
+def _is_trained(state: TrainState) -> bool:
+    return state.step > 0 and state.counts.utterances > 0
 
 
 def refuse_unknown_names(config: TrainingConfig, get_normalizer: Callable[..., Any]) -> None:

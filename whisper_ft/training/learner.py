@@ -10,12 +10,15 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from whisper_ft.checkpoint.loading import load_optimizer, load_weights
 from whisper_ft.checkpoint.record import CheckpointRecord
 from whisper_ft.checkpoint.writer import Contents, contents_of
+from whisper_ft.config.evaluation import Precision
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.types import Collator, CollatorFactory
+from whisper_ft.models.export.hf import config_files
+from whisper_ft.models.precision import precision_record
 from whisper_ft.models.whisper import freeze, load_whisper, parameters_by_name
 from whisper_ft.optim.optimizer import build_optimizer, keeps_state, load_state_tensors, state_tensors
 from whisper_ft.optim.scaler import build_scaler
@@ -38,6 +41,12 @@ class Learner:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     device: torch.device
+    precision: Precision
+    """Number format of training and evaluation."""
+
+    def model_files(self) -> dict[str, bytes]:
+        """Files of an exported model by name, without weights and README."""
+        return config_files(self.model, self.processor) | precision_record(self.precision)
 
     def collator(self, build: CollatorFactory) -> Collator:
         """Build the collator for this model."""
@@ -122,4 +131,5 @@ def build_learner(
         optimizer=build_optimizer(parameters, config.optim),
         scaler=build_scaler(config.scaler, device, config.precision),
         device=device,
+        precision=config.precision,
     )

@@ -28,6 +28,8 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
     refuse_missing_data(config.data)
     if config.eval.path:
         refuse_missing("eval.path", config.eval.path)
+    for one in config.eval.sets:
+        refuse_missing("eval.sets: path", one.path)
     refuse_missing_model("model.name", config.model.name)
     refuse_missing_gpu(config.device)
     refuse_missing_packages(config.track.to)

@@ -1,23 +1,18 @@
-"""Resume: the configuration, data and state with which a run continues from a checkpoint."""
+"""Resume: the checkpoint and the state with which a run continues, and the checks that it may."""
 
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST
 from whisper_ft.checkpoint.format import list_checkpoints, newest_record
-from whisper_ft.checkpoint.record import TRAINER, Branch, CheckpointRecord, read_record
+from whisper_ft.checkpoint.record import Branch, CheckpointRecord, read_record
 from whisper_ft.checkpoint.resume_choice import branch_name, choose
 from whisper_ft.checkpoint.state import TrainState
-from whisper_ft.config.data import DataConfig, SourceConfig
-from whisper_ft.config.resume_policy import as_resumed, refuse_changes
+from whisper_ft.config.resume_policy import refuse_changes
 from whisper_ft.config.training import TrainingConfig
-from whisper_ft.config.tree import to_plain, with_values
+from whisper_ft.config.tree import to_plain
 from whisper_ft.data.formats.fingerprint import changed
-from whisper_ft.data.sampling.order import default_lanes
-from whisper_ft.data.sources import pin, pin_mixture, refuse_beside_sources
 from whisper_ft.decoding.eval_protocol import EvalProtocol
 from whisper_ft.optim.schedule import learning_rate
 from whisper_ft.runtime import atomic
@@ -32,59 +27,6 @@ from whisper_ft.training.evaluation import Evaluation
 from whisper_ft.training.learner import Learner
 from whisper_ft.training.published_models import repair_best
 from whisper_ft.training.saver import Lineage
-
-
-class Start(NamedTuple):
-    """Settings with which a run starts or continues; every rank has the same."""
-
-    config: TrainingConfig
-    """Settings without `auto`. Settings newer than the checkpoint keep its behaviour (`resume_policy.as_resumed`)."""
-    data: DataConfig
-    """Training data, pinned to a commit if it is on the Hub."""
-    held_out: SourceConfig | None
-    is_new: bool
-    """True if there is no checkpoint to continue from."""
-
-
-def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir) -> Start:
-    """Determine the settings and data with which this start of the program trains. Main process only.
-
-    If there is a newest checkpoint, or one that `--resume` names, its recorded settings are combined with the given
-    ones. A data set on the Hub is pinned to the commit in the checkpoint; without one, to its newest commit. Only one
-    process asks the Hub. If every process asked, the data set could change in between.
-    """
-    record = recorded_start(config, directory.checkpoints)
-    if record is None:
-        config = resolved(config)
-        refuse_beside_sources(config)
-        return Start(config, pin_mixture(config.data), config.held_out and pin(config.held_out), is_new=True)
-    config = resolved(as_resumed(config, given, record.config))
-    refuse_beside_sources(config)
-    saved, protocol = record.config, record.eval_protocol
-    data = pin_mixture(config.data, saved["data"], record.data)
-    if config.held_out is None:
-        return Start(config, data, None, is_new=False)
-    of_eval = {**saved["data"], "path": saved["eval"]["path"] or saved["data"]["path"]}
-    held_out = pin(config.held_out, of_eval, protocol and protocol["data"])
-    return Start(config, data, held_out, is_new=False)
-
-
-def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecord | None:
-    """Read the record of the newest checkpoint, or else of the checkpoint that `--resume` names.
-
-    None if neither exists or can be read.
-    """
-    if record := newest_record(checkpoints):
-        return record
-    if Path(config.resume, TRAINER).is_file():
-        with suppress(OSError, ResumeError):  # `choose_checkpoint` reports damage later
-            return read_record(Path(config.resume))
-    return None
-
-
-def resolved(config: TrainingConfig) -> TrainingConfig:
-    """Return the configuration with every `auto` that the program decides itself replaced by the decision."""
-    return with_values(config, {"data.lanes": config.data.lanes or default_lanes(config.batch.size)})
 
 
 def begin_or_resume(
@@ -103,29 +45,51 @@ def begin_or_resume(
     Returns the state of the run, and the lineage that its next checkpoint records.
     """
     protocol = evaluation.protocol
+    sets = collectives.broadcast_from_main(lambda: {one.name: one.protocol() for one in evaluation.sets})
     chosen = choose_checkpoint(config, directory, collectives, tracker)
     if directory.moved_to:
         tracker.say(f"the run that was in {directory.path} is now {directory.moved_to}")
-    held_out = evaluation.evaluators[0].source if evaluation.evaluators else None
-    for line in collectives.broadcast_from_main(
-        lambda: list(settings_lines(config, data.source, held_out, learner.encode))
-    ):
-        tracker.say(line)
-    state, lineage = TrainState(), Lineage(eval_protocol=None if protocol is None else protocol.to_json())
-    if chosen is None:
-        tracker.say(f"starting at step 0 of {data.steps} in {directory.path}")
-        for line in collectives.broadcast_from_main(
-            lambda: list(summary_lines(data.source, held_out, data.partition.lanes, learner.encode))
-        ):
-            tracker.say(line)
-    else:
-        for line in data.source.notes:
-            tracker.say(line)
-        state, lineage = resume_from(chosen, config, data, learner, protocol, directory, collectives, tracker)
+    state = TrainState()
+    lineage = Lineage(
+        eval_protocol=None if protocol is None else protocol.to_json(),
+        set_protocols={name: of_set.to_json() for name, of_set in sets.items()},
+    )
+    first_line = f"starting at step 0 of {data.steps} in {directory.path}"
+    report_data(config, data, learner, evaluation, collectives, tracker, None if chosen else first_line)
+    if chosen is not None:
+        state, lineage = resume_from(chosen, config, data, learner, protocol, sets, directory, collectives, tracker)
     directory.step = state.step
     # Written only now, so that a refused start leaves the files of the run as they are.
     collectives.broadcast_from_main(lambda: directory.describe(to_plain(config)))
     return state, lineage
+
+
+def report_data(
+    config: TrainingConfig,
+    data: TrainingData,
+    learner: Learner,
+    evaluation: Evaluation,
+    collectives: Collectives,
+    tracker: Tracker,
+    first_line: str | None,
+) -> None:
+    """Report what is read of each set. Every rank must call it.
+
+    A new run has a `first_line`, and facts follow it for which some rows are read.
+    """
+    held_out = evaluation.held_out.source if evaluation.held_out else None
+    sets = {one.name: one.source for one in evaluation.sets}
+    encode, lanes = learner.encode, data.partition.lanes
+    tracker.say_all(
+        collectives.broadcast_from_main(lambda: list(settings_lines(config, data.source, held_out, sets, encode)))
+    )
+    if first_line is None:
+        tracker.say_all(data.source.notes)
+        return
+    tracker.say(first_line if config.precision == "fp32" else f"{first_line}, in {config.precision}")
+    tracker.say_all(
+        collectives.broadcast_from_main(lambda: list(summary_lines(data.source, held_out, sets, lanes, encode)))
+    )
 
 
 def choose_checkpoint(
@@ -184,14 +148,16 @@ def resume_from(
     data: TrainingData,
     learner: Learner,
     protocol: EvalProtocol | None,
+    sets: Mapping[str, EvalProtocol],
     directory: RunDir,
     collectives: Collectives,
     tracker: Tracker,
 ) -> tuple[TrainState, Lineage]:
     """Load a checkpoint, if the rules allow this run to continue from it. Every rank must call it.
 
-    Also makes best/ agree with the state, and forgets the best model if the evaluation changed. Raises UsageError if
-    settings or data changed, or if the checkpoint is beyond the end of the run. Raises ResumeError if it does not fit.
+    Also makes best/ agree with the state, and forgets the best model if the evaluation changed. `protocol` is of the
+    held-out set and `sets` of eval.sets. Raises UsageError if settings or data changed, or if the checkpoint is beyond
+    the end of the run. Raises ResumeError if it does not fit.
 
     Returns the state of the run, and the lineage that its next checkpoint records.
     """
@@ -205,19 +171,19 @@ def resume_from(
     if state.step > data.steps:
         shorter = counted(data.steps, "step")
         raise UsageError(f"{chosen} is at step {state.step} already: the run cannot be shortened to {shorter}")
-    state, message = collectives.broadcast_from_main(
-        lambda: repair_best(directory, state, chosen, learner.model, learner.processor)
-    )
+    state, message = collectives.broadcast_from_main(lambda: repair_best(directory, state, chosen, learner.model_files))
     if message:
         tracker.say(message, always=True)
     state, recorded = _with_comparable_best(state, record, protocol, tracker)
+    state, recorded_sets = _with_comparable_sets(state, record, sets, tracker)
     learner.restore(chosen, record, config, tracker.say)
     tracker.say(f"resumed from {chosen}")
     lr = learning_rate(state.step, data.steps, config.optim, config.schedule)
     tracker.say(f"LR at step {state.step}: saved {record.lr:.6g}, now {lr:.6g}")
     if state.step < data.steps and not state.out_of_patience(config.eval.patience):  # a finished run stays as it is
         tracker.record({"event": "resumed", "step": state.step})
-    return state, Lineage(chosen.name, _branch(config, record, state.step), frozenset({state.step}), recorded)
+    branch = _branch(config, record, state.step)
+    return state, Lineage(chosen.name, branch, frozenset({state.step}), recorded, recorded_sets)
 
 
 def _with_comparable_best(
@@ -238,6 +204,21 @@ def _with_comparable_best(
             )
         state = state.reset_best()
     return state, protocol.to_json()
+
+
+def _with_comparable_sets(
+    state: TrainState, record: CheckpointRecord, sets: Mapping[str, EvalProtocol], tracker: Tracker
+) -> tuple[TrainState, dict[str, dict[str, object]]]:
+    """Forget the evaluations of each set of eval.sets whose coming scores cannot be compared with its earlier ones.
+
+    Returns the state, and the protocols to record from here on, by name.
+    """
+    for name, protocol in sets.items():
+        recorded = record.set_protocols.get(name)
+        if recorded is not None and not protocol.matches(EvalProtocol.from_json(recorded)):
+            tracker.say(f"the set {name} of eval.sets changed, so its figures cannot be compared with the earlier ones")
+            state = state.reset_set(name)
+    return state, {**record.set_protocols, **{name: protocol.to_json() for name, protocol in sets.items()}}
 
 
 def _branch(config: TrainingConfig, record: CheckpointRecord, step: int) -> Branch | None:

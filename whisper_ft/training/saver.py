@@ -15,7 +15,6 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.checkpoint.writer import write
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import to_plain
-from whisper_ft.models.export.hf import config_files
 from whisper_ft.optim.schedule import learning_rate
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.tracking.tracker import Tracker
@@ -38,6 +37,8 @@ class Lineage:
     """Step of the checkpoint that this process resumed; its checkpoint is never removed."""
     eval_protocol: dict[str, object] | None = None
     """Protocol of the evaluations that the state records, in JSON values."""
+    set_protocols: dict[str, dict[str, object]] = field(default_factory=dict)
+    """The same for each set of eval.sets, by name."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Saver:
         """Collect the contents of the checkpoint, and start to write them in a thread."""
         learner, settings, folder = self._learner, self._config.save, self._directory
         contents = learner.contents(self._record(state), copied=settings.background)
-        files = config_files(learner.model, learner.processor) if state.improved else {}
+        files = learner.model_files() if state.improved else {}
         branch, parent = self._lineage.branch, self._parent
         kept = {*self._lineage.resumed_steps, *steps_to_average(state, self._config, self._data.steps)}
         kept |= {branch.step} if branch else set()
@@ -150,6 +151,7 @@ class Saver:
             lr=learning_rate(state.step, self._data.steps, config.optim, config.schedule),
             world=self._collectives.world,
             eval_protocol=self._lineage.eval_protocol,
+            set_protocols=self._lineage.set_protocols,
             branch=self._lineage.branch,
             scaler=self._learner.scaler_state,
             versions={module.__name__: module.__version__ for module in (torch, transformers, accelerate)},

@@ -40,7 +40,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, TrainingCo
         "--leakage",
         choices=("fast", "full", "none"),
         default="fast",
-        help="comparison with the held-out set: names, bytes, sentences and speakers; full: the decoded sound too",
+        help="comparison with the held-out set and eval.sets: names, bytes, sentences and speakers; full: the decoded "
+        "sound too",
     )
     parser.add_argument(
         "--loss",

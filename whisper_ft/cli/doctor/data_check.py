@@ -1,20 +1,22 @@
-"""Check of the training data and the held-out set of a configuration."""
+"""Check of the training data and the evaluated sets of a configuration."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from whisper_ft.cli.doctor.batch import first_batch
 from whisper_ft.cli.doctor.blocks import Block
 from whisper_ft.cli.doctor.data_report import (
     DataReport,
+    leakage_section,
     problems_of,
     report_figures,
     report_sections,
     suppressed_section,
 )
 from whisper_ft.cli.doctor.row_check import RowCheck, RowStatistics
+from whisper_ft.config.evaluation import HELD_OUT
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.log_mel import LogMel
@@ -24,17 +26,55 @@ from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of
 from whisper_ft.data.sampling.order import default_lanes
-from whisper_ft.data.sources import open_held_out, open_mixture, refuse_beside_sources
+from whisper_ft.data.sources import open_eval_set, open_held_out, open_mixture, refuse_beside_sources
 from whisper_ft.data.types import CollatorFactory, RejectedError, Row, Source
 from whisper_ft.data.used_settings import languages_found, overruled_lines, used_line
+from whisper_ft.decoding.long_form import utterances_of
 from whisper_ft.models.suppression import SuppressedTokens
 from whisper_ft.models.whisper import ModelParts, load_parts
 from whisper_ft.runtime.errors import as_usage_error
+from whisper_ft.runtime.printable import counted
 from whisper_ft.runtime.redaction import redacted
 from whisper_ft.training.suppress_choice import released_by
 
 Depth = Literal["fast", "full", "none"]
 Progress = Callable[[str, int, int], None]  # name of the rows, number done, number of all
+
+
+class ComparedSet(NamedTuple):
+    """A set on which the run scores its model."""
+
+    name: str
+    source: LabelledSource
+    rows: int
+    """Number of rows that are compared with the training data."""
+
+    @property
+    def title(self) -> str:
+        """Words for the set in a line."""
+        return "held-out set" if self.name == HELD_OUT else f"set {self.name}"
+
+    @property
+    def size(self) -> str:
+        """Number of rows in words."""
+        return counted(sum(self.source.rows), "row") + (
+            "" if self.rows == sum(self.source.rows) else f", {self.rows:,} scored"
+        )
+
+
+def evaluated_sets(config: TrainingConfig) -> list[ComparedSet]:
+    """Open the held-out set of a run and those of eval.sets. Raises the errors of a run for sets that cannot be opened.
+
+    All rows of the held-out set count, and the scored rows of the others.
+    """
+    found = []
+    if config.held_out:
+        source = open_held_out(config, config.held_out)
+        found.append(ComparedSet(HELD_OUT, source, sum(source.rows)))
+    for one in config.eval.sets_beside(config.data):
+        source = open_eval_set(one)
+        found.append(ComparedSet(one.name, source, utterances_of(source, one.max_utterances)))
+    return found
 
 
 def check_data(
@@ -45,11 +85,12 @@ def check_data(
     collator: CollatorFactory,
     rewrite: LabelNormalizer | None = None,
 ) -> DataReport:
-    """Check the training rows, compare them with the held-out set, decode the first batch, and return the report.
+    """Check the training rows, compare them with the evaluated sets, decode the first batch, and return the report.
 
     Parameters
         max_rows: check only so many rows from the start of the data; None for all.
-        leakage: comparison with the held-out set. full: the decoded sound, too; none: the held-out set is not opened.
+        leakage: comparison with the held-out set and those of eval.sets. full: the decoded sound, too; none: these sets
+            are not opened.
         progress: called with the name of the rows, the number done and the number of all.
         rewrite: normaliser named by data.normalizer. Without it, labels are made from the transcripts as written, and
             the report says so.
@@ -61,7 +102,7 @@ def check_data(
     lanes = config.data.lanes or default_lanes(config.batch.size)
     with as_usage_error("data.sources"):
         order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
-    heldout = open_held_out(config, config.held_out) if config.held_out and leakage != "none" else None
+    evaluated = [] if leakage == "none" else evaluated_sets(config)
     model = load_parts(config.model.name)
     tokenizer, encode = model.processor.tokenizer, _encoder(config, model, source, rewrite)
     as_written = _as_written(config, rewrite)
@@ -70,18 +111,16 @@ def check_data(
     check = RowCheck(encode, log_mel, _row_ids(source), suppressed)
 
     total = min(sum(source.rows), max_rows or sum(source.rows))
-    shared = _check_rows(check, source, total, heldout, leakage, progress)
-    statistics = check.statistics
+    overlaps = _check_rows(check, source, total, evaluated, leakage, progress)
+    statistics, shared = check.statistics, leakage_section(overlaps, is_compared=leakage != "none")
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
-    sections["data"] += used_settings(config, source, heldout, encode, statistics)
+    sections["data"] += used_settings(config, source, evaluated, encode, statistics)
     sections["label tokens"] += as_written
     released = released_by(config, source, encode, suppressed, tokenizer)
     sections["suppressed tokens"] = suppressed_section(statistics.suppressed, tokenizer, released) + as_written
     sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
-    if shared is None and leakage == "none":
-        sections["leakage"] = ["not compared (--leakage none)"]
     figures = report_figures(statistics, config, sum(source.rows))
-    return DataReport(figures, sections, problems_of(statistics, shared, released))
+    return DataReport(figures, sections, problems_of(statistics, overlaps.get(HELD_OUT), released))
 
 
 def _encoder(
@@ -101,30 +140,33 @@ def _as_written(config: TrainingConfig, rewrite: LabelNormalizer | None) -> list
 def used_settings(
     config: TrainingConfig,
     source: MixedSource,
-    heldout: LabelledSource | None,
+    evaluated: Sequence[ComparedSet],
     encode: LabelEncoder,
     statistics: RowStatistics,
 ) -> list[Block]:
     """Return notes of the sources, and lines about what is read of each set and about columns that are not used."""
     names = ["read"] if len(source.parts) == 1 else [f"data.sources.{number}" for number in range(len(source.parts))]
-    parts = [*zip(names, source.parts, strict=True), *([("held-out set", heldout)] if heldout else [])]
-    lines = [used_line(name, part, encode.language) for name, part in parts]
+    lines = [used_line(name, part, encode.language) for name, part in zip(names, source.parts, strict=True)]
+    lines += [f"{used_line(one.title, one.source, encode.language)}; {one.size}" for one in evaluated]
     return [*map(redacted, source.notes), *lines, *overruled_lines(statistics.overruled, statistics.rows)]
 
 
 def _check_rows(
-    check: RowCheck, source: Source, total: int, heldout: Source | None, leakage: Depth, progress: Progress
-) -> Leakage | None:
-    """Check the first `total` rows, and return their overlap with the held-out rows; None without held-out rows."""
-    comparison = None
-    if heldout:
-        rows = _counted(first_rows(heldout, None), "held-out rows", sum(heldout.rows), progress)
-        comparison = LeakageComparison(rows, _decoder(check) if leakage == "full" else None)
+    check: RowCheck, source: Source, total: int, evaluated: Sequence[ComparedSet], leakage: Depth, progress: Progress
+) -> dict[str, Leakage]:
+    """Check the first `total` rows, and return their overlap with the rows of each evaluated set, by its name."""
+    comparisons = {}
+    for one in evaluated:
+        title = "held-out rows" if one.name == HELD_OUT else f"rows of {one.name}"
+        rows = _counted(first_rows(one.source, one.rows), title, one.rows, progress)
+        comparisons[one.name] = LeakageComparison(rows, _decoder(check) if leakage == "full" else None)
     for row in _counted(first_rows(source, total), "training rows", total, progress):
         keys, waveform = check.check(row)
-        if comparison:
-            comparison.add(row, keys | keys_of(row, waveform) if leakage == "full" else keys)
-    return comparison.result() if comparison else None
+        if leakage == "full" and comparisons:
+            keys |= keys_of(row, waveform)
+        for comparison in comparisons.values():
+            comparison.add(row, keys)
+    return {name: comparison.result() for name, comparison in comparisons.items()}
 
 
 def first_rows(source: Source, most: int | None) -> Iterator[Row]:

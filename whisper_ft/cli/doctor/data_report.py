@@ -1,6 +1,6 @@
 """Report on the data, made from the statistics of its rows: main figures, sections and problems."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -10,6 +10,7 @@ from whisper_ft.cli.doctor.histogram import histogram, quantiles
 from whisper_ft.cli.doctor.row_check import RowStatistics
 from whisper_ft.cli.doctor.spelling import NOTED, SUSPECT, is_odd, shown
 from whisper_ft.cli.doctor.tally import Tally
+from whisper_ft.config.evaluation import HELD_OUT
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.leakage import LEAKS, MEANING, Leakage
 from whisper_ft.data.sampling.order import lanes_by_weight
@@ -85,7 +86,7 @@ def report_figures(statistics: RowStatistics, config: TrainingConfig, rows: int)
 
 def report_sections(
     statistics: RowStatistics,
-    shared: Leakage | None,
+    leakage: list[Block],
     config: TrainingConfig,
     source: Source,
     lanes: int,
@@ -94,8 +95,7 @@ def report_sections(
 ) -> dict[str, list[Block]]:
     """Return the sections made from the statistics, by title, in the order of the report.
 
-    The caller adds those about suppressed tokens, the first batch and the loss. `shared` is the overlap with the
-    held-out set, or None.
+    The caller adds those about suppressed tokens, the first batch and the loss. `leakage` is from `leakage_section`.
     """
     tenths, tokens, rows = statistics.tenths, statistics.tokens, sum(source.rows)
     return {
@@ -117,7 +117,7 @@ def report_sections(
         "alphabet": _alphabet(statistics),
         "languages": [_languages(statistics)],
         "order": [*_sources(config, source, lanes), *_steps(config, rows)],
-        "leakage": _leakage(shared) if shared else ["no held-out set is named, so there is nothing to compare with"],
+        "leakage": leakage,
     }
 
 
@@ -238,13 +238,31 @@ def _steps(config: TrainingConfig, rows: int) -> list[Block]:
     ]
 
 
-def _leakage(shared: Leakage) -> list[Block]:
-    """Return the numbers of rows that are in both the training and the held-out set, by kind of match."""
-    blocks: list[Block] = [f"{shared.train_rows:,} training rows against {shared.heldout_rows:,} held-out rows"]
+def leakage_section(overlaps: Mapping[str, Leakage], *, is_compared: bool) -> list[Block]:
+    """Return the overlap of the training data with each evaluated set, by the name of the set.
+
+    In a set of eval.sets, equal recordings are a warning and no leak, because its rates choose no model.
+    """
+    if not is_compared:
+        return ["not compared (--leakage none)"]
+    if not overlaps:
+        return ["no held-out set is named, so there is nothing to compare with"]
+    blocks: list[Block] = []
+    for name, shared in overlaps.items():
+        title = [] if name == HELD_OUT else [f"set {name} of eval.sets:"]
+        blocks += [*title, *_overlap(shared, is_held_out=name == HELD_OUT)]
+    return blocks
+
+
+def _overlap(shared: Leakage, *, is_held_out: bool) -> list[Block]:
+    """Return the numbers of rows that are in both the training data and an evaluated set, by kind of match."""
+    scored = "held-out rows" if is_held_out else "rows of the set"
+    blocks: list[Block] = [f"{shared.train_rows:,} training rows against {shared.heldout_rows:,} {scored}"]
     for overlap in shared.overlaps:
-        level: Level = "good" if not overlap.train_rows else "poor" if overlap.kind in LEAKS else "fair"
+        leak: Level = "poor" if overlap.kind in LEAKS and is_held_out else "fair"
+        level: Level = leak if overlap.train_rows else "good"
         rank = {"good": "", "fair": "warning: ", "poor": "LEAK: "}[level]
         share = percent(overlap.heldout_rows / max(shared.heldout_rows, 1))
-        count = f"{overlap.heldout_rows:,} held-out rows ({share}), {overlap.train_rows:,} training rows"
+        count = f"{overlap.heldout_rows:,} {scored} ({share}), {overlap.train_rows:,} training rows"
         blocks.append(Finding(f"{rank}{MEANING[overlap.kind]}", count, level, overlap.examples, " = "))
     return blocks

@@ -8,7 +8,7 @@ from whisper_ft.checkpoint.format import newest_record
 from whisper_ft.cli.publish.card import CURVES, README, Publication
 from whisper_ft.cli.publish.hub_names import hub_datasets, hub_model
 from whisper_ft.cli.publish.model_to_publish import find_model
-from whisper_ft.cli.publish.results import is_older, result_of_evaluation, result_of_run
+from whisper_ft.cli.publish.results import is_older, result_of_evaluation, results_of_run
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.reports.curves.figure import curves_png
@@ -29,13 +29,15 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
     run = args.run
     config = load_config(TrainingConfig, ["--config", str(run / "config.yaml")])
     history, model = read_history(run), find_model(run, args.what)
-    of_run = result_of_run(run, history, model)
     record = newest_record(run / "checkpoints")
     publication = Publication(
         repo=args.repo,
         model=model,
         config=config,
-        results=[*(result_of_evaluation(folder, model) for folder in args.evaluation), *([of_run] if of_run else [])],
+        results=[
+            *(result_of_evaluation(folder, model) for folder in args.evaluation),
+            *results_of_run(run, history, model),
+        ],
         base_model=args.base_model or hub_model(config.model.name),
         datasets={one_line(name): "" for name in args.dataset} or hub_datasets(config, record.data if record else {}),
         license=args.license,
@@ -81,11 +83,11 @@ def preview_lines(args: argparse.Namespace, publication: Publication, files: Map
 
 
 def local_paths(run: Path, config: TrainingConfig) -> list[str]:
-    """Return the absolute paths of the run, base model, training data and eval.path, which no upload may contain.
+    """Return the absolute paths of the run, base model, training data and evaluated sets, which no upload may contain.
 
     A relative setting is left out.
     """
-    sources = [source.path for source in config.data.sources]
+    sources = [source.path for source in (*config.data.sources, *config.eval.sets)]
     paths = [str(run.resolve()), config.model.name, config.data.path, *sources, config.eval.path]
     return [path for path in paths if Path(path).is_absolute() and len(path) > 1]
 

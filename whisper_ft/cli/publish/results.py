@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_ft.cli.publish.model_to_publish import ModelToPublish
-from whisper_ft.reports.curves.history import History
+from whisper_ft.reports.curves.history import Curve, History
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.bootstrap import Interval, interval_of
@@ -45,14 +45,22 @@ class EvaluationResult:
         return self.rate(self.headline)
 
 
-def result_of_run(run: Path, history: History, model: ModelToPublish) -> EvaluationResult | None:
-    """Return the result that the run measured for this model on its held-out set; None if it measured none."""
-    recorded = EvaluationResult(HELD_OUT, dict([model.recorded])) if model.recorded else None
+def results_of_run(run: Path, history: History, model: ModelToPublish) -> list[EvaluationResult]:
+    """Return the results that the run measured for this model: on its held-out set, and on sets of eval.sets."""
+    recorded = [EvaluationResult(HELD_OUT, dict([model.recorded]))] if model.recorded else []
     if model.what == "average":
         return recorded
     (step,) = model.steps
-    row = next((row for row in history.evaluated.rows if row["step"] == step), None)
-    return recorded if row is None else _result(HELD_OUT, row, run / "predictions" / f"step-{step:08d}.jsonl")
+
+    def measured(title: str, curve: Curve, folder: Path) -> list[EvaluationResult]:
+        rows = [row for row in curve.rows if row["step"] == step]
+        return [_result(title, row, folder / f"step-{step:08d}.jsonl") for row in rows]
+
+    folder = run / "predictions"
+    results = measured(HELD_OUT, history.evaluated, folder) or recorded
+    for name, curve in history.sets.items():
+        results += measured(f"{name} (set of the run)", curve, folder / name)
+    return results
 
 
 def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResult:

@@ -83,12 +83,12 @@ def panel_svg(panel: Panel, runs: Mapping[str, History], theme: Theme, width: fl
 
 def legend(runs: Mapping[str, History], panels: Sequence[Panel], width: float) -> str:
     """Explain the kinds of lines that the picture has, in one line of text; "" if no line needs it."""
-    curves = [curve for run in runs.values() for curve in (run.logged, run.evaluated)]
+    curves = [curve for run in runs.values() for curve in run.curves]
     meanings = []
     if width:
         meanings.append("thin: as logged, thick: smoothed")
-    if ERRORS in panels:
-        meanings.append("solid: WER, dashed: CER, ringed: the lowest")
+    if any(panel.fields == ERRORS.fields for panel in panels):
+        meanings.append("solid: WER, dashed: CER" + (", ringed: the lowest" if ERRORS in panels else ""))
     if any(run.resumed for run in runs.values()):
         meanings.append("triangle: resumed")
     if any(curve.abandoned for curve in curves):
@@ -130,7 +130,7 @@ def _draw_run(
     style = {"ls": (0, (4, 1.6)), "mfc": theme.palette.card} if is_second else {}
     (line,) = axes.plot(*thinned(steps, values), color=colour, lw=1.1 if is_second else 1.7, zorder=3, **marks)
     line.set(**style)
-    if panel.of_evaluations and name == run.headline and (lowest := run.lowest):
+    if panel is ERRORS and name == run.headline and (lowest := run.lowest):
         _ring(axes, lowest["step"], lowest[name], panel.scale, colour, theme)
 
 

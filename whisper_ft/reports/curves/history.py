@@ -3,7 +3,7 @@
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 
 from whisper_ft.config import yaml12
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.set_figures import ALWAYS, figures_of_set, names_of_sets
 
 Row = dict[str, Any]
-LOGGED, EVALUATED = "loss", "cer"  # a field that every row of the kind has, even if its value is null
+LOGGED, EVALUATED = "loss", ALWAYS  # a field that every row of the kind has, even if its value is null
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Curve:
     def __bool__(self) -> bool:
         return bool(self.rows)
 
+    @property
+    def headline(self) -> str:
+        """Name of the main rate of evaluations: `cer` if the language is written without spaces, else `wer`."""
+        return "cer" if any(row.get("unit") == "characters" for row in self.rows) else "wer"
+
     def values(self, name: str, rows: Sequence[Row] | None = None) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Return a field of each row as a number; NaN if it is missing, null or not a number."""
         return np.array([_number(row.get(name)) for row in (self.rows if rows is None else rows)], np.float64)
@@ -40,6 +46,9 @@ class History:
     path: Path
     logged: Curve
     evaluated: Curve
+    """Evaluations of the held-out set."""
+    sets: dict[str, Curve]
+    """Evaluations of each set of eval.sets, by its name; the rows have plain names such as `wer`."""
     resumed: list[int]
     """Steps at which the run was resumed, in the order of time."""
     cut_lines: int
@@ -49,17 +58,22 @@ class History:
     """Steps of the whole run; None if it was given in epochs, or is unknown."""
 
     def __bool__(self) -> bool:
-        return bool(self.logged or self.evaluated)
+        return any(self.curves)
+
+    @property
+    def curves(self) -> list[Curve]:
+        """All curves: logged steps, and evaluations of each set."""
+        return [self.logged, self.evaluated, *self.sets.values()]
 
     @property
     def step(self) -> int:
         """The last step that was logged or evaluated; 0 if there is none."""
-        return max((curve.rows[-1]["step"] for curve in (self.logged, self.evaluated) if curve), default=0)
+        return max((curve.rows[-1]["step"] for curve in self.curves if curve), default=0)
 
     @property
     def headline(self) -> str:
-        """Name of the main rate: `cer` if the language is written without spaces, else `wer`."""
-        return "cer" if any(row.get("unit") == "characters" for row in self.evaluated.rows) else "wer"
+        """Name of the main rate of the held-out set."""
+        return self.evaluated.headline
 
     @property
     def lowest(self) -> Row | None:
@@ -93,6 +107,7 @@ def read_history(run: Path) -> History:
         path=run,
         logged=joined(rows, LOGGED),
         evaluated=joined(rows, EVALUATED),
+        sets={name: joined(_rows_of_set(rows, name), EVALUATED) for name in names_of_sets(rows)},
         resumed=[row["step"] for row in rows if row.get("event") == "resumed"],
         cut_lines=cut,
         state=state,
@@ -122,6 +137,11 @@ def joined(rows: Iterable[Row], kind: str) -> Curve:
             go_back_to(row["step"] - 1)
             kept.append(row)
     return Curve(kept, abandoned)
+
+
+def _rows_of_set(rows: Iterable[Row], name: str) -> Iterator[Row]:
+    """Yield the evaluations of a set, and the events of the run."""
+    return (row if "event" in row else figures_of_set(row, name) for row in rows)
 
 
 def _rows(lines: Iterable[bytes]) -> tuple[list[Row], int]:

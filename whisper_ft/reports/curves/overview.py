@@ -6,12 +6,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from whisper_ft.reports.curves.figure import DARK, LIGHT, Theme, legend, panel_svg
-from whisper_ft.reports.curves.history import History
+from whisper_ft.reports.curves.history import Curve, History
 from whisper_ft.reports.curves.panel import Panel, panels_of
 from whisper_ft.reports.html.page import render_page
 from whisper_ft.reports.text import percent
 
 COLUMNS = ("state", "step", "loss", "WER", "CER", "at step", "skipped", "utterances / s", "resumed")
+SET_COLUMNS = ("set", "rate", "first", "at step", "lowest", "at step", "last", "at step", "last loss")
 UNKNOWN = "–"
 
 
@@ -34,6 +35,12 @@ def curves_page(runs: Mapping[str, History], title: str, width: float) -> str:
         columns=COLUMNS,
         colours=len(LIGHT.runs),
         rows=[(name, list(run_facts(run).values())) for name, run in runs.items()],
+        set_columns=SET_COLUMNS,
+        set_rows=[
+            (number, name, set_facts(of_set, curve))
+            for number, (name, run) in enumerate(runs.items())
+            for of_set, curve in run.sets.items()
+        ],
         legend=legend(runs, panels, width),
         pictures=[(panel.title, picture(panel, LIGHT), picture(panel, DARK)) for panel in panels],
     )
@@ -56,3 +63,14 @@ def run_facts(run: History) -> dict[str, str]:
         f"{len(run.resumed)} ×" if run.resumed else UNKNOWN,
     )
     return dict(zip(COLUMNS, values, strict=True))
+
+
+def set_facts(name: str, evaluated: Curve) -> list[str]:
+    """Return the row of a set of eval.sets in the table of sets: a text for each of SET_COLUMNS."""
+    rate = evaluated.headline
+    known = [row for row in evaluated.rows if isinstance(row.get(rate), int | float)]
+    chosen = [known[0], min(known, key=lambda row: float(row[rate])), known[-1]] if known else []
+    rates = [text for row in chosen for text in (percent(row[rate]), f"{row['step']:,}")] or [UNKNOWN] * 6
+    losses = evaluated.values("eval_loss")
+    loss = f"{losses[np.isfinite(losses)][-1]:.4g}" if np.isfinite(losses).any() else UNKNOWN
+    return [name, rate.upper(), *rates, loss]

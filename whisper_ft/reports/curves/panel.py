@@ -25,9 +25,13 @@ class Panel:
     is_wide: bool = False
     """True if the axis becomes logarithmic when the greatest value is many times the least."""
     of_evaluations: bool = False
+    of_set: str | None = None
+    """Name of the set of eval.sets whose evaluations are drawn; None for those of the held-out set."""
 
     def curve(self, run: History) -> Curve:
         """Return the rows of a run that the panel draws."""
+        if self.of_set is not None:
+            return run.sets.get(self.of_set, Curve([], []))
         return run.evaluated if self.of_evaluations else run.logged
 
     def has_values(self, runs: Sequence[History]) -> bool:
@@ -38,6 +42,15 @@ class Panel:
         values = np.concatenate([self.curve(run).values(name) for run in runs for name in self.fields])
         known = values[np.isfinite(values)]
         return bool(known.size) and not (self.fields == ("loss_scale",) and bool((known == 1).all()))
+
+
+def panels_of_set(name: str) -> list[Panel]:
+    """Return the panels of a set of eval.sets: its error rates, and the loss of its references."""
+    rates = Panel(f"{name}: error rates", "% of the set", ("wer", "cer"), scale=100, of_evaluations=True, of_set=name)
+    loss = Panel(
+        f"{name}: loss", "nats per label token", ("eval_loss",), is_wide=True, of_evaluations=True, of_set=name
+    )
+    return [rates, loss]
 
 
 LOSS = Panel("Loss", "nats per label token", ("loss",), is_noisy=True, weight="label_tokens", is_wide=True)
@@ -55,8 +68,10 @@ PANELS = (
 
 
 def panels_of(runs: Sequence[History]) -> list[Panel]:
-    """Return the panels that have values to draw in any of the runs, in the order of PANELS.
+    """Return the panels that have values to draw in any of the runs: those of PANELS in their order, then of each set.
 
     At least one run must be given.
     """
-    return [panel for panel in PANELS if panel.has_values(runs)]
+    names = dict.fromkeys(name for run in runs for name in run.sets)
+    panels = [*PANELS, *(panel for name in names for panel in panels_of_set(name))]
+    return [panel for panel in panels if panel.has_values(runs)]

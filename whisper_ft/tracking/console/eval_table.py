@@ -56,15 +56,19 @@ def line(state: TrainState, steps: int, scores: Scores, earlier: Sequence[Mappin
 
     It has WER, CER and loss; change and trend are of the main rate only.
     """
+    return f"step {state.step}/{steps}  {figures(scores, earlier, compared_with_best(state))}"
+
+
+def figures(scores: Scores, earlier: Sequence[Mapping[str, Any]], compared: str = "") -> str:
+    """Return the figures of one set and their trend, without the step. `compared` are words between both."""
     now = "no words" if scores.wer is None else f"WER {percent(scores.wer)}  CER {percent(scores.cer)}"
     now += "" if scores.loss is None else f"  loss {scores.loss:.4f}"
     trend, (key, value) = "", scores.headline
     if earlier and value is not None and earlier[-1].get(key) is not None:
         rates = [row.get(key) for row in earlier] + [value]
         trend = f"; {RATES[key]} {change(*rates[-2:]).plain} since step {earlier[-1]['step']}  {sparkline(rates)}"
-    compared = compared_with_best(state)
     more = "".join(f"; {text}" for text in (unheard_note(scores), compared) if text)
-    return f"step {state.step}/{steps}  {now}  on {counted(scores.utterances, 'utterance')}{more}{trend}"
+    return f"{now}  on {counted(scores.utterances, 'utterance')}{more}{trend}"
 
 
 def compared_with_best(state: TrainState) -> str:

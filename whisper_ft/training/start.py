@@ -1,0 +1,85 @@
+"""Start of a run: the settings and data with which it begins or continues, every one of them decided."""
+
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from whisper_ft.checkpoint.format import newest_record
+from whisper_ft.checkpoint.record import TRAINER, CheckpointRecord, read_record
+from whisper_ft.config.data import DataConfig, SourceConfig, set_name
+from whisper_ft.config.evaluation import EvalSetConfig
+from whisper_ft.config.resume_policy import as_resumed
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import with_values
+from whisper_ft.data.sampling.order import default_lanes
+from whisper_ft.data.sources import pin, pin_mixture, refuse_beside_sources
+from whisper_ft.models.precision import resolved_precision
+from whisper_ft.runtime.errors import ResumeError
+from whisper_ft.training.directory import RunDir
+
+
+class Start(NamedTuple):
+    """Settings with which a run starts or continues; every rank has the same."""
+
+    config: TrainingConfig
+    """Settings without `auto`. Settings newer than the checkpoint keep its behaviour (`resume_policy.as_resumed`)."""
+    data: DataConfig
+    """Training data, pinned to a commit if it is on the Hub."""
+    held_out: SourceConfig | None
+    sets: Sequence[EvalSetConfig]
+    """Sets of eval.sets that are scored."""
+    is_new: bool
+    """True if there is no checkpoint to continue from."""
+
+
+def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir, device: torch.device) -> Start:
+    """Determine the settings and data with which this start of the program trains on a device. Main process only.
+
+    If there is a newest checkpoint, or one that `--resume` names, its recorded settings are combined with the given
+    ones. A data set on the Hub is pinned to the commit in the checkpoint; without one, to its newest commit. Only one
+    process asks the Hub. If every process asked, the data set could change in between.
+    """
+    record = recorded_start(config, directory.checkpoints)
+    if record is None:
+        config = resolved(config, device)
+        refuse_beside_sources(config)
+        sets = [pin(one) for one in config.eval.sets_beside(config.data)]
+        return Start(config, pin_mixture(config.data), config.held_out and pin(config.held_out), sets, is_new=True)
+    config = resolved(as_resumed(config, given, record.config), device)
+    refuse_beside_sources(config)
+    saved, protocol = record.config, record.eval_protocol
+    data, held_out = pin_mixture(config.data, saved["data"], record.data), config.held_out
+    if held_out is not None:
+        of_eval = {**saved["data"], "path": saved["eval"]["path"] or saved["data"]["path"]}
+        held_out = pin(held_out, of_eval, protocol and protocol["data"])
+    return Start(config, data, held_out, pinned_sets(config, record), is_new=False)
+
+
+def pinned_sets(config: TrainingConfig, record: CheckpointRecord) -> list[EvalSetConfig]:
+    """Return the sets of eval.sets as `pin` does, each at the commit that the checkpoint recorded under its name."""
+    saved: list[dict[str, Any]] = record.config["eval"].get("sets") or []
+    then = {set_name(one["name"], one["path"], one["split"]): one for one in saved}
+    data = {name: protocol.get("data") for name, protocol in record.set_protocols.items()}
+    return [pin(one, then.get(one.name), data.get(one.name)) for one in config.eval.sets_beside(config.data)]
+
+
+def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecord | None:
+    """Read the record of the newest checkpoint, or else of the checkpoint that `--resume` names.
+
+    None if neither exists or can be read.
+    """
+    if record := newest_record(checkpoints):
+        return record
+    if Path(config.resume, TRAINER).is_file():
+        with suppress(OSError, ResumeError):  # `choose_checkpoint` reports damage later
+            return read_record(Path(config.resume))
+    return None
+
+
+def resolved(config: TrainingConfig, device: torch.device) -> TrainingConfig:
+    """Return the configuration with every `auto` that the program decides itself replaced by the decision."""
+    lanes = config.data.lanes or default_lanes(config.batch.size)
+    return with_values(config, {"data.lanes": lanes, "precision": resolved_precision(config.precision, device)})
