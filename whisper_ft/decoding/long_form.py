@@ -5,7 +5,7 @@ arXiv 2303.00747). Whisper itself follows the timestamps that the model writes, 
 timestamps no longer writes usable ones.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,8 +32,9 @@ class AudioWindow:
     seconds: float  # duration of the whole utterance
     problem: str | None = None  # reason code of audio that could not be decoded or was cut
     number: int = 0  # of the window within the utterance
-    windows: int = 1  # of the utterance
+    windows: int = 1  # of the utterance; 0 while the end of a recording on disk is not read
     begin_seconds: float = 0.0  # start of the window within the utterance
+    window_seconds: float = 0.0  # duration of the window, without padding
 
 
 def utterances_of(source: Source, max_utterances: int | None) -> int:
@@ -92,9 +93,8 @@ def _windows_of(index: int, row: Row, log_mel: LogMel) -> Iterator[AudioWindow]:
     pieces = split_at_silence(waveform, log_mel.window_samples, log_mel.sample_rate)
     begin = 0  # in samples
     for number, piece in enumerate(pieces):
-        yield AudioWindow(
-            index, row, log_mel(piece), seconds, problem, number, len(pieces), begin / log_mel.sample_rate
-        )
+        start, length = begin / log_mel.sample_rate, len(piece) / log_mel.sample_rate
+        yield AudioWindow(index, row, log_mel(piece), seconds, problem, number, len(pieces), start, length)
         begin += len(piece)
 
 
@@ -104,14 +104,30 @@ def split_at_silence(waveform: Waveform, window_samples: int, sample_rate: int) 
     A piece has at least MIN_WINDOW_SHARE of a window, except the last two, which share the rest about evenly. The
     pieces joined are the recording, and share its memory. A recording that fits into one window stays a single piece.
     """
-    pieces = []
-    while len(waveform) > window_samples:
-        quiet = min(round(QUIET_SECONDS * sample_rate), window_samples // 8)
-        first, last = round(MIN_WINDOW_SHARE * window_samples), window_samples
-        if len(waveform) <= (1 + MIN_WINDOW_SHARE) * window_samples:
-            first, last = round(0.4 * len(waveform)), round(0.6 * len(waveform))
-        energy = np.cumsum(np.square(waveform[first:last], dtype=np.float64))
-        at = first + quiet // 2 + int(np.argmin(energy[quiet:] - energy[:-quiet]))
-        pieces.append(waveform[:at])
-        waveform = waveform[at:]
-    return [*pieces, waveform]
+    return [*pieces_at_silence([waveform], window_samples, sample_rate)]
+
+
+def pieces_at_silence(blocks: Iterable[Waveform], window_samples: int, sample_rate: int) -> Iterator[Waveform]:
+    """Cut a recording that is read in blocks; the pieces do not depend on the length of the blocks.
+
+    At most 1 + MIN_WINDOW_SHARE windows and a block are in memory.
+    """
+    quiet, rest = min(round(QUIET_SECONDS * sample_rate), window_samples // 8), np.zeros(0, dtype=np.float32)
+    shortest = round(MIN_WINDOW_SHARE * window_samples)
+    for block in blocks:
+        rest = np.concatenate([rest, block]) if len(rest) else block
+        while len(rest) > (1 + MIN_WINDOW_SHARE) * window_samples:
+            at = _quietest_moment(rest, shortest, window_samples, quiet)
+            yield rest[:at]
+            rest = rest[at:]
+    if len(rest) > window_samples:
+        at = _quietest_moment(rest, round(0.4 * len(rest)), round(0.6 * len(rest)), quiet)
+        yield rest[:at]
+        rest = rest[at:]
+    yield rest
+
+
+def _quietest_moment(waveform: Waveform, first: int, last: int, quiet: int) -> int:
+    """Return the middle of the `quiet` samples with the least energy, between two samples of a recording."""
+    energy = np.cumsum(np.square(waveform[first:last], dtype=np.float64))
+    return first + quiet // 2 + int(np.argmin(energy[quiet:] - energy[:-quiet]))

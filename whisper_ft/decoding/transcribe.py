@@ -49,7 +49,7 @@ def transcribe(
     try:
         told = memory_errors("while transcribing", DecodingMemoryError)
         with told, closing(prefetch(utterances, AHEAD * batch_size)) as windows:
-            for index, prediction in _predictions(transcriber, _batches(windows, batch_size, transcriber.prompt)):
+            for index, prediction in _predictions(transcriber, batches_of(windows, batch_size, transcriber.prompt)):
                 mine.append((index, prediction))
                 if resume_log is not None and prediction.is_heard:  # the next start tries to read other rows again
                     resume_log.append(index, prediction)
@@ -78,17 +78,17 @@ def _predictions(transcriber: Transcriber, batches: Iterable[list[AudioWindow]])
                 yield window.index, transcriber.to_prediction(windows, parts)
 
 
-def _batches(
-    windows: Iterable[AudioWindow], size: int, prompt: Callable[[AudioWindow], list[int]]
+def batches_of(
+    windows: Iterable[AudioWindow], size: int, prompt: Callable[[AudioWindow], list[int]], most: int = AHEAD
 ) -> Iterator[list[AudioWindow]]:
-    """Group windows into batches that share a prompt, sorted by length within groups of AHEAD batches.
+    """Group windows into batches that share a prompt, sorted by length within groups of `most` batches.
 
     Windows of similar length share a batch, so that short ones do not wait for long ones. The first groups are smaller,
-    so that decoding starts before AHEAD batches are read.
+    so that decoding starts before `most` batches are read.
     """
     remaining, batches = iter(windows), 1
     while group := list(islice(remaining, batches * size)):
-        batches = min(2 * batches, AHEAD)
+        batches = min(2 * batches, most)
         by_prompt: dict[tuple[int, ...], list[AudioWindow]] = defaultdict(list)
         for window in sorted(group, key=lambda window: -window.seconds):
             by_prompt[tuple(prompt(window))].append(window)

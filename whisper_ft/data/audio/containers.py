@@ -2,7 +2,8 @@
 
 import importlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from whisper_ft.data.audio.file_bytes import AudioBytes, stream_of
 from whisper_ft.data.audio.magic import ffmpeg_format
 from whisper_ft.data.audio.wav import completed
 from whisper_ft.data.types import RejectedError
@@ -25,32 +27,45 @@ STATED_FORMATS = ("mov", "matroska")
 """ffmpeg's formats whose headers state a length. For others ffmpeg estimates it from the bit rate."""
 
 
-def open_audio(encoded: bytes) -> "SndFile | ContainerFile":
+def open_audio(encoded: AudioBytes) -> "SndFile | ContainerFile":
     """Open a clip by libsndfile, or by PyAV if it is in a format of `ffmpeg_format` that libsndfile cannot open.
 
     Raises RejectedError (needs_pyav, decode_error) if PyAV is not installed, or finds no sound. For any other
     unreadable clip the error of libsndfile or of PyAV is raised.
     """
-    encoded = completed(encoded)
+    stream = partial(stream_of, encoded, *(completed(encoded) or ()))
     try:
-        return SndFile(encoded)
+        return SndFile(stream)
     except soundfile.LibsndfileError:
         names = ffmpeg_format(encoded)
         if names is None:
             raise
-        return ContainerFile(encoded, *names)
+        return ContainerFile(stream(), *names)
 
 
 class SndFile(soundfile.SoundFile):  # type: ignore[misc]
-    """Audio file decoded by libsndfile. PyAV takes over for an MP3 that libsndfile opens and then cannot read."""
+    """Audio file decoded by libsndfile. PyAV takes over for an MP3 that libsndfile opens and then cannot read.
 
-    def __init__(self, encoded: bytes) -> None:
-        self._encoded, self._first = encoded, 0
-        super().__init__(io.BytesIO(encoded))
+    `stream` opens the encoded file as a binary stream.
+    """
+
+    is_read_on = False
+    """True if `read` is called several times. soundfile would seek after each call, which changes samples of an MP3."""
+
+    def __init__(self, stream: Callable[[], Any]) -> None:
+        self._stream, self._first = stream, 0
+        self._successor: ContainerFile | None = None
+        super().__init__(stream())
 
     def seekable(self) -> bool:
         """Return False for FLAC of unknown length: soundfile would seek to its end, where libsndfile raises."""
-        return self.frames < UNKNOWN_FRAMES and bool(super().seekable())
+        return not self.is_read_on and self.frames < UNKNOWN_FRAMES and bool(super().seekable())
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._successor is not None:
+            self._successor.close()
+        super().close()
 
     def seek(self, frames: int, whence: int = io.SEEK_SET) -> int:
         """Set the frame to read from. Raises RejectedError(segment_outside) if FLAC of unknown length ends before."""
@@ -69,15 +84,18 @@ class SndFile(soundfile.SoundFile):  # type: ignore[misc]
 
         If PyAV takes over, the channels are averaged to one. Raises RejectedError as `ContainerFile` does in that case.
         """
-        try:
-            samples: Waveform = super().read(frames=frames, dtype=dtype, always_2d=always_2d)
-            return samples
-        except soundfile.LibsndfileError:
-            if self.format != "MP3":
-                raise
-        with ContainerFile(self._encoded, "mp3", "mp3") as file:
-            file.seek(self._first)
-            return file.read(frames, dtype, always_2d)
+        if self._successor is None:
+            first = self._first
+            try:
+                samples: Waveform = super().read(frames=frames, dtype=dtype, always_2d=always_2d)
+                self._first = first + len(samples)
+                return samples
+            except soundfile.LibsndfileError:
+                if self.format != "MP3":
+                    raise
+            self._successor = ContainerFile(self._stream(), "mp3", "mp3")
+            self._successor.seek(first)
+        return self._successor.read(frames, dtype, always_2d)
 
 
 def _av() -> Any:
@@ -95,6 +113,7 @@ class ContainerFile:
     has exactly the samples that the whole file has there.
 
     Parameters
+        stream: binary stream of the encoded file
         kind: name of the format for messages, such as `m4a`
         form: ffmpeg's name of the format, such as `mov`
 
@@ -102,8 +121,10 @@ class ContainerFile:
     """
 
     channels: int
+    is_read_on = False
+    """Without effect, because several calls of `read` follow each other in any case."""
 
-    def __init__(self, encoded: bytes, kind: str, form: str) -> None:
+    def __init__(self, stream: Any, kind: str, form: str) -> None:
         av = _av()
         if av is None:
             how = "pip install 'whisper-ft[av]', or pip install av"
@@ -112,7 +133,7 @@ class ContainerFile:
             )
         self._skips_damage = form == "mp3"  # as ffmpeg does; libsndfile does the same for MP3 that it can read
         self._invalid: type[Exception] = av.error.InvalidDataError
-        self._container = av.open(io.BytesIO(encoded), format=form, metadata_errors="ignore")
+        self._container = av.open(stream, format=form, metadata_errors="ignore")
         try:
             self._read_header(kind, form)
         except BaseException:
@@ -138,35 +159,42 @@ class ContainerFile:
             seconds = self._container.duration / 1e6  # in microseconds; of the longest stream if there are several
         self.is_stated = seconds is not None
         self.frames = round((MAX_STATED_SECONDS if seconds is None else seconds) * self.samplerate)
-        self._first, self._samples = 0, map(self._mono, chain([first], decoded))
+        self._samples = map(self._mono, chain([first], decoded))
+        self._skipped, self._rest = 0, np.zeros(0, np.float32)  # frames to leave out; samples decoded and not read
 
     def __enter__(self) -> "ContainerFile":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._container.close()
 
     def seek(self, first: int) -> None:
-        """Set the frame from which `read` reads.
+        """Set the frame from which the first `read` reads.
 
         All frames before it are decoded all the same, which takes 1 to 5 s for an hour of audio.
         """
-        self._first = first
+        self._skipped = first
 
     def read(self, frames: int, dtype: str, always_2d: bool) -> Waveform:  # -> [frames, 1]
-        """Read float32 samples [frames, 1] from the frame of `seek` on, once.
+        """Read the next float32 samples [frames, 1]. There are fewer only at the end of the file.
 
-        There are fewer only at the end of the file. `dtype` and `always_2d` have no effect.
+        `dtype` and `always_2d` have no effect.
         """
-        position, parts, missing = 0, [np.zeros(0, np.float32)], frames
-        for samples in self._samples:
-            begin = max(self._first - position, 0)
-            part = samples[begin : begin + missing]
-            position += len(samples)
-            parts.append(part)
-            missing -= len(part)
-            if missing <= 0:
-                break
+        parts, missing = [np.zeros(0, np.float32)], frames
+        while missing > 0:
+            if not len(self._rest):
+                decoded = next(self._samples, None)
+                if decoded is None:
+                    break
+                self._rest = decoded[self._skipped :]
+                self._skipped -= len(decoded) - len(self._rest)
+            parts.append(self._rest[:missing])
+            self._rest = self._rest[missing:]
+            missing -= len(parts[-1])
         return np.concatenate(parts)[:, None]
 
     def _decoded(self, stream: Any) -> Iterator[Any]:

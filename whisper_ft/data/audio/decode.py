@@ -21,6 +21,7 @@ from whisper_ft.data.audio.containers import (
     Waveform,
     open_audio,
 )
+from whisper_ft.data.audio.file_bytes import AudioBytes
 from whisper_ft.data.audio.wav import frames_stated
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.c_stderr import silent_c_stderr
@@ -115,21 +116,33 @@ def _opened(encoded: bytes, offset: float, duration: float | None) -> Iterator[O
     """Open a clip, check its header, and turn every exception in the block into a RejectedError."""
     if not encoded:
         raise RejectedError("decode_error", "the row holds no bytes of audio")
+    with as_rejected(), open_audio(encoded) as file:
+        yield _segment(checked_clip(file, encoded), offset, duration)
+
+
+@contextmanager
+def as_rejected() -> Iterator[None]:
+    """Turn every exception in the block into a RejectedError, and silence the C libraries that decode."""
     try:
-        with silent_c_stderr(), open_audio(encoded) as file:
-            if isinstance(file, ContainerFile):
-                missing = round(MISSING_SECONDS * file.samplerate)
-                clip = OpenClip(file, 0, file.frames, file.is_stated, file.is_stated, missing)
-            else:
-                frames, is_stated = max(file.frames, frames_stated(encoded, file.frames)), file.frames < UNKNOWN_FRAMES
-                exact = is_stated and file.format in ("WAV", "WAVEX", "FLAC")
-                clip = OpenClip(file, 0, frames, is_exact=exact, is_stated=is_stated)
-            _check_header(clip)
-            yield _segment(clip, offset, duration)
+        with silent_c_stderr():
+            yield
     except (RejectedError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - no list of exceptions is complete for a stranger's bytes
         raise RejectedError("decode_error", _message(error)) from None
+
+
+def checked_clip(file: SndFile | ContainerFile, encoded: AudioBytes) -> OpenClip:
+    """Read the length of an open file from its header. Raises RejectedError for a header that no speech has."""
+    if isinstance(file, ContainerFile):
+        missing = round(MISSING_SECONDS * file.samplerate)
+        clip = OpenClip(file, 0, file.frames, file.is_stated, file.is_stated, missing)
+    else:
+        frames, is_stated = max(file.frames, frames_stated(encoded, file.frames)), file.frames < UNKNOWN_FRAMES
+        exact = is_stated and file.format in ("WAV", "WAVEX", "FLAC")
+        clip = OpenClip(file, 0, frames, is_exact=exact, is_stated=is_stated)
+    _check_header(clip)
+    return clip
 
 
 def _check_header(clip: OpenClip) -> None:
@@ -180,7 +193,15 @@ def _samples(clip: OpenClip, max_seconds: float) -> Waveform:  # -> [frames, cha
 
 
 def _mono(samples: Waveform, rate: int, sample_rate: int) -> Waveform:  # [frames, channels] -> [samples]
-    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    mono = downmix(samples)
+    if rate != sample_rate:
+        mono = soxr.resample(mono, rate, sample_rate)
+    return np.ascontiguousarray(mono, dtype=np.float32)
+
+
+def downmix(samples: Waveform) -> Waveform:  # [frames, channels] -> [frames]
+    """Return the mean of all channels. Raises RejectedError (non_finite_audio, not_normalised) for absurd samples."""
+    mono: Waveform = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
     peak = np.abs(mono).max(initial=0.0)
     if not peak < MAX_PEAK:  # NaN is never less
         raise RejectedError("non_finite_audio", "the decoded samples contain NaN, infinity or absurd values")
@@ -190,9 +211,7 @@ def _mono(samples: Waveform, rate: int, sample_rate: int) -> Waveform:  # [frame
             f"the peak is {peak:,.0f} where full scale is 1.0; divide integers that were written as floats by their "
             "full scale, such as 32,768 for 16 bits",
         )
-    if rate != sample_rate:
-        mono = soxr.resample(mono, rate, sample_rate)
-    return np.ascontiguousarray(mono, dtype=np.float32)
+    return mono
 
 
 def _message(error: Exception) -> str:

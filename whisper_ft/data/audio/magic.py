@@ -1,5 +1,7 @@
 """Formats of audio files that libsndfile cannot read, known by their first bytes, with the names that ffmpeg has."""
 
+from whisper_ft.data.audio.file_bytes import AudioBytes
+
 MAX_SEARCHED = 2**16
 """Bytes in which the first frame of an MP3 is searched, as many as ffmpeg's own reader searches."""
 FRAMES_IN_A_ROW = 3
@@ -28,7 +30,7 @@ RATES = (44100, 48000, 32000)
 """Sample rates of MPEG 1 in Hz; MPEG 2 has half and MPEG 2.5 a quarter of them."""
 
 
-def ffmpeg_format(encoded: bytes) -> tuple[str, str] | None:
+def ffmpeg_format(encoded: AudioBytes) -> tuple[str, str] | None:
     """Return kind and ffmpeg's format of a file by its first bytes, for a file that libsndfile could not open.
 
     None for any other file. Any MP3 is recognised, also one that libsndfile can read. ffmpeg never guesses a format
@@ -37,7 +39,7 @@ def ffmpeg_format(encoded: bytes) -> tuple[str, str] | None:
     if encoded[4:8] in QUICKTIME:
         return "m4a", "mov"
     for prefix, names in PREFIXES.items():
-        if encoded.startswith(prefix):
+        if encoded[: len(prefix)] == prefix:
             return names
     at = 0
     if encoded[:3] == b"ID3" and len(encoded) >= 10:  # a tag, whose size is stored in four bytes of 7 bits
@@ -47,9 +49,10 @@ def ffmpeg_format(encoded: bytes) -> tuple[str, str] | None:
     return ("mp3", "mp3") if _holds_mp3(encoded) else None
 
 
-def _holds_mp3(encoded: bytes) -> bool:
+def _holds_mp3(encoded: AudioBytes) -> bool:
     """True if frames of MP3 follow each other somewhere in the first bytes."""
-    at = encoded.find(b"\xff", 0, MAX_SEARCHED)
+    head = encoded[:MAX_SEARCHED]
+    at = head.find(b"\xff")
     while at >= 0:
         place = at
         for _ in range(FRAMES_IN_A_ROW):
@@ -59,7 +62,7 @@ def _holds_mp3(encoded: bytes) -> bool:
                 break
         else:
             return True
-        at = encoded.find(b"\xff", at + 1, MAX_SEARCHED)
+        at = head.find(b"\xff", at + 1)
     return False
 
 
