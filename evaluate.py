@@ -8,7 +8,7 @@ Writes summary.json, predictions.jsonl and report.html to --out and prints table
 and scoring, so the WER of a model here is the WER in its log. After an interruption, the same command continues.
 """
 
-from whisper_ft.config.evaluation import EvaluationConfig, Precision
+from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import early_answer
 
 if __name__ == "__main__":
@@ -16,7 +16,6 @@ if __name__ == "__main__":
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
@@ -38,14 +37,13 @@ from whisper_ft.data.used_settings import languages_found, used_lines
 from whisper_ft.decoding.evaluator import Evaluator, encoder_of_set
 from whisper_ft.decoding.resume_log import ResumeLog, job_of
 from whisper_ft.decoding.transcriber import Transcriber
-from whisper_ft.models.precision import evaluation_precision
-from whisper_ft.models.whisper import load_whisper, quiet_libraries, weights_sha256
+from whisper_ft.models.inference import InferenceModel, load_for_inference
+from whisper_ft.models.whisper import quiet_libraries
 from whisper_ft.reports.evaluation.report import write_report
 from whisper_ft.reports.evaluation.tables import tables, wer_line
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
-from whisper_ft.runtime.device_memory import memory_errors
 from whisper_ft.runtime.errors import DataError, OutOfMemoryError, RunError, ScoreError, as_usage_error
 from whisper_ft.runtime.exit import exit_process, report_error
 from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
@@ -62,24 +60,10 @@ from whisper_ft.scoring.scores import Prediction, Scores, count_word_errors, sco
 from whisper_ft.scoring.summary import save_summary
 from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.next_commands import next_commands
 from whisper_ft.training.preflight import model_of, refuse_impossible_evaluation
 
 SCHEMA = 2  # version of summary.json, raised when a key changes its meaning
-
-
-@dataclass(frozen=True)
-class ScoredModel:
-    """The model to evaluate, with its processor, the hash of its weights and the precision of the computation."""
-
-    model: transformers.WhisperForConditionalGeneration
-    processor: transformers.WhisperProcessor
-    sha256: str
-    precision: Precision
-
-    @property
-    def spelling(self) -> dict[str, str] | None:
-        """Spelling table of Whisper's English normaliser; None if the tokenizer has none."""
-        return getattr(self.processor.tokenizer, "english_spelling_normalizer", None)
 
 
 class Transcribed(NamedTuple):
@@ -103,12 +87,11 @@ class Outcome(NamedTuple):
 class Inputs(NamedTuple):
     """Everything that is loaded before the first set, so that no error appears after hours of decoding."""
 
-    scored: ScoredModel | None  # None if the predictions of an earlier evaluation are scored again
+    scored: InferenceModel | None  # None if the predictions of an earlier evaluation are scored again
     other: list[Prediction] | None  # predictions of the system to compare with
     columns: list[str]  # extra columns to read from the data
 
 
-@memory_errors("while the model was loaded")
 def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[str], object]) -> Inputs:
     """Load the model and the predictions of another system. Raises UsageError or DataError if one cannot be used.
 
@@ -120,9 +103,7 @@ def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[s
     if config.predictions is not None:
         return Inputs(None, other, [])
     columns = data_columns(config.columns)
-    model, processor = load_whisper(model_of(config.model), on_repair=say)
-    precision = evaluation_precision(config.precision, model_of(config.model), device, say)
-    return Inputs(ScoredModel(model.to(device).eval(), processor, weights_sha256(model), precision), other, columns)
+    return Inputs(load_for_inference(model_of(config.model), config.precision, device, say), other, columns)
 
 
 def evaluate(
@@ -159,7 +140,7 @@ def evaluate(
 
 
 def transcribe(
-    scored: ScoredModel,
+    scored: InferenceModel,
     config: EvaluationConfig,
     name: str,
     source: SourceConfig,
@@ -264,7 +245,7 @@ def title_of(config: EvaluationConfig, name: str) -> str:
 
 
 def write(
-    outcome: Outcome, config: EvaluationConfig, name: str, source: SourceConfig, scored: ScoredModel | None
+    outcome: Outcome, config: EvaluationConfig, name: str, source: SourceConfig, scored: InferenceModel | None
 ) -> None:
     """Write summary.json, predictions.jsonl and report.html of a set, each complete or not at all.
 
@@ -366,6 +347,8 @@ def main() -> NoReturn:
             outcome = collectives.run_on_all(partial(evaluate, inputs, config, name, source, collectives, tracker))
             if outcome is not None:
                 sets[name or redacted(source.path) or str(config.predictions)] = outcome.scores
+        if inputs.scored:
+            tracker.say_all(next_commands(config.model))
         collectives.main_only(lambda: conclude(config, sets))
     except KeyboardInterrupt:
         code = INTERRUPTED

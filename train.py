@@ -56,6 +56,7 @@ from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluated_set import open_eval_sets, open_held_out_set
 from whisper_ft.training.evaluation import Evaluation, refuse_unknown_names
 from whisper_ft.training.learner import Learner, build_learner
+from whisper_ft.training.next_commands import next_commands
 from whisper_ft.training.preflight import refuse_impossible
 from whisper_ft.training.published_models import publish_final
 from whisper_ft.training.resume import begin_or_resume
@@ -248,7 +249,10 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
         publish_mean(steps, parts.collectives, directory, tracker, learner, parts.evaluation)
     parts.collectives.broadcast_from_main(directory.require_own)
     chosen = directory.best if state.best else directory.final
+    if state.best:
+        tracker.say(f"best {state.best.metric}: {state.best.value:.4f}, at step {state.best.step}")
     tracker.say(f"finished at step {state.step}; the model to use is in {chosen}", always=True)
+    tracker.say_all(next_commands(str(config.run_dir)))
     return FINISHED
 
 

@@ -1,6 +1,6 @@
 """Advice for a run that has no memory: the settings that lower its use, in the order in which to try them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from whisper_ft.config.evaluation import DecodingConfig, EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
@@ -10,13 +10,19 @@ from whisper_ft.runtime.errors import DecodingMemoryError, OutOfMemoryError
 def with_advice(error: OutOfMemoryError, config: TrainingConfig | EvaluationConfig) -> OutOfMemoryError:
     """Return a new error of the same type, whose line also names the settings to change, with their present values."""
     if isinstance(config, EvaluationConfig):
-        steps = [*_decoding("decoding", config.decoding)]
-    elif isinstance(error, DecodingMemoryError):
-        steps = [*_decoding("eval", config.eval)]
-    else:
-        steps = [*_training(config)]
-    steps.append("a smaller model")
-    return type(error)(f"{error}. Try in this order: {'; '.join(steps)}")
+        return _with_steps(error, _decoding("decoding.", config.decoding))
+    if isinstance(error, DecodingMemoryError):
+        return _with_steps(error, _decoding("eval.", config.eval))
+    return _with_steps(error, _training(config))
+
+
+def with_decoding_advice(error: OutOfMemoryError, settings: DecodingConfig) -> OutOfMemoryError:
+    """Return a new error as `with_advice` does, for a command whose options have the names of the settings."""
+    return _with_steps(error, _decoding("", settings))
+
+
+def _with_steps(error: OutOfMemoryError, steps: Iterable[str]) -> OutOfMemoryError:
+    return type(error)(f"{error}. Try in this order: {'; '.join([*steps, 'a smaller model'])}")
 
 
 def _training(config: TrainingConfig) -> Iterator[str]:
@@ -35,6 +41,6 @@ def _training(config: TrainingConfig) -> Iterator[str]:
 
 def _decoding(section: str, config: DecodingConfig) -> Iterator[str]:
     if config.batch_size > 1:
-        yield f"--{section}.batch_size {config.batch_size // 2} (is {config.batch_size})"
+        yield f"--{section}batch_size {config.batch_size // 2} (is {config.batch_size})"
     if config.num_beams > 1:
-        yield f"--{section}.num_beams 1 (is {config.num_beams})"
+        yield f"--{section}num_beams 1 (is {config.num_beams})"

@@ -1,7 +1,9 @@
 """Frame of a small command: an argument parser, and a function that turns errors into one line and an exit code."""
 
 import argparse
+import difflib
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -18,8 +20,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False} | options)
 
     def error(self, message: str) -> NoReturn:
-        """Raise UsageError with the message alone; argparse would also print the usage, which --help shows."""
-        raise UsageError(one_line(message))
+        """Raise UsageError with the message alone; argparse would also print the usage, which --help shows.
+
+        An unknown option is answered with the nearest one.
+        """
+        unknown = re.match(r"unrecognized arguments:.*?(--[\w-]+)", message, re.DOTALL)
+        near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
+        raise UsageError(one_line(message) + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def exit_code_of(program: Callable[[], None], interrupted: str = "stopped", interrupted_code: int = INTERRUPTED) -> int:

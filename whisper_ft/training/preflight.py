@@ -93,17 +93,24 @@ def refuse_missing(name: str, path: str) -> None:
 
 
 def refuse_missing_model(name: str, path: str) -> None:
-    """Raise UsageError if `path` is empty, or a folder that is missing or holds no model. `name` is its setting.
+    """Raise UsageError if `path` is empty, or a folder that is missing or holds no model.
 
-    `owner/name` or a plain name without a local folder is accepted, because it may be a model on the Hub.
+    `name` is its setting; empty for an argument without a name. `owner/name` or a plain name without a local folder is
+    accepted, because it may be a model on the Hub.
     """
     if not path:
         raise UsageError(f"--{name} is missing: give a folder in the Hugging Face format, or a name on the Hub")
+    given = f"--{name} {path}" if name else path
     on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
     if not Path(path).exists() and not on_hub:
-        raise UsageError(f"--{name} {path}: there is no such folder")
+        raise UsageError(f"{given}: there is no such folder")
     if Path(path).exists() and not Path(path, "config.json").exists():
-        raise UsageError(f"--{name} {path}: has no config.json, so it is not a model in the Hugging Face format")
+        if Path(path, "config.yaml").exists() and Path(path, "status.json").exists():
+            raise UsageError(
+                f"{given}: is a run without a model, because neither best/ nor final/ is there yet; wait for its first "
+                f"evaluation or its end, or take a checkpoint: python -m whisper_ft checkpoint export {path}"
+            )
+        raise UsageError(f"{given}: has no config.json, so it is not a model in the Hugging Face format")
 
 
 def model_of(path: str) -> str:
