@@ -266,7 +266,7 @@ def write(
     facts["normaliser"] = config.normalizer
     if scored:  # nothing is known of how other predictions were made
         facts |= {
-            "decoding": "greedy" if config.decoding.num_beams == 1 else f"{config.decoding.num_beams} beams",
+            "decoding": config.decoding.search,
             "precision": scored.precision,
             "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
             "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),

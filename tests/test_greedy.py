@@ -54,7 +54,7 @@ def generated(model: Any, features: torch.Tensor, end: int) -> list[list[int]]:
 @torch.inference_mode()
 def ours(model: Any, features: torch.Tensor, end: int) -> list[list[int]]:
     decoder = GreedyDecoder(model, [*SUPPRESSED, 10**6], SUPPRESSED_AT_BEGIN)
-    return decoder(decoder.encode(features), PROMPT, MAX_TOKENS, end)
+    return [row.tokens for row in decoder(decoder.encode(features), PROMPT, MAX_TOKENS, end)]
 
 
 def ends(model: Any, features: torch.Tensor) -> list[int]:

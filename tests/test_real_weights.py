@@ -128,7 +128,8 @@ def decoded(loaded: LoadedWhisper, clips: list[Clip]) -> Iterator[Decoded]:
             mels = [log_mel(clip.waveform) for clip in group]
             features, prompt = pad_windows(mels, frames), encode.prompt()
             limit = model.config.max_target_positions - len(prompt)
-            rows = greedy(greedy.encode(features), prompt, limit, tokenizer.eos_token_id)
+            found = greedy(greedy.encode(features), prompt, limit, tokenizer.eos_token_id)
+            rows = [row.tokens for row in found]
             windows = [AudioWindow(0, Row("a", b"", ""), mel, 1.0) for mel in mels]
             texts = [transcript.text for transcript in transcriber.generate(windows, prompt)]
             assert texts == [tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]

@@ -14,9 +14,9 @@ from transformers import GenerationMixin, LogitsProcessorList, SuppressTokensLog
 from transformers.generation import WhisperTimeStampLogitsProcessor
 
 from tests.conftest import run
+from tests.wild_model import noise, wild
 from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.types import Row
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.timestamps import TimestampRules
 from whisper_ft.decoding.transcribe import transcribe
@@ -56,23 +56,6 @@ def test_phrases_lie_between_their_timestamps_and_the_last_one_may_be_open():
     assert rules.phrases([32, 1, 40, 42, 2]) == [(0.04, 0.2, [1]), (0.24, None, [2])]
     assert rules.phrases([30, 35]) == rules.phrases([]) == []
     assert rules.text([30, 1, 2, 35, 35, 3, 60]) == [1, 2, 3, 60]
-
-
-def wild(micro_whisper: Path) -> tuple[torch.nn.Module, object]:
-    """The micro model with weights so large that it writes a different token at each position."""
-    model, processor = load_whisper(str(micro_whisper))
-    with torch.no_grad(), torch.random.fork_rng():
-        torch.manual_seed(1)
-        for name, weight in model.named_parameters():
-            if weight.dim() > 1:
-                weight.mul_(8 if "layers" in name else 3)
-    return model.eval(), processor
-
-
-def noise(model: torch.nn.Module, index: int, **place: float) -> AudioWindow:
-    frames = 2 * model.config.max_source_positions
-    features = torch.rand(model.config.num_mel_bins, frames, generator=torch.Generator().manual_seed(index))
-    return AudioWindow(index, Row(id=f"row-{index}", audio=b"", text="тэкст"), features, **({"seconds": 4.0} | place))
 
 
 @pytest.mark.parametrize("beams", [1, 3])

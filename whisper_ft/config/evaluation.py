@@ -1,9 +1,10 @@
 """Settings of decoding and evaluation, for train.py and evaluate.py."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from whisper_ft.config.data import NamedSourceConfig, SourceConfig, first_twice, set_name
 from whisper_ft.config.setting import LeadingSpace, require, require_bounds, setting
@@ -12,11 +13,16 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
 HELD_OUT = "held-out"  # name of the set of eval.path, which chooses the best model
 LONGEST_NAME = 64  # characters of a set's name, which is a folder and a column of tables
+OPENAI_TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
+"""Temperatures at which openai-whisper decodes a window again, after an attempt at temperature 0."""
 
 
 @dataclass(frozen=True)
 class DecodingConfig:
     """Generation of hypotheses, the texts that the model writes for audio."""
+
+    SECTION: ClassVar[str] = "decoding"
+    """Section of these settings on a command line."""
 
     batch_size: int = setting("free", 16, least=1)
     """Utterances decoded together on one device."""
@@ -31,8 +37,54 @@ class DecodingConfig:
     """Previous text for the model, with names and spellings that it does not know."""
     max_new_tokens: int | None = setting("change", None, least=1)
     """Largest number of tokens in a hypothesis. None: the limit of the decoder."""
+    no_speech_threshold: float | None = setting("change", None)
+    """Give a window the empty text if its probability of no speech is above this and its text is unlikely (see
+    logprob_threshold). openai-whisper has 0.6. None: off."""
+    temperature_fallback: bool | list[float] = setting("change", False)
+    """Temperatures at which a window is decoded again, one after the other, while its text repeats itself or is
+    unlikely: [0.2, 0.6, 1.0]. true: those of openai-whisper, 0.2 to 1.0. The texts of these attempts are drawn at
+    random, the same at each start."""
+    compression_ratio_threshold: float | None = setting("change", 2.4)
+    """For temperature_fallback: a text repeats itself if zlib makes it smaller by more than this factor. Ordinary text
+    in Indic scripts may be above 2.4. None: any text is accepted."""
+    logprob_threshold: float | None = setting("change", -1.0)
+    """For temperature_fallback and no_speech_threshold: a text is unlikely if the mean log-probability of its tokens is
+    below this. None: any text is accepted, and the probability of no speech decides alone."""
     with_loss: bool = setting("free", False)
     """Also compute the loss of the references: the mean over all their tokens, in nats, as in training."""
+
+    def __post_init__(self) -> None:
+        threshold = self.no_speech_threshold
+        within = threshold is None or 0 <= threshold <= 1
+        require(within, f"{self.SECTION}.no_speech_threshold", threshold, "from 0 to 1")
+        allowed = all(0 < temperature < math.inf for temperature in self.temperatures)
+        above = "above 0: the first attempt, at 0, is always made"
+        require(allowed, f"{self.SECTION}.temperature_fallback", self.temperature_fallback, above)
+
+    @property
+    def temperatures(self) -> list[float]:
+        """Temperatures of the attempts after the first; [] if there is only one."""
+        given = self.temperature_fallback
+        return [*(OPENAI_TEMPERATURES if given else ())] if isinstance(given, bool) else [*given]
+
+    @property
+    def attempts(self) -> dict[str, Any] | None:
+        """Settings of fall-back and no speech that transcripts depend on, as JSON values; None if both are off."""
+        again = {"temperatures": self.temperatures, "compression_ratio": self.compression_ratio_threshold}
+        if self.no_speech_threshold is None and not self.temperatures:
+            return None
+        shared = {"no_speech": self.no_speech_threshold, "logprob": self.logprob_threshold}
+        return shared | (again if self.temperatures else {})
+
+    @property
+    def search(self) -> str:
+        """Search in words: `greedy, again at temperatures 0.2, 0.4, no speech above 0.6`."""
+        parts = ["greedy" if self.num_beams == 1 else f"{self.num_beams} beams"]
+        if self.temperatures:
+            parts.append(f"again at temperatures {', '.join(f'{each:g}' for each in self.temperatures)}")
+        if self.no_speech_threshold is not None:
+            parts.append(f"no speech above {self.no_speech_threshold:g}")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -52,6 +104,7 @@ class EvalSetConfig(NamedSourceConfig):
 class EvalConfig(DecodingConfig):
     """Evaluation by generation while training. It selects the best model."""
 
+    SECTION: ClassVar[str] = "eval"
     with_loss: bool = setting("free", True, before=False)
     """Also compute the loss of the references: the mean over all their tokens, in nats, as in training."""
     path: str = setting("free", "")  # free as data.path is; comparisons of figures use its fingerprint
@@ -82,6 +135,7 @@ class EvalConfig(DecodingConfig):
     """Number of evaluations without improvement after which the run ends early. None: it never ends early."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _refuse_bad_sets(self.sets)
 
     def sets_beside(self, data: SourceConfig) -> list[EvalSetConfig]:

@@ -213,7 +213,9 @@ def _flag_message(cls: Any, message: str) -> str:
             return f"--{name} {value}: expected one of {values}{', or a list' if ' list[' in subtypes else ''}"
         kinds = " or ".join({"NoneType": "null"}.get(kind, kind) for kind in re.findall(r"'(\w+)'", subtypes))
         article = "" if "Literal" in subtypes else "an " if kinds.startswith("int") else "a "
-        return f"--{name} {value}: expected {article}{kinds}"
+        return (
+            f"--{name} {value}: expected {article}{kinds}{' or a list of numbers' if 'list[float]' in subtypes else ''}"
+        )
     typed = re.fullmatch(r"Parser key \"([\w.]+)\": (.*) Got value: (.*)", line)
     if typed is None:
         return line

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
 from whisper_ft.config.resume_policy import SECTIONS_OF_LISTS, rules
@@ -79,7 +79,7 @@ def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
         for attribute in parse_from_object(base).params
     }
     hints = get_type_hints(cls)
-    for leaf in cls.__dataclass_fields__.values():
+    for leaf in fields(cls):
         if is_dataclass(hints[leaf.name]):
             yield from _rows(hints[leaf.name], f"{prefix}{leaf.name}.")
         else:

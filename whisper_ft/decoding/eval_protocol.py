@@ -29,6 +29,8 @@ class EvalProtocol:
     precision: str
     suppressed: str = ""
     """Fingerprint of the tokens that decoding never writes; "" in the records of early versions."""
+    attempts: dict[str, Any] | None = None
+    """Settings of temperature fall-back and no speech; None if both are off, and in the records of early versions."""
     rules: str = ""
     """Fingerprint of the normaliser, which differs if its output may differ."""
     metric: str | None = None
@@ -53,6 +55,7 @@ class EvalProtocol:
             timestamps=decoding.timestamps,
             precision=precision,
             suppressed=suppressed,
+            attempts=decoding.attempts,
         )
 
     def judged_by(self, settings: EvalConfig, rules: str) -> Self:
@@ -82,7 +85,7 @@ class EvalProtocol:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, without those that are None or empty because they do not apply."""
-        optional = ("metric", "greater_is_better", "normalizer", "read_as")
+        optional = ("attempts", "metric", "greater_is_better", "normalizer", "read_as")
         return {name: value for name, value in asdict(self).items() if value not in (None, {}) or name not in optional}
 
     @classmethod

@@ -9,7 +9,8 @@ from itertools import islice
 from whisper_ft.data.types import NO_FEATURES
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.resume_log import ResumeLog
-from whisper_ft.decoding.transcriber import Transcriber, WindowTranscript
+from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.decoding.window_transcript import WindowTranscript
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.device_memory import memory_errors
 from whisper_ft.runtime.errors import DecodingMemoryError

@@ -1,44 +1,41 @@
 """Transcriber: decodes log-mel windows with one model, and joins the windows of an utterance into its prediction."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from itertools import islice
+from statistics import fmean
 
 import torch
-from transformers import (
-    GenerationMixin,
-    LogitsProcessorList,
-    PreTrainedTokenizerBase,
-    WhisperForConditionalGeneration,
-)
-from transformers.modeling_outputs import BaseModelOutput
+from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneration
 
 from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.data.audio.log_mel import pad_windows
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.transcript import text_problem
 from whisper_ft.data.types import Row
-from whisper_ft.decoding.greedy import GreedyDecoder
+from whisper_ft.decoding.beam import BeamSearch
+from whisper_ft.decoding.confidence import Thresholds, TranscriptConfidence, no_speech_token
+from whisper_ft.decoding.greedy import Decoded, GreedyDecoder
 from whisper_ft.decoding.long_form import AudioWindow
-from whisper_ft.decoding.teacher_forced import LabelLoss, label_losses
-from whisper_ft.decoding.timestamps import TimestampLogitsProcessor, TimestampRules, timestamp_ids
+from whisper_ft.decoding.sampling import Sampler
+from whisper_ft.decoding.teacher_forced import label_losses
+from whisper_ft.decoding.timestamps import TimestampRules, timestamp_ids
+from whisper_ft.decoding.window_transcript import (
+    TimedPhrase,
+    WindowTranscript,
+    segment_logprobs_of,
+    segments_of,
+    window_confidence_of,
+)
+from whisper_ft.decoding.word_times import Spoken, WordAligner
 from whisper_ft.models.whisper import AUTOCAST, FRAMES_PER_POSITION
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.rng import number_of, uniforms
 from whisper_ft.scoring.scores import Prediction
 
 START_OF_PREVIOUS = "<|startofprev|>"
-
-
-class WindowTranscript(NamedTuple):
-    """Transcript of one window, with the number of its tokens."""
-
-    text: str
-    tokens: int
-    hit_limit: bool
-    language: str | None  # code, if it was detected
-    loss: LabelLoss | None  # of the reference, if losses are computed
-    phrases: list[tuple[float, float | None, str]]  # (start, end, text) in seconds of the window, with timestamps only
+FRAMES_AFTER_SOUND = 3
+"""Log-mel frames after the last sample of a window: two that still cover it, and the frame of silence."""
 
 
 class Transcriber:
@@ -50,8 +47,9 @@ class Transcriber:
         encode: makes the prompt of a row from its language and task.
         settings: search, limits, prompt text and timestamps.
         precision: number format of the computation.
+        words: also find the times of the words of each window.
 
-    Raises UsageError if the model lacks tokens for one of the settings.
+    Raises UsageError if the model lacks tokens for one of the settings, or has impossible alignment heads for `words`.
     """
 
     def __init__(
@@ -61,6 +59,7 @@ class Transcriber:
         encode: LabelEncoder,
         settings: DecodingConfig,
         precision: Precision,
+        words: bool = False,
     ) -> None:
         self._model, self._tokenizer, self._encode, self._settings = model, tokenizer, encode, settings
         self._precision = precision
@@ -68,15 +67,28 @@ class Transcriber:
         self._context = _context_tokens(tokenizer, settings.prompt, model.config.max_target_positions // 2)
         if settings.detect_language and not encode.is_multilingual:
             raise UsageError("--decoding.detect_language: this model has a single language; set it to false")
-        self._generation_config = copy.deepcopy(model.generation_config)
-        self._generation_config.num_beams = settings.num_beams
         suppressed = list(model.generation_config.suppress_tokens or ())
         self._rules = TimestampRules.of(model, tokenizer) if settings.timestamps else None
         if self._rules is None:
             # A model that has learned little may write timestamps even when prompted with <|notimestamps|>.
             suppressed += timestamp_ids(model, tokenizer)
-        self._generation_config.suppress_tokens = suppressed
-        self._greedy = GreedyDecoder(model, suppressed, model.generation_config.begin_suppress_tokens or ())
+        no_speech = no_speech_token(tokenizer)
+        if settings.no_speech_threshold is not None and no_speech is None:
+            raise UsageError(
+                f"--{settings.SECTION}.no_speech_threshold: this model's tokenizer has no <|nospeech|>; leave it out"
+            )
+        self._thresholds = Thresholds.of(settings)
+        first = model.generation_config.begin_suppress_tokens or ()
+        self._greedy = GreedyDecoder(model, suppressed, first, no_speech)
+        self._beams = None
+        if settings.num_beams > 1:
+            self._beams = BeamSearch(model, settings.num_beams, suppressed, tokenizer.eos_token_id, self._rules)
+        self._aligner = WordAligner(model, tokenizer) if words else None
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the user about this model."""
+        return self._aligner.notes if self._aligner else []
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -97,17 +109,18 @@ class Transcriber:
     def generate(self, windows: Sequence[AudioWindow], prompt: list[int]) -> list[WindowTranscript]:
         """Transcribe windows that share a prompt, and return their transcripts in the same order.
 
-        With `with_loss`, each window that is a whole, decoded utterance also gets the loss of its reference. The model
-        must be in evaluation mode, as `inference` sets it.
+        With `with_loss`, each window that is a whole, decoded utterance also gets the loss of its reference, and with
+        `words` each window gets its words. The model must be in evaluation mode, as `inference` sets it.
         """
         device = self._model.device
         features = pad_windows([window.features for window in windows], self._frames).to(device)  # [B, M, T]
         with torch.autocast(device.type, AUTOCAST[self._precision], enabled=self._precision != "fp32"):
             states = self._greedy.encode(features)
-            by_language = self._settings.detect_language
-            transcripts = (
-                self._generate_by_language(states, prompt) if by_language else self._generate_rows(states, prompt, None)
-            )
+            generate = self._generate_by_language if self._settings.detect_language else self._generate_rows
+            transcripts = generate(windows, states, prompt)
+            if self._aligner is not None:
+                found = self._aligner(states, [self._spoken(*pair) for pair in zip(windows, transcripts, strict=True)])
+                transcripts = [part._replace(words=own) for part, own in zip(transcripts, found, strict=True)]
             return self._with_losses(windows, transcripts, states) if self._settings.with_loss else transcripts
 
     def _with_losses(
@@ -119,7 +132,9 @@ class Transcriber:
         found = dict(zip(whole, losses, strict=True))
         return [part._replace(loss=found.get(index)) for index, part in enumerate(transcripts)]
 
-    def _generate_by_language(self, states: torch.Tensor, prompt: list[int]) -> list[WindowTranscript]:
+    def _generate_by_language(
+        self, windows: Sequence[AudioWindow], states: torch.Tensor, prompt: list[int]
+    ) -> list[WindowTranscript]:
         """Detect the language of each row, then transcribe the rows of each language together."""
         detected = self._greedy.detect_language(states, self._encode.start, [*self._encode.languages])
         transcripts: dict[int, WindowTranscript] = {}
@@ -128,50 +143,69 @@ class Transcriber:
             rows = [row for row, language in enumerate(detected) if language == token]
             of_language = [*prompt[:language_at], token, *prompt[language_at + 1 :]]
             code = self._encode.languages[token]
-            generated = self._generate_rows(states[rows], of_language, code)
+            generated = self._generate_rows([windows[row] for row in rows], states[rows], of_language, code)
             transcripts |= zip(rows, generated, strict=True)
         return [transcripts[row] for row in range(len(detected))]
 
-    def _generate_rows(self, states: torch.Tensor, prompt: list[int], language: str | None) -> list[WindowTranscript]:
-        """Transcribe encoder outputs [B, S, D] with one prompt."""
-        room = self._model.config.max_target_positions - len(prompt)
-        limit = min(self._settings.max_new_tokens or room, room)
-        if self._settings.num_beams == 1:
-            rows = self._greedy(states, prompt, limit, self._tokenizer.eos_token_id, self._rules)
-        else:
-            rows = self._beam_search(states, prompt, limit)
-        return [self._to_transcript(tokens, len(tokens) >= limit, language) for tokens in rows]
+    def _generate_rows(
+        self, windows: Sequence[AudioWindow], states: torch.Tensor, prompt: list[int], language: str | None = None
+    ) -> list[WindowTranscript]:
+        """Transcribe windows with encoder outputs [B, S, D] and one prompt, each in as many attempts as it needs.
 
-    def _beam_search(self, states: torch.Tensor, prompt: list[int], limit: int) -> list[list[int]]:
-        """Return the tokens of each row by beam search, without the end token.
-
-        `GenerationMixin.generate` is called instead of Whisper's own `generate`, which is made for hours of audio.
-        Whisper's own takes any token after <|notimestamps|>, even one that a user added, for the end of a segment. It
-        then drops the rest and decodes the window again. `GenerationMixin` begins with exactly the prompt of training.
+        The random numbers of an attempt depend on the row's id, the window's number and the attempt, and on nothing
+        else. As in OpenAI's decoding, there are beams at temperature 0 only, and the last attempt is taken in any case.
         """
-        # max_length counts the prompt. With max_new_tokens, transformers warns about the max_length of the config.
-        self._generation_config.max_length = len(prompt) + limit
-        generated = GenerationMixin.generate(
-            self._model,
-            encoder_outputs=BaseModelOutput(last_hidden_state=states),
-            # All positions count, including padding, as in training; transformers warns if there is no mask.
-            attention_mask=torch.ones(states.shape[:2], device=states.device),
-            decoder_input_ids=torch.tensor([prompt], device=states.device).expand(len(states), -1),
-            generation_config=self._generation_config,
-            logits_processor=LogitsProcessorList(
-                [TimestampLogitsProcessor(self._rules, len(prompt))] if self._rules else []
-            ),
-        )
-        end = self._tokenizer.eos_token_id
-        rows = generated[:, len(prompt) :].tolist()  # padded with the end token
-        return [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in rows]
+        room = self._model.config.max_target_positions - len(prompt)
+        limit, end = min(self._settings.max_new_tokens or room, room), self._tokenizer.eos_token_id
+        if self._beams is None:
+            rows = self._greedy(states, prompt, limit, end, self._rules)
+        else:
+            found = self._beams(states, prompt, limit)
+            rows = self._greedy.score(states, prompt, found, limit, end, self._rules)
+        parts = [self._to_transcript(row, limit, language) for row in rows]
+        for attempt, temperature in enumerate(self._settings.temperatures, start=1):
+            again = [n for n, part in enumerate(parts) if self._thresholds.is_doubtful(part.confidence)]
+            if not again:
+                break
+            keys = [(number_of(windows[n].row.id), windows[n].number, attempt) for n in again]
+            sampler = Sampler(temperature, [uniforms(limit, *key) for key in keys])
+            rows = self._greedy(states[again], prompt, limit, end, self._rules, sampler)
+            for n, row in zip(again, rows, strict=True):
+                parts[n] = self._to_transcript(row, limit, language, temperature)
+        return [part.silenced() if self._thresholds.is_silence(part.confidence) else part for part in parts]
 
-    def _to_transcript(self, tokens: list[int], hit_limit: bool, language: str | None) -> WindowTranscript:
-        if self._rules is None:
-            return WindowTranscript(self._decode_text(tokens), len(tokens), hit_limit, language, None, [])
-        phrases = [(start, end, self._decode_text(phrase)) for start, end, phrase in self._rules.phrases(tokens)]
-        text = self._decode_text(self._rules.text(tokens))
-        return WindowTranscript(text, len(tokens), hit_limit, language, None, phrases)
+    def _to_transcript(
+        self, decoded: Decoded, limit: int, language: str | None, temperature: float = 0.0
+    ) -> WindowTranscript:
+        tokens = decoded.tokens
+        text = self._decode_text(self._rules.text(tokens) if self._rules else tokens)
+        confidence = TranscriptConfidence.of(decoded, text, temperature)
+        return WindowTranscript(text, tokens, len(tokens) >= limit, language, self._phrases(decoded), confidence)
+
+    def _phrases(self, decoded: Decoded) -> list[TimedPhrase]:
+        """Return the phrases of a transcript; [] without timestamps."""
+        if (rules := self._rules) is None:
+            return []
+        pairs = zip(decoded.tokens, decoded.logprobs, strict=False)  # the last log-probability may be of the end token
+        logprobs = iter([logprob for token, logprob in pairs if not rules.is_timestamp(token)])
+        return [
+            TimedPhrase(start, end, self._decode_text(tokens), fmean(islice(logprobs, len(tokens))))
+            for start, end, tokens in rules.phrases(decoded.tokens)
+        ]
+
+    def _spoken(self, window: AudioWindow, transcript: WindowTranscript) -> Spoken:
+        """Return the tokens of a window for the aligner, phrase by phrase and without timestamps."""
+        prompt, _ = self._encode.prompt_or_default(window.row.language, window.row.task)
+        languages = self._encode.languages
+        if transcript.language is not None:
+            prompt[1] = next(token for token, code in languages.items() if code == transcript.language)
+        tasks = getattr(self._model.generation_config, "task_to_id", None) or {}
+        language = "en" if tasks.get("translate") in prompt else languages.get(prompt[1], "en")
+        phrases = [phrase.tokens for phrase in self._rules.phrases(transcript.ids)] if self._rules else [transcript.ids]
+        frames = window.features.shape[1]
+        frames -= 0 if frames == self._frames else FRAMES_AFTER_SOUND
+        positions = max(frames // FRAMES_PER_POSITION, 1)
+        return Spoken(prompt, phrases if transcript.is_speech else [], positions, language)
 
     def _decode_text(self, tokens: list[int]) -> str:
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True)).strip()
@@ -194,7 +228,9 @@ class Transcriber:
             detected_language=next((transcript.language for transcript in transcripts if transcript.language), None),
             speaker=row.speaker,
             windows=len(transcripts),
-            segments=_segments(windows, transcripts) if self._rules else None,
+            segments=segments_of(windows, transcripts) if self._rules else None,
+            segment_logprobs=segment_logprobs_of(transcripts) if self._rules else None,
+            window_confidence=window_confidence_of(windows, transcripts),
             problem=utterance.problem or self._label_problem(row),
             columns=row.columns,
             loss=transcripts[0].loss and transcripts[0].loss.total / transcripts[0].loss.tokens,
@@ -222,19 +258,3 @@ def _context_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, max_tokens:
     if len(tokens) >= max_tokens:
         raise UsageError(f"--decoding.prompt: has {len(tokens)} tokens; this model takes fewer than {max_tokens}")
     return [start, *tokens]
-
-
-def _segments(
-    windows: Sequence[AudioWindow], transcripts: Sequence[WindowTranscript]
-) -> list[tuple[float, float, str]]:
-    """Return the phrases of all windows as (start, end, text), in seconds of the recording.
-
-    A phrase without an end lasts until its window ends.
-    """
-    window_ends = [*(window.begin_seconds for window in windows[1:]), windows[0].seconds]
-    segments = []
-    for window, transcript, window_end in zip(windows, transcripts, window_ends, strict=True):
-        for start, end, text in transcript.phrases:
-            until = window_end if end is None else min(window.begin_seconds + end, window_end)
-            segments.append((round(min(window.begin_seconds + start, until), 2), round(until, 2), text))
-    return segments

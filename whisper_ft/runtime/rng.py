@@ -41,6 +41,17 @@ def permutation(n: int, *key: int) -> npt.NDArray[np.int64]:  # -> [n]
     return np.argsort(_splitmix64(counters), kind="stable").astype(np.int64)
 
 
+def uniforms(n: int, *key: int) -> npt.NDArray[np.float64]:  # -> [n]
+    """Return n numbers from 0 to below 1 that depend only on `key`; more of them begin with the same ones."""
+    counters = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(hash64(*key))
+    return (_splitmix64(counters) >> np.uint64(32)).astype(np.float64) / 2.0**32
+
+
+def number_of(text: str) -> int:
+    """Return a 64-bit number for a text, as a part of a key. Any text has one, also with lone surrogates."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
 def reseed(seed: int, step: int, micro_batch: int, rank: int) -> None:
     """Seed the generators of torch (all devices), numpy and `random` for one micro-batch.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from whisper_ft.runtime.errors import DataError, UsageError
+from whisper_ft.scoring.confidence_figures import checked_windows
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.scores import Prediction, ScoredRow
 
@@ -90,5 +91,7 @@ def _parse_row(row: Any, columns: Sequence[str]) -> Prediction:
         windows=windows,
         problem=row.get("problem"),
         segments=row.get("segments"),
+        segment_logprobs=row.get("segment_logprobs"),
+        window_confidence=checked_windows(row.get("window_confidence")),
         columns={name: row.get(name) for name in columns} if columns else None,
     )

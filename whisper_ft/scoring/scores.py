@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Self
 
+from whisper_ft.scoring.confidence_figures import utterance_confidence
 from whisper_ft.scoring.edit_distance import ErrorCount, count_errors, total
 from whisper_ft.scoring.normalizer import Normalizer, NormalizerIdentity, Unit
 from whisper_ft.scoring.unicode_text import as_written, encodable, single_spaces
@@ -38,6 +39,8 @@ class Prediction:
     columns: Mapping[str, Any] | None = None  # further columns of the data, by names that no field of a record has
     loss: float | None = None  # mean over the tokens of the reference, in nats, if losses are computed
     label_tokens: int | None = None  # tokens in that mean
+    segment_logprobs: Sequence[float | None] | None = None  # mean log-probability of each of `segments`
+    window_confidence: Sequence[Mapping[str, Any]] | None = None  # a record for each window; None if not known
 
     @property
     def is_heard(self) -> bool:
@@ -68,6 +71,7 @@ class ScoredRow:
         row = asdict(self.prediction) | {"ref_norm": self.ref_norm, "hyp_norm": self.hyp_norm}
         columns = row.pop("columns") or {}
         row = {key: encodable(value) if isinstance(value, str) else value for key, value in row.items()}
+        row |= utterance_confidence(self.prediction.window_confidence or ())
         row["audio_seconds"] = _finite_or_none(self.prediction.audio_seconds)
         row["words"] = self.words.reference_length
         row |= {key: getattr(self.words, key) for key in ("hits", "substitutions", "deletions", "insertions")}
@@ -180,6 +184,17 @@ class Scores:
         return sum(row.prediction.hit_token_limit for row in self.rows)
 
     @property
+    def no_speech_windows(self) -> int:
+        """Number of windows that were taken for silence, so that their text is empty."""
+        return sum(not window["is_speech"] for row in self.rows for window in row.prediction.window_confidence or ())
+
+    @property
+    def fallback_windows(self) -> int:
+        """Number of windows that were decoded again at a higher temperature."""
+        windows = (window for row in self.rows for window in row.prediction.window_confidence or ())
+        return sum(window["temperature"] > 0 for window in windows)
+
+    @property
     def unheard(self) -> int:
         """Number of rows whose audio could not be read. They are scored all the same."""
         return sum(not row.prediction.is_heard for row in self.rows)
@@ -233,6 +248,8 @@ class Scores:
             "words_on_empty_references": self.words_on_empty_references,
             "empty_hypotheses": self.empty_hypotheses,
             "token_limit_hits": self.token_limit_hits,
+            "no_speech_windows": self.no_speech_windows,
+            "fallback_windows": self.fallback_windows,
             "unheard": self.unheard,
             "problems": {encodable(reason): count for reason, count in self.problems.items()},
             "audio_seconds": round(self.audio_seconds, 3),
