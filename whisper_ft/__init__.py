@@ -11,6 +11,7 @@ COMMANDS = {
     "checkpoint": "list, verify or export the checkpoints of a run",
     "demo": "make a spoken corpus and a micro Whisper to try everything on",
     "doctor": "check the data of a run before any GPU time",
+    "export": "export a model to the format of another engine, and check it there",
     "plot": "draw the curves of one or several runs, also while they train",
     "prepare": "convert any data source to parquet shards, resumable",
     "publish": "upload a model of a run to the Hugging Face Hub, with a card",

@@ -70,6 +70,12 @@ class ScoreError(RunError):
     exit_code = exit_codes.OVER_LIMIT
 
 
+class CheckError(RunError):
+    """A check that failed: an engine that writes other text than the model it was made from, or a changed file."""
+
+    exit_code = exit_codes.OVER_LIMIT
+
+
 class OutOfMemoryError(RunError):
     """No memory for a tensor: on the GPU, or on a machine without one."""
 

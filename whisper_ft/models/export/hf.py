@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from transformers import PreTrainedModel, WhisperForConditionalGeneration, WhisperProcessor
 
 from whisper_ft.models.export.side_files import write_side_files
+from whisper_ft.models.whisper import LoadedWhisper
 from whisper_ft.runtime import atomic
 
 WEIGHTS = "model.safetensors"
@@ -29,6 +31,18 @@ def export(weights: WhisperForConditionalGeneration | Path, files: Mapping[str, 
             weights.save_pretrained(aside)
         for name, content in {**files, "README.md": readme.encode()}.items():
             (aside / name).write_bytes(content)
+
+
+def refuse(loaded: LoadedWhisper) -> None:
+    """Refuse nothing: transformers takes every model that it has loaded. Writers of other formats refuse some."""
+
+
+def write(loaded: LoadedWhisper, out: Path, quantization: str) -> None:
+    """Write weights and config files into a folder. `quantization` is float32, float16 or bfloat16."""
+    model = copy.deepcopy(loaded.model).to(getattr(torch, quantization))
+    model.save_pretrained(out)
+    for name, content in config_files(model, loaded.processor).items():
+        (out / name).write_bytes(content)
 
 
 def config_files(model: WhisperForConditionalGeneration, processor: WhisperProcessor) -> dict[str, bytes]:

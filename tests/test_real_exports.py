@@ -1,0 +1,56 @@
+"""Exports of OpenAI's own weights, checked in their engines on real speech, where a machine has both.
+
+    REAL_MODELS=DIR REAL_CORPUS=DIR .venv/bin/python -m pytest -m real tests/test_real_exports.py -s
+
+REAL_MODELS holds whisper-base and whisper-tiny.en. REAL_CORPUS is a folder of parquet files with the columns audio,
+sentence and language; English ones are used for tiny.en, and any for base. REAL_CLIPS (12) limits the clips.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from whisper_ft.cli.export.__main__ import main
+from whisper_ft.cli.export.targets import TARGETS
+
+MODELS, CORPUS = os.environ.get("REAL_MODELS"), os.environ.get("REAL_CORPUS")
+CLIPS = os.environ.get("REAL_CLIPS", "12")
+SIZES = ("whisper-base", "whisper-tiny.en")
+FORMATS = [(target.name, each.name) for target in TARGETS.values() for each in target.quantizations]
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.timeout(3600),
+    pytest.mark.skipif(
+        not MODELS or not all(Path(MODELS, size, "config.json").exists() for size in SIZES),
+        reason=f"needs OpenAI's weights: REAL_MODELS=DIR with {' and '.join(SIZES)}",
+    ),
+    pytest.mark.skipif(not CORPUS, reason="needs real speech: REAL_CORPUS=DIR with parquet files"),
+]
+
+
+def clips_for(size: str) -> Path:
+    """A file of the corpus that the model knows the language of."""
+    files = sorted(Path(CORPUS or ".").rglob("*.parquet"))
+    files = [file for file in files if file.name == "test.parquet"] or files
+    for file in files:
+        language = pq.read_table(file, columns=["language"]).column(0)[0].as_py()
+        if language == "en" or not size.endswith(".en"):
+            return file
+    return pytest.skip("needs English speech")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("target", "quantization"), FORMATS)
+def test_openais_weights_write_the_same_in_every_engine(tmp_path: Path, size: str, target: str, quantization: str):
+    out = tmp_path / "out"
+    arguments = ["--to", target, "--quantization", quantization, "--out", str(out)]
+    code = main([str(Path(MODELS or ".", size)), *arguments, "--check", str(clips_for(size)), CLIPS])
+    folder = out if out.exists() else out.with_name("out.failed")
+    record = json.loads((folder / "export.json").read_text())
+    print(f"\n{size} {target} {quantization}", json.dumps(record["check"]["engines"]))
+    assert code == 0
+    assert record["status"] == ("passed" if any(e.is_installed for e in TARGETS[target].engines) else "unchecked")

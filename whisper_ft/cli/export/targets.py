@@ -1,0 +1,149 @@
+"""Targets of an export: formats with their writers, quantisations and engines. torch is not imported."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from whisper_ft.runtime.errors import UsageError
+
+EXTRA = 'pip install "whisper-ft[export]"'
+"""Line that installs the engines which are on PyPI for every machine."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Number format of the weights, with the limit of its check. Exactly one of the two limits is set."""
+
+    name: str
+    bytes_per_weight: float
+    max_gap: float | None = None
+    """Largest difference of logits by which an engine may prefer another token than the model, for float formats."""
+    max_cer: float | None = None
+    """Largest character error rate between both outputs, as a fraction, for quantised formats."""
+
+
+FLOAT32 = Quantization("float32", 4, max_gap=0.02)
+FLOAT16 = Quantization("float16", 2, max_gap=0.1)
+BFLOAT16 = Quantization("bfloat16", 2, max_gap=1.0)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A package that reads a format. Its module in `cli/export/engines/` transcribes with it."""
+
+    name: str
+    """Name on PyPI."""
+    package: str
+    """Name for `import`."""
+    module: str
+    install: str = EXTRA
+
+    @property
+    def is_installed(self) -> bool:
+        """True if the package is found; its import may still fail."""
+        return find_spec(self.package) is not None
+
+
+@dataclass(frozen=True)
+class ExportTarget:
+    """A format with everything that the command needs to know about it."""
+
+    name: str
+    what: str
+    """The format in words, for help and card."""
+    writer: str
+    """Module in `models/export/`."""
+    quantizations: tuple[Quantization, ...]
+    """The first is the default."""
+    engines: tuple[Engine, ...]
+    usage: str
+    """Program that transcribes a file with the export.
+
+    `{out}` stands for the folder, `{arguments}` for further arguments of a call, such as the language, and `{item}` for
+    the language as an item of a dict.
+    """
+    needs: tuple[str, ...] = ()
+    """Packages that the writer imports."""
+
+    def quantization(self, name: str | None) -> Quantization:
+        """Return a quantisation by its name, or the default one for None. Raises UsageError for an unknown name."""
+        if name is None:
+            return self.quantizations[0]
+        for known in self.quantizations:
+            if known.name == name:
+                return known
+        names = ", ".join(known.name for known in self.quantizations)
+        raise UsageError(f"--quantization {name}: --to {self.name} takes {names}")
+
+    def refuse_missing_packages(self) -> None:
+        """Raise UsageError if a package that the writer imports is not installed."""
+        if missing := [name for name in self.needs if find_spec(name) is None]:
+            raise UsageError(f"--to {self.name}: needs {', '.join(missing)}, which is not installed; {EXTRA}")
+
+
+HF_USAGE = """\
+from transformers import pipeline
+recognize = pipeline("automatic-speech-recognition", "{out}", chunk_length_s=30)
+print(recognize("clip.mp3", generate_kwargs={{{item}"num_beams": 1}})["text"])"""
+CT2_USAGE = """\
+from faster_whisper import WhisperModel
+segments, _ = WhisperModel("{out}").transcribe("clip.mp3"{arguments})
+print(*(segment.text for segment in segments))"""
+OPENAI_USAGE = """\
+import whisper
+print(whisper.load_model("{out}/model.pt").transcribe("clip.mp3"{arguments})["text"])"""
+MLX_USAGE = """\
+import mlx_whisper
+print(mlx_whisper.transcribe("clip.mp3", path_or_hf_repo="{out}"{arguments})["text"])"""
+
+TARGETS: dict[str, ExportTarget] = {
+    target.name: target
+    for target in (
+        ExportTarget(
+            name="hf",
+            what="Hugging Face folder, for transformers",
+            writer="hf",
+            quantizations=(FLOAT16, FLOAT32, BFLOAT16),
+            engines=(Engine("transformers", "transformers", "transformers"),),
+            usage=HF_USAGE,
+        ),
+        ExportTarget(
+            name="ct2",
+            what="CTranslate2, for faster-whisper",
+            writer="ct2",
+            quantizations=(
+                FLOAT16,
+                FLOAT32,
+                Quantization("int8", 1, max_cer=0.03),
+                Quantization("int8_float16", 1, max_cer=0.03),
+            ),
+            engines=(
+                Engine("ctranslate2", "ctranslate2", "ctranslate2"),
+                Engine("faster-whisper", "faster_whisper", "faster_whisper"),
+            ),
+            usage=CT2_USAGE,
+            needs=("ctranslate2",),
+        ),
+        ExportTarget(
+            name="openai",
+            what="OpenAI's own format, for openai-whisper",
+            writer="openai",
+            quantizations=(FLOAT16, FLOAT32),
+            engines=(Engine("openai-whisper", "whisper", "openai_whisper", "pip install openai-whisper"),),
+            usage=OPENAI_USAGE,
+        ),
+        ExportTarget(
+            name="mlx",
+            what="MLX, for mlx-whisper on Apple's processors",
+            writer="mlx",
+            quantizations=(FLOAT16, FLOAT32),
+            engines=(Engine("mlx-whisper", "mlx_whisper", "mlx_whisper", "pip install mlx-whisper"),),
+            usage=MLX_USAGE,
+        ),
+    )
+}
+
+
+def quantization_names() -> Sequence[str]:
+    """Return the names of all quantisations of all targets, each once."""
+    return list(dict.fromkeys(known.name for target in TARGETS.values() for known in target.quantizations))
