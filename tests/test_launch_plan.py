@@ -163,6 +163,13 @@ def test_the_program_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytes
     assert (mine.program, mine.arguments) == ("mine.py", ("--lr", "1", "--gpus", "7", "--"))
 
 
+def test_a_command_whose_processes_share_its_work_is_started_as_a_module():
+    shared = plan("transcribe runs/x a.wav --to srt", NPROC="2")
+    assert (shared.program, shared.arguments) == ("whisper_ft", ("transcribe", "runs/x", "a.wav", "--to", "srt"))
+    assert "--module" in shared.options
+    assert "--module" not in plan("--steps 3").options
+
+
 def test_a_bare_launch_is_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     made = plan()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -42,6 +43,13 @@ def shell(command: str, clone: Path) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
+def record(clone: Path) -> None:
+    """A recording in the folder that the README transcribes."""
+    table = pq.read_table(clone / "demo-data/be/test")
+    (clone / "recordings").mkdir()
+    (clone / "recordings/talk.flac").write_bytes(table.column("audio")[0].as_py()["bytes"])
+
+
 @pytest.mark.long
 def test_every_command_of_the_readme_runs_as_it_stands_there(clone: Path):
     """In order, in one clone; only the size of the demo is cut, and the example's data stands in for the reader's."""
@@ -59,6 +67,7 @@ def test_every_command_of_the_readme_runs_as_it_stands_there(clone: Path):
             assert "WER" in ended.out
             assert (clone / "runs/demo/test/report.html").exists()
             (clone / "my-data").symlink_to(clone / "demo-data/be")
+            record(clone)
         if command.startswith("cp configs/"):
             (clone / "configs/mine.yaml").write_text(MINE)
     assert (clone / "runs/mine/test/summary.json").exists()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from whisper_ft.runtime.errors import RunError, UsageError
 from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
-from whisper_ft.runtime.launch_plan import LaunchPlan, plan_launch
+from whisper_ft.runtime.launch_plan import PACKAGE, LaunchPlan, plan_launch
 from whisper_ft.runtime.machine import this_machine
 from whisper_ft.runtime.printable import say
 
@@ -78,11 +78,13 @@ def _enter(plan: LaunchPlan) -> None:
 
 
 def check(program: str, arguments: Sequence[str]) -> int | None:
-    """Check the command line of train.py or evaluate.py, and make the demo's data if it is missing.
+    """Check the command line of train.py, evaluate.py or transcribe, and make the demo's data if it is missing.
 
     Returns None if the program should be started, else the exit code to end with. Raises UsageError for a command line
-    that cannot work. Programs other than these two are not checked.
+    that cannot work. Other programs are not checked.
     """
+    if program == PACKAGE:
+        return _check_transcription(arguments[1:])
     path = Path(program).resolve()
     if path.parent != ROOT or path.name not in ("train.py", "evaluate.py"):
         return None
@@ -99,6 +101,17 @@ def check(program: str, arguments: Sequence[str]) -> int | None:
             refuse_impossible(config)
         else:
             refuse_impossible_evaluation(load_config(EvaluationConfig, arguments, path.name))
+    except SystemExit:  # after --help
+        return FINISHED
+    return None
+
+
+def _check_transcription(arguments: Sequence[str]) -> int | None:
+    from whisper_ft.cli.transcribe.transcribe_arguments import parse_arguments
+    from whisper_ft.cli.transcribe.transcribe_check import checked_files
+
+    try:
+        checked_files(parse_arguments(arguments))
     except SystemExit:  # after --help
         return FINISHED
     return None

@@ -23,6 +23,8 @@ MPI_NAMES = (
     "OMPI_COMM_WORLD_LOCAL_SIZE",
 )
 SHOWN_NAMES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ACCELERATE_USE_CPU", "OMP_NUM_THREADS")
+PACKAGE = "whisper_ft"
+SHARING_COMMANDS = ("transcribe",)  # commands of the package whose work several processes share
 DEFAULT_PORT = "29500"  # torchrun's: the machines of a run must agree on a port before they meet
 DEFAULT_JOIN_SECONDS = "600"  # time that one machine waits for the others at the start
 SPIN_COUNT = "1000"  # iterations that a waiting OpenMP thread spins; see `_use_cpu`
@@ -63,7 +65,8 @@ def plan_launch(
 ) -> LaunchPlan:
     """Plan the launch for a command line of launch.sh.
 
-    The program is the first argument if it ends in .py, else train.py. Without an argument, train.py trains the demo.
+    The program is the first argument if it ends in .py, or the package if it is one of SHARING_COMMANDS, else train.py.
+    Without an argument, train.py trains the demo.
 
     Parameters
         environment: variables of the launcher; not changed.
@@ -89,7 +92,10 @@ def plan_launch(
     if not rest:
         folder, rest = root, ["--config", "configs/demo.yaml"]
     program = str(root / "train.py")
-    if rest[0].endswith(".py"):
+    if rest[0] in SHARING_COMMANDS:
+        program = PACKAGE
+        options.append("--module")
+    elif rest[0].endswith(".py"):
         program, *rest = rest
         if not Path(program).is_file():
             program = str(root / Path(program).name)

@@ -1,0 +1,1 @@
+"""Transcription of audio files with a model, into texts and subtitles."""

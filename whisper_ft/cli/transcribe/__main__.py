@@ -1,0 +1,50 @@
+"""Transcribe audio and video files with a model: `python -m whisper_ft transcribe MODEL FILE ... [--to txt,srt]`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from whisper_ft.cli.transcribe.transcribe_arguments import parse_arguments
+from whisper_ft.runtime.errors import RunError
+from whisper_ft.runtime.exit import exit_process, report_error
+from whisper_ft.runtime.exit_codes import BUG, FINISHED, INTERRUPTED
+from whisper_ft.runtime.printable import say
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Transcribe the files of the command line. Returns a code of `runtime.exit_codes`.
+
+    The code is 4 if a file could not be read, or not to its end. One of several processes exits here.
+    """
+    code = FINISHED
+    try:
+        transcribe(parse_arguments(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        report_error(RunError("stopped; the same command continues"), None)
+    except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
+        code = error.exit_code if isinstance(error, RunError) else BUG
+        report_error(error, None)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        exit_process(code)
+    return code
+
+
+def transcribe(args: argparse.Namespace) -> None:
+    """Check the arguments, and then transcribe.
+
+    torch is imported here, because it takes seconds that --help and a wrong argument need not wait for.
+    """
+    from whisper_ft.cli.transcribe.transcribe_check import checked_files
+
+    files, lines = checked_files(args)
+    if os.environ.get("RANK", "0") == "0":
+        say(*lines, file=sys.stderr)
+    from whisper_ft.cli.transcribe import session
+
+    session.transcribe(args, files)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
