@@ -2,6 +2,7 @@
 
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from collator import SpeechCollator
 from tests.conftest import Trainer, digest, logged
+from tests.saving import record_of
+from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.cli.doctor.data_check import check_data
 from whisper_ft.cli.plot import summary_line
 from whisper_ft.config.parse import load_config
@@ -21,6 +24,7 @@ from whisper_ft.reports.curves.history import read_history
 from whisper_ft.reports.curves.overview import curves_page
 from whisper_ft.reports.curves.panel import panels_of
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.training.start import pinned_sets
 
 SHORT: dict[str, Any] = {"model__dropout": 0, "save__every": 0}
 
@@ -234,6 +238,18 @@ def test_every_setting_of_a_set_may_change_on_resume():
         refuse_changes({**saved, "eval": {name: value for name, value in saved["eval"].items() if name != "sets"}}, now)
         == []
     )
+
+
+def test_a_set_on_the_hub_stays_at_the_commit_that_its_name_recorded():
+    """No network is needed for a commit that is recorded, whatever the order of the sets is now."""
+    hub = {"path": "owner/speech", "format": "hub", "config_name": "be"}
+    first, second = {"name": "one", **hub, "split": "test"}, {"name": "two", **hub, "split": "validation"}
+    argv = ["--data.path", "x", "--eval.sets"]
+    saved = to_plain(load_config(TrainingConfig, [*argv, as_sets(first, second)]))
+    protocols = {name: {"data": {"commit": f"commit-of-{name}"}} for name in ("one", "two")}
+    record = replace(record_of(TrainState(step=1)), config=saved, set_protocols=protocols)
+    pinned = pinned_sets(load_config(TrainingConfig, [*argv, as_sets(second, first)]), record)
+    assert [(one.name, one.revision) for one in pinned] == [("two", "commit-of-two"), ("one", "commit-of-one")]
 
 
 def test_the_doctor_names_each_set_and_warns_of_shared_recordings(micro_whisper: Path, corpus: Path):

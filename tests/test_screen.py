@@ -267,6 +267,39 @@ def test_the_trend_goes_on_over_a_resume_and_forgets_a_branch(tmp_path: Path, ca
     assert [row["step"] for row in rows] == [10, 20, 20, 30]
 
 
+def test_each_set_has_its_own_trend_which_a_change_of_the_set_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "predictions").mkdir()
+    tracker = Tracker(tmp_path, 40, enabled=True)
+    half, none = {"th": scores(HALF), "en": scores(HALF)}, {"th": scores(HALF), "en": scores(("так", "не"))}
+    tracker.log_evaluation(TrainState(), None, half, "fp32")
+    state = TrainState(step=10).after_sets(none)
+    tracker.log_evaluation(state, None, none, "fp32")
+    state = replace(state.reset_set("en"), step=20).after_sets(half)
+    tracker.log_evaluation(state, None, half, "fp32")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"step {n}/40  {name}" for n in (0, 10, 20) for name in half]
+    shown = [line.partition("; ")[2] for line in lines]
+    assert shown == [
+        "",
+        "",
+        "WER = 0.00 since step 0  ▅▅",
+        "WER ▲ +66.67 since step 0  ▁█",
+        "WER = 0.00 since step 10  ▅▅▅",
+        "",
+    ]
+    assert len(list(tmp_path.glob("predictions/*/*.jsonl"))) == 6
+
+
+def test_a_terminal_gets_a_table_of_the_sets(tmp_path: Path, terminal: Callable[[int], Terminal]):
+    screen = terminal(80)
+    (tmp_path / "predictions").mkdir()
+    sets = {"read": scores(HALF), "thai": scores(("น้ำ", "น้ำ"), language="th")}
+    Tracker(tmp_path, 40, enabled=True).log_evaluation(TrainState(step=10).after_sets(sets), None, sets, "fp32")
+    assert any(re.match(r" *read +WER +33\.33% +first ", line) for line in screen.lines)
+    assert any(re.match(r" *thai +CER +0\.00% +first ", line) for line in screen.lines)
+    assert max(map(cell_len, screen.lines)) <= 80
+
+
 @pytest.mark.parametrize(
     ("values", "shown"),
     [

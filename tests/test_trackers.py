@@ -257,12 +257,15 @@ def tagged(run_dir: Path, tag: str) -> dict[int, float]:
 @needs("tensorboard")
 @pytest.mark.long
 def test_tensorboard_shows_the_rows_of_a_run_that_was_killed_and_resumed(train: Trainer, tmp_path: Path):
+    sets = f"[{{name: read, path: {train.corpus / 'test'}, every: 2, max_utterances: 2}}]"
     options: dict[str, Any] = {"track__to": "[tensorboard]", "save__every": 3, "steps": 8, "eval__every": 4}
+    options["eval__sets"] = sets
     train.interrupt("seen", logged(5), signal.SIGKILL, **options)
     run_dir = train("seen", **options)
     rows, evaluations = metrics(run_dir), metrics(run_dir, having="wer")
     assert tagged(run_dir, "train/loss") == pytest.approx({step: row["loss"] for step, row in rows.items()}, rel=1e-6)
     assert set(tagged(run_dir, "eval/cer")) == set(evaluations) == {4, 8}
+    assert set(tagged(run_dir, "eval/read/cer")) == {2, 4, 6, 8}
     assert set(tagged(run_dir, "train/audio_hours")) == set(range(1, 9))
 
 
