@@ -128,6 +128,22 @@ def test_segments_of_a_long_recording_lie_side_by_side_without_overlap(transcrib
     assert all(end <= start + 1e-6 for (_, end), (start, _) in pairwise(times))
 
 
+def test_words_and_phrases_have_times_within_the_recording(trained: Path, sounds: Path, tmp_path: Path):
+    options = ["--words", "--timestamps", "--language", "auto", "--to", "json,srt"]
+    ended = transcribe(trained, sounds / "long.wav", "--out", tmp_path, *options)
+    assert ended.code == 0, ended.out + ended.err
+    whole = value(tmp_path / "long.json")
+    words = [word for segment in whole["segments"] for word in segment["words"]]
+    assert words
+    for segment in whole["segments"]:
+        assert "".join(word["word"] for word in segment["words"]).strip() == segment["text"]
+    assert all(0 <= word["start"] <= word["end"] <= whole["duration"] for word in words)
+    assert all(before["start"] <= after["start"] for before, after in pairwise(words))
+    shown = (tmp_path / "long.srt").read_text(encoding="utf-8").split("\n\n")[:-1]
+    lines = [line for block in shown for line in block.split("\n")[2:]]
+    assert "".join("".join(lines).split()) == "".join(whole["text"].split()), "a loop may be longer than a line"
+
+
 def test_transcripts_that_exist_are_kept_unless_they_are_to_be_replaced(trained: Path, sounds: Path, tmp_path: Path):
     """The model is not even loaded where nothing is missing."""
     arguments = (sounds / "phone.wav", sounds / "deep", "--out", tmp_path)
