@@ -38,7 +38,7 @@ class OwnDecoder:
         """Return the tokens of each clip without prompt and end, and the seconds that all of them took."""
         begin = time.perf_counter()
         rows = [
-            self._greedy(self._greedy.encode(self._features(clip)), clip.prompt, self.limit, self.end)[0]
+            self._greedy(self._greedy.encode(self._features(clip)), clip.prompt, self.limit, self.end)[0].tokens
             for clip in clips
         ]
         return rows, time.perf_counter() - begin
