@@ -40,21 +40,19 @@ def learn(loaded: LoadedWhisper, clips: Path, steps: int = 90, rate: float = 1e-
     """Train a decoder on the first clips of a set until it knows them by heart. Returns the last loss.
 
     The encoder keeps its random weights, and its convolutions are widened until it hears more than positions. The first
-    word counts as much as all others, because it tells the clips apart. Each clip is learnt twice: padded by silence,
-    as we do, and padded by zeros in the log-mel, as faster-whisper does.
+    word counts as much as all others, because it tells the clips apart.
     """
     model, processor = loaded
     encode = LabelEncoder.of(model, processor.tokenizer, "be", "transcribe")
     rows = open_source(SourceConfig(path=str(clips))).read(0)[:LEARNT]
     log_mel = LogMel(processor.feature_extractor)
     mels = [log_mel(decode(row.audio, 16_000, 30.0)) for row in rows]
-    zeros = [torch.nn.functional.pad(mel, (0, log_mel.frames - mel.shape[1])) for mel in mels]
-    features = torch.cat([pad_windows(mels, log_mel.frames), torch.stack(zeros)])
+    features = pad_windows(mels, log_mel.frames)
     with torch.no_grad():
         for convolution in (model.model.encoder.conv1, model.model.encoder.conv2):
             convolution.weight.mul_(6)
         states = model.model.encoder(features)
-    tokens, first = 2 * [encode(row.text) for row in rows], len(encode.prompt()) - 1
+    tokens, first = [encode(row.text) for row in rows], len(encode.prompt()) - 1
     width = max(map(len, tokens))
     inputs = torch.tensor([row + [row[-1]] * (width - len(row)) for row in tokens])
     targets = torch.tensor([row[1:] + [-100] * (width - len(row)) for row in tokens])
@@ -100,7 +98,16 @@ def record_in(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("target", "quantization"),
-    [("hf", "float16"), ("ct2", "float32"), ("ct2", "int8"), ("openai", "float32"), ("mlx", "float16")],
+    [
+        ("ct2", "float32"),
+        ("ct2", "int8"),
+        ("openai", "float32"),
+        ("mlx", "float16"),
+        pytest.param("hf", "float16", marks=pytest.mark.long),
+        pytest.param("hf", "bfloat16", marks=pytest.mark.long),
+        pytest.param("ct2", "int8_float16", marks=pytest.mark.long),
+        pytest.param("openai", "float16", marks=pytest.mark.long),
+    ],
 )
 def test_an_export_writes_in_its_engine_what_the_model_writes(
     speaker: Path, corpus: Path, tmp_path: Path, target: str, quantization: str
@@ -176,6 +183,32 @@ def test_weights_beyond_float16_fail_the_check_and_are_left_under_another_name(
     assert record["status"] == "failed"
     assert record["check"]["engines"][0]["problems"]
     assert main(["--verify", str(tmp_path / "out.failed")]) == 0
+
+
+@pytest.mark.parametrize(
+    "tensor", ["encoder.conv1.weight", pytest.param("decoder.blocks.0.cross_attn.value.weight", marks=pytest.mark.long)]
+)
+def test_a_zeroed_row_of_a_tensor_fails_the_check(speaker: Path, corpus: Path, tmp_path: Path, tensor: str):
+    from normalizers import get_normalizer
+    from whisper_ft.cli.export.check_clips import read_clips
+    from whisper_ft.cli.export.export_check import ExportCheck
+    from whisper_ft.cli.export.own_decoder import OwnDecoder
+    from whisper_ft.models.export import openai
+
+    loaded = load_whisper(str(speaker))
+    loaded.model.eval()
+    openai.write(loaded, tmp_path, "float32")
+    content = torch.load(tmp_path / "model.pt", weights_only=True)
+    rows = content["model_state_dict"][tensor]
+    rows[rows.flatten(1).norm(dim=1).argmax()] = 0
+    torch.save(content, tmp_path / "model.pt")
+    encode = LabelEncoder.of(loaded.model, loaded.processor.tokenizer, "be", "transcribe")
+    rows = open_source(SourceConfig(path=str(corpus / "validation")))
+    clips, _ = read_clips(rows, loaded, encode, LEARNT, 0)
+    own = OwnDecoder(loaded.model, loaded.processor.tokenizer)
+    check = ExportCheck(own, clips, get_normalizer("golden", language="be"), True, "cpu")
+    target = TARGETS["openai"]
+    assert check.run(target.engines[0], tmp_path, target.quantization("float32")).status == "failed"
 
 
 def test_a_flipped_byte_a_missing_and_a_foreign_file_are_found(

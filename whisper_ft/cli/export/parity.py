@@ -78,6 +78,9 @@ class Parity:
                 f"whose logits differ by at most {quantization.max_gap:g}; expected {MIN_AGREEING:.0%}. "
                 f"{self.departures[0]}"
             )
+        difference, allowed = self.max_logit_difference, quantization.max_logits
+        if allowed is not None and difference is not None and difference > allowed:
+            found.append(f"its log-probabilities differ by up to {difference:.2g}; expected at most {allowed:g}")
         if quantization.max_cer is not None and self.cer > quantization.max_cer:
             found.append(
                 f"{self.cer:.2%} of the characters differ from the model's output; expected at most "

@@ -12,19 +12,21 @@ EXTRA = 'pip install "whisper-ft[export]"'
 
 @dataclass(frozen=True)
 class Quantization:
-    """Number format of the weights, with the limit of its check. Exactly one of the two limits is set."""
+    """Number format of the weights, with the limits of its check: the first two for float formats, else the third."""
 
     name: str
     bytes_per_weight: float
     max_gap: float | None = None
     """Largest difference of logits by which an engine may prefer another token than the model, for float formats."""
+    max_logits: float | None = None
+    """Largest difference of any log-probability, for float formats."""
     max_cer: float | None = None
     """Largest character error rate between both outputs, as a fraction, for quantised formats."""
 
 
-FLOAT32 = Quantization("float32", 4, max_gap=0.02)
-FLOAT16 = Quantization("float16", 2, max_gap=0.1)
-BFLOAT16 = Quantization("bfloat16", 2, max_gap=1.0)
+FLOAT32 = Quantization("float32", 4, max_gap=0.02, max_logits=0.05)
+FLOAT16 = Quantization("float16", 2, max_gap=0.1, max_logits=0.5)
+BFLOAT16 = Quantization("bfloat16", 2, max_gap=1.0, max_logits=4.0)
 
 
 @dataclass(frozen=True)
