@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from tests.conftest import ROOT, START_SECONDS, Trainer, environment, made_once, pids_of, run, run_script, start
+from tests.conftest import ROOT, START_SECONDS, Trainer, environment, made_once, parent, pids_of, run, run_script, start
 from tests.starts import Ended
 from tests.test_containers import written
 from whisper_ft.cli.transcribe.audio_files import AudioFile
@@ -261,7 +261,7 @@ def test_a_full_disk_ends_with_its_own_code_and_the_same_command_goes_on(
     arguments = ["transcribe", str(trained), str(sounds / "long.wav"), "--out", str(tmp_path), "--batch_size", "1"]
     source = (
         "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))\n"
-        "from whisper_ft.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
+        "from whisper_ft.__main__ import main\nmain(sys.argv[1:])\n"
     )
     ended = run_script(source, *arguments)
     assert ended.code == 6, ended.out + ended.err
@@ -269,6 +269,27 @@ def test_a_full_disk_ends_with_its_own_code_and_the_same_command_goes_on(
     assert not (tmp_path / "long.txt").exists()
     assert run(PROGRAM, *arguments).code == 0
     assert texts(tmp_path) == {"long": texts(transcribed)["long"]}
+
+
+def test_a_closed_output_ends_no_transcription(trained: Path, sounds: Path, tmp_path: Path):
+    read, write = os.pipe()
+    os.close(read)
+    arguments = ["transcribe", str(trained), str(sounds / "deep"), "--out", str(tmp_path)]
+    with open(write, "w") as out, open(os.devnull, "w") as err:
+        code = parent().start(PROGRAM, arguments, ROOT, out, err).wait(START_SECONDS)
+    assert (code, sorted(texts(tmp_path))) == (0, ["b", "stereo"])
+
+
+def test_a_transcription_without_memory_names_its_own_options(trained: Path, sounds: Path, tmp_path: Path):
+    source = (
+        "import torch\nfrom transformers.models.whisper.modeling_whisper import WhisperEncoder\n"
+        "WhisperEncoder.forward = lambda *_, **__: torch.empty(1 << 50)\n"
+        "from whisper_ft.__main__ import main\nmain(sys.argv[1:])\n"
+    )
+    ended = run_script(source, "transcribe", str(trained), str(sounds / "phone.wav"), "--out", str(tmp_path))
+    assert (ended.code, ended.err.count("error: ")) == (9, 1), ended.err
+    assert "--batch_size 2 (is 4)" in ended.err
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from whisper_ft.cli.transcribe.transcribe_arguments import parse_arguments
 from whisper_ft.runtime.errors import RunError
@@ -12,10 +13,10 @@ from whisper_ft.runtime.exit_codes import BUG, FINISHED, INTERRUPTED
 from whisper_ft.runtime.printable import say
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Transcribe the files of the command line. Returns a code of `runtime.exit_codes`.
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Transcribe the files of the command line, and exit with a code of `runtime.exit_codes`.
 
-    The code is 4 if a file could not be read, or not to its end. One of several processes exits here.
+    The code is 4 if a file could not be read, or not to its end.
     """
     code = FINISHED
     try:
@@ -26,9 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
         code = error.exit_code if isinstance(error, RunError) else BUG
         report_error(error, None)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        exit_process(code)
-    return code
+    exit_process(code)
 
 
 def transcribe(args: argparse.Namespace) -> None:
@@ -47,4 +46,4 @@ def transcribe(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -55,11 +55,12 @@ class Display:
         self._stack.close()
 
     def say(self, line: str) -> None:
-        """Print a line, above the bar if both are on the terminal."""
-        if self._has_bar and sys.stdout.isatty():
-            self._progress.console.print(escape(printable(line)), highlight=False, soft_wrap=True)
-        else:
-            say(line)
+        """Print a line, above the bar if both are on the terminal. A closed output ends no transcription."""
+        with suppress(OSError):
+            if self._has_bar and sys.stdout.isatty():
+                self._progress.console.print(escape(printable(line)), highlight=False, soft_wrap=True)
+            else:
+                say(line)
 
     def known(self, seconds: float) -> None:
         """Move the bar over audio that an earlier start transcribed."""
@@ -74,7 +75,7 @@ class Display:
         elif self._is_main and time.monotonic() - self._last_line >= LINE_SECONDS:
             self._last_line = time.monotonic()
             done = f"{clock(self._done)} of {clock(self._total)}" if self._total else clock(self._done)
-            say(f"{done} of audio transcribed, {self.speed:.1f} times faster than real time; {name}")
+            self.say(f"{done} of audio transcribed, {self.speed:.1f} times faster than real time; {name}")
 
     @property
     def speed(self) -> float:
