@@ -17,9 +17,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tests.conftest import ROOT, environment, made_once
+from tests.conftest import ROOT, Trainer, environment, made_once
 from tests.openai_tokenizer import MULTILINGUAL, V3, Checkpoint, needs_openai
 from whisper_ft.cli.export.__main__ import main
+from whisper_ft.cli.export.check_clips import read_clips, words_of
+from whisper_ft.cli.export.check_data import open_check_data
+from whisper_ft.cli.export.export_arguments import ExportArguments, parse_arguments
 from whisper_ft.cli.export.targets import TARGETS
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.decode import decode
@@ -190,7 +193,6 @@ def test_weights_beyond_float16_fail_the_check_and_are_left_under_another_name(
 )
 def test_a_zeroed_row_of_a_tensor_fails_the_check(speaker: Path, corpus: Path, tmp_path: Path, tensor: str):
     from normalizers import get_normalizer
-    from whisper_ft.cli.export.check_clips import read_clips
     from whisper_ft.cli.export.export_check import ExportCheck
     from whisper_ft.cli.export.own_decoder import OwnDecoder
     from whisper_ft.models.export import openai
@@ -343,3 +345,34 @@ def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
         assert main([str(speaker), "--to", target, "--out", str(tmp_path / "out"), "--check", "0"]) == 6
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_checked_on_its_held_out_set_in_its_language(train: Trainer):
+    run = train.reference()
+    arguments = parse_arguments([str(run), "--to", "hf", "--out", "new", "--check", "3"])
+    assert isinstance(arguments, ExportArguments)
+    assert (arguments.model, arguments.run) == (str(run / "best"), run)
+    loaded = load_whisper(arguments.model)
+    data = open_check_data(arguments, loaded)
+    assert data is not None
+    clips, words = read_clips(data.rows, loaded, data.encode, arguments.clips, 0)
+    held_out = [
+        row
+        for chunk in range(2)
+        for row in open_source(SourceConfig(path=str(train.corpus / "validation"))).read(chunk)
+    ]
+    assert [clip.window.row.text for clip in clips] == [row.text for row in held_out[:3]]
+    assert words == sum(len(row.text.split()) for row in held_out[:3])
+    assert {clip.job.language for clip in clips} == {"be"}
+    assert (len(clips[0].job.waveform), clips[0].job.features.shape) == (16_000 * clips[0].window.seconds, (80, 500))
+
+
+def test_reading_stops_after_the_utterance_that_completes_the_words(speaker: Path, corpus: Path):
+    loaded = load_whisper(str(speaker))
+    encode = LabelEncoder.of(loaded.model, loaded.processor.tokenizer, "be", "transcribe")
+    rows = open_source(SourceConfig(path=str(corpus / "validation")))
+    clips, words = read_clips(rows, loaded, encode, None, 10)
+    assert words - len(str(clips[-1].window.row.text).split()) < 10 <= words
+    assert words_of("今日は天気がいいですね") == 1
+    assert words_of("a b c") == 3
+    assert words_of(None) == 0
