@@ -39,7 +39,8 @@ def refuse(loaded: LoadedWhisper) -> None:
 
 def write(loaded: LoadedWhisper, out: Path, quantization: str) -> None:
     """Write weights and config files into a folder. `quantization` is float32, float16 or bfloat16."""
-    model = copy.deepcopy(loaded.model).to(getattr(torch, quantization))
+    dtype: torch.dtype = getattr(torch, quantization)
+    model = loaded.model if loaded.model.dtype == dtype else copy.deepcopy(loaded.model).to(dtype)
     model.save_pretrained(out)
     for name, content in config_files(model, loaded.processor).items():
         (out / name).write_bytes(content)
