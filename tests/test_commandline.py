@@ -119,6 +119,7 @@ def test_what_cannot_work_is_refused_in_one_line(argv: list[str], told: str):
         (["--steps", "1:30"], "--steps 1:30: expected a number"),
         (["--data.lanes", "0x10"], "--data.lanes 0x10: expected a number"),
         (["--optim.betas", "[0.9, 0x0]"], "--optim.betas 0x0: expected a number"),
+        (["--data.sources", "[{path: a, weight: 0x3}]"], "--data.sources.weight 0x3: expected a number"),
         (["--optim", "{lr: 0x1}"], "--optim.lr 0x1: expected a number"),
         (["--optim.lr", "1e400"], "--optim.lr must be finite, got inf"),
         (["--optim.clip_norm", ".inf"], "--optim.clip_norm must be finite, got inf"),

@@ -186,6 +186,7 @@ def test_a_set_of_which_nothing_is_heard_ends_the_run_with_its_name(train: Train
         ("[{path: b, max_utterances: 0}]", ["eval.sets: max_utterances", "0"]),
         ("{path: b}", ["--eval.sets"]),
         ("[{path: b, every: often}]", ["--eval.sets", "often"]),
+        ("[{path: b, every: 1:30}]", ["eval.sets.every", "1:30", "decimal"]),
         ("[{path: b, task: sing}]", ["--eval.sets", "sing"]),
     ],
 )

@@ -130,22 +130,25 @@ def _refuse_unknown(cls: Any, argv: Sequence[str]) -> None:
     for key, _, file in _settings_of(cls, argv):
         if key not in _sections(cls) and key not in (names if file else [*names, "config", "help"]):
             raise UsageError(f"{file and file + ': '}unknown setting {key!r}{_nearest(key, names)}")
-    for name, leaf in leaves(cls):
-        section = next(iter(get_args(leaf.type)), None)
-        if is_dataclass(section):
-            _refuse_unknown_in_list(cls, argv, name, [inner for inner, _ in leaves(section, f"{name}.")])
+    for name, section in _lists_of_sections(cls):
+        known = [inner for inner, _ in leaves(section, f"{name}.")]
+        for key, _, file in _inner_settings_of(cls, argv, name):
+            if key not in known:
+                raise UsageError(f"{file and file + ': '}unknown setting {key!r}{_nearest(key, known)}")
 
 
-def _refuse_unknown_in_list(cls: Any, argv: Sequence[str], name: str, known: Sequence[str]) -> None:
-    """Raise UsageError for the first unknown key in a section of the list `name`, such as data.sources.
+def _lists_of_sections(cls: Any) -> list[tuple[str, Any]]:
+    """Return name and class of each setting that is a list of sections, such as data.sources."""
+    inner = [(name, next(iter(get_args(leaf.type)), None)) for name, leaf in leaves(cls)]
+    return [(name, section) for name, section in inner if is_dataclass(section)]
 
-    The `known` keys begin with the name of the list.
-    """
+
+def _inner_settings_of(cls: Any, argv: Sequence[str], name: str) -> Iterator[tuple[str, Any, str]]:
+    """Yield the settings in the sections of a list, as `_settings_of` does: `data.sources.path` and its value."""
     for key, value, file in _settings_of(cls, argv):
         for section in (value if isinstance(value, list) else [value]) if key == name else ():
-            for inner in section if isinstance(section, dict) else ():
-                if (given := f"{name}.{inner}") not in known:
-                    raise UsageError(f"{file and file + ': '}unknown setting {given!r}{_nearest(given, known)}")
+            if isinstance(section, dict):
+                yield from ((f"{name}.{inner}", text, file) for inner, text in section.items())
 
 
 def _nearest(key: str, names: Sequence[str]) -> str:
@@ -159,7 +162,11 @@ def _refuse_other_notations(cls: Any, argv: Sequence[str]) -> None:
     yaml12 returns 0x10, 0b11, 1_000 and 1:30 as text. jsonargparse then reads them again by YAML 1.1, as numbers.
     """
     types = {name: setting.type for name, setting in leaves(cls)}
-    for name, value, file in _settings_of(cls, argv):
+    given = [*_settings_of(cls, argv)]
+    for name, section in _lists_of_sections(cls):
+        types |= {inner: setting.type for inner, setting in leaves(section, f"{name}.")}
+        given += _inner_settings_of(cls, argv, name)
+    for name, value, file in given:
         wanted = types.get(name)
         is_list = isinstance(value, list)
         if {int, float} & {wanted, *get_args(wanted)} and is_list == (get_origin(wanted) is tuple):
