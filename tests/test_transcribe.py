@@ -95,6 +95,7 @@ def test_the_texts_are_those_of_evaluate(trained: Path, sounds: Path, transcribe
     where = ["--data.path", str(tmp_path / "list.jsonl"), "--data.audio_root", str(sounds), "--data.language", "be"]
     ended = run("evaluate.py", "--model", str(trained), *where, "--out", str(tmp_path / "out"))
     assert ended.code == 0, ended.out + ended.err
+    assert f"python -m whisper_ft transcribe {trained} FILE" in ended.out, "the next command"
     rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").read_text().splitlines()]
     assert max(row["windows"] for row in rows) > 4, "one is long"
     assert any(row["hyp"] for row in rows), "a model that writes nothing would show nothing"
@@ -321,6 +322,14 @@ def test_a_run_without_a_model_is_refused_with_the_way_out(tmp_path: Path, sound
     ended = transcribe(tmp_path, sounds / "phone.wav")
     assert ended.code == 2
     assert all(fact in ended.err for fact in (str(tmp_path), "best/", "final/", "checkpoint export"))
+
+
+def test_the_end_of_a_run_prints_the_best_rate_and_the_next_commands(train: Trainer):
+    ended = train.end("run", steps=2, eval__every=2)
+    best = json.loads((train.folder / "run/best.json").read_text())
+    assert f"best {best['metric']}: {best['value']:.4f}, at step 2" in ended.out.splitlines()
+    for command in (f"transcribe {train.folder / 'run'} FILE", f"export {train.folder / 'run'} --to ct2 --out DIR"):
+        assert f"python -m whisper_ft {command}" in ended.out
 
 
 @pytest.mark.long
