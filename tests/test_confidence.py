@@ -165,6 +165,22 @@ def test_without_a_limit_of_likelihood_the_probability_of_no_speech_decides_alon
     assert thresholds.is_silence(TranscriptConfidence(-0.1, 0.7, 1.0, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("attempts", "preferred"),
+    [
+        ([(-0.5, 1.0)], 0),
+        ([(-1.5, 1.0), (-0.9, 1.0)], 1),  # the last is accepted
+        ([(-1.5, 1.0), (-1.2, 1.0), (-3.0, 1.0)], 1),  # none is: the likeliest
+        ([(-0.1, 9.0), (-1.2, 1.0), (-3.0, 1.0)], 1),  # the likeliest repeats itself
+        ([(-0.3, 9.0), (-0.2, 9.0), (-0.4, 9.0)], 1),  # all repeat themselves
+    ],
+)
+def test_the_attempt_that_is_taken(attempts: list[tuple[float, float]], preferred: int):
+    thresholds = Thresholds(no_speech=None, logprob=-1.0, compression_ratio=2.4)
+    figures = [TranscriptConfidence(logprob, 0.1, ratio, 0.0) for logprob, ratio in attempts]
+    assert thresholds.preferred(figures) == preferred
+
+
 # --- in files ---
 
 

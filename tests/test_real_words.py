@@ -87,7 +87,8 @@ def test_confidence_is_that_of_openai_whisper(whisper: tuple[str, LoadedWhisper]
         assert part.text == result.text
     print(f"\n{size}: {count} of {len(clips_for(size))} clips equal, log-probabilities within {max(differences):.1e}")
     assert count >= 0.9 * len(clips_for(size))
-    assert max(differences) < 1e-3
+    # Without timestamps, our decoding also refuses them, which OpenAI's leaves at a small probability.
+    assert max(differences) < (1e-3 if timestamps else 1e-2)
 
 
 def test_words_begin_when_those_of_openai_whisper_do(whisper: tuple[str, LoadedWhisper]):

@@ -5,6 +5,7 @@ The figures are those of OpenAI's decoding (whisper/decoding.py and transcribe.p
 
 import math
 import zlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -64,9 +65,22 @@ class Thresholds:
 
     def is_doubtful(self, confidence: TranscriptConfidence) -> bool:
         """Return True if a window should be decoded again: its text repeats itself or is unlikely, and not silence."""
-        repeats = self.compression_ratio is not None and confidence.compression_ratio > self.compression_ratio
         is_unlikely = self.logprob is not None and confidence.avg_logprob < self.logprob
-        return (repeats or is_unlikely) and not self.is_silence(confidence)
+        return (self._repeats(confidence) or is_unlikely) and not self.is_silence(confidence)
+
+    def preferred(self, attempts: Sequence[TranscriptConfidence]) -> int:
+        """Return the index of the attempt to take: the last one, if it is not doubtful.
+
+        Else it is the likeliest of those that do not repeat themselves, or of all, as in faster-whisper. openai-whisper
+        takes the last one in any case, and its random words double the words on noise.
+        """
+        if not self.is_doubtful(attempts[-1]):
+            return len(attempts) - 1
+        plain = [index for index, confidence in enumerate(attempts) if not self._repeats(confidence)]
+        return max(plain or range(len(attempts)), key=lambda index: attempts[index].avg_logprob)
+
+    def _repeats(self, confidence: TranscriptConfidence) -> bool:
+        return self.compression_ratio is not None and confidence.compression_ratio > self.compression_ratio
 
 
 def compression_ratio(text: str) -> float:

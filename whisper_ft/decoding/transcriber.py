@@ -153,7 +153,7 @@ class Transcriber:
         """Transcribe windows with encoder outputs [B, S, D] and one prompt, each in as many attempts as it needs.
 
         The random numbers of an attempt depend on the row's id, the window's number and the attempt, and on nothing
-        else. As in OpenAI's decoding, there are beams at temperature 0 only, and the last attempt is taken in any case.
+        else. As in OpenAI's decoding, there are beams at temperature 0 only.
         """
         room = self._model.config.max_target_positions - len(prompt)
         limit, end = min(self._settings.max_new_tokens or room, room), self._tokenizer.eos_token_id
@@ -162,16 +162,17 @@ class Transcriber:
         else:
             found = self._beams(states, prompt, limit)
             rows = self._greedy.score(states, prompt, found, limit, end, self._rules)
-        parts = [self._to_transcript(row, limit, language) for row in rows]
-        for attempt, temperature in enumerate(self._settings.temperatures, start=1):
-            again = [n for n, part in enumerate(parts) if self._thresholds.is_doubtful(part.confidence)]
+        attempts = [[self._to_transcript(row, limit, language)] for row in rows]
+        for number, temperature in enumerate(self._settings.temperatures, start=1):
+            again = [n for n, made in enumerate(attempts) if self._thresholds.is_doubtful(made[-1].confidence)]
             if not again:
                 break
-            keys = [(number_of(windows[n].row.id), windows[n].number, attempt) for n in again]
+            keys = [(number_of(windows[n].row.id), windows[n].number, number) for n in again]
             sampler = Sampler(temperature, [uniforms(limit, *key) for key in keys])
             rows = self._greedy(states[again], prompt, limit, end, self._rules, sampler)
             for n, row in zip(again, rows, strict=True):
-                parts[n] = self._to_transcript(row, limit, language, temperature)
+                attempts[n].append(self._to_transcript(row, limit, language, temperature))
+        parts = [made[self._thresholds.preferred([part.confidence for part in made])] for made in attempts]
         return [part.silenced() if self._thresholds.is_silence(part.confidence) else part for part in parts]
 
     def _to_transcript(

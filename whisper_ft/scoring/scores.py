@@ -190,7 +190,7 @@ class Scores:
 
     @property
     def fallback_windows(self) -> int:
-        """Number of windows that were decoded again at a higher temperature."""
+        """Number of windows whose text was written at a higher temperature, after a doubtful first attempt."""
         windows = (window for row in self.rows for window in row.prediction.window_confidence or ())
         return sum(window["temperature"] > 0 for window in windows)
 

@@ -153,7 +153,7 @@ def notes(scores: Scores, runaway: Runaway) -> list[str]:
     if scores.token_limit_hits:
         lines.append(f"Hypotheses cut by the token limit: {scores.token_limit_hits:,}.")
     if scores.fallback_windows:
-        lines.append(f"Windows decoded again at a higher temperature: {scores.fallback_windows:,}.")
+        lines.append(f"Windows whose text was written at a higher temperature: {scores.fallback_windows:,}.")
     if scores.no_speech_windows:
         lines.append(f"Windows taken for silence, with the empty text: {scores.no_speech_windows:,}.")
     if scores.empty_hypotheses:
