@@ -273,6 +273,7 @@ def test_another_window_and_an_added_token_are_refused(
         ["--to", "ct3", "--out", "new"],
         ["--to", "mlx", "--quantization", "int8", "--out", "new"],
         ["--to", "hf", "--out", "new", "--check", "1", "2"],
+        ["--to", "hf", "--out", "new", "--check", "3"],
         ["--to", "hf", "--out", "new", "--check", "./nowhere"],
         ["--to", "hf", "--out", "taken"],
         ["--to", "hf", "--out", "taken", "--overwrite"],

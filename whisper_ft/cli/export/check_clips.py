@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from whisper_ft.cli.export.engines.engine_job import JobClip
 from whisper_ft.data.audio.containers import Waveform
@@ -29,7 +30,7 @@ class _HeardLogMel(LogMel):
 
     waveform: Waveform = np.zeros(0, dtype=np.float32)
 
-    def __call__(self, waveform: Waveform):  # type: ignore[no-untyped-def]
+    def __call__(self, waveform: Waveform) -> torch.Tensor:  # [samples] -> [M, t]
         self.waveform = waveform
         return super().__call__(waveform)
 

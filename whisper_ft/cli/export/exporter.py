@@ -21,7 +21,7 @@ from whisper_ft.models.export.hf import config_files
 from whisper_ft.models.whisper import LoadedWhisper, load_whisper, quiet_libraries, weights_sha256
 from whisper_ft.reports.safe_console import SafeConsole
 from whisper_ft.runtime.device_memory import memory_errors
-from whisper_ft.runtime.errors import CheckError, DataError
+from whisper_ft.runtime.errors import CheckError, DataError, UsageError
 from whisper_ft.runtime.printable import counted, say
 from whisper_ft.scoring.normalizer import NormalizerFactory
 
@@ -100,11 +100,15 @@ def _sizes(folder: Path, weights: int) -> dict[str, Any]:
 def _check_input(arguments: ExportArguments, loaded: LoadedWhisper) -> CheckInput | None:
     """Read the clips of the check, before anything is written. None, with a line about it, if there is no check.
 
-    Raises DataError if no clip can be read.
+    Raises DataError if no clip can be read, and UsageError for a number of clips without data to take them from.
     """
     data = open_check_data(arguments, loaded)
     if data is None:
-        if arguments.clips != 0:
+        if arguments.clips:
+            raise UsageError(
+                f"--check {arguments.clips}: the model belongs to no run with a held-out set; add a data set"
+            )
+        if arguments.clips is None:
             say("unchecked: there are no clips, because the model belongs to no run; name a data set: --check DATA")
         return None
     clips, words = read_clips(data.rows, loaded, data.encode, arguments.clips, DEFAULT_WORDS)
