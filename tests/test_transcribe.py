@@ -236,6 +236,10 @@ def test_only_windows_that_are_missing_are_read_and_a_changed_file_begins_anew(
     everything = numbers(job)
     assert numbers(job) == [0, *everything[3:]]
     assert numbers({"model": "b"}) == everything
+    (tmp_path / ".tmp-long.txt-0a1b2c3d").touch()
+    (tmp_path / ".tmp-longer.txt-0a1b2c3d").touch()
+    assert numbers({"model": "b"}) == [0, *everything[3:]]
+    assert [file.name for file in tmp_path.glob(".tmp-*")] == [".tmp-longer.txt-0a1b2c3d"], "that of another file"
     path.touch()
     assert numbers({"model": "b"}) == everything
     with (tmp_path / ".long.windows").open("a") as log:

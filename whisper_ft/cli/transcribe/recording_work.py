@@ -1,5 +1,6 @@
 """Work on one recording: its windows, its log, and at the end its transcripts."""
 
+import glob
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class RecordingWork:
             file.output.parent.mkdir(parents=True, exist_ok=True)
         self._log = WindowLog(file.output.with_name(f".{file.output.name}.windows"), {**job, **_identity(file.path)})
         self.known_seconds = sum(window.seconds for window in self._log.known.values())
+        if self._log.known:
+            self._remove_leftovers()
         self.problem: RejectedError | None = None
         self.seconds = 0.0
         self._windows: int | None = None  # number of windows, once the recording is read to its end
@@ -58,6 +61,12 @@ class RecordingWork:
                 yield from recording.blocks()
         except RejectedError as error:
             self.problem = error
+
+    def _remove_leftovers(self) -> None:
+        """Remove the half of a transcript that an earlier start was writing when it was killed."""
+        for path in self._outputs.values():
+            for leftover in path.parent.glob(f"{atomic.ASIDE}{glob.escape(path.name)}-*"):
+                leftover.unlink(missing_ok=True)
 
     @property
     def is_heard(self) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 
 from whisper_ft.cli.transcribe.audio_files import AudioFile, find_audio
+from whisper_ft.runtime.errors import UsageError
 from whisper_ft.training.preflight import model_of, refuse_missing_gpu, refuse_missing_model
 
 
@@ -11,6 +12,8 @@ def checked_files(args: argparse.Namespace) -> tuple[list[AudioFile], list[str]]
 
     Raises UsageError if the model, the GPU or a file is missing.
     """
+    if not args.model:
+        raise UsageError("MODEL is empty: give a run directory, a folder of a model, or a name on the Hub")
     refuse_missing_model("", model_of(args.model))
     refuse_missing_gpu(args.device)
     return find_audio(args.files, args.out)
