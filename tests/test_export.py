@@ -105,7 +105,12 @@ def record_in(folder: Path) -> dict[str, Any]:
         ("ct2", "float32"),
         ("ct2", "int8"),
         ("openai", "float32"),
+        ("ggml", "float16"),
+        ("onnx", "float32"),
         ("mlx", "float16"),
+        pytest.param("ggml", "q8_0", marks=pytest.mark.long),
+        pytest.param("ggml", "q5_0", marks=pytest.mark.long),
+        pytest.param("onnx", "int8", marks=pytest.mark.long),
         pytest.param("hf", "float16", marks=pytest.mark.long),
         pytest.param("hf", "bfloat16", marks=pytest.mark.long),
         pytest.param("ct2", "int8_float16", marks=pytest.mark.long),
@@ -338,7 +343,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("target", ["hf", "ct2", "openai", "mlx"])
+@pytest.mark.parametrize("target", ["hf", "ct2", "openai", "ggml", pytest.param("onnx", marks=pytest.mark.long), "mlx"])
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
     speaker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
 ):

@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "make a spoken corpus and a micro Whisper to try everything on",
     "doctor": "check the data of a run before any GPU time",
     "export": "export a model to the format of another engine, and check it there",
+    "import": "turn a model of faster-whisper or whisper.cpp into a Hugging Face folder, to fine-tune it",
     "plot": "draw the curves of one or several runs, also while they train",
     "prepare": "convert any data source to parquet shards, resumable",
     "publish": "upload a model of a run to the Hugging Face Hub, with a card",
@@ -19,6 +20,8 @@ COMMANDS = {
     "transcribe": "transcribe audio and video files into texts and subtitles",
 }
 """Name and help line of each command. The module of a command is `whisper_ft.cli.NAME`."""
+OTHER_MODULES = {"import": "import_model"}
+"""Modules in `whisper_ft.cli` that cannot have the name of their command, because it is a keyword of Python."""
 
 
 class OldCommandNames:
@@ -34,7 +37,7 @@ class OldCommandNames:
         package, _, command = name.removesuffix(".__main__").rpartition(".")
         if package != __name__ or command not in COMMANDS:
             return None
-        file = Path(__file__).parent / "cli" / f"{command}.py"
+        file = Path(__file__).parent / "cli" / f"{OTHER_MODULES.get(command, command)}.py"
         if not file.exists():
             file = file.with_suffix("") / ("__main__.py" if name.endswith(".__main__") else "__init__.py")
         elif command == "checkpoint" and not name.endswith(".__main__"):

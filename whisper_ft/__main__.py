@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from whisper_ft import COMMANDS
+from whisper_ft import COMMANDS, OTHER_MODULES
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError, one_line
 
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in COMMANDS:
-        module = import_module(f"whisper_ft.cli.{argv[0]}")
+        module = import_module(f"whisper_ft.cli.{OTHER_MODULES.get(argv[0], argv[0])}")
         if hasattr(module, "__path__"):
             module = import_module(f"{module.__name__}.__main__")
         return int(module.main(argv[1:]))

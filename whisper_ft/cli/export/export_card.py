@@ -52,13 +52,13 @@ def usage(target: ExportTarget, out: Path, language: str | None, *, has_released
     `language` is the code of its language; None for an English-only model, which takes none. With `has_released`, the
     engine is told to suppress the model's tokens only, because it has a list of its own.
     """
-    argument = f', language="{language}"' if language else ""
+    alone = argument = f', language="{language}"' if language else ""
     before = ""
     if has_released and "{arguments}" in target.usage:
         before = f"import json\nsuppressed = {SUPPRESSED.replace('{out}', str(out))}\n"
         argument += ", suppress_tokens=suppressed"
     item = f'"language": "{language}", ' if language else ""
-    return before + target.usage.format(out=out, arguments=argument, item=item)
+    return before + target.usage.format(out=out, arguments=argument, language=alone, item=item)
 
 
 def card(facts: Mapping[str, Any], what: str, program: str, problems: Sequence[str]) -> str:

@@ -104,7 +104,7 @@ class ExportCheck:
                     self._job(export, quantization).write(Path(folder))
                 result = run_engine(engine, Path(folder))
         except EngineUnavailableError as error:
-            return EngineReport(engine, unchecked=f"{engine.name} cannot be imported: {error}")
+            return EngineReport(engine, unchecked=f"{engine.name} cannot be used: {error}")
         except EngineFailedError as error:
             return EngineReport(engine, problems=[str(error)])
         return self._compared(engine, result, quantization)

@@ -25,6 +25,7 @@ class Quantization:
 
 
 FLOAT32 = Quantization("float32", 4, max_gap=0.02, max_logits=0.05)
+FLOAT32_TWICE = Quantization("float32", 8, max_gap=0.02, max_logits=0.05)  # both layouts of ONNX
 FLOAT16 = Quantization("float16", 2, max_gap=0.1, max_logits=0.5)
 BFLOAT16 = Quantization("bfloat16", 2, max_gap=1.0, max_logits=4.0)
 
@@ -61,8 +62,8 @@ class ExportTarget:
     usage: str
     """Program that transcribes a file with the export.
 
-    `{out}` stands for the folder, `{arguments}` for further arguments of a call, such as the language, and `{item}` for
-    the language as an item of a dict.
+    `{out}` stands for the folder, and `{arguments}` for further arguments of a call, such as the language. `{language}`
+    is the language alone, and `{item}` the language as an item of a dict.
     """
     needs: tuple[str, ...] = ()
     """Packages that the writer imports."""
@@ -94,6 +95,19 @@ print(*(segment.text for segment in segments))"""
 OPENAI_USAGE = """\
 import whisper
 print(whisper.load_model("{out}/model.pt").transcribe("clip.mp3"{arguments})["text"])"""
+GGML_USAGE = """\
+from pywhispercpp.model import Model  # or: whisper-cli -m {out}/ggml-model.bin -f clip.wav
+segments = Model("{out}/ggml-model.bin").transcribe("clip.wav"{language})
+print(*(segment.text for segment in segments))"""
+ONNX_USAGE = """\
+import sherpa_onnx, soundfile  # transformers.js takes the folder {out} as it is
+parts = [f"{out}/sherpa-onnx/model-{{part}}" for part in ("encoder.onnx", "decoder.onnx", "tokens.txt")]
+recognizer = sherpa_onnx.OfflineRecognizer.from_whisper(*parts{language})
+stream = recognizer.create_stream()
+samples, rate = soundfile.read("clip.wav", dtype="float32")
+stream.accept_waveform(rate, samples)
+recognizer.decode_stream(stream)
+print(stream.result.text)"""
 MLX_USAGE = """\
 import mlx_whisper
 print(mlx_whisper.transcribe("clip.mp3", path_or_hf_repo="{out}"{arguments})["text"])"""
@@ -133,6 +147,31 @@ TARGETS: dict[str, ExportTarget] = {
             quantizations=(FLOAT16, FLOAT32),
             engines=(Engine("openai-whisper", "whisper", "openai_whisper", "pip install openai-whisper"),),
             usage=OPENAI_USAGE,
+        ),
+        ExportTarget(
+            name="ggml",
+            what="ggml, for whisper.cpp",
+            writer="ggml",
+            quantizations=(
+                FLOAT16,
+                FLOAT32,
+                Quantization("q8_0", 34 / 32, max_cer=0.03),
+                Quantization("q5_0", 22 / 32, max_cer=0.05),
+            ),
+            engines=(Engine("pywhispercpp", "pywhispercpp", "pywhispercpp"),),
+            usage=GGML_USAGE,
+        ),
+        ExportTarget(
+            name="onnx",
+            what="ONNX, for sherpa-onnx and transformers.js",
+            writer="onnx",
+            quantizations=(FLOAT32_TWICE, Quantization("int8", 4, max_cer=0.05)),
+            engines=(
+                Engine("onnxruntime", "onnxruntime", "onnxruntime"),
+                Engine("sherpa-onnx", "sherpa_onnx", "sherpa_onnx"),
+            ),
+            usage=ONNX_USAGE,
+            needs=("onnx", "onnxscript", "onnxruntime"),
         ),
         ExportTarget(
             name="mlx",

@@ -15,7 +15,7 @@ UNAVAILABLE = 69  # exit code for a package that cannot be imported; EX_UNAVAILA
 
 
 def main(argv: Sequence[str]) -> int:
-    """Transcribe the clips of a job and write the result. Returns UNAVAILABLE if the engine cannot be imported."""
+    """Transcribe the clips of a job and write the result. Returns UNAVAILABLE after an ImportError of the engine."""
     end_with_parent()
     name, folder = argv[0], Path(argv[1])
     os.environ["HF_HUB_OFFLINE"] = "1"  # an export has to be complete, so nothing is fetched in place of a missing file
@@ -23,11 +23,11 @@ def main(argv: Sequence[str]) -> int:
     if name in WITHOUT_TORCH and job.device == "cpu":  # on a GPU, torch brings the libraries of CUDA
         sys.modules["torch"] = None  # type: ignore[assignment]
     try:
-        engine = import_module(f"whisper_ft.cli.export.engines.{name}")
+        result = import_module(f"whisper_ft.cli.export.engines.{name}").transcribe(job)
     except ImportError as error:
         print(error, file=sys.stderr)
         return UNAVAILABLE
-    engine.transcribe(job).write(folder)
+    result.write(folder)
     return 0
 
 
