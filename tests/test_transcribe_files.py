@@ -1,5 +1,6 @@
 """Files of a transcription: which are found, and where their transcripts go."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,12 +84,14 @@ def test_links_are_followed_within_a_folder_and_out_of_it_only_when_named():
         ("empty", "empty"),
         ("hf://a/b.wav", "hf://"),
         ("link", "link"),
+        ("pipe.wav", "pipe.wav: is neither"),
     ],
 )
 def test_a_name_without_audio_is_refused(name: str, fact: str):
     make(Path("x"), "a.wav")
     Path("empty").mkdir()
     Path("link").symlink_to("nowhere")
+    os.mkfifo("pipe.wav")
     with pytest.raises(UsageError, match=f"^{fact.replace('*', '.')}"):
         found(["x", name])
 

@@ -57,7 +57,7 @@ def _files_of(name: str, lines: list[str]) -> list[tuple[Path, Path]]:
     if os.path.isfile(path):
         return [(path, Path(path.name))]
     if not path.is_dir():
-        matches = sorted(glob.glob(str(path), recursive=True))
+        matches = [] if os.path.lexists(path) else sorted(glob.glob(str(path), recursive=True))
         if not matches:
             raise UsageError(f"{name}: {_problem_of(path)}")
         files = [item for match in matches for item in _files_below(Path(match), lines)]
