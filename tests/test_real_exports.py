@@ -57,7 +57,10 @@ def test_openais_weights_write_the_same_in_every_engine(tmp_path: Path, size: st
     record = json.loads((folder / "export.json").read_text())
     print(f"\n{size} {target} {quantization}", json.dumps(record["check"]["engines"]))
     assert code == 0
-    assert record["status"] == ("passed" if any(e.is_installed for e in TARGETS[target].engines) else "unchecked")
+    # whisper.cpp up to 1.8.5 aborts on float32, which leaves that export unchecked.
+    can_check = any(engine.is_installed for engine in TARGETS[target].engines)
+    can_check = can_check and (target, quantization) != ("ggml", "float32")
+    assert record["status"] == "passed" or (not can_check and record["status"] == "unchecked")
 
 
 def test_a_model_tuned_on_real_speech_writes_the_same_in_faster_whisper(
