@@ -18,39 +18,20 @@ from whisper_ft.data.types import Row
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.decoding.window_transcript import WindowTranscript
+from whisper_ft.models.export.openai_layout import dimensions, openai_tensors
 from whisper_ft.models.whisper import LoadedWhisper
 
 __all__ = ["pytestmark", "whisper"]  # marks and fixture of this file, too
-
-PARTS = {
-    "model.": "", "layers": "blocks", "encoder_attn": "cross_attn", "self_attn": "attn", "fc1": "mlp.0", "fc2": "mlp.2",
-    "q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out", "final_layer_norm": "mlp_ln",
-    "_layer_norm": "_ln", "encoder.layer_norm": "encoder.ln_post", "decoder.layer_norm": "decoder.ln",
-    "embed_tokens": "token_embedding", "embed_positions.weight": "positional_embedding",
-}  # fmt: skip
-"""Parts of the names of weights in transformers, and those in openai-whisper."""
 
 
 def theirs_of(loaded: LoadedWhisper) -> Any:
     """The model in OpenAI's own implementation, with the alignment heads of its generation config."""
     model = pytest.importorskip("whisper.model")
-    config, heads = loaded.model.config, loaded.model.generation_config.alignment_heads
-    dims = model.ModelDimensions(
-        n_mels=config.num_mel_bins, n_audio_ctx=config.max_source_positions, n_audio_state=config.d_model,
-        n_audio_head=config.encoder_attention_heads, n_audio_layer=config.encoder_layers, n_vocab=config.vocab_size,
-        n_text_ctx=config.max_target_positions, n_text_state=config.d_model,
-        n_text_head=config.decoder_attention_heads, n_text_layer=config.decoder_layers,
-    )  # fmt: skip
-    weights = {}
-    for name, tensor in loaded.model.state_dict().items():
-        for ours, own in PARTS.items():
-            name = name.replace(ours, own)
-        weights[name] = tensor
-    weights.pop("proj_out.weight")
+    dims = model.ModelDimensions(**dimensions(loaded.model.config))
     result = model.Whisper(dims).eval()
-    result.load_state_dict(weights)
+    result.load_state_dict(openai_tensors(loaded.model, torch.float32))
     mask = torch.zeros(dims.n_text_layer, dims.n_text_head, dtype=torch.bool)
-    mask[tuple(zip(*heads, strict=True))] = True
+    mask[tuple(zip(*loaded.model.generation_config.alignment_heads, strict=True))] = True
     result.register_buffer("alignment_heads", mask.to_sparse(), persistent=False)
     return result
 

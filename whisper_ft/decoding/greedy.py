@@ -224,7 +224,7 @@ def _keep_rows(kept: torch.Tensor, *caches: KeyValues) -> None:
 
 def _logprobs(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Return the log-probabilities [B] of chosen tokens [B] among logits [B, V]."""
-    return logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)
+    return -F.cross_entropy(logits, chosen, reduction="none")
 
 
 def _by_row(written: Sequence[tuple[Sequence[int], torch.Tensor]], count: int) -> list[list[float]]:
