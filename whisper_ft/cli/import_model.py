@@ -18,7 +18,7 @@ PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """First bytes of the files that torch.save writes: a zip archive since torch 1.6, before that a bare pickle."""
 PICKLE_ADVICE = (
     "is a pickle of torch, which may hold a program and is not read; the same model as safetensors is on the Hub "
-    "(openai/whisper-...), or if you trust the file, convert it once with transformers' convert_openai_to_hf.py"
+    "(openai/whisper-...); if you trust the file, convert it with convert_openai_to_hf.py of transformers' repository"
 )
 EXPECTED = "expected a folder of CTranslate2 (model.bin, config.json, vocabulary.json), or a ggml file of whisper.cpp"
 
