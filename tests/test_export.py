@@ -180,6 +180,16 @@ def test_a_model_of_128_mel_bins_is_heard_with_128(corpus: Path, tmp_path: Path,
         assert report["equal"] + report["nearly_even"] == 2
 
 
+def test_an_engine_with_a_log_mel_of_its_own_is_judged_by_characters():
+    sherpa = next(engine for engine in TARGETS["onnx"].engines if engine.package == "sherpa_onnx")
+    for quantization in TARGETS["onnx"].quantizations:
+        limits = sherpa.limits(quantization)
+        assert (limits.max_gap, limits.max_logits) == (None, None)
+        assert limits.max_cer == (quantization.max_cer or sherpa.max_cer)
+    for engine in TARGETS["ct2"].engines:
+        assert all(engine.limits(each) == each for each in TARGETS["ct2"].quantizations)
+
+
 @pytest.mark.long
 def test_a_format_on_which_the_engine_aborts_is_unchecked(speaker: Path, corpus: Path, tmp_path: Path):
     """whisper.cpp up to 1.8.5 ends the process on weights in float32; a newer one may take them."""

@@ -107,7 +107,7 @@ class ExportCheck:
             return EngineReport(engine, unchecked=f"{engine.name} cannot be used: {error}")
         except EngineFailedError as error:
             return EngineReport(engine, problems=[str(error)])
-        return self._compared(engine, result, quantization)
+        return self._compared(engine, result, engine.limits(quantization))
 
     def _job(self, export: Path, quantization: Quantization) -> EngineJob:
         return EngineJob(

@@ -1,7 +1,7 @@
 """Targets of an export: formats with their writers, quantisations and engines. torch is not imported."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from whisper_ft.runtime.errors import UsageError
@@ -40,6 +40,15 @@ class Engine:
     """Name for `import`."""
     module: str
     install: str = EXTRA
+    max_cer: float | None = None
+    """Limit of the character error rate, in place of the limits of a float format, for an engine whose own log-mel
+    differs from Whisper's."""
+
+    def limits(self, quantization: Quantization) -> Quantization:
+        """Return a quantisation with the limits that count in this engine."""
+        if self.max_cer is None or quantization.max_cer is not None:
+            return quantization
+        return replace(quantization, max_gap=None, max_logits=None, max_cer=self.max_cer)
 
     @property
     def is_installed(self) -> bool:
@@ -168,7 +177,7 @@ TARGETS: dict[str, ExportTarget] = {
             quantizations=(FLOAT32_TWICE, Quantization("int8", 4, max_cer=0.05)),
             engines=(
                 Engine("onnxruntime", "onnxruntime", "onnxruntime"),
-                Engine("sherpa-onnx", "sherpa_onnx", "sherpa_onnx"),
+                Engine("sherpa-onnx", "sherpa_onnx", "sherpa_onnx", max_cer=0.03),
             ),
             usage=ONNX_USAGE,
             needs=("onnx", "onnxscript", "onnxruntime"),
