@@ -81,7 +81,11 @@ def test_rows_that_are_not_whole_blocks_are_refused():
 
 
 @needs_openai
-@pytest.mark.parametrize("vocabulary", [ENGLISH, MULTILINGUAL, V3], ids=["English", "99", "100"])
+@pytest.mark.parametrize(
+    "vocabulary",
+    [MULTILINGUAL, *(pytest.param(each, marks=pytest.mark.long) for each in (ENGLISH, V3))],
+    ids=["99", "English", "100"],
+)
 def test_a_file_holds_the_filters_and_bytes_of_openai(tmp_path: Path, vocabulary: Vocabulary):
     bins = 128 if vocabulary is V3 else 80
     checkpoint = Checkpoint(vocabulary, d_model=32, encoder_layers=1, decoder_layers=1, heads=2, mel_bins=bins)

@@ -266,6 +266,9 @@ def test_files_of_other_kinds_are_refused_with_the_way_out(
     assert "hf download" in told(Path("Systran/faster-whisper-base"))
     (tmp_path / "empty").mkdir()
     assert "model.bin" in told(tmp_path / "empty")
+    for number, part in enumerate(("ggml-a.bin", "ggml-b.bin")):
+        (tmp_path / "empty" / part).write_bytes(b"lmgg")
+        assert ("holds 2 ggml files" if number else "ends inside the header") in told(tmp_path / "empty")
     (tmp_path / "model.bin").write_bytes(struct.pack("<I", 6))
     assert str(tmp_path) in told(tmp_path / "model.bin")
     for content in (b"", b"lm", b"GGUF" + b"\0" * 100):

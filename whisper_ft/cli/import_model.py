@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def program() -> None:
         args = _parser().parse_args(argv)
         _refuse_taken(args.out, args.overwrite)
-        _import(_kind(args.model), args.model, args.out)
+        _import(_find(args.model), args.out)
 
     return exit_code_of(program)
 
@@ -59,26 +59,20 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
         raise UsageError(f"--out {out}: is no model, because it has no config.json, and is not replaced")
 
 
-def _kind(path: Path) -> str:
-    """Return `ctranslate2` or `ggml`. Raises UsageError for anything else, with the reason."""
-    from whisper_ft.models.conversion.byte_reader import reading
-    from whisper_ft.models.conversion.ggml_file import is_ggml
-
+def _find(path: Path) -> Path:
+    """Return the folder of CTranslate2, or the ggml file, that is meant. Raises UsageError for anything else."""
     if path.is_dir():
-        if (path / "model.bin").is_file():
-            return "ctranslate2"
-        if any(path.glob("*.safetensors")):
-            raise UsageError(
-                f"{path}: holds safetensors; a Hugging Face folder needs no import: give it as --model.name"
-            )
-        raise UsageError(f"{path}: no model.bin in this folder; {EXPECTED}")
+        return _find_in_folder(path)
     if not path.exists():
         raise UsageError(
             f"{path}: no such file or folder; {EXPECTED}. A model of the Hub is downloaded first: hf download "
             "OWNER/NAME --local-dir DIR"
         )
+    from whisper_ft.models.conversion.byte_reader import reading
+    from whisper_ft.models.conversion.ggml_file import is_ggml
+
     if is_ggml(path):
-        return "ggml"
+        return path
     with reading(path) as reader:
         start = reader.take(min(4, reader.size), "the file")
     if start.startswith(PICKLES) or path.suffix in (".pt", ".pth", ".ckpt"):
@@ -88,7 +82,23 @@ def _kind(path: Path) -> str:
     raise UsageError(f"{path}: unknown kind of file; {EXPECTED}")
 
 
-def _import(kind: str, path: Path, out: Path) -> None:
+def _find_in_folder(folder: Path) -> Path:
+    """Return the folder itself if it is one of CTranslate2, or the only ggml file in it."""
+    if (folder / "model.bin").is_file():
+        return folder
+    files = [*folder.glob("ggml*.bin")]
+    if len(files) == 1:
+        return _find(files[0])
+    if files:
+        raise UsageError(f"{folder}: holds {len(files)} ggml files; give one of them, such as {min(files)}")
+    if any(folder.glob("*.safetensors")):
+        raise UsageError(f"{folder}: holds safetensors; a Hugging Face folder needs no import: give it as --model.name")
+    if pickles := [*folder.glob("*.pt"), *folder.glob("pytorch_model*.bin")]:
+        raise UsageError(f"{pickles[0]}: {PICKLE_ADVICE}")
+    raise UsageError(f"{folder}: no model.bin in this folder; {EXPECTED}")
+
+
+def _import(path: Path, out: Path) -> None:
     from whisper_ft.cli.export.export_folder import export_folder
     from whisper_ft.models.conversion.ctranslate2_model import read_ctranslate2_model
     from whisper_ft.models.conversion.ggml_model import read_ggml_model
@@ -96,8 +106,8 @@ def _import(kind: str, path: Path, out: Path) -> None:
     from whisper_ft.models.whisper import quiet_libraries
 
     quiet_libraries()
-    model = read_ctranslate2_model(path) if kind == "ctranslate2" else read_ggml_model(path)
-    made = make_files(model, (path if path.is_dir() else path.parent) / "tokenizer.json")
+    model = read_ctranslate2_model(path) if path.is_dir() else read_ggml_model(path)
+    made = make_files(model, path / "tokenizer.json" if path.is_dir() else None)
     lines = [*_report(model, made)]
     readme = ["# Imported Whisper", "", f"Made from `{path.name}`:", "", *(f"- {line}" for line in lines), ""]
     files = {**made.files, "README.md": "\n".join(readme).encode()}

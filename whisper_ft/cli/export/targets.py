@@ -165,7 +165,7 @@ TARGETS: dict[str, ExportTarget] = {
                 FLOAT16,
                 FLOAT32,
                 Quantization("q8_0", 34 / 32, max_cer=0.03),
-                Quantization("q5_0", 22 / 32, max_cer=0.05),
+                Quantization("q5_0", 22 / 32, max_cer=0.08),
             ),
             engines=(Engine("pywhispercpp", "pywhispercpp", "pywhispercpp"),),
             usage=GGML_USAGE,

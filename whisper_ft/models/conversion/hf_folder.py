@@ -48,7 +48,7 @@ class ImportedFiles:
     notes: list[str] = field(default_factory=list)
 
 
-def make_files(model: ForeignModel, given_tokenizer: Path) -> ImportedFiles:
+def make_files(model: ForeignModel, given_tokenizer: Path | None = None) -> ImportedFiles:
     """Make all files of a Hugging Face folder except for the weights.
 
     Parameters
@@ -81,7 +81,7 @@ def make_files(model: ForeignModel, given_tokenizer: Path) -> ImportedFiles:
     return made
 
 
-def _tokenizer(model: ForeignModel, given_tokenizer: Path, made: ImportedFiles) -> WhisperTokenizer:
+def _tokenizer(model: ForeignModel, given_tokenizer: Path | None, made: ImportedFiles) -> WhisperTokenizer:
     end, size = len(model.vocabulary), model.architecture.vocab_size
     special = [*model.special] or special_tokens(size, end)
     if special is None:
@@ -102,12 +102,13 @@ def _tokenizer(model: ForeignModel, given_tokenizer: Path, made: ImportedFiles) 
     return build_tokenizer(model.vocabulary, pairs, special, model.architecture.max_target_positions)
 
 
-def _compare_merges(pairs: list[tuple[str, str]], given_tokenizer: Path, made: ImportedFiles) -> None:
+def _compare_merges(pairs: list[tuple[str, str]], given_tokenizer: Path | None, made: ImportedFiles) -> None:
     """Note the merges that the tokenizer.json beside the model lacks."""
+    if given_tokenizer is None or not given_tokenizer.exists():
+        return
     given = given_merges(given_tokenizer)
     if given is None:
-        if given_tokenizer.exists():
-            made.notes.append(f"{given_tokenizer}: not a tokenizer of byte pairs; not used")
+        made.notes.append(f"{given_tokenizer}: not a tokenizer of byte pairs; not used")
         return
     if lost := [pair for pair in pairs if pair not in given]:
         made.notes.append(
