@@ -135,7 +135,7 @@ class ExportCheck:
         rates = rates_of(self._clips, texts, counts, limit, self._normalize)
         loops = rates.loops | self.rates.loops
         parity = compare(self._clips, self._rows, result, self._own, quantization.max_gap, loops)
-        problems = parity.problems(quantization)
+        problems = parity.problems(quantization, self.rates.cer_without_loops or 0.0)
         if quantization.max_cer is not None:
             problems += _too_many_loops(len(self.rates.loops), len(rates.loops), len(loops), len(self._clips))
         return EngineReport(engine, problems=problems, result=result, parity=parity, rates=rates)

@@ -7,6 +7,7 @@ from typing import Any
 
 from whisper_ft.cli.export.check_clips import CheckClip
 from whisper_ft.runtime.errors import DataError
+from whisper_ft.scoring.edit_distance import total
 from whisper_ft.scoring.hallucination import run_checks
 from whisper_ft.scoring.normalizer import Normalizer
 from whisper_ft.scoring.runaway import SIGNS, Runaway
@@ -22,6 +23,7 @@ class OutputRates:
     rate: float | None
     """The rate as a fraction; None if no reference has a word."""
     rate_without_loops: float | None
+    cer_without_loops: float | None
     loops: frozenset[str]
     """Ids of utterances whose transcript repeats itself or reaches the token limit."""
     words: int
@@ -33,6 +35,7 @@ class OutputRates:
             "metric": self.metric,
             "rate": self.rate,
             "rate_without_loops": self.rate_without_loops,
+            "cer_without_loops": self.cer_without_loops,
             "loops": len(self.loops),
         }
 
@@ -54,7 +57,8 @@ def rates_of(
     loops = {item.row.prediction.id for check in checks if check.name in SIGNS for item in check.flagged}
     name, rate = scores.headline
     without = Runaway.of(scores, checks).others.rate
-    return OutputRates(name, rate, without, frozenset(loops), scores.words.reference_length)
+    characters = total(row.chars for row in scores.rows if row.is_scored and row.prediction.id not in loops)
+    return OutputRates(name, rate, without, characters.rate, frozenset(loops), scores.words.reference_length)
 
 
 def _prediction(group: Sequence[tuple[CheckClip, str, int]], limit: int) -> Prediction:
