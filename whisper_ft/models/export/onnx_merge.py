@@ -1,6 +1,7 @@
 """Merge of the two passes of a decoder into one ONNX graph with an `If`, as transformers.js loads it."""
 
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import Any
 
 CACHE_SWITCH = "use_cache_branch"
@@ -15,7 +16,7 @@ def merge_decoders(first: Any, later: Any) -> Any:
     """
     from onnx import TensorProto, helper
 
-    shared: dict[str, Any] = {}
+    shared: dict[bytes, Any] = {}
     names = [value.name for value in first.graph.output]
     then_branch = _branch(later.graph, "later", shared, names)
     else_branch = _branch(first.graph, "first", shared, names)
@@ -41,21 +42,14 @@ def _functions(*models: Any) -> list[Any]:
 def _branch(graph: Any, prefix: str, shared: dict[str, Any], names: Iterable[str]) -> Any:
     """Return a graph as a branch: without inputs, which it takes from outside, and with all outputs of `names`.
 
-    Its weights move to `shared`, where equal ones of the other branch are used. All other values get a prefix.
+    Its weights move to `shared`. All other values get a prefix.
     """
     from onnx import helper
 
     renamed = {value.name: f"{prefix}/{value.name}" for value in graph.output}
     renamed |= {name: f"{prefix}/{name}" for node in graph.node for name in node.output if name}
     for weight in graph.initializer:
-        name = weight.name
-        if name in shared and not _equal(shared[name], weight):
-            name = f"{prefix}/{name}"
-        renamed[weight.name] = name
-        if name not in shared:
-            shared[name] = type(weight)()
-            shared[name].CopyFrom(weight)
-            shared[name].name = name
+        renamed[weight.name] = _share(weight, prefix, shared)
     nodes = []
     for node in graph.node:
         copy = type(node)()
@@ -73,8 +67,19 @@ def _branch(graph: Any, prefix: str, shared: dict[str, Any], names: Iterable[str
     return helper.make_graph(nodes, prefix, [], outputs)
 
 
-def _equal(one: Any, other: Any) -> bool:
-    return bool(one.dims == other.dims and one.data_type == other.data_type and one.raw_data == other.raw_data)
+def _share(weight: Any, prefix: str, shared: dict[bytes, Any]) -> str:
+    """Return the name of a weight outside of the branches. `shared` holds the weights by a digest of their content.
+
+    The exporter names a transposed matrix by a number, so equal weights of both graphs may have different names.
+    """
+    content = type(weight)()
+    content.CopyFrom(weight)
+    content.ClearField("name")
+    digest = sha256(content.SerializeToString()).digest()
+    if digest not in shared:
+        content.name = f"{prefix}/{weight.name}"
+        shared[digest] = content
+    return str(shared[digest].name)
 
 
 def _empty_cache(name: str) -> Any:
