@@ -39,7 +39,7 @@ def _functions(*models: Any) -> list[Any]:
     return [*{(each.domain, each.name): each for model in models for each in model.functions}.values()]
 
 
-def _branch(graph: Any, prefix: str, shared: dict[str, Any], names: Iterable[str]) -> Any:
+def _branch(graph: Any, prefix: str, shared: dict[bytes, Any], names: Iterable[str]) -> Any:
     """Return a graph as a branch: without inputs, which it takes from outside, and with all outputs of `names`.
 
     Its weights move to `shared`. All other values get a prefix.
