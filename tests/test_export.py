@@ -17,18 +17,22 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from normalizers import get_normalizer
 from tests.conftest import ROOT, Trainer, environment, made_once
 from tests.openai_tokenizer import MULTILINGUAL, V3, Checkpoint, needs_openai
 from whisper_ft.cli.export.__main__ import main
 from whisper_ft.cli.export.check_clips import read_clips, words_of
 from whisper_ft.cli.export.check_data import open_check_data
 from whisper_ft.cli.export.export_arguments import ExportArguments, parse_arguments
-from whisper_ft.cli.export.targets import TARGETS
+from whisper_ft.cli.export.export_check import ExportCheck
+from whisper_ft.cli.export.own_decoder import OwnDecoder
+from whisper_ft.cli.export.targets import FLOAT32, TARGETS, Engine
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.audio.log_mel import LogMel, pad_windows
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_source
+from whisper_ft.models.export import openai
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.export.openai import alignment_dump
 from whisper_ft.models.whisper import LoadedWhisper, load_whisper, weights_sha256
@@ -221,29 +225,44 @@ def test_weights_beyond_float16_fail_the_check_and_are_left_under_another_name(
     assert main(["--verify", str(tmp_path / "out.failed")]) == 0
 
 
+OPENAI = TARGETS["openai"].engines[0]
+
+
+def check_on(loaded: LoadedWhisper, corpus: Path, clips: int) -> ExportCheck:
+    """A check on clips of the small corpus."""
+    loaded.model.eval()
+    encode = LabelEncoder.of(loaded.model, loaded.processor.tokenizer, "be", "transcribe")
+    given, _ = read_clips(open_source(SourceConfig(path=str(corpus / "validation"))), loaded, encode, clips, 0)
+    own = OwnDecoder(loaded.model, loaded.processor.tokenizer)
+    return ExportCheck(own, given, get_normalizer("golden", language="be"), True, "cpu")
+
+
 @pytest.mark.parametrize(
     "tensor", ["encoder.conv1.weight", pytest.param("decoder.blocks.0.cross_attn.value.weight", marks=pytest.mark.long)]
 )
 def test_a_zeroed_row_of_a_tensor_fails_the_check(speaker: Path, corpus: Path, tmp_path: Path, tensor: str):
-    from normalizers import get_normalizer
-    from whisper_ft.cli.export.export_check import ExportCheck
-    from whisper_ft.cli.export.own_decoder import OwnDecoder
-    from whisper_ft.models.export import openai
-
     loaded = load_whisper(str(speaker))
-    loaded.model.eval()
     openai.write(loaded, tmp_path, "float32")
     content = torch.load(tmp_path / "model.pt", weights_only=True)
     rows = content["model_state_dict"][tensor]
     rows[rows.flatten(1).norm(dim=1).argmax()] = 0
     torch.save(content, tmp_path / "model.pt")
-    encode = LabelEncoder.of(loaded.model, loaded.processor.tokenizer, "be", "transcribe")
-    rows = open_source(SourceConfig(path=str(corpus / "validation")))
-    clips, _ = read_clips(rows, loaded, encode, LEARNT, 0)
-    own = OwnDecoder(loaded.model, loaded.processor.tokenizer)
-    check = ExportCheck(own, clips, get_normalizer("golden", language="be"), True, "cpu")
-    target = TARGETS["openai"]
-    assert check.run(target.engines[0], tmp_path, target.quantization("float32")).status == "failed"
+    assert check_on(loaded, corpus, LEARNT).run(OPENAI, tmp_path, FLOAT32).status == "failed"
+
+
+def test_an_engine_that_is_missing_or_not_importable_is_unchecked_and_one_that_ends_has_failed(
+    speaker: Path, corpus: Path, tmp_path: Path
+):
+    check = check_on(load_whisper(str(speaker)), corpus, 1)
+    for engine in (
+        Engine("missing", "no_such_package", "ctranslate2", "pip install missing"),
+        Engine("broken", "json", "no_such_module", "pip install broken"),
+    ):
+        report = check.run(engine, tmp_path, FLOAT32).summary(1, 1)
+        assert (report["status"], report["install"]) == ("unchecked", engine.install)
+    empty = check.run(Engine("ctranslate2", "ctranslate2", "ctranslate2"), tmp_path, FLOAT32)
+    assert empty.status == "failed"
+    assert "model.bin" in empty.problems[0]
 
 
 def test_a_flipped_byte_a_missing_and_a_foreign_file_are_found(
