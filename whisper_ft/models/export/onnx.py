@@ -3,7 +3,8 @@
 import base64
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -186,25 +187,30 @@ def _export(
 
     `dynamic` holds the dimensions of each argument of `forward` that may differ from those of `example`.
     """
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it reports packages for pictures that are not installed
+    with _quiet():
+        program: Any = torch.onnx.export(
+            module.eval(),
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[*inputs],
+            output_names=[*outputs],
+            dynamic_shapes=dict(dynamic),
+            verbose=False,
+        )
+    return program.model_proto
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence warnings of torch and onnxruntime in the block, which are about themselves and about other models."""
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about torch
-            program: Any = torch.onnx.export(
-                module.eval(),
-                example,
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[*inputs],
-                output_names=[*outputs],
-                dynamic_shapes=dict(dynamic),
-                verbose=False,
-            )
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        logger.setLevel(level)
-    return program.model_proto
+        logging.disable(logging.NOTSET)
 
 
 def _quantised(graph: Any) -> Any:
@@ -212,7 +218,7 @@ def _quantised(graph: Any) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with TemporaryDirectory(prefix="whisper-ft-") as folder:
+    with _quiet(), TemporaryDirectory(prefix="whisper-ft-") as folder:
         path = Path(folder) / "model.onnx"
         quantize_dynamic(graph, path, op_types_to_quantize=["MatMul"], weight_type=QuantType.QInt8)
         return onnx.load(path)
