@@ -8,6 +8,7 @@ from pathlib import Path
 
 from whisper_ft.cli.export.engines.engine_job import EngineJob
 from whisper_ft.runtime.parent import end_with_parent
+from whisper_ft.runtime.printable import say
 
 WITHOUT_TORCH = ("ctranslate2", "faster_whisper")
 """Engines that import torch only if it is there, for conversions. That takes 4 s of processor time."""
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         result = import_module(f"whisper_ft.cli.export.engines.{name}").transcribe(job)
     except ImportError as error:
-        print(error, file=sys.stderr)
+        say(error, file=sys.stderr)
         return UNAVAILABLE
     result.write(folder)
     return 0
