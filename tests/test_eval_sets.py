@@ -97,6 +97,7 @@ def seen_in_the_curves(run_dir: Path) -> None:
     assert "thai CER" in summary_line(history)
 
 
+@pytest.mark.long
 def test_the_figures_do_not_depend_on_the_number_of_processes(train: Trainer, sets: str):
     rows = [
         rows_of(train(f"{count}", count, **SHORT, steps=1, eval__every=1, eval__at_start=True, eval__sets=sets))[0]
@@ -137,6 +138,7 @@ def test_a_stopped_evaluation_is_repeated_whole(train: Trainer, corpus: Path):
     assert [(row["step"], names_in(row)) for row in rows_of(run_dir)] == [(2, {"", "slow"}), (3, {"", "slow"})]
 
 
+@pytest.mark.long
 def test_a_changed_set_begins_anew_and_the_others_and_the_best_stay(train: Trainer, corpus: Path):
     kept = {"name": "kept", "path": corpus / "test", "max_utterances": 2}
     other = {"name": "other", "path": corpus / "test", "max_utterances": 2}
