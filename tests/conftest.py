@@ -153,6 +153,16 @@ def environment(processes: int) -> dict[str, str]:
     }
 
 
+def kill_while_it_writes(command: str, arguments: list[str], out: Path) -> None:
+    """Start a command that writes a folder under another name, and send SIGKILL as soon as that folder is there."""
+    program = [sys.executable, "-m", "whisper_ft", command, *arguments]
+    started = subprocess.Popen(program, cwd=ROOT, env=environment(1), stdout=subprocess.DEVNULL)
+    while not list(out.parent.glob(f".tmp-{out.name}-*")) and started.poll() is None:
+        time.sleep(0.002)
+    started.send_signal(signal.SIGKILL)
+    assert started.wait() == -signal.SIGKILL
+
+
 def command(program: str, processes: int, *arguments: str) -> list[str]:
     """The command line of a root program in so many processes."""
     if processes == 1:

@@ -4,10 +4,6 @@ import base64
 import gzip
 import json
 import resource
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +14,7 @@ import torch
 from safetensors import safe_open
 
 from normalizers import get_normalizer
-from tests.conftest import ROOT, Trainer, environment, made_once
+from tests.conftest import Trainer, kill_while_it_writes, made_once
 from tests.openai_tokenizer import MULTILINGUAL, V3, Checkpoint, needs_openai
 from whisper_ft.cli.export.__main__ import main
 from whisper_ft.cli.export.check_clips import read_clips, words_of
@@ -368,12 +364,7 @@ def test_an_export_of_a_run_takes_its_best_model(speaker: Path, tmp_path: Path, 
 
 def test_sigkill_leaves_nothing_under_the_name_and_the_next_export_cleans_up(speaker: Path, tmp_path: Path):
     arguments = [str(speaker), "--to", "openai", "--out", str(tmp_path / "out"), "--check", "0"]
-    program = [sys.executable, "-m", "whisper_ft", "export", *arguments]
-    started = subprocess.Popen(program, cwd=ROOT, env=environment(1), stdout=subprocess.DEVNULL)
-    while not list(tmp_path.glob(".tmp-out-*")) and started.poll() is None:
-        time.sleep(0.002)
-    started.send_signal(signal.SIGKILL)
-    assert started.wait() == -signal.SIGKILL
+    kill_while_it_writes("export", arguments, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert main(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -2,11 +2,9 @@
 
 import json
 import shutil
-import signal
 import struct
 import subprocess
 import sys
-import time
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import ROOT, environment, made_once
+from tests.conftest import ROOT, environment, kill_while_it_writes, made_once
 from tests.openai_tokenizer import ENGLISH, MULTILINGUAL, V3, Checkpoint, Vocabulary, byte_pairs, needs_openai
 from tests.test_export import files_of_at_most
 from whisper_ft.__main__ import main as command
@@ -442,12 +440,7 @@ def test_a_full_disk_ends_with_code_6_and_leaves_nothing(
 
 def test_sigkill_leaves_nothing_under_the_name(small_ct2: Path, tmp_path: Path):
     arguments = [str(small_ct2 / "float32"), "--out", str(tmp_path / "out")]
-    program = [sys.executable, "-m", "whisper_ft", "import", *arguments]
-    started = subprocess.Popen(program, cwd=ROOT, env=environment(1), stdout=subprocess.DEVNULL)
-    while not list(tmp_path.glob(".tmp-out-*")) and started.poll() is None:
-        time.sleep(0.002)
-    started.send_signal(signal.SIGKILL)
-    assert started.wait() == -signal.SIGKILL
+    kill_while_it_writes("import", arguments, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert main(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

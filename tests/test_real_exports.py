@@ -16,23 +16,19 @@ import pytest
 
 import tests.conftest
 from tests.conftest import Trainer
+from tests.openai_weights import CORPUS, MODELS, SIZES, needs_speech, needs_weights
 from whisper_ft.cli.export.__main__ import main
 from whisper_ft.cli.export.targets import TARGETS
 
-MODELS, CORPUS = os.environ.get("REAL_MODELS"), os.environ.get("REAL_CORPUS")
 CLIPS = os.environ.get("REAL_CLIPS", "12")
 UPDATES = int(os.environ.get("REAL_UPDATES", "50"))
-SIZES = ("whisper-base", "whisper-tiny.en")
 FORMATS = [(target.name, each.name) for target in TARGETS.values() for each in target.quantizations]
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.timeout(3600),
-    pytest.mark.skipif(
-        not MODELS or not all(Path(MODELS, size, "config.json").exists() for size in SIZES),
-        reason=f"needs OpenAI's weights: REAL_MODELS=DIR with {' and '.join(SIZES)}",
-    ),
-    pytest.mark.skipif(not CORPUS, reason="needs real speech: REAL_CORPUS=DIR with parquet files"),
+    needs_weights,
+    needs_speech,
 ]
 
 

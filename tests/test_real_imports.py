@@ -5,27 +5,22 @@
 REAL_MODELS holds whisper-base and whisper-tiny.en.
 """
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.openai_weights import MODELS, SIZES, needs_weights
 from whisper_ft.cli.export.__main__ import main as export
 from whisper_ft.cli.import_model import main as import_model
 from whisper_ft.models.whisper import load_whisper
 
-MODELS = os.environ.get("REAL_MODELS")
-SIZES = ("whisper-base", "whisper-tiny.en")
 TEXTS = (" the cat, and 1984 don't", " naïve сям'я العربية 日本語", "♪ (hm) --")
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        not MODELS or not all(Path(MODELS, size, "config.json").exists() for size in SIZES),
-        reason=f"needs OpenAI's weights: REAL_MODELS=DIR with {' and '.join(SIZES)}",
-    ),
+    needs_weights,
 ]
 
 

@@ -28,6 +28,7 @@ import torch
 
 import tests.conftest
 from tests.conftest import Trainer, digest, run
+from tests.openai_weights import CORPUS, MODELS, SIZES, needs_speech, needs_weights
 from whisper_ft.cli.doctor.start_loss import start_loss
 from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.config.parse import load_config
@@ -42,20 +43,15 @@ from whisper_ft.decoding.timestamps import timestamp_ids
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.whisper import LoadedWhisper, load_whisper
 
-MODELS, CORPUS = os.environ.get("REAL_MODELS"), os.environ.get("REAL_CORPUS")
 CLIPS = int(os.environ.get("REAL_CLIPS", "12"))
-SIZES = ("whisper-base", "whisper-tiny.en")
 RATE = 16_000
 KNOWN = ("en", "de", "es", "fr", "it", "nl", "pt", "ru", "pl", "ja")  # languages in which base does not loop
 
 pytestmark = [
     pytest.mark.real,
     pytest.mark.timeout(3600),
-    pytest.mark.skipif(
-        not MODELS or not all(Path(MODELS, size, "config.json").exists() for size in SIZES),
-        reason=f"needs OpenAI's weights: REAL_MODELS=DIR with {' and '.join(SIZES)}",
-    ),
-    pytest.mark.skipif(not CORPUS, reason="needs real speech: REAL_CORPUS=DIR with parquet files"),
+    needs_weights,
+    needs_speech,
 ]
 
 

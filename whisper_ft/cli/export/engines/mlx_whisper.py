@@ -1,7 +1,5 @@
 """mlx-whisper, from our log-mel to tokens and text by its own decoding."""
 
-import time
-
 import mlx.core as mx
 import mlx_whisper
 import numpy as np
@@ -9,6 +7,7 @@ from mlx_whisper.decoding import DecodingOptions, decode, detect_language
 from mlx_whisper.load_models import load_model
 
 from whisper_ft.cli.export.engines.engine_job import EngineJob, EngineResult, EngineRow, Floats, JobClip
+from whisper_ft.cli.export.engines.openai_decoding import decode_clips, options_of
 
 
 def transcribe(job: EngineJob) -> EngineResult:
@@ -20,15 +19,7 @@ def transcribe(job: EngineJob) -> EngineResult:
         return mx.array(clip.features.T).astype(dtype)  # [T, M], as MLX has its convolutions
 
     def row_of(clip: JobClip) -> EngineRow:
-        options = DecodingOptions(
-            task=clip.task,
-            language=clip.language,
-            temperature=0.0,
-            sample_len=job.limit,
-            without_timestamps=True,
-            suppress_tokens=[*job.suppressed],
-            fp16=dtype == mx.float16,
-        )
+        options = DecodingOptions(**options_of(job, clip), fp16=dtype == mx.float16)
         result = decode(model, features_of(clip), options)
         return EngineRow([int(token) for token in result.tokens], result.text)
 
@@ -36,11 +27,9 @@ def transcribe(job: EngineJob) -> EngineResult:
         logits = model(features_of(clip)[None], mx.array([[*clip.prompt, *tokens]]))[0, len(clip.prompt) - 1 :]
         return np.array(logits.astype(mx.float32))
 
-    begin = time.perf_counter()
-    rows = [row_of(clip) for clip in job.clips]
-    seconds = time.perf_counter() - begin
-    for number, clip in enumerate(job.clips[: job.language_clips]):
-        _, shares = detect_language(model, features_of(clip))
-        rows[number] = EngineRow(rows[number].tokens, rows[number].text, max(shares, key=lambda code: shares[code]))
-    logits = {number: logits_of(job.clips[number], rows[number].tokens or []) for number in range(job.logits_clips)}
-    return EngineResult(mlx_whisper.__version__, job.quantization, seconds, rows, logits=logits)
+    def shares_of(clip: JobClip) -> dict[str, float]:
+        shares: dict[str, float] = detect_language(model, features_of(clip))[1]
+        return shares
+
+    decoded = decode_clips(job, row_of, shares_of, logits_of)
+    return EngineResult(mlx_whisper.__version__, job.quantization, decoded.seconds, decoded.rows, logits=decoded.logits)

@@ -1,13 +1,13 @@
 """openai-whisper, from our log-mel to tokens and text by its own decoding."""
 
 import json
-import time
 
 import torch
 import whisper
 from whisper.decoding import DecodingOptions
 
 from whisper_ft.cli.export.engines.engine_job import EngineJob, EngineResult, EngineRow, Floats, JobClip
+from whisper_ft.cli.export.engines.openai_decoding import decode_clips, options_of
 
 
 def transcribe(job: EngineJob) -> EngineResult:
@@ -23,15 +23,7 @@ def transcribe(job: EngineJob) -> EngineResult:
         return torch.from_numpy(clip.features).to(model.device)
 
     def row_of(clip: JobClip) -> EngineRow:
-        options = DecodingOptions(
-            task=clip.task,
-            language=clip.language,
-            temperature=0.0,
-            sample_len=job.limit,
-            without_timestamps=True,
-            suppress_tokens=[*job.suppressed],
-            fp16=is_half,
-        )
+        options = DecodingOptions(**options_of(job, clip), fp16=is_half)
         result = whisper.decode(model, features_of(clip), options)
         return EngineRow(result.tokens, result.text)
 
@@ -42,12 +34,10 @@ def transcribe(job: EngineJob) -> EngineResult:
         found: Floats = model.logits(path, states)[0, len(clip.prompt) - 1 :].float().cpu().numpy()
         return found
 
-    begin = time.perf_counter()
-    rows = [row_of(clip) for clip in job.clips]
-    seconds = time.perf_counter() - begin
-    for number, clip in enumerate(job.clips[: job.language_clips]):
-        _, shares = whisper.detect_language(model, features_of(clip))
-        rows[number] = EngineRow(rows[number].tokens, rows[number].text, max(shares, key=lambda code: shares[code]))
-    logits = {number: logits_of(job.clips[number], rows[number].tokens or []) for number in range(job.logits_clips)}
+    def shares_of(clip: JobClip) -> dict[str, float]:
+        shares: dict[str, float] = whisper.detect_language(model, features_of(clip))[1]
+        return shares
+
+    decoded = decode_clips(job, row_of, shares_of, logits_of)
     computed_in = "float16" if is_half else "float32"
-    return EngineResult(whisper.__version__, computed_in, seconds, rows, logits=logits)
+    return EngineResult(whisper.__version__, computed_in, decoded.seconds, decoded.rows, logits=decoded.logits)
