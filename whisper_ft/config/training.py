@@ -58,6 +58,24 @@ class LabelsConfig:
     leading_space: LeadingSpace = setting("exact", "auto", before="never")
     """Space before the text, as OpenAI's models write it. auto: a space, unless the first token would then be the bare
     space, which Whisper never writes first (Armenian, Bengali, Japanese, Telugu and others)."""
+    timestamps_share: float = setting("exact", 0.0, before=0.0)
+    """Share of the windows whose label has the times of its texts, as <|0.00|> text<|2.34|>. The others have none."""
+    prompt_share: float = setting("exact", 0.0, before=0.0)
+    """Share of the windows whose label begins with up to 223 tokens of previous text, which are read and not trained.
+    It is the text before in the same recording or by the same speaker, or that of data.prompt_column."""
+    no_speech_share: float = setting("exact", 0.0, before=0.0)
+    """Windows without speech for each window with speech. Their label is <|nospeech|>."""
+    no_speech_path: str | None = setting("exact", None, before=None)
+    """Recordings without speech for these windows: a file, a folder or a pattern. None: the quietest part of
+    utterances."""
+
+    def __post_init__(self) -> None:
+        for name in ("timestamps_share", "prompt_share", "no_speech_share"):
+            require(0 <= getattr(self, name) <= 1, f"labels.{name}", getattr(self, name), "from 0 to 1")
+        if self.no_speech_path and not self.no_speech_share:
+            raise ValueError(
+                f"--labels.no_speech_path {self.no_speech_path}: labels.no_speech_share is 0; set it, too, as to 0.02"
+            )
 
 
 @dataclass(frozen=True)

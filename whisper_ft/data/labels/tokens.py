@@ -8,11 +8,14 @@ from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.transcript import is_blank, text_problem
+from whisper_ft.data.labels.window_label import LAST_TIME, Spoken, WindowLabel, joint, monotone
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
 TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
 """Pattern of a timestamp token, such as `<|1.20|>`."""
+NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
+"""Names of the token for a window without speech; large-v3 renamed it."""
 _INSIDE_A_TIMESTAMP = re.compile(r"(?<=<)(?=\|\d+\.\d\d\|>)")
 
 
@@ -53,6 +56,9 @@ class LabelEncoder:
         self.start: int = generation_config.decoder_start_token_id
         self._end: int = tokenizer.eos_token_id
         self._no_timestamps: int = generation_config.no_timestamps_token_id
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        self._no_speech = next((vocabulary[name] for name in NO_SPEECH if name in vocabulary), None)
+        self._previous = vocabulary.get("<|startofprev|>")
         self._languages: dict[str, int] | None = getattr(generation_config, "lang_to_id", None)
         self._tasks: dict[str, int] | None = getattr(generation_config, "task_to_id", None)
         self.language = language
@@ -155,7 +161,12 @@ class LabelEncoder:
         return tasks[task]
 
     def __call__(self, text: object, language: object = None, task: object = None) -> list[int]:
-        """Return the tokens of one utterance.
+        """Return the tokens of one utterance, without timestamps. Raises RejectedError as `usable_text` does."""
+        usable = self.usable_text(text, language, task)
+        return self.window([Spoken(usable, 0, 0)], language, task, timestamps=False).tokens
+
+    def usable_text(self, text: object, language: object = None, task: object = None) -> str:
+        """Return the text that is learned for a transcript: stripped, and rewritten by the normaliser.
 
         Raises RejectedError for a missing text (`bad_label`), an empty one (`empty_label`), more tokens than the
         decoder has positions (`label_too_long`), and for the reasons of `prompt`.
@@ -172,11 +183,69 @@ class LabelEncoder:
                 raise RejectedError(
                     "empty_label", f"data.normalizer {self.normalizer.name} leaves nothing of {original!r}"
                 )
-        tokens = [*prompt, *self.text_tokens(text), self._end]
         # The decoder reads all tokens but the last and predicts all but the first.
-        if len(tokens) - 1 > self.max_tokens:
-            raise RejectedError("label_too_long", f"{len(tokens) - 1} label tokens, the decoder has {self.max_tokens}")
-        return tokens
+        if (positions := len(prompt) + len(self.text_tokens(text))) > self.max_tokens:
+            raise RejectedError("label_too_long", f"{positions} label tokens, the decoder has {self.max_tokens}")
+        return text
+
+    @property
+    def capacity(self) -> int:
+        """Largest sum of the `cost` of the texts in a window: the decoder's positions without those of the prompt."""
+        return self.max_tokens - len(self.prompt(self._fallback)) + 1
+
+    def cost(self, text: str) -> int:
+        """Return the most tokens that a usable text takes in a window: its own, and two timestamps."""
+        return max(len(self.text_tokens(text)), len(self._plain(f" {text}"))) + 2
+
+    def window(
+        self,
+        texts: Sequence[Spoken],
+        language: object = None,
+        task: object = None,
+        *,
+        timestamps: bool,
+        prompt: Sequence[int] = (),
+    ) -> WindowLabel:
+        """Return the label of a window with some usable texts, in the order in which they are said.
+
+        Timestamps that do not fit into the decoder's positions are left out, and so is then a `prompt` (of `previous`).
+        The texts are always whole. They fit if the sum of their `cost` is at most `capacity`, or if there is only one.
+        """
+        tokens = self._timed(texts, language, task) if timestamps else []
+        if not tokens or len(tokens) - 1 > self.max_tokens:
+            tokens = self._untimed([text.text for text in texts if text.end is not None], language, task)
+        if len(prompt) + len(tokens) - 1 > self.max_tokens:
+            prompt = ()
+        return WindowLabel([*prompt, *tokens], len(prompt) + 1)
+
+    def no_speech(self) -> WindowLabel:
+        """Return the label of a window without speech. Raises UsageError if the model has no token for it."""
+        if self._no_speech is None:
+            raise UsageError("--labels.no_speech_share: this model's tokenizer has no <|nospeech|>; leave it out")
+        return WindowLabel([self.start, self._no_speech, self._end], 1)
+
+    def previous(self, text: str | None) -> list[int]:
+        """Return the tokens of a previous text: `<|startofprev|>`, and the last 223 tokens of it; none without text."""
+        text = (text or "").strip()
+        if not text or self._previous is None:
+            return []
+        return [self._previous, *self._plain(f" {text}")[-(self.max_tokens // 2 - 1) :]]
+
+    def _timed(self, texts: Sequence[Spoken], language: object, task: object) -> list[int]:
+        tokens = self.prompt(language, task)[:-1]
+        first = self._no_timestamps + 1
+        for text in monotone(texts, LAST_TIME):
+            tokens.append(first + text.begin)
+            if text.end is not None:
+                tokens += [*self.text_tokens(text.text), first + text.end]
+        return [*tokens, self._end]
+
+    def _untimed(self, texts: Sequence[str], language: object, task: object) -> list[int]:
+        """Tokens of a label without timestamps. The texts keep their own tokens, so their `cost` holds."""
+        tokens = self.prompt(language, task)
+        for number, text in enumerate(texts):
+            tokens += self._plain(joint(texts[number - 1], text) + text) if number else self.text_tokens(text)
+        return [*tokens, self._end]
 
     def text_tokens(self, text: str) -> list[int]:
         """Return the tokens of a stripped text, with the leading space that the setting asks for.

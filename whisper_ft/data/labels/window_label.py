@@ -1,0 +1,63 @@
+"""Label of a window: the texts that are said in it, each with its times, and the tokens that are learned for them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from whisper_ft.scoring.unicode_text import UNSPACED
+
+TIMES_PER_SECOND = 50
+"""Timestamp tokens for each second of audio: they are 0.02 s apart."""
+LAST_TIME = 30 * TIMES_PER_SECOND
+"""Last timestamp, 30.00 s. Whisper has no later ones."""
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One text in a window, with its times in steps of 0.02 s from the start of the window."""
+
+    text: str
+    """Text as it is learned: stripped and normalised."""
+    begin: int
+    end: int | None
+    """None if the speech goes on after the end of the window. Then only its start time is written, not its text."""
+
+
+class WindowLabel(NamedTuple):
+    """Tokens of a window, and the index of the first token that the decoder learns to predict."""
+
+    tokens: list[int]
+    first_target: int
+
+
+def joint(before: str, after: str) -> str:
+    """Return the characters between two texts: none if both meet in scripts written without spaces, else a space."""
+    is_unspaced = _UNSPACED.fullmatch(before[-1:]) and _UNSPACED.fullmatch(after[:1])
+    return "" if is_unspaced else " "
+
+
+def joined(texts: Sequence[str]) -> str:
+    """Return the texts as one text, in their order."""
+    whole = ""
+    for text in texts:
+        whole += (joint(whole, text) if whole else "") + text
+    return whole
+
+
+def monotone(texts: Sequence[Spoken], last: int) -> list[Spoken]:
+    """Return the texts with times that never go back and lie within 0 to `last`, the last timestamp of a window.
+
+    A text that begins after `last` or before an earlier one ends is moved by as much. Only the final text may lack an
+    end; another one without an end is left out.
+    """
+    moved, free = list[Spoken](), 0
+    for number, text in enumerate(texts, start=1):
+        if text.end is None and number < len(texts):
+            continue
+        begin = min(max(text.begin, free), last)
+        end = None if text.end is None else min(max(text.end, begin), last)
+        moved.append(Spoken(text.text, begin, end))
+        free = begin if end is None else end
+    return moved
