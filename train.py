@@ -103,13 +103,13 @@ def train(parts: Parts) -> int:
             # A resumed run begins here. All ranks must take the same branches below, because these contain collectives.
             over = is_over(state, data.steps, config.eval.patience)
             with throughput.waiting():
-                drawn, failure = draw(stream, over)
-            failure = failure or directory.loss
+                drawn, failure = draw(stream, over, directory)
             # The one all-reduce between steps. A stop signal is therefore noticed after the draw of the next step.
             agreed = agree(
                 collectives,
                 drawn,
                 loss=update.loss if update else 0.0,
+                text=update.text if update else (0.0, 0),
                 failed=failure is not None,
                 stopping=stop.signal is not None,
                 save_done=saver.is_done,
@@ -118,7 +118,7 @@ def train(parts: Parts) -> int:
             saver.finish(done=agreed.save_done)
             if update is not None:
                 if due(state.step, config.log.every, stopping or state.step >= data.steps):
-                    log_step(tracker, state, update, agreed.loss, learner, throughput)
+                    log_step(tracker, state, update, agreed, learner, throughput)
                 refuse_to_continue(state, config, data, learner)
             refuse_untrained(state, config, data)
             if evaluation.is_due(state, data.steps) and not stopping:
@@ -165,21 +165,23 @@ def with_loss(
     if layerdrop is None:
         layerdrop = max(own.encoder_layerdrop, own.decoder_layerdrop)
     accelerator.ddp_handler = accelerate.DistributedDataParallelKwargs(find_unused_parameters=layerdrop > 0)
-    model = accelerator.prepare(TokenLoss(learner.model, config.loss.label_smoothing))
+    text_end = learner.encode.end if config.labels.timestamps_share else None
+    model = accelerator.prepare(TokenLoss(learner.model, config.loss.label_smoothing, text_end))
     model.train()
     return torch.compile(model) if config.model.compile else model
 
 
-def draw(stream: TrainStream, over: bool) -> tuple[StepBatches, Exception | None]:
+def draw(stream: TrainStream, over: bool, directory: RunDir) -> tuple[StepBatches, Exception | None]:
     """Draw this rank's data of the next step. Returns the data, and the error if drawing failed, else None.
 
     The error is returned and not raised, because all ranks must agree on it before one of them raises it. After an
-    error the data is empty. Once the run is over, nothing is drawn.
+    error the data is empty. Once the run is over, nothing is drawn. The loss of the run directory is an error, too.
     """
     try:
-        return StepBatches() if over else stream.draw(), None
+        drawn = StepBatches() if over else stream.draw()
     except Exception as error:  # noqa: BLE001 - raised on every rank after they agreed
         return StepBatches(), error
+    return drawn, directory.loss
 
 
 def update_weights(
@@ -198,31 +200,33 @@ def update_weights(
     lr = learning_rate(step, parts.data.steps, config.optim, config.schedule)
     set_lr(learner.optimizer, lr)
     loss_scale = learner.scaler.get_scale()
-    loss_sum = torch.zeros((), device=learner.device)
+    loss_sum, text_tokens = torch.zeros(2, device=learner.device), 0
     for number, batch in enumerate(micro_batches):
         reseed(config.seed, step, number, accelerator.process_index)
         is_last = number == len(micro_batches) - 1
         # The ranks synchronise in the last backward pass, and from the second step on in the forward pass too.
         with nullcontext() if is_last else accelerator.no_sync(model), name_lost_ranks():
-            loss = cross_entropy_sum(model, batch.to(learner.device), config)
+            losses = cross_entropy_sum(model, batch.to(learner.device), config).reshape(-1)
             # DDP averages gradients over ranks, so `world` turns its average into the sum.
-            mean = loss * (accelerator.num_processes / max(label_tokens, 1))
+            mean = losses[0] * (accelerator.num_processes / max(label_tokens, 1))
             torch.autograd.backward(learner.scaler.scale(mean))
-        loss_sum += loss.detach()
-        del loss, mean  # frees their graph; the next forward pass needs its memory
+        loss_sum[: len(losses)] += losses.detach()
+        text_tokens += batch.text_tokens(learner.encode.end) if len(losses) > 1 else 0
+        del losses, mean  # frees their graph; the next forward pass needs its memory
     complete_gradients(learner.parameters)
     learner.scaler.unscale_(learner.optimizer)
     max_norm = config.optim.clip_norm or float("inf")
     grad_norm = torch.nn.utils.clip_grad_norm_(learner.parameters.values(), max_norm)
     applied = apply_update(learner.optimizer, grad_norm)  # False if the gradient is not finite; weights then stay
     learner.scaler.update()
-    return Update(lr, label_tokens, float(loss_sum), float(grad_norm), loss_scale, applied)
+    loss, text_loss = loss_sum.tolist()
+    return Update(lr, label_tokens, loss, float(grad_norm), loss_scale, (text_loss, text_tokens), applied)
 
 
 def cross_entropy_sum(model: Callable[..., torch.Tensor], batch: Batch, config: TrainingConfig) -> torch.Tensor:
-    """Return the cross-entropy of a micro-batch, summed over its label tokens.
+    """Return the cross-entropy of a micro-batch, summed over its label tokens, and perhaps over those of text.
 
-    The batch must be on the model's device.
+    `TokenLoss` describes the values. The batch must be on the model's device.
     """
     with torch.autocast(batch.labels.device.type, AUTOCAST[config.precision], enabled=config.precision != "fp32"):
         return model(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted)

@@ -175,6 +175,11 @@ class Batch:
     predicted: torch.Tensor  # [N] int64, indices into labels.flatten() that have a target; computed on the CPU once
     utterances: tuple[str, ...]
 
+    def text_tokens(self, end: int) -> int:
+        """Return the number of targets that are text: their ids are below that of the end token."""
+        targets = self.labels.flatten()[self.predicted]
+        return int((targets < end).sum())
+
     def to(self, device: torch.device) -> Self:
         """Return a copy of the batch on a device. Tensors that are on that device already are shared, not copied.
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import WhisperForConditionalGeneration
 
+_IGNORE = -100  # the default `ignore_index` of torch's cross_entropy
 TOKENS_AT_ONCE = 2048
 """Most label tokens in a block of logits. A block takes 0.4 GB; all logits of a batch may take 10 GB."""
 
@@ -17,15 +18,18 @@ TOKENS_AT_ONCE = 2048
 class TokenLoss(torch.nn.Module):
     """A Whisper model with its loss, in the form that training calls, wraps and compiles.
 
-    The model itself is not changed. `label_smoothing` is as in `token_loss_sum`.
+    The model itself is not changed. `label_smoothing` is as in `token_loss_sum`. With `text_end`, the loss of the text
+    alone is computed, too: of the tokens whose ids are smaller, which are not special and no timestamps.
 
     Logits are computed for label positions only, in blocks of TOKENS_AT_ONCE. If there are several blocks, each block
     is recomputed in the backward pass, which is cheap next to the encoder.
     """
 
-    def __init__(self, model: WhisperForConditionalGeneration, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, model: WhisperForConditionalGeneration, label_smoothing: float = 0.0, text_end: int | None = None
+    ) -> None:
         super().__init__()
-        self.model, self._label_smoothing = model, label_smoothing
+        self.model, self._label_smoothing, self._text_end = model, label_smoothing, text_end
 
     def forward(
         self,
@@ -33,8 +37,11 @@ class TokenLoss(torch.nn.Module):
         decoder_input_ids: torch.Tensor,  # [B, L]
         labels: torch.Tensor,  # [B, L]
         predicted: torch.Tensor,  # [N], indices into labels.flatten() that have a target
-    ) -> torch.Tensor:  # []
-        """Return the cross-entropy summed over the labels that `predicted` names, in float32."""
+    ) -> torch.Tensor:  # [], or [2] with `text_end`
+        """Return the cross-entropy summed over the labels that `predicted` names, in float32.
+
+        With `text_end`, a second value is the sum over the labels of text. It has no gradient.
+        """
         hidden = self.model.model(
             input_features=input_features, decoder_input_ids=decoder_input_ids, use_cache=False
         ).last_hidden_state
@@ -45,10 +52,15 @@ class TokenLoss(torch.nn.Module):
         blocks = [(states[at : at + TOKENS_AT_ONCE], targets[at : at + TOKENS_AT_ONCE]) for at in begins]
         # Reentrant checkpointing does not work with DDP. Nothing in the block is random, so no RNG state is kept.
         losses = [checkpoint(self._loss, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
-        return torch.stack(losses).sum()
+        return torch.stack(losses).sum(0)
 
-    def _loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:  # [N, D], [N] -> []
-        return token_loss_sum(self.model.proj_out(hidden), labels, self._label_smoothing)
+    def _loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:  # [N, D], [N] -> [] or [2]
+        logits = self.model.proj_out(hidden)
+        loss = token_loss_sum(logits, labels, self._label_smoothing)
+        if self._text_end is None:
+            return loss
+        text = labels.masked_fill(labels >= self._text_end, _IGNORE)
+        return torch.stack([loss, token_loss_sum(logits.detach(), text, self._label_smoothing)])
 
 
 def token_loss_sum(

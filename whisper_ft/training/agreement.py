@@ -22,33 +22,45 @@ class Agreement(NamedTuple):
     """True if a rank got a stop signal."""
     save_done: bool
     """True if the save in flight is complete."""
+    text_loss: float = 0.0
+    """Sum of the cross-entropy of the last update over the tokens of text, if labels have timestamps; else 0."""
+    text_tokens: int = 0
+    """Number of those tokens."""
 
 
 def agree(
-    collectives: Collectives, drawn: StepBatches, *, loss: float, failed: bool, stopping: bool, save_done: bool
+    collectives: Collectives,
+    drawn: StepBatches,
+    *,
+    loss: float,
+    failed: bool,
+    stopping: bool,
+    save_done: bool,
+    text: tuple[float, int] = (0.0, 0),
 ) -> Agreement:
     """Exchange counts, loss and flags with all ranks, so that all of them take the same decisions.
 
     Every rank must call it. One all-reduce computes the sums. It also gives the largest number of micro-batches,
     because each rank writes its own number to its own element of the vector, and the others add zero to that element.
+    `text` is the summed loss of the tokens of text, and their number.
     """
     own_micro_batches = [0.0] * collectives.world
     own_micro_batches[collectives.rank] = len(drawn.micro_batches)
     counts = drawn.counts
-    tokens, utterances, unusable, rows, samples, loss_sum, failures, stops, saves, *micro_batches = (
-        collectives.all_reduce_sum(
-            counts.label_tokens,
-            counts.utterances,
-            counts.unusable,
-            counts.unusable_rows,
-            counts.audio_samples or 0,
-            loss,
-            failed,
-            stopping,
-            save_done,
-            *own_micro_batches,
-        )
+    tokens, utterances, unusable, rows, samples, loss_sum, failures, stops, saves, *others = collectives.all_reduce_sum(
+        counts.label_tokens,
+        counts.utterances,
+        counts.unusable,
+        counts.unusable_rows,
+        counts.audio_samples or 0,
+        loss,
+        failed,
+        stopping,
+        save_done,
+        *text,
+        *own_micro_batches,
     )
+    text_loss, text_tokens, *micro_batches = others
     return Agreement(
         Counts(int(tokens), int(utterances), int(unusable), int(rows), int(samples)),
         int(max(micro_batches)),
@@ -56,4 +68,6 @@ def agree(
         failures > 0,
         stops > 0,
         saves > 0,
+        text_loss,
+        int(text_tokens),
     )

@@ -9,6 +9,7 @@ from whisper_ft.runtime.errors import DataError, NonFiniteError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.performance import Throughput, memory_gb
 from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.agreement import Agreement
 from whisper_ft.training.data import TrainingData
 from whisper_ft.training.learner import Learner
 
@@ -25,21 +26,29 @@ class Update(NamedTuple):
     loss: float  # cross-entropy of this rank's label tokens, summed
     grad_norm: float  # before clipping
     loss_scale: float
+    text: tuple[
+        float, int
+    ]  # cross-entropy of this rank's tokens of text, summed, and their number; 0 if not told apart
     applied: bool  # False if the gradient was not finite, so the weights were left as they are
 
 
 def log_step(
-    tracker: Tracker, state: TrainState, update: Update, loss_of_all: float, learner: Learner, throughput: Throughput
+    tracker: Tracker, state: TrainState, update: Update, agreed: Agreement, learner: Learner, throughput: Throughput
 ) -> None:
-    """Log the step just done. Its loss is the sum over all ranks, divided by the number of label tokens."""
+    """Log the step just done. Its loss is the sum over all ranks, divided by the number of label tokens.
+
+    A row of labels with timestamps also has `text_loss`, the mean over the tokens of text.
+    """
     counts = state.counts
     row: dict[str, float | None] = {
         "step": state.step,
-        "loss": _finite_or_none(loss_of_all / max(update.label_tokens, 1)),
+        "loss": _finite_or_none(agreed.loss / max(update.label_tokens, 1)),
         "lr": update.lr,
         "grad_norm": _finite_or_none(update.grad_norm),
         "loss_scale": update.loss_scale,
     }
+    if agreed.text_tokens:
+        row["text_loss"] = _finite_or_none(agreed.text_loss / agreed.text_tokens)
     row |= {"label_tokens": update.label_tokens, "skipped": state.skipped, "unusable": counts.unusable}
     hours = counts.audio_samples and round(counts.audio_samples / learner.log_mel.sample_rate / 3600, 6)
     row |= {**throughput.read(), "audio_hours": hours, "memory_gb": round(memory_gb(learner.device), 3)}

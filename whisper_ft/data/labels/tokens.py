@@ -54,7 +54,7 @@ class LabelEncoder:
         self.normalizer = normalizer
         self._tokenizer = tokenizer
         self.start: int = generation_config.decoder_start_token_id
-        self._end: int = tokenizer.eos_token_id
+        self.end: int = tokenizer.eos_token_id
         self._no_timestamps: int = generation_config.no_timestamps_token_id
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         self._no_speech = next((vocabulary[name] for name in NO_SPEECH if name in vocabulary), None)
@@ -222,7 +222,7 @@ class LabelEncoder:
         """Return the label of a window without speech. Raises UsageError if the model has no token for it."""
         if self._no_speech is None:
             raise UsageError("--labels.no_speech_share: this model's tokenizer has no <|nospeech|>; leave it out")
-        return WindowLabel([self.start, self._no_speech, self._end], 1)
+        return WindowLabel([self.start, self._no_speech, self.end], 1)
 
     def previous(self, text: str | None) -> list[int]:
         """Return the tokens of a previous text: `<|startofprev|>`, and the last 223 tokens of it; none without text."""
@@ -238,14 +238,14 @@ class LabelEncoder:
             tokens.append(first + text.begin)
             if text.end is not None:
                 tokens += [*self.text_tokens(text.text), first + text.end]
-        return [*tokens, self._end]
+        return [*tokens, self.end]
 
     def _untimed(self, texts: Sequence[str], language: object, task: object) -> list[int]:
         """Tokens of a label without timestamps. The texts keep their own tokens, so their `cost` holds."""
         tokens = self.prompt(language, task)
         for number, text in enumerate(texts):
             tokens += self._plain(joint(texts[number - 1], text) + text) if number else self.text_tokens(text)
-        return [*tokens, self._end]
+        return [*tokens, self.end]
 
     def text_tokens(self, text: str) -> list[int]:
         """Return the tokens of a stripped text, with the leading space that the setting asks for.
