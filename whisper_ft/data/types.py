@@ -34,7 +34,7 @@ class Row:
     """Reason code (such as missing_file) and explanation if the source found the row to be unusable."""
     columns: Mapping[str, str | None] | None = None
     """Values of the extra columns by column name; None if no extra columns were requested."""
-    segments: "tuple[Segment, ...] | None" = None
+    segments: "tuple[TextSegment, ...] | None" = None
     """Parts of the transcript with their times; None if the row brings none."""
     prompt: str | None = None
     """Previous text or other context of the row, from `data.prompt_column`."""
@@ -42,7 +42,7 @@ class Row:
     """Columns of language and task that say otherwise than the settings that are used for this row."""
 
 
-class Segment(NamedTuple):
+class TextSegment(NamedTuple):
     """Part of a transcript, with its times in seconds from the start of the utterance."""
 
     text: str

@@ -8,7 +8,7 @@ from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.transcript import is_blank, text_problem
-from whisper_ft.data.labels.window_label import LAST_TIME, Spoken, WindowLabel, joint, monotone
+from whisper_ft.data.labels.window_label import LAST_TIME, TimedText, WindowLabel, joint, monotone
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
@@ -163,7 +163,7 @@ class LabelEncoder:
     def __call__(self, text: object, language: object = None, task: object = None) -> list[int]:
         """Return the tokens of one utterance, without timestamps. Raises RejectedError as `usable_text` does."""
         usable = self.usable_text(text, language, task)
-        return self.window([Spoken(usable, 0, 0)], language, task, timestamps=False).tokens
+        return self.window([TimedText(usable, 0, 0)], language, task, timestamps=False).tokens
 
     def usable_text(self, text: object, language: object = None, task: object = None) -> str:
         """Return the text that is learned for a transcript: stripped, and rewritten by the normaliser.
@@ -199,7 +199,7 @@ class LabelEncoder:
 
     def window(
         self,
-        texts: Sequence[Spoken],
+        texts: Sequence[TimedText],
         language: object = None,
         task: object = None,
         *,
@@ -231,7 +231,7 @@ class LabelEncoder:
             return []
         return [self._previous, *self._plain(f" {text}")[-(self.max_tokens // 2 - 1) :]]
 
-    def _timed(self, texts: Sequence[Spoken], language: object, task: object) -> list[int]:
+    def _timed(self, texts: Sequence[TimedText], language: object, task: object) -> list[int]:
         tokens = self.prompt(language, task)[:-1]
         first = self._no_timestamps + 1
         for text in monotone(texts, LAST_TIME):

@@ -8,8 +8,8 @@ from typing import Self
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.speech_span import speech_span
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, Spoken
-from whisper_ft.data.types import RejectedError, Row, Segment
+from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, TimedText
+from whisper_ft.data.types import RejectedError, Row, TextSegment
 
 SLACK_SECONDS = 0.1
 """Seconds by which a segment may end after its audio, because coded audio may lose as much at its end."""
@@ -19,7 +19,7 @@ SLACK_SECONDS = 0.1
 class UsableTranscript:
     """Texts of a row in the order in which they are said, stripped and normalised."""
 
-    segments: Sequence[Segment]
+    segments: Sequence[TextSegment]
     """Several if the row brings times, else one for the whole utterance."""
     is_timed: bool
     """True if the row brings times."""
@@ -30,14 +30,14 @@ class UsableTranscript:
     def of(cls, row: Row, encode: LabelEncoder) -> Self:
         """Check the transcript of a row. Raises RejectedError as `LabelEncoder.usable_text` does."""
         if row.segments is None:
-            whole = Segment(encode.usable_text(row.text, row.language, row.task), 0.0, None)
+            whole = TextSegment(encode.usable_text(row.text, row.language, row.task), 0.0, None)
             return cls([whole], False, encode.cost(whole.text))
         segments = [
             segment._replace(text=encode.usable_text(segment.text, row.language, row.task)) for segment in row.segments
         ]
         return cls(segments, True, sum(encode.cost(segment.text) for segment in segments))
 
-    def spoken(self, waveform: Waveform, rate: int, at: int, *, timestamps: bool) -> list[Spoken]:
+    def spoken(self, waveform: Waveform, rate: int, at: int, *, timestamps: bool) -> list[TimedText]:
         """Return the texts with their times in a window, in which the waveform begins after `at` steps of 0.02 s.
 
         Without times of the row, they are the begin and the end of its speech. Without `timestamps`, they are only
@@ -56,5 +56,5 @@ class UsableTranscript:
         ]
 
 
-def _spoken(text: str, begin: float, end: float, at: int) -> Spoken:
-    return Spoken(text, at + math.floor(begin * TIMES_PER_SECOND), at + math.ceil(end * TIMES_PER_SECOND))
+def _spoken(text: str, begin: float, end: float, at: int) -> TimedText:
+    return TimedText(text, at + math.floor(begin * TIMES_PER_SECOND), at + math.ceil(end * TIMES_PER_SECOND))

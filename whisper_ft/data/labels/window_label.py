@@ -15,7 +15,7 @@ _UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 @dataclass(frozen=True)
-class Spoken:
+class TimedText:
     """One text in a window, with its times in steps of 0.02 s from the start of the window."""
 
     text: str
@@ -46,18 +46,21 @@ def joined(texts: Sequence[str]) -> str:
     return whole
 
 
-def monotone(texts: Sequence[Spoken], last: int) -> list[Spoken]:
+def monotone(texts: Sequence[TimedText], last: int) -> list[TimedText]:
     """Return the texts with times that never go back and lie within 0 to `last`, the last timestamp of a window.
 
     A text that begins after `last` or before an earlier one ends is moved by as much. Only the final text may lack an
     end; another one without an end is left out.
     """
-    moved, free = list[Spoken](), 0
+    moved, free = list[TimedText](), 0
     for number, text in enumerate(texts, start=1):
         if text.end is None and number < len(texts):
             continue
         begin = min(max(text.begin, free), last)
         end = None if text.end is None else min(max(text.end, begin), last)
-        moved.append(Spoken(text.text, begin, end))
+        moved.append(TimedText(text.text, begin, end))
         free = begin if end is None else end
     return moved
+
+
+Spoken = TimedText  # its first name, until nothing uses it
