@@ -28,6 +28,7 @@ from collator import SpeechCollator
 from normalizers import get_normalizer
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.parse import given_settings, load_config
+from whisper_ft.data.labels.previous_text import refuse_without_previous
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.loader import StepBatches, TrainStream
 from whisper_ft.data.types import Batch
@@ -285,6 +286,7 @@ def build(
     with as_usage_error("data.normalizer"):
         normalizer = LabelNormalizer.named(config.data.normalizer, get_normalizer)
     found = collectives.broadcast_from_main(lambda: languages_found(data.source.parts))
+    collectives.broadcast_from_main(lambda: refuse_without_previous(config.labels, data.source.parts))
     learner = build_learner(config, accelerator.device, normalizer, tracker.say, found)
     config = settle_suppression(config, data.source, learner, collectives, tracker.say, is_new=start.is_new)
     held_out = open_held_out_set(config, start.held_out, directory.index, learner, get_normalizer)

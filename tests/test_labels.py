@@ -12,7 +12,8 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from normalizers import CODES, get_normalizer
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
-from whisper_ft.data.labels.tokens import TIMESTAMP, LabelEncoder
+from whisper_ft.data.labels.timestamp_tokens import TIMESTAMP
+from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.types import RejectedError
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.errors import UsageError

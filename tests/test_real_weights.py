@@ -35,11 +35,11 @@ from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.audio.log_mel import LogMel, pad_windows
+from whisper_ft.data.labels.timestamp_tokens import timestamp_ids
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.types import Row
 from whisper_ft.decoding.greedy import GreedyDecoder
 from whisper_ft.decoding.long_form import AudioWindow
-from whisper_ft.decoding.timestamps import timestamp_ids
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.whisper import LoadedWhisper, load_whisper
 

@@ -60,6 +60,14 @@ class SourceConfig:
     """Column with the language of each row; a blank cell means `language`. For Kaldi, X is the file utt2X."""
     task_column: str | None = setting("exact", None)
     """Column with the task of each row; a blank cell means `task`. For Kaldi, X is the file utt2X."""
+    segments_column: str | None = setting("exact", None, before=None)
+    """Column with the times of the transcript: a list of {start, end, text} in seconds, or JSON text of it. Its texts
+    are then the transcript; a blank cell means the column of text."""
+    text_times: bool = setting("exact", False, before=False)
+    """The transcript holds times, as in `<|0.00|> one<|1.20|><|1.50|> two<|2.00|>`, which are not part of its text."""
+    prompt_column: str | None = setting("exact", None, before=None)
+    """Column with text that comes before the transcript, or with names and terms in it, for labels.prompt_share. None:
+    the text before in the recording, or of the speaker."""
     reading: Literal[1, 2] = setting("exact", 2, before=1, auto=2)
     """Version of the rules by which data is read; a resumed run keeps its own. 2: a setting without effect is refused,
     and `language` and `task` win over columns that are not named. Only an offset makes a segment, and a line with other

@@ -158,6 +158,7 @@ class EvalConfig(DecodingConfig):
 
 def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
     """Raise ValueError for a set of eval.sets without path, with a name that cannot be used, or with a bad number."""
+    _refuse_prompt_columns(sets)
     for one in sets:
         require(bool(one.path), "eval.sets: path", "nothing", "given for each set")
         name = set_name(one.name, one.path, one.split)
@@ -176,6 +177,16 @@ def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
     # Folders of predictions have these names, and some file systems do not tell upper case from lower case.
     if twice := first_twice(set_name(one.name, one.path, one.split).casefold() for one in sets):
         raise ValueError(f"--eval.sets: two are called {twice!r}; give each a name of its own")
+
+
+def _refuse_prompt_columns(sets: Sequence[SourceConfig]) -> None:
+    """Raise ValueError for a set with a column of previous text, which only labels have."""
+    for where in sets:
+        if where.prompt_column:
+            raise ValueError(
+                f"--data.prompt_column {where.prompt_column}: is for the labels of training; an evaluation gives all "
+                "utterances the same text, --decoding.prompt"
+            )
 
 
 @dataclass(frozen=True)
@@ -218,6 +229,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         require_bounds(self)
+        _refuse_prompt_columns([self.data, *self.sets])
         if self.sets and self.data.path:
             raise ValueError(f"--data.path {self.data.path}: `sets` names the data already; give one of the two")
         beside = "sets" if self.sets else "--predictions" if self.predictions else None

@@ -289,6 +289,11 @@ class TrainingConfig:
         require(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "above 0")
         if self.overwrite and self.resume != "never":
             raise ValueError(f"--overwrite goes with --resume never, not {self.resume}: it begins a run anew")
+        prompts = [source.prompt_column for source in (self.data, *self.data.sources) if source.prompt_column]
+        if prompts and not self.labels.prompt_share:
+            raise ValueError(
+                f"--data.prompt_column {prompts[0]}: labels.prompt_share is 0, so no label has it; set it, as to 0.5"
+            )
         if self.data.sources and self.eval.split and not self.eval.path:
             raise ValueError("--eval.split: of which of data.sources? Give --eval.path")
         if self.average.of == "best" and self.held_out is None:

@@ -1,13 +1,15 @@
-"""Source whose rows have the language and task by which they are learned: settings weighed against columns."""
+"""Source whose rows have the labels by which they are learned: settings weighed against columns, and times read."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from whisper_ft.config.data import DEFAULT_TASK, SourceConfig
+from whisper_ft.data.formats.columns import carried_columns
 from whisper_ft.data.formats.file_table import FileTable
 from whisper_ft.data.formats.label_columns import FOUND, LANGUAGE, TASK, named_column
 from whisper_ft.data.labels.languages import code_of_name, is_same_language
+from whisper_ft.data.labels.segment_times import context_of, with_segments
 from whisper_ft.data.labels.tasks import whisper_task
 from whisper_ft.data.labels.transcript import is_blank
 from whisper_ft.data.types import FormatSource, Overruled, Row, UsedParts
@@ -18,10 +20,12 @@ class LabelledSource:
 
     A setting that the user gave wins over a column that was merely found. A column wins if it is named, or if the user
     said nothing. Under the first rules (FOUND) the rows keep the values of the columns.
+
+    `columns` are the extra columns that the rows shall carry.
     """
 
-    def __init__(self, source: FormatSource, where: SourceConfig) -> None:
-        self.source, self.where = source, where
+    def __init__(self, source: FormatSource, where: SourceConfig, columns: Sequence[str] = ()) -> None:
+        self.source, self.where, self._columns = source, where, tuple(columns)
 
     @property
     def rows(self) -> Sequence[int]:
@@ -51,12 +55,15 @@ class LabelledSource:
     def read(self, chunk: int) -> Sequence[Row]:
         """Read the rows of one chunk, with the language and task that count for each.
 
-        None stands for the default of the source or the model.
+        None stands for the default of the source or the model. Times of transcripts become segments, and `prompt` is
+        set if its column is named.
         """
         rows = self.source.read(chunk)
-        if self.where.language_column == FOUND:
-            return rows
-        return [self._labelled(row) for row in rows]
+        if self.where.language_column != FOUND:
+            rows = [self._labelled(row) for row in rows]
+        if carried_columns(self.where) or self.where.text_times:
+            rows = [self._completed(row) for row in rows]
+        return rows
 
     def row_id(self, chunk: int, row: int) -> str:
         """Id of a row."""
@@ -87,6 +94,16 @@ class LabelledSource:
     def _labelled(self, row: Row) -> Row:
         language, task, overruled = self._weighed(row.language, row.task)
         return replace(row, language=language, task=task, overruled=overruled)
+
+    def _completed(self, row: Row) -> Row:
+        """Return a row with its segments and previous text, and with only the extra columns that were asked for."""
+        where, values = self.where, row.columns or {}
+        stored = values.get(where.segments_column) if where.segments_column else None
+        row = with_segments(row, stored, text_times=where.text_times)
+        kept = {name: values.get(name) for name in self._columns} if self._columns else None
+        if where.prompt_column is None:
+            return replace(row, columns=kept)
+        return replace(row, columns=kept, prompt=context_of(values.get(where.prompt_column)))
 
     def _weighed(self, language: object, task: object) -> tuple[Any, Any, tuple[Overruled, ...]]:
         """Return the language and task that count for the values of a row's columns, and the columns that do not."""

@@ -13,6 +13,7 @@ from whisper_ft.config.evaluation import EvalSetConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import with_values
 from whisper_ft.data.formats.audiofolder import open_audiofolder
+from whisper_ft.data.formats.columns import carried_columns
 from whisper_ft.data.formats.common_voice import open_common_voice
 from whisper_ft.data.formats.detect import format_of
 from whisper_ft.data.formats.honoured import given_of, ignored_early, refuse_unhonoured, with_early_rules
@@ -68,9 +69,10 @@ def open_source(where: SourceConfig, cache: Path | None = None, columns: Sequenc
     name = patiently(lambda: _format(where))
     read_as = with_early_rules(where, name) if where.reading == 1 else where
     refuse_unhonoured(read_as, name)
+    carried = list(dict.fromkeys([*columns, *carried_columns(read_as)]))
     if name in CACHED:
-        return LabelledSource(patiently(lambda: CACHED[name](read_as, cache, columns)), read_as)
-    return LabelledSource(patiently(lambda: UNCACHED[name](read_as, columns=columns)), read_as)
+        return LabelledSource(patiently(lambda: CACHED[name](read_as, cache, carried)), read_as, columns)
+    return LabelledSource(patiently(lambda: UNCACHED[name](read_as, columns=carried)), read_as, columns)
 
 
 def open_held_out(config: TrainingConfig, where: SourceConfig, cache: Path | None = None) -> LabelledSource:

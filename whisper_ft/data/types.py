@@ -35,9 +35,11 @@ class Row:
     columns: Mapping[str, str | None] | None = None
     """Values of the extra columns by column name; None if no extra columns were requested."""
     segments: "tuple[TextSegment, ...] | None" = None
-    """Parts of the transcript with their times; None if the row brings none."""
+    """Parts of the transcript with their times; None if the row brings none. `text` then joins their texts."""
     prompt: str | None = None
-    """Previous text or other context of the row, from `data.prompt_column`."""
+    """Previous text or other context of the row, "" if it has none; None if `data.prompt_column` is not given."""
+    label_problem: tuple[str, str] | None = None
+    """Reason code and explanation if the times of the transcript cannot be used. The row can still be evaluated."""
     overruled: "tuple[Overruled, ...]" = ()
     """Columns of language and task that say otherwise than the settings that are used for this row."""
 

@@ -42,6 +42,9 @@ def used_line(name: str, source: LabelledSource, default_language: str | None) -
         ", ".join(f"{part} of column {column}" for part, column in columns if column),
         _label(source, LANGUAGE, default_language or "of the model"),
         _label(source, TASK, DEFAULT_TASK),
+        f"segments of column {where.segments_column}" if where.segments_column else "",
+        "times in the transcript" if where.text_times else "",
+        f"previous text of column {where.prompt_column}" if where.prompt_column else "",
     ]
     return one_line(f"{name}: {redacted(where.path)}: {'; '.join(filter(None, parts))}")
 

@@ -7,7 +7,10 @@ from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, EvalConfig
 from whisper_ft.data.formats.fingerprint import changed
 
-READ_AS = ("language", "task", "language_column", "task_column", "audio_column", "text_column")
+READ_AS = (
+    *("language", "task", "language_column", "task_column", "audio_column", "text_column"),
+    *("segments_column", "text_times"),
+)
 """Settings of a set that decide about prompts and references, and that its fingerprint does not cover."""
 
 
@@ -73,7 +76,7 @@ class EvalProtocol:
 
         `where` are the settings of the set, and `rules` is the fingerprint of the normaliser.
         """
-        read_as = {name: value for name in READ_AS if (value := getattr(where, name)) is not None}
+        read_as = {name: value for name in READ_AS if (value := getattr(where, name))}
         return replace(self, rules=rules, normalizer=normalizer, read_as=read_as)
 
     def matches(self, other: Self) -> bool:

@@ -11,10 +11,10 @@ from typing import NamedTuple, Self
 import torch
 from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneration
 
-from whisper_ft.data.labels.tokens import TIMESTAMP
+from whisper_ft.data.labels.timestamp_tokens import window_times
+from whisper_ft.data.labels.window_label import TIMES_PER_SECOND
 from whisper_ft.runtime.errors import UsageError
 
-SECONDS_PER_TIMESTAMP = 0.02
 REFUSED = float("-inf")
 
 
@@ -34,7 +34,7 @@ class TimestampRules:
         last: id of the timestamp at the end of the window.
         end: id of the end token.
         no_timestamps: id of <|notimestamps|>.
-        max_at_begin: most steps of SECONDS_PER_TIMESTAMP before the first phrase; None for no limit.
+        max_at_begin: most timestamps before the first phrase; None for no limit.
     """
 
     def __init__(self, first: int, last: int, end: int, no_timestamps: int, max_at_begin: int | None) -> None:
@@ -45,15 +45,12 @@ class TimestampRules:
     @classmethod
     def of(cls, model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> Self:
         """Make the rules for a model and its tokenizer. Raises UsageError if the model has no timestamps."""
-        no_timestamps = model.generation_config.no_timestamps_token_id
-        first, known = no_timestamps + 1, set(timestamp_ids(model, tokenizer))
-        last = first - 1
-        while last + 1 in known and last - first < model.config.max_source_positions:
-            last += 1
-        if last <= first:
+        times = window_times(model, tokenizer)
+        if not times:
             raise UsageError("--decoding.timestamps: this model has no timestamp tokens; set it to false")
         max_at_begin = getattr(model.generation_config, "max_initial_timestamp_index", None)
-        return cls(first, last, tokenizer.eos_token_id, no_timestamps, max_at_begin)
+        no_timestamps = model.generation_config.no_timestamps_token_id
+        return cls(times[0], times[-1], tokenizer.eos_token_id, no_timestamps, max_at_begin)
 
     def __call__(self, output: Sequence[Sequence[int]], logits: torch.Tensor) -> torch.Tensor:
         """Return a copy of logits [B, V] with -inf for refused tokens.
@@ -101,7 +98,7 @@ class TimestampRules:
             if not self.is_timestamp(token):
                 phrase.append(token)
                 continue
-            time = round((token - self.first) * SECONDS_PER_TIMESTAMP, 2)
+            time = round((token - self.first) / TIMES_PER_SECOND, 2)
             if phrase:
                 phrases.append(Phrase(start, time, phrase))
             start, phrase = time, []
@@ -117,14 +114,3 @@ class TimestampLogitsProcessor:
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return scores [B, V] with -inf for refused tokens, given the tokens [B, n] so far."""
         return self._rules(input_ids[:, self._prompt_tokens :].tolist(), scores)
-
-
-def timestamp_ids(model: WhisperForConditionalGeneration, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids of all timestamp tokens, in rising order.
-
-    They are the ids that the tokenizer names as timestamps, and the ids after <|notimestamps|> that it does not name at
-    all. Other tokens that users add to the vocabulary also follow <|notimestamps|>, so their ids are left out.
-    """
-    other = {number for token, number in tokenizer.get_vocab().items() if not TIMESTAMP.fullmatch(token)}
-    candidates = range(model.generation_config.no_timestamps_token_id + 1, model.config.vocab_size)
-    return [number for number in candidates if number not in other]

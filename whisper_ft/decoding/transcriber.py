@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneratio
 
 from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.data.audio.log_mel import pad_windows
+from whisper_ft.data.labels.timestamp_tokens import timestamp_ids
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.transcript import text_problem
 from whisper_ft.data.types import Row
@@ -19,7 +20,7 @@ from whisper_ft.decoding.greedy import Decoded, GreedyDecoder
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.sampling import Sampler
 from whisper_ft.decoding.teacher_forced import label_losses
-from whisper_ft.decoding.timestamps import TimestampRules, timestamp_ids
+from whisper_ft.decoding.timestamps import TimestampRules
 from whisper_ft.decoding.window_transcript import (
     TimedPhrase,
     WindowTranscript,

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneration
 
+from whisper_ft.data.labels.timestamp_tokens import timestamp_ids
 from whisper_ft.decoding.dtw import first_columns
-from whisper_ft.decoding.timestamps import timestamp_ids
 from whisper_ft.decoding.word_tokens import words_of
 from whisper_ft.runtime.errors import UsageError
 

@@ -117,6 +117,7 @@ def build_learner(
     default = None if None in languages else config.data.languages[0]
     space = config.labels.leading_space
     encode = LabelEncoder.of(model, processor.tokenizer, default, config.data.tasks[0], normalizer, found, space)
+    encode.refuse_unknown(config.labels)
     if encode.is_multilingual and encode.language and max(len(languages), len(found), len(set(config.data.tasks))) == 1:
         # The exported model then uses this language by default.
         model.generation_config.language = whisper_language(encode.language)

@@ -10,6 +10,7 @@ from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import with_values
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.labels.usable_transcript import UsableTranscript
 from whisper_ft.data.types import RejectedError
 from whisper_ft.models.suppression import SuppressedCount, SuppressedTokens, release, released_tokens
 from whisper_ft.runtime.collectives import Collectives
@@ -82,7 +83,7 @@ def decided(choice: Suppress, count: SuppressedCount) -> Suppress:
 def _labels(source: MixedSource, encode: LabelEncoder) -> Iterator[list[int]]:
     for row in source.beginning(ROWS):
         with suppress(RejectedError):
-            yield encode(row.text, row.language, row.task)
+            yield UsableTranscript.of(row, encode).plain_label(row, encode)
 
 
 def _shown(choice: Suppress) -> str:

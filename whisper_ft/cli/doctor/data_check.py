@@ -22,6 +22,7 @@ from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labelled import LabelledSource
+from whisper_ft.data.labels.previous_text import refuse_without_previous
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of
@@ -102,6 +103,7 @@ def check_data(
     lanes = config.data.lanes or default_lanes(config.batch.size)
     with as_usage_error("data.sources"):
         order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
+    refuse_without_previous(config.labels, source.parts)
     evaluated = [] if leakage == "none" else evaluated_sets(config)
     model = load_parts(config.model.name)
     tokenizer, encode = model.processor.tokenizer, _encoder(config, model, source, rewrite)
@@ -128,7 +130,9 @@ def _encoder(
 ) -> LabelEncoder:
     language, task, found = config.data.languages[0], config.data.tasks[0], languages_found(source.parts)
     space = config.labels.leading_space
-    return LabelEncoder.of(model, model.processor.tokenizer, language, task, rewrite, found, space)
+    encode = LabelEncoder.of(model, model.processor.tokenizer, language, task, rewrite, found, space)
+    encode.refuse_unknown(config.labels)
+    return encode
 
 
 def _as_written(config: TrainingConfig, rewrite: LabelNormalizer | None) -> list[Block]:

@@ -12,6 +12,7 @@ from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.decode import decode, decode_beginning
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.labels.usable_transcript import UsableTranscript
 from whisper_ft.data.leakage import Keys, Kind, keys_of
 from whisper_ft.data.stated_durations import StatedDurations
 from whisper_ft.data.types import Overruled, RejectedError, Row
@@ -72,9 +73,10 @@ class RowCheck:
         The waveform is None if the audio cannot be used or is silent.
         """
         statistics = self.statistics
-        problems, seconds = [], 0.0
+        problems, seconds, transcript = [], 0.0, None
         try:
-            label = self._encode(row.text, row.language, row.task)
+            transcript = UsableTranscript.of(row, self._encode)
+            label = transcript.plain_label(row, self._encode)
             statistics.tokens[len(label) - 1] += 1
             statistics.suppressed.add(self._suppressed.among(self._encode.text_of(label)))
         except RejectedError as rejected:
@@ -82,6 +84,8 @@ class RowCheck:
         waveform = None
         try:
             waveform, seconds = self._measured(row)
+            if transcript is not None:  # refuses times after the end of the audio
+                transcript.spoken(waveform, self._log_mel.sample_rate, 0, timestamps=False)
         except RejectedError as rejected:
             # Training checks first that a row has audio, then its label, then the waveform.
             problems.insert(0 if row.problem else len(problems), rejected)

@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneration
 
 from whisper_ft.cli.export.engines.engine_job import Floats, JobClip
+from whisper_ft.data.labels.timestamp_tokens import timestamp_ids
 from whisper_ft.decoding.greedy import GreedyDecoder
-from whisper_ft.decoding.timestamps import timestamp_ids
 
 
 class OwnDecoder:

@@ -57,7 +57,7 @@ def open_audiofolder(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
             rows += [entry for entry in by_split.get(None, []) if not entry["file"]]
         for file, names in present.items():
             if names and (not chosen or split_of(file, wanted) in (None, *chosen)):
-                require_columns(names, columns, f"{root}/{file}")
+                require_columns(names, columns, f"{root}/{file}", where)
         splits = "+".join(filter(None, chosen or by_split)) or None
         return FileTable(table_of(rows, columns), store, where, notes, used_parts(used, splits))
 

@@ -7,6 +7,7 @@ from typing import Self
 
 import pyarrow as pa
 
+from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.types import UnhonouredError
 from whisper_ft.runtime.errors import UsageError
 
@@ -55,22 +56,44 @@ def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], se
     return column
 
 
+def text_column_of(names: Sequence[str], where: SourceConfig, place: str) -> str | None:
+    """Return the name of the column of the transcript, as `column_of` does.
+
+    None if there is none and a column of segments is named, because segments have texts.
+    """
+    if where.segments_column and where.text_column is None and _first_named(names, TEXT_COLUMNS) is None:
+        return None
+    return column_of(names, where.text_column, TEXT_COLUMNS, "text_column", place)
+
+
 def _first_named(names: Sequence[str], wanted: Sequence[str]) -> str | None:
     exact = next((name for name in wanted if name in names), None)
     folded = {name.strip().lower(): name for name in reversed(names)}
     return exact or next((folded[name.lower()] for name in wanted if name.lower() in folded), None)
 
 
-def require_columns(names: Iterable[str], wanted: Sequence[str], where: str) -> None:
-    """Raise UsageError if one of the `wanted` columns (of --columns) is not among `names`.
+def carried_columns(where: SourceConfig) -> dict[str, str]:
+    """Return the columns that settings name and that travel as extra columns do, each with its setting."""
+    settings = ("segments_column", "prompt_column")
+    return {name: setting for setting in settings if (name := getattr(where, setting)) is not None}
 
-    The message names the first missing column and lists `names`; it begins with `where`, the place of the columns.
+
+def require_columns(names: Iterable[str], wanted: Sequence[str], place: str, where: SourceConfig) -> None:
+    """Raise UsageError if one of the `wanted` columns is not among `names`; UnhonouredError if a setting names it.
+
+    The message names the first missing column and lists `names`; it begins with `place`, the place of the columns. A
+    column that no setting in `where` names is one of --columns.
     """
     present = list(names)
     missing = next((name for name in wanted if name not in present), None)
-    if missing is not None:
-        choice = f"set --columns to some of {', '.join(present)}" if present else "there is none; leave --columns out"
-        raise UsageError(f"{where}: has no column {missing!r}; {choice}")
+    if missing is None:
+        return
+    setting = carried_columns(where).get(missing)
+    option = f"--data.{setting}" if setting else "--columns"
+    some = "one" if setting else "some"
+    choice = f"set {option} to {some} of {', '.join(present)}" if present else f"there is none; leave {option} out"
+    message = f"{place}: has no column {missing!r}; {choice}"
+    raise UnhonouredError(setting, message) if setting else UsageError(message)
 
 
 def speaker_columns(schema: pa.Schema) -> list[str]:
@@ -97,16 +120,17 @@ class ExtraColumns:
         self.names, self._labels = tuple(names), dict(labels or {})
 
     @classmethod
-    def in_schema(cls, schema: pa.Schema, wanted: Sequence[str], where: str) -> Self:
-        """Return the extra columns of an arrow schema.
+    def in_schema(cls, schema: pa.Schema, wanted: Sequence[str], place: str, where: SourceConfig) -> Self:
+        """Return the extra columns of an arrow schema. `place` names the file in messages.
 
-        Raises UsageError for a column that is missing or does not hold plain values.
+        Raises UsageError for a column that is missing or does not hold plain values. Only columns that a setting names
+        (`carried_columns`) may hold lists.
         """
-        require_columns(schema.names, wanted, where)
+        require_columns(schema.names, wanted, place, where)
         for name in wanted:
             kind = schema.field(name).type
-            if pa.types.is_nested(kind) or is_binary(kind):
-                raise UsageError(f"{where}: column {name!r} should be text, numbers or booleans, it is {kind}")
+            if is_binary(kind) or (pa.types.is_nested(kind) and name not in carried_columns(where)):
+                raise UsageError(f"{place}: column {name!r} should be text, numbers or booleans, it is {kind}")
         return cls(wanted, class_names(schema) if wanted else None)
 
     def of(self, record: Mapping[str, object]) -> dict[str, str | None] | None:

@@ -288,7 +288,7 @@ class _Tables:
         wanted = (*wanted, *self._label_columns, "split")
         places = [names.index(name) if name in names else len(names) for name in wanted]
         speakers = [names.index(name) for name in SPEAKER_COLUMNS if name in names]
-        require_columns(names, self._extra.names, f"{self._where.path}: {file}")
+        require_columns(names, self._extra.names, f"{self._where.path}: {file}", self._where)
         extra = {name: names.index(name) for name in self._extra.names}
         blocks, rows = [], list[tuple[Any, ...]]()
         fields = len(names) if self._where.reading > 1 else None

@@ -24,6 +24,8 @@ _OF_TEXT_FILES = {
     "text_column": _NO_COLUMNS,
     "language_column": _NO_COLUMNS,
     "task_column": _NO_COLUMNS,
+    "segments_column": _NO_COLUMNS,
+    "prompt_column": _NO_COLUMNS,
 }
 REFUSED: dict[str, dict[str, str]] = {
     "parquet": {"revision": _REVISION, "audio_root": _INSIDE, "allowed_folders": _INSIDE},

@@ -59,7 +59,7 @@ def open_kaldi(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
             }
             for number, (name, text) in enumerate(files["text"] or [], 1)
         ]
-        extra, tables = ExtraColumns(columns), _extra_tables(file_system, root, columns)
+        extra, tables = ExtraColumns(columns), _extra_tables(file_system, root, columns, where)
         for row in rows if columns else ():
             row[COLUMNS] = extra.of({name: values.get(row[key] or "") for name, (key, values) in tables.items()})
         names = {kind: named_column(where, kind) for kind in (LANGUAGE, TASK)}
@@ -79,7 +79,7 @@ def _labels(
     if name is None:
         return "id", dict(_read_pairs(file_system, f"{root}/utt2lang") or []) if kind == LANGUAGE else {}
     try:
-        return _extra_tables(file_system, root, [name])[name]
+        return _extra_tables(file_system, root, [name], where)[name]
     except UsageError as error:
         raise UnhonouredError(f"{kind}_column", f"{root}: has no file utt2{name} or spk2{name}") from error
 
@@ -95,7 +95,7 @@ def _read_pairs(file_system: AbstractFileSystem, path: str) -> list[tuple[str, s
 
 
 def _extra_tables(
-    file_system: AbstractFileSystem, root: str, columns: Sequence[str]
+    file_system: AbstractFileSystem, root: str, columns: Sequence[str], where: SourceConfig
 ) -> dict[str, tuple[str, dict[str, str]]]:
     """Read the file of each extra column. Returns the field of a row that is the file's key, and the file's values.
 
@@ -106,7 +106,7 @@ def _extra_tables(
     keys = {"spk2": "speaker", "utt2": "id"}  # a file of utterances wins over one of speakers
     names = sorted(posixpath.basename(path.rstrip("/")) for path in file_system.ls(root, detail=False))
     files = {name[4:]: name for prefix in keys for name in names if name.startswith(prefix) and name != "spk2utt"}
-    require_columns(files, columns, f"{root}, by its files utt2... and spk2...")
+    require_columns(files, columns, f"{root}, by its files utt2... and spk2...", where)
     return {
         name: (keys[files[name][:4]], dict(_read_pairs(file_system, f"{root}/{files[name]}") or [])) for name in columns
     }

@@ -112,8 +112,8 @@ class LabelColumns:
         return names[value] if 0 <= value < len(names) else None  # -1 is an unknown class
 
 
-FileColumns = tuple[str, str, LabelColumns]
-"""Columns of a file: audio, text, and those of language and task."""
+FileColumns = tuple[str, str | None, LabelColumns]
+"""Columns of a file: audio, text (None if only segments have texts), and those of language and task."""
 
 
 def used_parts(each: Sequence[FileColumns], split: str | None = None, others: str | None = None) -> UsedParts:

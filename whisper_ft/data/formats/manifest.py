@@ -18,10 +18,10 @@ from whisper_ft.data.formats.columns import (
     AUDIO_COLUMNS,
     LANGUAGE_COLUMNS,
     SPEAKER_COLUMNS,
-    TEXT_COLUMNS,
     ExtraColumns,
     column_of,
     require_columns,
+    text_column_of,
 )
 from whisper_ft.data.formats.file_naming import full_names
 from whisper_ft.data.formats.file_table import COLUMNS, FileTable, table_of
@@ -71,7 +71,7 @@ def open_manifest(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable
             rows = entries(given, name, where, store, notes, columns=columns, used=used)
             table = table_of(rows, columns)
         source = FileTable(table, store, where, notes, used_parts(used))
-        require_columns(present, columns, where.path)
+        require_columns(present, columns, where.path, where)
         return source
 
 
@@ -102,8 +102,9 @@ def entries(
     sample = list(islice(lines, SAMPLE_LINES))
     if not sample:
         return
-    audio = _column(sample, where.audio_column, audio_columns, "audio_column", where.path)
-    text = _column(sample, where.text_column, TEXT_COLUMNS, "text_column", where.path)
+    path = where.path
+    audio = column_of(_names(sample, where.audio_column, path), where.audio_column, audio_columns, "audio_column", path)
+    text = text_column_of(_names(sample, where.text_column, path), where, path)
     layout = _Layout(audio, text, lambda file: _located(file, store, below), segment_of_earlier)
     if where.reading > 1:
         layout = _layout_of(sample, layout, store, f"{where.path}: {name}" if below else where.path, notes)
@@ -123,7 +124,7 @@ class _Layout:
     """Layout of the lines of a list."""
 
     audio: str  # column
-    text: str  # column
+    text: str | None  # column; None if only segments have texts
     locate: Callable[[str], str]  # name of a file in the store, from its name in the list
     segment: Callable[[Line], Mapping[str, object]]  # offset, duration and stated length of a line
     is_lower_case: bool = True  # no column has another name in lower case
@@ -162,15 +163,17 @@ def _layout_of(
     return replace(layout, segment=partial(segment_of, start_is_offset=is_offset))
 
 
-def _column(sample: list[ManifestLine], wanted: str | None, usual: Sequence[str], setting: str, where: str) -> str:
-    """Choose a column by `column_of` among the columns of most lines, so that a single odd line changes nothing."""
+def _names(sample: list[ManifestLine], wanted: str | None, where: str) -> list[str]:
+    """Return the columns of most lines, among which one is chosen, so that a single odd line changes nothing.
+
+    If a column is `wanted`, those of all lines.
+    """
     records = [record for _, record in sample if not isinstance(record, RejectedError)]
     if not records:
         first = next(problem for _, problem in sample if isinstance(problem, RejectedError))
         raise UsageError(f"{where}: none of its lines can be read; {first.detail}")
     counts = Counter(key for record in records for key in record)
-    frequent = [key for key, count in counts.items() if wanted is not None or 2 * count >= len(records)]
-    return column_of(frequent, wanted, usual, setting, where)
+    return [key for key, count in counts.items() if wanted is not None or 2 * count >= len(records)]
 
 
 class LabelCandidates(NamedTuple):
@@ -250,11 +253,13 @@ def _required(line: Mapping[str, object], column: str) -> str:
     return value
 
 
-def _transcript(line: Mapping[str, object], column: str) -> str | None:
-    """Return the text of a line. Raises RejectedError if the line lacks the column.
+def _transcript(line: Mapping[str, object], column: str | None) -> str | None:
+    """Return the text of a line, or None if only segments have texts. Raises RejectedError if it lacks the column.
 
     An empty text is refused later, when labels are made.
     """
+    if column is None:
+        return None
     if column not in line:
         raise RejectedError("bad_label", f"has no {column!r}")
     return _optional(line, (column,), "bad_label")

@@ -17,13 +17,13 @@ from fsspec import AbstractFileSystem
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.formats.columns import (
     AUDIO_COLUMNS,
-    TEXT_COLUMNS,
     ExtraColumns,
     column_of,
     is_binary,
     is_text,
     speaker_columns,
     speaker_of,
+    text_column_of,
 )
 from whisper_ft.data.formats.fingerprint import of_files
 from whisper_ft.data.formats.label_columns import LabelColumns, used_parts
@@ -106,7 +106,7 @@ class Parquet:
         ]
         self.used = used_parts([(c.audio, c.text, c.labels) for c in self._columns if c], *splits)
         self._extra = [
-            ExtraColumns(()) if schema is None else ExtraColumns.in_schema(schema, columns, path)
+            ExtraColumns(()) if schema is None else ExtraColumns.in_schema(schema, columns, path, where)
             for path, schema in zip(paths, schemas, strict=True)
         ]
         groups = [footer.num_row_groups for footer in self._footers]
@@ -140,7 +140,7 @@ class Parquet:
             Row(
                 id=self.row_id(chunk, index),
                 audio=(record[columns.audio] or {}).get("bytes") or b"",
-                text=record[columns.text] or "",
+                text=record.get(columns.text or "") or "",
                 **columns.labels.of(record),
                 speaker=speaker_of(record),
                 columns=extra.of(record),
@@ -196,14 +196,15 @@ class ParquetColumns(NamedTuple):
     """Columns to read from a file."""
 
     audio: str
-    text: str
+    text: str | None
     labels: LabelColumns
     speakers: list[str]
 
     @property
     def names(self) -> list[str]:
         """Names of all columns, each once."""
-        return list(dict.fromkeys([self.audio, self.text, *self.labels.names, *self.speakers]))
+        texts = [] if self.text is None else [self.text]
+        return list(dict.fromkeys([self.audio, *texts, *self.labels.names, *self.speakers]))
 
 
 def _columns(path: str, schema: pa.Schema, where: SourceConfig) -> ParquetColumns:
@@ -213,14 +214,14 @@ def _columns(path: str, schema: pa.Schema, where: SourceConfig) -> ParquetColumn
     """
     names = ", ".join(schema.names)
     audio_column = column_of(schema.names, where.audio_column, AUDIO_COLUMNS[:1], "audio_column", path)
-    text_column = column_of(schema.names, where.text_column, TEXT_COLUMNS, "text_column", path)
-    audio, text = schema.field(audio_column).type, schema.field(text_column).type
+    text_column = text_column_of(schema.names, where, path)
+    audio, text = schema.field(audio_column).type, None if text_column is None else schema.field(text_column).type
     if not (pa.types.is_struct(audio) and any(field.name == "bytes" and is_binary(field.type) for field in audio)):
         raise UsageError(
             f"{path}: column {audio_column!r} should be a struct with `bytes`, it is {audio}; "
             f"set --data.audio_column to one of {names}"
         )
-    if not is_text(text):
+    if not (text is None or is_text(text)):
         raise UsageError(
             f"{path}: column {text_column!r} should be text, it is {text}; set --data.text_column to one of {names}"
         )

@@ -17,7 +17,6 @@ from whisper_ft.data.formats.arrow_stream import ArrowStream, index_stream
 from whisper_ft.data.formats.columns import (
     AUDIO_COLUMNS,
     LANGUAGE_COLUMNS,
-    TEXT_COLUMNS,
     ExtraColumns,
     column_of,
     is_binary,
@@ -25,6 +24,7 @@ from whisper_ft.data.formats.columns import (
     is_text,
     speaker_columns,
     speaker_of,
+    text_column_of,
 )
 from whisper_ft.data.formats.file_table import CHUNK_ROWS
 from whisper_ft.data.formats.fingerprint import of_files
@@ -122,14 +122,14 @@ class SavedColumns(NamedTuple):
     """Names of the columns to read from one file; `speakers` are all columns that may hold the speaker, maybe none."""
 
     audio: str
-    text: str
+    text: str | None
     labels: LabelColumns
     speakers: list[str]
 
     @property
     def texts(self) -> list[str]:
         """Names of all columns but the audio."""
-        return [self.text, *self.labels.names, *self.speakers]
+        return [*([] if self.text is None else [self.text]), *self.labels.names, *self.speakers]
 
 
 class ChunkPlace(NamedTuple):
@@ -160,7 +160,7 @@ class SavedDataset:
         self._names, self._streams = list(names), list(streams)
         self._columns = [_columns(stream, where) for stream in streams]
         self.used = used_parts([(c.audio, c.text, c.labels) for c in self._columns], split)
-        self._extra = [ExtraColumns.in_schema(stream.schema, columns, stream.path) for stream in streams]
+        self._extra = [ExtraColumns.in_schema(stream.schema, columns, stream.path, where) for stream in streams]
         self._places = [place for file, stream in enumerate(streams) for place in _chunk_places(file, stream)]
         self._store = FolderStore(where.audio_root or where.path, where.allowed_folders)
         self.rows: list[int] = [place.stop - place.start for place in self._places]
@@ -190,7 +190,7 @@ class SavedDataset:
             Row(
                 id=self.row_id(chunk, row),
                 audio=audio,
-                text=record[columns.text] or "",
+                text=record.get(columns.text or "") or "",
                 **columns.labels.of(record),
                 speaker=speaker_of({name: record[name] for name in columns.speakers}),
                 problem=problem,
@@ -287,13 +287,13 @@ def _columns(stream: ArrowStream, where: SourceConfig) -> SavedColumns:
     """
     schema, path = stream.schema, stream.path
     audio = column_of(schema.names, where.audio_column, AUDIO_COLUMNS, "audio_column", path)
-    text = column_of(schema.names, where.text_column, TEXT_COLUMNS, "text_column", path)
+    text = text_column_of(schema.names, where, path)
     if not _is_audio(schema.field(audio).type):
         raise UsageError(
             f"{path}: column {audio!r} should have bytes, samples as floats or 16-bit integers with their "
             f"sampling_rate, or the path of a file; it is {schema.field(audio).type}; set --data.audio_column"
         )
-    if not (is_text(schema.field(text).type) or pa.types.is_null(schema.field(text).type)):
+    if text and not (is_text(schema.field(text).type) or pa.types.is_null(schema.field(text).type)):
         raise UsageError(
             f"{path}: column {text!r} should be text, it is {schema.field(text).type}; set --data.text_column"
         )

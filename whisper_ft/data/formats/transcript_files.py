@@ -38,7 +38,7 @@ def open_pairs(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
     Raises UsageError if there is no pair, if a split must be chosen or is missing, and for any extra `columns`.
     """
     with data_errors(where.path):
-        require_columns((), columns, where.path)
+        require_columns((), columns, where.path, where)
         root, files = _files(where.path)
         store = FolderStore(root, where.allowed_folders)
         texts = {posixpath.splitext(name)[0]: name for name in files if name.endswith(TEXT)}
@@ -61,7 +61,7 @@ def open_librispeech(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
     must be chosen or is missing, and for any extra `columns`.
     """
     with data_errors(where.path):
-        require_columns((), columns, where.path)
+        require_columns((), columns, where.path, where)
         root, files = _files(where.path)
         lists = [name for name in files if name.endswith(LINES)]
         if not lists:

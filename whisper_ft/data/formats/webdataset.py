@@ -120,7 +120,8 @@ class WebDataset:
     def require(self, columns: Sequence[str]) -> None:
         """Raise UsageError for a column that no .json of the first chunks has. Later chunks are not searched."""
         present, searched = self._present(columns)
-        require_columns(present, columns, f"{self._where.path}, the .json of its first {searched} samples")
+        place = f"{self._where.path}, the .json of its first {searched} samples"
+        require_columns(present, columns, place, self._where)
 
     def require_named(self) -> None:
         """Raise UnhonouredError for a column that a setting names and no .json of the first chunks has."""

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from whisper_ft.config.setting import LeadingSpace
+from whisper_ft.config.training import LabelsConfig
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
+from whisper_ft.data.labels.timestamp_tokens import window_times
 from whisper_ft.data.labels.transcript import is_blank, text_problem
 from whisper_ft.data.labels.window_label import LAST_TIME, TimedText, WindowLabel, joint, monotone
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 
-TIMESTAMP = re.compile(r"<\|\d+\.\d\d\|>")
-"""Pattern of a timestamp token, such as `<|1.20|>`."""
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 """Names of the token for a window without speech; large-v3 renamed it."""
 _INSIDE_A_TIMESTAMP = re.compile(r"(?<=<)(?=\|\d+\.\d\d\|>)")
@@ -37,6 +37,7 @@ class LabelEncoder:
         found: languages that the rows name themselves. With several of them there need not be a default; a row that
             names none is then unusable.
         leading_space: the setting `labels.leading_space`.
+        times: ids of the timestamps of a window; None for all 1,501 of OpenAI's models.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class LabelEncoder:
         normalizer: LabelNormalizer | None = None,
         found: Sequence[str] = (),
         leading_space: LeadingSpace = "auto",
+        times: range | None = None,
     ) -> None:
         self.max_tokens = max_tokens
         self.normalizer = normalizer
@@ -56,9 +58,10 @@ class LabelEncoder:
         self.start: int = generation_config.decoder_start_token_id
         self.end: int = tokenizer.eos_token_id
         self._no_timestamps: int = generation_config.no_timestamps_token_id
+        self.times = range(self._no_timestamps + 1, self._no_timestamps + LAST_TIME + 2) if times is None else times
         vocabulary: dict[str, int] = tokenizer.get_vocab()
-        self._no_speech = next((vocabulary[name] for name in NO_SPEECH if name in vocabulary), None)
-        self._previous = vocabulary.get("<|startofprev|>")
+        self.no_speech_token = next((vocabulary[name] for name in NO_SPEECH if name in vocabulary), None)
+        self.previous_token = vocabulary.get("<|startofprev|>")
         self._languages: dict[str, int] | None = getattr(generation_config, "lang_to_id", None)
         self._tasks: dict[str, int] | None = getattr(generation_config, "task_to_id", None)
         self.language = language
@@ -96,8 +99,8 @@ class LabelEncoder:
         only = None if generation.is_multilingual else "en"
         of_rows = found[0] if only is None and len(found) == 1 else None
         language = language or of_rows or getattr(generation, "language", None) or only
-        length = model.config.max_target_positions
-        return cls(tokenizer, generation, length, language, task, normalizer, found, leading_space)
+        length, times = model.config.max_target_positions, window_times(model, tokenizer)
+        return cls(tokenizer, generation, length, language, task, normalizer, found, leading_space, times)
 
     @property
     def is_multilingual(self) -> bool:
@@ -211,7 +214,7 @@ class LabelEncoder:
         Timestamps that do not fit into the decoder's positions are left out, and so is then a `prompt` (of `previous`).
         The texts are always whole. They fit if the sum of their `cost` is at most `capacity`, or if there is only one.
         """
-        tokens = self._timed(texts, language, task) if timestamps else []
+        tokens = self._timed(texts, language, task) if timestamps and self.times else []
         if not tokens or len(tokens) - 1 > self.max_tokens:
             tokens = self._untimed([text.text for text in texts if text.end is not None], language, task)
         if len(prompt) + len(tokens) - 1 > self.max_tokens:
@@ -219,25 +222,42 @@ class LabelEncoder:
         return WindowLabel([*prompt, *tokens], len(prompt) + 1)
 
     def no_speech(self) -> WindowLabel:
-        """Return the label of a window without speech. Raises UsageError if the model has no token for it."""
-        if self._no_speech is None:
-            raise UsageError("--labels.no_speech_share: this model's tokenizer has no <|nospeech|>; leave it out")
-        return WindowLabel([self.start, self._no_speech, self.end], 1)
+        """Return the label of a window without speech, for a model that has the token <|nospeech|>.
+
+        OpenAI's models learnt to write this token in place of a language (Radford et al. 2022, arXiv 2212.04356, §2.3).
+        Decoders read its probability there. An empty text would teach less, because generation may not begin with the
+        end token (`begin_suppress_tokens`).
+        """
+        assert self.no_speech_token is not None, "refuse_unknown comes first"
+        return WindowLabel([self.start, self.no_speech_token, self.end], 1)
+
+    def refuse_unknown(self, settings: LabelsConfig) -> None:
+        """Raise UsageError for a share of labels whose tokens the model does not have."""
+        needed = {
+            "timestamps_share": ("timestamps, such as <|0.00|>", bool(self.times)),
+            "prompt_share": ("<|startofprev|>", self.previous_token is not None),
+            "no_speech_share": ("<|nospeech|>", self.no_speech_token is not None),
+        }
+        for name, (tokens, is_known) in needed.items():
+            if getattr(settings, name) and not is_known:
+                raise UsageError(f"--labels.{name}: this model has no {tokens}; leave it out")
 
     def previous(self, text: str | None) -> list[int]:
-        """Return the tokens of a previous text: `<|startofprev|>`, and the last 223 tokens of it; none without text."""
+        """Return the tokens of a previous text: `<|startofprev|>` and its last tokens; none without text.
+
+        At most 223 tokens of text are kept, one less than half of the decoder's positions, as OpenAI's decoding does.
+        """
         text = (text or "").strip()
-        if not text or self._previous is None:
+        if not text or self.previous_token is None or text_problem(text):
             return []
-        return [self._previous, *self._plain(f" {text}")[-(self.max_tokens // 2 - 1) :]]
+        return [self.previous_token, *self._plain(f" {text}")[1 - self.max_tokens // 2 :]]
 
     def _timed(self, texts: Sequence[TimedText], language: object, task: object) -> list[int]:
         tokens = self.prompt(language, task)[:-1]
-        first = self._no_timestamps + 1
-        for text in monotone(texts, LAST_TIME):
-            tokens.append(first + text.begin)
+        for text in monotone(texts, len(self.times) - 1):
+            tokens.append(self.times[text.begin])
             if text.end is not None:
-                tokens += [*self.text_tokens(text.text), first + text.end]
+                tokens += [*self.text_tokens(text.text), self.times[text.end]]
         return [*tokens, self.end]
 
     def _untimed(self, texts: Sequence[str], language: object, task: object) -> list[int]:
