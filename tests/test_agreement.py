@@ -21,9 +21,11 @@ collectives = Collectives()
 rank, calls, all_reduce = collectives.rank, [], dist.all_reduce
 dist.all_reduce = lambda *args, **kwargs: (calls.append(1), all_reduce(*args, **kwargs))[1]
 drawn = StepBatches([None] * (3 - rank), [], Counts(label_tokens=10 + rank, utterances=2, audio_samples=100 * rank))
-agreed = agree(collectives, drawn, loss=0.25, failed=rank == 1, stopping=False, save_done=rank == 0)
+flags = {"failed": rank == 1, "stopping": False, "save_done": rank == 0}
+agreed = agree(collectives, drawn, loss=0.25, text=(0.125, 3 + rank), **flags)
 assert agreed.counts == Counts(21, 4, 0, 0, 100), agreed
 assert (agreed.micro_batches, agreed.loss) == (3, 0.5), agreed
+assert (agreed.text_loss, agreed.text_tokens) == (0.25, 7), agreed
 assert (agreed.failed, agreed.stopping, agreed.save_done) == (True, False, True), agreed
 assert sum(calls) == 1, "one all-reduce"
 print("agreed")

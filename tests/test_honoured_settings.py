@@ -27,10 +27,12 @@ from whisper_ft.runtime.errors import UsageError
 FORMATS = [name for name in get_args(Format) if name != "auto"]
 SETTINGS = [field.name for field in fields(SourceConfig)]
 TEXTS = ["раз", "два"]
-TESTED_ELSEWHERE = {"path", "format", "allowed_folders", "reading"}
-"""Settings whose effect test_allowed_folders.py, test_format.py and test_segments.py show."""
-GIVEN = {"allowed_folders": ["/other"], "language": "sv", "task": "translate", "revision": "main"} | dict.fromkeys(
-    ("split", "config_name", "audio_root", "audio_column", "text_column", "language_column", "task_column"), "other"
+TESTED_ELSEWHERE = {"path", "format", "allowed_folders", "reading", "text_times"}
+"""Settings whose effect other tests show, as test_allowed_folders.py, test_format.py and test_segment_times.py."""
+COLUMNS = [f"{kind}_column" for kind in ("audio", "text", "language", "task", "segments", "prompt")]
+GIVEN: dict[str, Any] = {"allowed_folders": ["/other"], "text_times": True, "revision": "main"}
+GIVEN |= {"language": "sv", "task": "translate"} | dict.fromkeys(
+    ("split", "config_name", "audio_root", *COLUMNS), "other"
 )
 """A value of each setting that differs from the default."""
 
@@ -38,6 +40,7 @@ GIVEN = {"allowed_folders": ["/other"], "language": "sv", "task": "translate", "
 def rows(split: str) -> list[dict[str, Any]]:
     """Rows with two columns of everything, of which `other` is not found unasked."""
     both = {"language": "be", "language_2": "pl", "task": "transcribe", "task_2": "translate"}
+    both |= {"segments_2": '[{"start":0}]', "prompt_2": "names"}  # without commas, which CSV would have to quote
     return [
         {"audio": f"{n}.wav", "audio_2": f"b{n}.wav", "text": f"{split} {text}", "text_2": f"2 {text}", **both}
         for n, text in enumerate(TEXTS)
@@ -107,6 +110,7 @@ def kaldi(folder: Path) -> str:
         clips(place)
     said = {"text": TEXTS, "wav.scp": ["0.wav", "1.wav"], "utt2lang": ["be"] * 2}
     said |= {"utt2language_2": ["pl"] * 2, "utt2task_2": ["translate"] * 2}
+    said |= {"utt2segments_2": ['[{"start":0}]'] * 2, "utt2prompt_2": ["names"] * 2}
     for name, values in said.items():
         (folder / name).write_text("".join(f"u{n} {value}\n" for n, value in enumerate(values)), encoding="utf-8")
     return str(folder)
@@ -154,6 +158,8 @@ OTHER = {
     "text_column": "text_2",
     "language_column": "language_2",
     "task_column": "task_2",
+    "segments_column": "segments_2",
+    "prompt_column": "prompt_2",
     "language": "sv",
     "task": "translate",
 }
@@ -171,7 +177,7 @@ def other_value(setting: str, format_name: str, folder: Path) -> str:
 def content(where: SourceConfig) -> list[tuple[Any, ...]]:
     source = open_source(where)
     return [
-        (row.audio, row.text, row.language, row.task, row.problem)
+        (row.audio, row.text, row.language, row.task, row.problem, row.prompt, row.label_problem)
         for chunk in range(len(source.rows))
         for row in source.read(chunk)
     ]
@@ -236,7 +242,8 @@ def test_what_is_said_for_the_held_out_set_itself_is_refused(tmp_path: Path):
 @pytest.mark.parametrize("setting", [*GIVEN_BESIDE])
 def test_beside_several_sources_a_setting_that_none_takes_is_refused(setting: str):
     sources = [WeightedSourceConfig(path="a"), WeightedSourceConfig(path="b")]
-    config = with_values(TrainingConfig(), {"data.sources": sources, f"data.{setting}": GIVEN_BESIDE[setting]})
+    given = {f"data.{setting}": GIVEN_BESIDE[setting], "labels.prompt_share": 0.5}
+    config = with_values(TrainingConfig(), {"data.sources": sources, **given})
     with pytest.raises(UsageError, match=f"--data.{setting} .*data.sources"):
         refuse_beside_sources(config)
     with_held_out = with_values(config, {"eval.path": "c"})

@@ -105,6 +105,30 @@ def test_the_loss_of_a_model_in_parts_is_that_of_all_its_logits(
     assert largest.elements <= max(min(at_once, len(predicted)) * 40, weights, 6 * 30 * 8)
 
 
+@pytest.mark.parametrize("at_once", [7, 10_000])
+def test_the_loss_of_text_stands_beside_that_of_all_and_changes_no_bit_of_it(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    monkeypatch.setattr(loss, "TOKENS_AT_ONCE", at_once)
+    torch.manual_seed(1)
+    model, tokens, end = Projected(8, 40), torch.randint(50, (6, 30)), 25
+    labels = torch.randint(40, (6, 30)).masked_fill(torch.rand(6, 30) < 0.4, IGNORE)
+    predicted = (labels.flatten() != IGNORE).nonzero()[:, 0]
+    losses, gradients = [], []
+    for text_end in (None, end):
+        losses.append(TokenLoss(model, 0.1, text_end)(torch.empty(0), tokens, labels, predicted).reshape(-1))
+        losses[-1][0].backward()
+        gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+        model.zero_grad()
+    [alone], [beside, of_text] = losses
+    assert torch.equal(alone, beside)
+    assert all(map(torch.equal, *gradients))
+    text = labels.masked_fill(labels >= end, IGNORE)
+    expected = token_loss_sum(model.proj_out(model.states(tokens)), text, 0.1)
+    torch.testing.assert_close(of_text, expected, rtol=1e-5, atol=0)
+    assert 0 < of_text < beside
+
+
 def test_a_window_without_labels_adds_nothing_to_any_gradient_of_a_model():
     model = Projected(8, 40)
     nothing = torch.empty(0, dtype=torch.int64)

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from functools import cache
 
 UNSPACED = (
@@ -10,6 +11,7 @@ UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\ua9e0-\ua9ff\uaa60-\uaa7f\u1780-\u17ff\u19e0-\u19ff"  # Thai, Lao, Burmese, Khmer
 )
 """Characters of scripts that are written without spaces between words, as ranges of a regular expression."""
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _WORD_SIGN = r"[\w'\u0300-\u036f\u0900-\u0dff]"  # part of a word or number: a letter, digit, apostrophe or mark
 _SPACE_OF_NO_WORD = re.compile(f"(?<!{_WORD_SIGN}) | (?!{_WORD_SIGN})|(?<=[{UNSPACED}]) | (?=[{UNSPACED}])")
 
@@ -30,6 +32,23 @@ def without_optional_spaces(text: str) -> str:
     A space between two words of other scripts, or between two numbers, stays, because it separates them.
     """
     return _SPACE_OF_NO_WORD.sub("", single_spaces(text))
+
+
+def joint(before: str, after: str) -> str:
+    """Return the characters to write between two texts: none within scripts without word spaces, else a space.
+
+    The last letter of the first text and the first letter of the other decide.
+    """
+    letters = next(filter(str.isalpha, reversed(before)), ""), next(filter(str.isalpha, after), "")
+    return "" if all(map(_UNSPACED.fullmatch, letters)) else " "
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Return texts as one text, in their order, with a `joint` between each two."""
+    whole = ""
+    for text in texts:
+        whole += (joint(whole, text) if whole else "") + text
+    return whole
 
 
 def encodable(text: str) -> str:

@@ -6,9 +6,9 @@ from itertools import takewhile
 from whisper_ft.config.training import LabelsConfig
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.transcript import text_problem
-from whisper_ft.data.labels.window_label import joined
 from whisper_ft.data.types import Row, Source
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.unicode_text import joined
 
 MAX_CHARACTERS = 2000
 """Characters of previous text after which no earlier text is added; they are more than the 223 tokens of a prompt."""

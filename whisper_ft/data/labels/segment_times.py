@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from whisper_ft.data.labels.transcript import text_problem
-from whisper_ft.data.labels.window_label import joined
 from whisper_ft.data.types import RejectedError, Row, TextSegment
+from whisper_ft.scoring.unicode_text import joined
 
 TIME = re.compile(r"<\|(\d+(?:\.\d+)?)\|>")
 """Pattern of a time in a text, in seconds."""

@@ -10,9 +10,10 @@ from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.timestamp_tokens import window_times
 from whisper_ft.data.labels.transcript import is_blank, text_problem
-from whisper_ft.data.labels.window_label import LAST_TIME, TimedText, WindowLabel, joint, monotone
+from whisper_ft.data.labels.window_label import LAST_TIME, TimedText, WindowLabel, monotone
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.unicode_text import joint
 
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 """Names of the token for a window without speech; large-v3 renamed it."""

@@ -1,17 +1,13 @@
 """Label of a window: the texts that are said in it, each with its times, and the tokens that are learned for them."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-
-from whisper_ft.scoring.unicode_text import UNSPACED
 
 TIMES_PER_SECOND = 50
 """Timestamp tokens for each second of audio: they are 0.02 s apart."""
 LAST_TIME = 30 * TIMES_PER_SECOND
 """Last timestamp, 30.00 s. Whisper has no later ones."""
-_UNSPACED = re.compile(f"[{UNSPACED}]")
 
 
 @dataclass(frozen=True)
@@ -30,20 +26,6 @@ class WindowLabel(NamedTuple):
 
     tokens: list[int]
     first_target: int
-
-
-def joint(before: str, after: str) -> str:
-    """Return the characters between two texts: none if both meet in scripts written without spaces, else a space."""
-    is_unspaced = _UNSPACED.fullmatch(before[-1:]) and _UNSPACED.fullmatch(after[:1])
-    return "" if is_unspaced else " "
-
-
-def joined(texts: Sequence[str]) -> str:
-    """Return the texts as one text, in their order."""
-    whole = ""
-    for text in texts:
-        whole += (joint(whole, text) if whole else "") + text
-    return whole
 
 
 def monotone(texts: Sequence[TimedText], last: int) -> list[TimedText]:
