@@ -158,7 +158,7 @@ class EvalConfig(DecodingConfig):
 
 def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
     """Raise ValueError for a set of eval.sets without path, with a name that cannot be used, or with a bad number."""
-    _refuse_prompt_columns(sets)
+    _refuse_prompt_columns(sets, "--eval.sets: ")
     for one in sets:
         require(bool(one.path), "eval.sets: path", "nothing", "given for each set")
         name = set_name(one.name, one.path, one.split)
@@ -179,13 +179,13 @@ def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
         raise ValueError(f"--eval.sets: two are called {twice!r}; give each a name of its own")
 
 
-def _refuse_prompt_columns(sets: Sequence[SourceConfig]) -> None:
+def _refuse_prompt_columns(sets: Sequence[SourceConfig], prefix: str) -> None:
     """Raise ValueError for a set with a column of previous text, which only labels have."""
     for where in sets:
         if where.prompt_column:
             raise ValueError(
-                f"--data.prompt_column {where.prompt_column}: is for the labels of training; an evaluation gives all "
-                "utterances the same text, --decoding.prompt"
+                f"{prefix}prompt_column {where.prompt_column}: is for the labels of training, and no evaluation "
+                "reads it; leave it out"
             )
 
 
@@ -229,7 +229,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         require_bounds(self)
-        _refuse_prompt_columns([self.data, *self.sets])
+        _refuse_prompt_columns([self.data, *self.sets], "--data.")
         if self.sets and self.data.path:
             raise ValueError(f"--data.path {self.data.path}: `sets` names the data already; give one of the two")
         beside = "sets" if self.sets else "--predictions" if self.predictions else None
