@@ -251,7 +251,7 @@ def silence(seconds: float) -> Any:
 
 def test_segments_lie_at_their_times_after_the_begin_of_their_utterance(encode: LabelEncoder):
     usable = UsableTranscript.of(Row("a", b"", "ад два", segments=READ), encode)
-    assert usable.cost == sum(encode.cost(segment.text) for segment in READ)
+    assert usable.cost(encode) == sum(encode.cost(segment.text) for segment in READ)
     assert usable.spoken(silence(3.0), RATE, 10, timestamps=True) == [
         TimedText("ад", 10, 70),
         TimedText("два", 85, 139),  # 1.5 s and 2.58 s: no rounding of 0.58 * 50 down

@@ -187,9 +187,11 @@ class LabelEncoder:
                 raise RejectedError(
                     "empty_label", f"data.normalizer {self.normalizer.name} leaves nothing of {original!r}"
                 )
-        # The decoder reads all tokens but the last and predicts all but the first.
-        if (positions := len(prompt) + len(self.text_tokens(text))) > self.max_tokens:
-            raise RejectedError("label_too_long", f"{positions} label tokens, the decoder has {self.max_tokens}")
+        # The decoder reads all tokens but the last and predicts all but the first. A token has a byte at least.
+        if len(prompt) + len(f" {text}".encode()) > self.max_tokens:
+            positions = len(prompt) + len(self.text_tokens(text))
+            if positions > self.max_tokens:
+                raise RejectedError("label_too_long", f"{positions} label tokens, the decoder has {self.max_tokens}")
         return text
 
     @property

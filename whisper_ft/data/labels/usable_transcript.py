@@ -25,8 +25,6 @@ class UsableTranscript:
     """Several if the row brings times, else one for the whole utterance."""
     is_timed: bool
     """True if the row brings times."""
-    cost: int
-    """Tokens in a window, as `LabelEncoder.cost` counts them."""
 
     @classmethod
     def of(cls, row: Row, encode: LabelEncoder) -> Self:
@@ -38,18 +36,22 @@ class UsableTranscript:
             raise RejectedError(*row.label_problem)
         if row.segments is None:
             whole = TextSegment(encode.usable_text(row.text, row.language, row.task), 0.0, None)
-            return cls([whole], is_timed=False, cost=encode.cost(whole.text))
+            return cls([whole], is_timed=False)
         if not any(segment.text for segment in row.segments):
             raise RejectedError("empty_label", "no segment has a text")
         segments = [usable for segment in row.segments if (usable := _usable(segment, row, encode)) is not None]
         if not any(segment.text for segment in segments):
             raise RejectedError("empty_label", f"data.normalizer leaves nothing of {row.text!r}")
-        cost = sum(encode.cost(segment.text) for segment in segments)
-        tokens = cost - 2 * len(segments)
+        transcript = cls(segments, is_timed=True)
+        tokens = transcript.cost(encode) - 2 * len(segments)
         if (over := tokens + 1 - encode.capacity) > 0:
             limit = encode.max_tokens
             raise RejectedError("label_too_long", f"{limit + over} label tokens, the decoder has {limit}")
-        return cls(segments, is_timed=True, cost=cost)
+        return transcript
+
+    def cost(self, encode: LabelEncoder) -> int:
+        """Return the most tokens that the texts take in a window, as `LabelEncoder.cost` counts them."""
+        return sum(encode.cost(segment.text) for segment in self.segments)
 
     def spoken(self, waveform: Waveform, rate: int, at: int, *, timestamps: bool) -> list[TimedText]:
         """Return the texts with their times in a window, in which the waveform begins after `at` steps of 0.02 s.

@@ -43,6 +43,3 @@ def monotone(texts: Sequence[TimedText], last: int) -> list[TimedText]:
         moved.append(TimedText(text.text, begin, end))
         free = begin if end is None else end
     return moved
-
-
-Spoken = TimedText  # its first name, until nothing uses it
