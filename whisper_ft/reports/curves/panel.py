@@ -1,7 +1,7 @@
 """Panels of a picture of curves: the fields of a run that each panel draws, with their units."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,6 +57,7 @@ LOSS = Panel("Loss", "nats per label token", ("loss",), is_noisy=True, weight="l
 ERRORS = Panel("Error rates", "% of the held-out set", ("wer", "cer"), scale=100, of_evaluations=True)
 PANELS = (
     LOSS,
+    replace(LOSS, title="Loss of the text", unit="nats per token of text", fields=("text_loss",)),
     Panel("Held-out loss", "nats per label token", ("eval_loss",), is_wide=True, of_evaluations=True),
     ERRORS,
     Panel("Learning rate", "", ("lr",)),

@@ -18,10 +18,14 @@ GAP = 2  # blanks between two figures
 def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Figure]:
     """Return the figures that the console shows for a row of metrics.jsonl, in their order.
 
+    The loss of the text is shown if the row has it, as with labels that have timestamps.
+
     Audio and memory are left out if unknown, counts of skipped and unusable if 0. The time left comes last.
     """
+    of_text = [("text ", _number(row["text_loss"], ".4f"))] if "text_loss" in row else []
     figures = [
         ("loss ", _number(row["loss"], ".4f")),
+        *of_text,
         ("lr ", f"{row['lr']:.2e}"),
         ("grad ", _number(row["grad_norm"], ".2f")),
         ("scale ", f"{row['loss_scale']:g}"),
