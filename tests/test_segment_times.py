@@ -36,6 +36,10 @@ READ = (TextSegment("ад", 0.0, 1.2), TextSegment("два", 1.5, 2.58))
         (json.dumps({key: [segment[key] for segment in LISTED] for key in ("start", "end", "text")}), READ),
         ('[{"start": "0", "end": "1.2", "text": "ад"}]', READ[:1]),
         ('[{"start": 0, "end": 1.2, "text": "ад"}, {"start": 2, "end": 3, "text": " "}]', READ[:1]),
+        (
+            '[{"start": 0, "end": 1.2, "text": "ад"}, {"start": 2, "end": null, "text": ""}]',
+            (READ[0], TextSegment("", 2.0, None)),
+        ),
         ('[{"start": 0, "end": null, "text": "ад"}]', (TextSegment("ад", 0.0, None),)),
         ('[{"start": 0, "text": "ад"}]', (TextSegment("ад", 0.0, None),)),
         (

@@ -60,7 +60,8 @@ def segments_of(value: str) -> tuple[TextSegment, ...] | None:
     """Read the value of a column of segments, which is JSON: a list of {start, end, text}, or an object of three lists.
 
     Times are seconds from the start of the utterance, as numbers or texts. The end of the last segment may be null,
-    which stands for the end of the audio. Segments without text are left out. None for a blank value and for null.
+    which stands for the end of the audio. Segments without text are left out, but a last one without text and end is
+    the start of speech whose text is not known. None for a blank value and for null.
 
     Raises RejectedError `bad_segments` for anything else, and `bad_times` for a segment that ends before it begins, or
     begins over MAX_OVERLAP seconds before the one before it ends.
@@ -76,7 +77,7 @@ def segments_of(value: str) -> tuple[TextSegment, ...] | None:
     records = _records(found)
     segments = [_segment(number, record, number == len(records)) for number, record in enumerate(records, 1)]
     _check(segments)
-    return tuple(segment for segment in segments if segment.text)
+    return tuple(segment for segment in segments if segment.text or segment.end is None)
 
 
 def timed_text(text: str) -> tuple[str, tuple[TextSegment, ...] | None]:
