@@ -226,7 +226,7 @@ def test_data_with_segments_needs_no_column_of_text(make: Any, tmp_path: Path, m
         Dataset.load_from_disk(path).remove_columns(["text"]).save_to_disk(tmp_path / "less")
         path = tmp_path / "less"
     rows = open_source(SourceConfig(path=str(path), segments_column="parts")).read(0)
-    assert [(row.text, row.problem) for row in rows] == [("ад два", None), ("", None)]
+    assert [(row.text, row.segments) for row in rows] == [("ад два", READ), ("", None)]
     with pytest.raises(UsageError, match="text_column"):
         open_source(SourceConfig(path=str(path)))
 

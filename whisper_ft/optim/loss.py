@@ -52,7 +52,8 @@ class TokenLoss(torch.nn.Module):
         blocks = [(states[at : at + TOKENS_AT_ONCE], targets[at : at + TOKENS_AT_ONCE]) for at in begins]
         # Reentrant checkpointing does not work with DDP. Nothing in the block is random, so no RNG state is kept.
         losses = [checkpoint(self._loss, *block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
-        return torch.stack(losses).sum(0)
+        sums = torch.stack(losses)
+        return sums.sum() if sums.dim() == 1 else torch.stack([each.contiguous().sum() for each in sums.unbind(1)])
 
     def _loss(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:  # [N, D], [N] -> [] or [2]
         logits = self.model.proj_out(hidden)

@@ -39,8 +39,8 @@ def speech_span(waveform: Waveform, rate: int) -> tuple[int, int]:
     if loud - quiet < MIN_RANGE:
         return 0, len(waveform)
     threshold = max(loud - BELOW_SPEECH, quiet + ABOVE_BACKGROUND)
-    is_loud = np.lib.stride_tricks.sliding_window_view(levels > threshold, MIN_FRAMES).all(1)
-    begins = is_loud.nonzero()[0]
+    frames = np.lib.stride_tricks.sliding_window_view(levels > threshold, MIN_FRAMES)
+    begins = np.flatnonzero(frames.all(axis=1))
     if not len(begins):
         return 0, len(waveform)
     pad, frame = round(PAD_SECONDS * rate), round(FRAME_SECONDS * rate)

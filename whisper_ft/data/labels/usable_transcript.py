@@ -61,8 +61,8 @@ class UsableTranscript:
         """
         seconds = len(waveform) / rate
         if not self.is_timed:
-            begin, end = speech_span(waveform, rate) if timestamps else (0, len(waveform))
-            return [_timed(self.segments[0].text, begin / rate, end / rate, at)]
+            first, stop = speech_span(waveform, rate) if timestamps else (0, len(waveform))
+            return [_timed(self.segments[0].text, first / rate, stop / rate, at)]
         for text, begin, end in self.segments:
             if (last := max(begin, end or 0.0)) > seconds + SLACK_SECONDS:
                 raise RejectedError("bad_times", f"{text!r} goes on to {last:g} s, and the audio has {seconds:.2f} s")
