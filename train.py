@@ -26,7 +26,7 @@ import torch
 
 from collator import SpeechCollator
 from normalizers import get_normalizer
-from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.checkpoint.state import Counts, TrainState
 from whisper_ft.config.parse import given_settings, load_config
 from whisper_ft.data.labels.previous_text import refuse_without_previous
 from whisper_ft.data.labels.rewrite import LabelNormalizer
@@ -119,7 +119,7 @@ def train(parts: Parts) -> int:
             saver.finish(done=agreed.save_done)
             if update is not None:
                 if due(state.step, config.log.every, stopping or state.step >= data.steps):
-                    log_step(tracker, state, update, agreed, learner, throughput)
+                    log_step(tracker, state, update, agreed, learner, throughput, is_packed=config.pack.enabled)
                 refuse_to_continue(state, config, data, learner)
             refuse_untrained(state, config, data)
             if evaluation.is_due(state, data.steps) and not stopping:
@@ -140,7 +140,7 @@ def train(parts: Parts) -> int:
             with throughput.training():
                 empty = agreed.micro_batches - len(drawn.micro_batches)  # more only if another rank has more
                 micro_batches = drawn.micro_batches + [collate([]) for _ in range(empty)]
-                update = update_weights(model, parts, state.step, micro_batches, agreed.counts.label_tokens)
+                update = update_weights(model, parts, state.step, micro_batches, agreed.counts)
             del drawn, micro_batches  # free their memory before the next step is drawn
             state = state.after_step(agreed.counts, applied=update.applied)
             directory.step = state.step
@@ -186,7 +186,7 @@ def draw(stream: TrainStream, over: bool, directory: RunDir) -> tuple[StepBatche
 
 
 def update_weights(
-    model: Callable[..., torch.Tensor], parts: Parts, step: int, micro_batches: Sequence[Batch], label_tokens: int
+    model: Callable[..., torch.Tensor], parts: Parts, step: int, micro_batches: Sequence[Batch], counts: Counts
 ) -> Update:
     """Make one optimizer update. The loss is the mean cross-entropy over all label tokens in the global batch.
 
@@ -195,7 +195,7 @@ def update_weights(
     Parameters
         step: number of updates done before; it determines learning rate and random numbers.
         micro_batches: data of this rank; every rank must have equally many, some of them perhaps empty.
-        label_tokens: number of label tokens in the global batch.
+        counts: counts of the global batch.
     """
     config, accelerator, learner = parts.config, parts.accelerator, parts.learner
     lr = learning_rate(step, parts.data.steps, config.optim, config.schedule)
@@ -209,7 +209,7 @@ def update_weights(
         with nullcontext() if is_last else accelerator.no_sync(model), name_lost_ranks():
             losses = cross_entropy_sum(model, batch.to(learner.device), config).reshape(-1)
             # DDP averages gradients over ranks, so `world` turns its average into the sum.
-            mean = losses[0] * (accelerator.num_processes / max(label_tokens, 1))
+            mean = losses[0] * (accelerator.num_processes / max(counts.label_tokens, 1))
             torch.autograd.backward(learner.scaler.scale(mean))
         loss_sum[: len(losses)] += losses.detach()
         text_tokens += batch.text_tokens(learner.encode.end) if len(losses) > 1 else 0
@@ -221,7 +221,7 @@ def update_weights(
     applied = apply_update(learner.optimizer, grad_norm)  # False if the gradient is not finite; weights then stay
     learner.scaler.update()
     loss, text_loss = loss_sum.tolist()
-    return Update(lr, label_tokens, loss, float(grad_norm), loss_scale, (text_loss, text_tokens), applied)
+    return Update(lr, counts, loss, float(grad_norm), loss_scale, (text_loss, text_tokens), applied)
 
 
 def cross_entropy_sum(model: Callable[..., torch.Tensor], batch: Batch, config: TrainingConfig) -> torch.Tensor:

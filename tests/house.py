@@ -28,7 +28,6 @@ FREE_PLACES = {
     "LoRA and other adapters": "models/adapters.py",
     "sharded and parallel models": "models/parallel.py",
     "exports for other engines": "models/export/",
-    "packing of utterances into windows": "data/sampling/packing.py",
     "augmentation of waveforms": "data/augment/waveform.py",
     "labels with timestamps and prompts": "data/labels/",
     "the web page": "web/",

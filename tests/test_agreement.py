@@ -20,10 +20,11 @@ dist.init_process_group("gloo")
 collectives = Collectives()
 rank, calls, all_reduce = collectives.rank, [], dist.all_reduce
 dist.all_reduce = lambda *args, **kwargs: (calls.append(1), all_reduce(*args, **kwargs))[1]
-drawn = StepBatches([None] * (3 - rank), [], Counts(label_tokens=10 + rank, utterances=2, audio_samples=100 * rank))
+counts = Counts(10 + rank, 2, audio_samples=100 * rank, windows=1 + rank, filled_samples=50)
+drawn = StepBatches([None] * (3 - rank), [], counts)
 flags = {"failed": rank == 1, "stopping": False, "save_done": rank == 0}
 agreed = agree(collectives, drawn, loss=0.25, text=(0.125, 3 + rank), **flags)
-assert agreed.counts == Counts(21, 4, 0, 0, 100), agreed
+assert agreed.counts == Counts(21, 4, 0, 0, 100, 3, 100), agreed
 assert (agreed.micro_batches, agreed.loss) == (3, 0.5), agreed
 assert (agreed.text_loss, agreed.text_tokens) == (0.25, 7), agreed
 assert (agreed.failed, agreed.stopping, agreed.save_done) == (True, False, True), agreed

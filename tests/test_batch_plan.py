@@ -23,8 +23,8 @@ def test_ranks_and_readers_share_out_every_position_once(
     blocks = [
         block
         for plan in plans(size, per_device, world, readers)
-        for micro_batch in range(plan.micro_batches)
-        for block in plan.blocks(step, micro_batch)
+        for portion in range(plan.portions)
+        for block in plan.blocks(step, portion)
     ]
     positions = sorted(position for block in blocks for position in block.positions)
     assert positions == list(range(step * size, (step + 1) * size))
@@ -37,8 +37,8 @@ def test_the_places_of_a_batch_do_not_depend_on_the_number_of_ranks(world: int):
         return {
             place
             for plan in plans(6, 2, count, 1)
-            for micro_batch in range(plan.micro_batches)
-            for block in plan.blocks(4, micro_batch)
+            for portion in range(plan.portions)
+            for block in plan.blocks(4, portion)
             for place in plan.places(block)
         }
 

@@ -29,7 +29,7 @@ from whisper_ft.cli.doctor.histogram import Histogram, histogram, quantiles
 from whisper_ft.cli.doctor.levels import Levels
 from whisper_ft.cli.doctor.report_page import write_page
 from whisper_ft.cli.doctor.spelling import shown, suspicions
-from whisper_ft.cli.replay import replay
+from whisper_ft.cli.replay.step_rows import replay
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel

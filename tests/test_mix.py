@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Trainer, digest, logged, metrics
-from whisper_ft.cli.replay import configuration, replay
+from whisper_ft.cli.replay.step_rows import configuration, replay
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.errors import UsageError

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, Ended, Trainer
-from whisper_ft.cli.replay import main, replay
+from whisper_ft.cli.replay.__main__ import main
+from whisper_ft.cli.replay.step_rows import replay
 from whisper_ft.config import yaml12
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig

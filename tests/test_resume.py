@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Trainer, digest, logged, metrics
 from whisper_ft.checkpoint.format import list_checkpoints
-from whisper_ft.cli.replay import configuration, replay
+from whisper_ft.cli.replay.step_rows import configuration, replay
 
 FINISHED = {"steps": 4}  # settings of the finished run that most tests copy and continue
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Trainer, digest, metrics
 from whisper_ft.checkpoint.format import list_checkpoints
-from whisper_ft.cli.replay import configuration, replay
+from whisper_ft.cli.replay.step_rows import configuration, replay
 
 STEPS = 6
 EVERY_STEP = {"steps": STEPS, "eval__every": 0, "save__every": 1, "save__keep": STEPS}

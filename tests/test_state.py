@@ -66,6 +66,13 @@ def test_a_set_is_known_by_its_steps_which_a_reset_forgets():
     assert TrainState.from_json(before).set_steps == {}, "a state of an earlier version"
 
 
+def test_windows_of_a_run_from_before_they_were_counted_stay_unknown():
+    before = {name: value for name, value in at_step(4).to_json().items() if name not in ("windows", "filled_samples")}
+    state = TrainState.from_json(before).after_step(Counts(windows=3, filled_samples=7), applied=True)
+    assert (state.counts.windows, state.counts.filled_samples) == (None, None)
+    assert TrainState.from_json(state.to_json()) == state
+
+
 def test_improved_holds_only_at_the_step_that_was_best():
     state = at_step(10).after_evaluation("wer", 0.5)
     assert not state.after_step(Counts(utterances=1, label_tokens=1), applied=True).improved

@@ -8,7 +8,13 @@ from typing import Any, Self
 
 from whisper_ft.runtime.regular_file import read_regular, strict_json
 
-EARLY_VALUES: dict[str, Any] = {"audio_samples": None, "untrained_in_a_row": 0, "set_steps": {}}
+EARLY_VALUES: dict[str, Any] = {
+    "audio_samples": None,
+    "windows": None,
+    "filled_samples": None,
+    "untrained_in_a_row": 0,
+    "set_steps": {},
+}
 """Values of the fields of a state that early versions did not write."""
 BEST_BYTES = 1 << 16  # largest best.json that is read; ours have less than 100 bytes
 
@@ -26,16 +32,25 @@ class Counts:
     """Unusable rows: the empty positions of the first pass over the data, in which each row comes once."""
     audio_samples: int | None = 0
     """Audio samples of the utterances, at the model's rate; None if the run began before they were counted."""
+    windows: int | None = 0
+    """Windows trained on; None if the run began before they were counted."""
+    filled_samples: int | None = 0
+    """Samples of the windows with utterances, gaps or noise; None if the run began before they were counted."""
 
     def __add__(self, other: "Counts") -> "Counts":
-        samples = (self.audio_samples, other.audio_samples)
         return Counts(
             label_tokens=self.label_tokens + other.label_tokens,
             utterances=self.utterances + other.utterances,
             unusable=self.unusable + other.unusable,
             unusable_rows=self.unusable_rows + other.unusable_rows,
-            audio_samples=None if None in samples else sum(filter(None, samples)),
+            audio_samples=_sum_if_known(self.audio_samples, other.audio_samples),
+            windows=_sum_if_known(self.windows, other.windows),
+            filled_samples=_sum_if_known(self.filled_samples, other.filled_samples),
         )
+
+
+def _sum_if_known(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
 
 
 @dataclass(frozen=True)
@@ -215,11 +230,9 @@ class TrainState:
         fields = EARLY_VALUES | fields if isinstance(fields, dict) else fields
         counted, own = Counts.__dataclass_fields__, {*cls.__dataclass_fields__} - {"counts"}
         require_fields(fields, dict.fromkeys([*own, *counted]))
-        samples = fields["audio_samples"]
-        counts = Counts(
-            audio_samples=None if samples is None else count(samples, "audio_samples"),
-            **{name: count(fields[name], name) for name in counted if name != "audio_samples"},
-        )
+        uncounted = {name for name in counted if name in EARLY_VALUES and fields[name] is None}
+        values: dict[str, Any] = {name: count(fields[name], name) for name in counted if name not in uncounted}
+        counts = Counts(**values | dict.fromkeys(uncounted))
         numbers = {name: count(fields[name], name) for name in own - {"evaluated", "best", "set_steps"}}
         if not numbers["step"] >= numbers["skipped"] >= numbers["skipped_in_a_row"]:
             raise ValueError(f"step is {numbers['step']} and skipped {numbers['skipped']}")

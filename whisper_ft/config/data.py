@@ -104,7 +104,7 @@ class DataConfig(SourceConfig):
     """Worker processes of each training process, which decode audio and compute log-mels. 0: the training process does
     this itself."""
     prefetch: int = setting("free", 4, least=1)
-    """Micro-batches that each worker prepares ahead."""
+    """Micro-batches that each worker prepares ahead, or blocks in a packed run."""
     cache_gb: float = setting("free", 4.0)
     """Gigabytes of encoded audio that all processes of a machine together keep in memory; a smaller cache reads files
     more often."""

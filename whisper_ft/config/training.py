@@ -13,6 +13,7 @@ from typing import Literal
 
 from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.evaluation import Device, EvalConfig, Precision
+from whisper_ft.config.packing import PackConfig
 from whisper_ft.config.setting import LeadingSpace, ScheduleKind, Suppress, require, require_bounds, setting
 
 ScreenMode = Literal["auto", "live", "plain", "quiet"]
@@ -138,7 +139,8 @@ class BatchConfig:
     size: int = setting("exact", 16, least=1)
     """Utterances per optimizer update, in all processes together: the global batch."""
     per_device: int = setting("free", 16, least=1)
-    """Utterances per forward pass on one device; the number of passes per update follows."""
+    """Utterances per forward pass on one device, or windows in a packed run; the number of passes per update
+    follows."""
 
 
 @dataclass(frozen=True)
@@ -271,6 +273,7 @@ class TrainingConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
+    pack: PackConfig = field(default_factory=PackConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     batch: BatchConfig = field(default_factory=BatchConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -287,6 +290,7 @@ class TrainingConfig:
         require_bounds(self)
         require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "above 0")
         require(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "above 0")
+        self.pack.refuse_beside(self.batch.size, self.labels.timestamps_share)
         if self.overwrite and self.resume != "never":
             raise ValueError(f"--overwrite goes with --resume never, not {self.resume}: it begins a run anew")
         prompts = [source.prompt_column for source in (self.data, *self.data.sources) if source.prompt_column]

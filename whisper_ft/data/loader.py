@@ -34,12 +34,14 @@ class StepBatches:
 class TrainStream:
     """Stream of one rank's training data, from step `first_step` on.
 
-    Each of n workers prepares its share of every micro-batch. A thread puts the shares back into the order of the batch
-    one step ahead, so that the model does not wait for them.
+    Each of n workers prepares its share of every portion of a step. A thread puts the shares back into the order of the
+    batch one step ahead, so that the model does not wait for them.
 
     Parameters
+        windows_at_once: windows of a micro-batch, if those of the whole step are sorted by length and regrouped; None
+            if each portion of the plan is a micro-batch.
         workers: number of processes that prepare data; with 0 this process prepares it.
-        ahead: number of micro-batches that each worker may prepare ahead.
+        ahead: number of portions that each worker may prepare ahead.
     """
 
     def __init__(
@@ -49,10 +51,12 @@ class TrainStream:
         collate: Collator,
         *,
         first_step: int,
+        windows_at_once: int | None = None,
         workers: int = 0,
         ahead: int = 4,
     ) -> None:
         self._plan, self._collate, self._first_step = plan, collate, first_step
+        self._windows_at_once = windows_at_once
         self._shares = _Shares(reader, plan, first_step)
         self._number_of_workers, self._ahead = workers, ahead
         self._workers: Workers[_PackedShare] | None = None
@@ -92,29 +96,57 @@ class TrainStream:
     def _assemble_step(self, step: int, take: "TakeShare") -> StepBatches:
         """Put one step together from the shares of the readers."""
         batches, rejected, counts = list[Batch](), list[Rejected](), Counts()
-        for micro_batch in range(self._plan.micro_batches):
-            shares = [take(reader) for reader in range(self._plan.readers)]
-            windows = list[Window]()
-            for block in self._plan.blocks(step, micro_batch):
-                first_pass = self._plan.in_first_pass(block)
-                for item, is_first in zip(next(shares[block.reader]), first_pass, strict=True):
-                    if isinstance(item, Window):
-                        windows.append(item)
-                    else:
-                        rejected.append(item)
-                        counts += Counts(unusable=1, unusable_rows=int(is_first))
+        portions = (self._portion(step, portion, take) for portion in range(self._plan.portions))
+        for windows, unusable in self._regrouped(portions):
+            rejected += [row for row, _ in unusable]
             batches.append(self._collate(windows))
             counts += Counts(
                 label_tokens=len(batches[-1].predicted),
                 utterances=sum(len(window.utterances) for window in windows),
+                unusable=len(unusable),
+                unusable_rows=sum(is_first for _, is_first in unusable),
                 audio_samples=sum(window.audio_samples for window in windows),
+                windows=len(windows),
+                filled_samples=sum(window.filled_samples for window in windows),
             )
         return StepBatches(batches, rejected, counts)
+
+    def _portion(self, step: int, portion: int, take: "TakeShare") -> "_Portion":
+        """Return the windows of a portion, and its rejected rows, each with True if it lies in the first pass."""
+        shares = [take(reader) for reader in range(self._plan.readers)]
+        windows, unusable = list[Window](), list[tuple[Rejected, bool]]()
+        for block in self._plan.blocks(step, portion):
+            first_pass = self._plan.in_first_pass(block)
+            for item in next(shares[block.reader]):
+                if isinstance(item, Window):
+                    windows.append(item)
+                else:
+                    unusable.append((item, first_pass[item.slot]))
+        return windows, unusable
+
+    def _regrouped(self, portions: "Iterator[_Portion]") -> "Iterator[_Portion]":
+        """Yield the windows of each micro-batch; the rejected rows of the whole step may come with the first one.
+
+        Without `windows_at_once` each portion is a micro-batch. Otherwise there is at least one, and windows with about
+        as many tokens share one, because each is padded to the longest in its micro-batch.
+        """
+        if self._windows_at_once is None:
+            yield from portions
+            return
+        of_step = list(portions)
+        unusable = [row for _, rows in of_step for row in rows]
+        windows = sorted((w for ws, _ in of_step for w in ws), key=lambda window: -len(window.tokens))
+        for begin in range(0, max(len(windows), 1), self._windows_at_once):
+            yield windows[begin : begin + self._windows_at_once], [] if begin else unusable
+
+
+_Portion = tuple[list[Window], list[tuple[Rejected, bool]]]
+"""Windows, and rejected rows, each with True if it lies in the first pass over the data."""
 
 
 @dataclass(frozen=True)
 class _Shares:
-    """Maker of shares: a share is the part of a micro-batch that one reader prepares.
+    """Maker of shares: a share is the part of a step's portion that one reader prepares.
 
     A reader is a worker process, or the training process itself if there are no workers.
     """
@@ -124,11 +156,11 @@ class _Shares:
     first_step: int
 
     def of_reader(self, number: int) -> Iterator[Iterator[Prepared]]:
-        """Yield the share of one reader for each micro-batch, without end: an iterator over its prepared blocks."""
+        """Yield the share of one reader for each portion, without end: an iterator over its prepared blocks."""
         step = self.first_step
         while True:
-            for micro_batch in range(self.plan.micro_batches):
-                blocks = [block for block in self.plan.blocks(step, micro_batch) if block.reader == number]
+            for portion in range(self.plan.portions):
+                blocks = [block for block in self.plan.blocks(step, portion) if block.reader == number]
                 yield iter([self.reader.windows(self.plan.places(block)) for block in blocks])
             step += 1
 
@@ -143,7 +175,7 @@ class _Shares:
 
 @dataclass(frozen=True)
 class _PackedShare:
-    """A worker's share of a micro-batch, packed for transport: all features are one shared-memory tensor.
+    """A worker's share of a portion, packed for transport: all features are one shared-memory tensor.
 
     Each tensor costs about 0.5 ms to map. With one tensor for each of 16 windows a step waited 15 ms instead of 10
     (docs/performance.md).

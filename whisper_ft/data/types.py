@@ -133,9 +133,11 @@ class Window:
     tokens: list[int]
     """Start token, language, task, ..., text, end token; a prompt may stand before the start token."""
     utterances: tuple[str, ...]
-    """Ids of the rows in the window."""
+    """Ids of the rows in the window; empty for a window without speech."""
     audio_samples: int = 0
-    """Length of the audio at the model's sampling rate, without padding."""
+    """Length of the utterances at the model's sampling rate, without gaps and padding."""
+    filled_samples: int = 0
+    """Length of utterances and gaps, or of noise; the rest of the window is padding."""
     first_target: int = 1
     """Index of the first token that the decoder learns to predict. Earlier tokens, such as a prompt, are only read."""
 
@@ -147,6 +149,7 @@ class Rejected:
     id: str
     reason: str  # code: decode_error, too_long, ...
     detail: str  # explanation for a person
+    slot: int = 0  # number of the row in its block
 
 
 class UnhonouredError(UsageError):

@@ -1,15 +1,16 @@
-"""Reader of windows: rows of a source are read by chunk, decoded, augmented and labelled."""
+"""Reader of windows: rows of a source are read by chunk, and the builder makes windows from them."""
 
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.augment.transforms import Transforms
 from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.packing.clip import Clip
 from whisper_ft.data.sampling.order import Place
 from whisper_ft.data.types import Rejected, RejectedError, Row, Source, Window
+from whisper_ft.data.window_builder import WindowBuilder, WindowSettings
 
 
 class WindowReader:
@@ -22,6 +23,7 @@ class WindowReader:
         cached_chunks: most chunks in the cache.
         cached_bytes: most bytes of audio in the cache. Beyond these bounds a chunk is dropped, and read again when
             needed.
+        settings: of packing, labels and gaps; None for those of a run that sets none of them.
     """
 
     def __init__(
@@ -32,19 +34,29 @@ class WindowReader:
         cached_chunks: int,
         cached_bytes: float = math.inf,
         transforms: Transforms | None = None,
+        settings: WindowSettings | None = None,
     ) -> None:
-        self._source, self._log_mel, self._encode = source, log_mel, encode
-        self._transforms = transforms or Transforms()
+        self._source = source
+        self.builder = WindowBuilder(log_mel, encode, transforms or Transforms(), settings or WindowSettings())
         self._cached_chunks, self._cached_bytes = cached_chunks, cached_bytes
         self._chunks: OrderedDict[int, Sequence[Row]] = OrderedDict()
         self._bytes: dict[int, int] = {}  # bytes of audio of each cached chunk
 
     def windows(self, places: Sequence[Place]) -> list[Window | Rejected]:
-        """Return the window of each row of a block, or the `Rejected` of a row that cannot be used, in order.
+        """Return the windows of a block, and a `Rejected` for each row that cannot be used, with its number there.
 
-        Today each row makes one window of its own.
+        Without packing each row gives one of the two, in order, and some windows are followed by one without speech.
         """
-        return [self._window(place) for place in places]
+        items = self.clips(places)
+        found = list[Window | Rejected]()
+        for block in [items] if self.builder.packs else [[item] for item in items]:
+            found += self.builder.windows([item for item in block if isinstance(item, Clip)])
+            found += [item for item in block if isinstance(item, Rejected)]
+        return found
+
+    def clips(self, places: Sequence[Place]) -> list[Clip | Rejected]:
+        """Return the decoded utterance of each row of a block, or the `Rejected` of one that cannot be used."""
+        return [self._clip(place, slot) for slot, place in enumerate(places)]
 
     def row(self, chunk: int, row: int) -> Row:
         """Return a row of a chunk. The chunk is read if it is not in the cache."""
@@ -68,22 +80,10 @@ class WindowReader:
             dropped, _ = self._chunks.popitem(last=False)
             del self._bytes[dropped]
 
-    def _window(self, place: Place) -> Window | Rejected:
-        """Return the window of one row, or the reason why the row cannot be used."""
+    def _clip(self, place: Place, slot: int) -> Clip | Rejected:
+        """Return the decoded utterance of one row, or the reason why the row cannot be used."""
         row = self.row(place.chunk, place.row)
-        rate, max_seconds = self._log_mel.sample_rate, self._log_mel.window_seconds
         try:
-            if row.problem:
-                raise RejectedError(*row.problem)
-            tokens = self._encode(row.text, row.language, row.task)
-            waveform = decode(row.audio, rate, max_seconds, row.offset, row.duration)
-            if not waveform.any():
-                raise RejectedError("silent", "every sample is zero, but there is a transcript")
+            return self.builder.clip(self._chunks[place.chunk], place)
         except RejectedError as error:
-            return Rejected(row.id, error.reason, error.detail)
-        for transform in self._transforms.waveform:
-            waveform = transform(waveform, place)
-        features = self._log_mel(waveform)
-        for mask in self._transforms.features:
-            features = mask(features, len(waveform) / rate, place)
-        return Window(features, tokens, (row.id,), len(waveform))
+            return Rejected(row.id, error.reason, error.detail, slot)

@@ -1,10 +1,13 @@
 """Agreement of the ranks between two steps, in one small all-reduce."""
 
+from dataclasses import fields
 from typing import NamedTuple
 
 from whisper_ft.checkpoint.state import Counts
 from whisper_ft.data.loader import StepBatches
 from whisper_ft.runtime.collectives import Collectives
+
+_COUNTED = [counted.name for counted in fields(Counts)]
 
 
 class Agreement(NamedTuple):
@@ -46,23 +49,13 @@ def agree(
     """
     own_micro_batches = [0.0] * collectives.world
     own_micro_batches[collectives.rank] = len(drawn.micro_batches)
-    counts = drawn.counts
-    tokens, utterances, unusable, rows, samples, loss_sum, failures, stops, saves, *others = collectives.all_reduce_sum(
-        counts.label_tokens,
-        counts.utterances,
-        counts.unusable,
-        counts.unusable_rows,
-        counts.audio_samples or 0,
-        loss,
-        failed,
-        stopping,
-        save_done,
-        *text,
-        *own_micro_batches,
+    counted, own = len(_COUNTED), (loss, *text, failed, stopping, save_done)
+    sums = collectives.all_reduce_sum(
+        *(getattr(drawn.counts, name) or 0 for name in _COUNTED), *own, *own_micro_batches
     )
-    text_loss, text_tokens, *micro_batches = others
+    loss_sum, text_loss, text_tokens, failures, stops, saves, *micro_batches = sums[counted:]
     return Agreement(
-        Counts(int(tokens), int(utterances), int(unusable), int(rows), int(samples)),
+        Counts(**{name: int(value) for name, value in zip(_COUNTED, sums, strict=False)}),
         int(max(micro_batches)),
         loss_sum,
         failures > 0,

@@ -9,16 +9,19 @@ from typing import Any
 from whisper_ft.config.data import DataConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.audio.noise_files import NoiseFiles
 from whisper_ft.data.augment.transforms import transforms_of
 from whisper_ft.data.formats.fingerprint import with_content
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.loader import TrainStream
 from whisper_ft.data.sampling.batch_plan import BatchPlan
+from whisper_ft.data.sampling.block_partition import BlockPartition
 from whisper_ft.data.sampling.order import ORDER_VERSION, MixedOrder, default_lanes
 from whisper_ft.data.sampling.partition import Partition
 from whisper_ft.data.sources import open_mixture
 from whisper_ft.data.types import Collator
+from whisper_ft.data.window_builder import WindowSettings
 from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.training import data_summary
@@ -30,11 +33,13 @@ class TrainingData:
 
     source: MixedSource
     order: MixedOrder
-    partition: Partition
+    partition: Partition | BlockPartition
     steps: int
     """Updates of the run."""
     end: int | None
     """Position in the stream at which the run ends; None if the length of the run is given in steps."""
+    noise: NoiseFiles | None = None
+    """Recordings for windows without speech, if the settings name some."""
     content: dict[str, Any] = field(default_factory=dict)
     """Digests of the content of the files (`Source.content`), as it was when this start of the program began."""
 
@@ -72,15 +77,28 @@ def open_training_data(
         index: folder for cached file indexes.
         rank: rank whose share is read, of `world` ranks.
 
-    Raises UsageError if the sources cannot be mixed as configured.
+    Raises UsageError if the sources cannot be mixed as configured, if a step has fewer blocks than there are ranks, or
+    if recordings without speech cannot be used.
     """
     source = open_mixture(data, index)
     lanes = config.data.lanes or default_lanes(config.batch.size)
     with as_usage_error("data.sources"):
         order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
-    partition = Partition(config.batch.size, config.batch.per_device, rank, world, lanes)
-    rows = sum(source.rows)
-    return TrainingData(source, order, partition, config.steps_over(rows), config.end_of(rows))
+    partition = partition_of(config, order, lanes, rank, world)
+    rows, path = sum(source.rows), config.labels.no_speech_path
+    noise = NoiseFiles.found(path) if path else None
+    return TrainingData(source, order, partition, config.steps_over(rows), config.end_of(rows), noise)
+
+
+def partition_of(
+    config: TrainingConfig, order: MixedOrder, lanes: int, rank: int, world: int
+) -> Partition | BlockPartition:
+    """Return the share of one rank. Raises UsageError if a packed step has fewer blocks than there are ranks."""
+    if not config.pack.enabled:
+        return Partition(config.batch.size, config.batch.per_device, rank, world, lanes)
+    partition = BlockPartition(config.batch.size, config.pack.block, rank, world, lanes, order.sources_of_lanes)
+    partition.refuse_idle_ranks()
+    return partition
 
 
 def open_stream(
@@ -104,11 +122,15 @@ def open_stream(
     cached_bytes = settings.cache_gb * 1e9 / readers / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if warning := data_summary.cache_warning(data.source, chunks, cached_bytes):
         say(warning)
+    transforms = transforms_of(config, log_mel)
+    windows = WindowSettings(config.seed, config.pack, config.labels, data.noise)
+    is_regrouped = config.pack.enabled or config.labels.no_speech_share > 0
     return TrainStream(
-        WindowReader(data.source, log_mel, encode, chunks, cached_bytes, transforms_of(config, log_mel)),
+        WindowReader(data.source, log_mel, encode, chunks, cached_bytes, transforms, windows),
         BatchPlan(data.order, data.partition, readers, data.end),
         collate,
         first_step=first_step,
+        windows_at_once=config.batch.per_device if is_regrouped else None,
         workers=settings.workers,
         ahead=settings.prefetch,
     )

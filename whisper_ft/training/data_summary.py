@@ -8,10 +8,12 @@ from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import shared_by_index
+from whisper_ft.data.sampling.block_partition import BlockPartition
 from whisper_ft.data.sources import ignored_settings
 from whisper_ft.data.stated_durations import first_durations
 from whisper_ft.data.types import Source
 from whisper_ft.data.used_settings import used_lines
+from whisper_ft.runtime.printable import counted
 
 MAX_EXAMPLES = 100  # transcripts that are rewritten to count changes and to find examples
 
@@ -61,6 +63,18 @@ def summary_lines(
                 f"warning: {name} may be in the training data: {shared}; "
                 "`python -m whisper_ft doctor` compares transcripts and audio"
             )
+
+
+def packing_line(partition: BlockPartition) -> str:
+    """Return a line for the user about the blocks of a packed step, and their number for each process."""
+    sizes = [len(slots) for slots in partition.slots_of_blocks]
+    sized = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    of_ranks = ", ".join(f"{len(partition.blocks_of(rank))}" for rank in range(partition.world))
+    each = "" if partition.world == 1 else f", for the processes {of_ranks}"
+    return (
+        f"packing: a step of {partition.batch_size} utterances is {counted(len(sizes), 'block')} of {sized}{each}; the "
+        "utterances of a block share windows"
+    )
 
 
 def cache_warning(source: MixedSource, chunks: int, cached_bytes: float) -> str:

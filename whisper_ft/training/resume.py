@@ -13,6 +13,7 @@ from whisper_ft.config.resume_policy import refuse_changes
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.formats.fingerprint import changed
+from whisper_ft.data.sampling.block_partition import BlockPartition
 from whisper_ft.decoding.eval_protocol import EvalProtocol
 from whisper_ft.optim.schedule import learning_rate
 from whisper_ft.runtime import atomic
@@ -21,7 +22,7 @@ from whisper_ft.runtime.errors import ResumeError, UsageError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.data import TrainingData
-from whisper_ft.training.data_summary import settings_lines, summary_lines
+from whisper_ft.training.data_summary import packing_line, settings_lines, summary_lines
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation
 from whisper_ft.training.learner import Learner
@@ -83,6 +84,8 @@ def report_data(
     tracker.say_all(
         collectives.broadcast_from_main(lambda: list(settings_lines(config, data.source, held_out, sets, encode)))
     )
+    if isinstance(data.partition, BlockPartition):
+        tracker.say(packing_line(data.partition))
     if first_line is None:
         tracker.say_all(data.source.notes)
         return

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from whisper_ft.checkpoint.state import TrainState
+from whisper_ft.checkpoint.state import Counts, TrainState
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.errors import DataError, NonFiniteError
 from whisper_ft.runtime.printable import counted
@@ -22,7 +22,7 @@ class Update(NamedTuple):
     """Figures of one optimizer update."""
 
     lr: float
-    label_tokens: int  # of the global batch
+    counts: Counts  # of the global batch
     loss: float  # cross-entropy of this rank's label tokens, summed
     grad_norm: float  # before clipping
     loss_scale: float
@@ -33,25 +33,36 @@ class Update(NamedTuple):
 
 
 def log_step(
-    tracker: Tracker, state: TrainState, update: Update, agreed: Agreement, learner: Learner, throughput: Throughput
+    tracker: Tracker,
+    state: TrainState,
+    update: Update,
+    agreed: Agreement,
+    learner: Learner,
+    throughput: Throughput,
+    *,
+    is_packed: bool,
 ) -> None:
     """Log the step just done. Its loss is the sum over all ranks, divided by the number of label tokens.
 
-    A row of labels with timestamps also has `text_loss`, the mean over the tokens of text.
+    A row of labels with timestamps also has `text_loss`, the mean over the tokens of text. A row of a packed run has
+    the `windows` of the step, and `fill`, the share of their length with utterances, gaps or noise.
     """
-    counts = state.counts
+    counts, of_step = state.counts, update.counts
     row: dict[str, float | None] = {
         "step": state.step,
-        "loss": _finite_or_none(agreed.loss / max(update.label_tokens, 1)),
+        "loss": _finite_or_none(agreed.loss / max(of_step.label_tokens, 1)),
         "lr": update.lr,
         "grad_norm": _finite_or_none(update.grad_norm),
         "loss_scale": update.loss_scale,
     }
     if agreed.text_tokens:
         row["text_loss"] = _finite_or_none(agreed.text_loss / agreed.text_tokens)
-    row |= {"label_tokens": update.label_tokens, "skipped": state.skipped, "unusable": counts.unusable}
+    row |= {"label_tokens": of_step.label_tokens, "skipped": state.skipped, "unusable": counts.unusable}
     hours = counts.audio_samples and round(counts.audio_samples / learner.log_mel.sample_rate / 3600, 6)
     row |= {**throughput.read(), "audio_hours": hours, "memory_gb": round(memory_gb(learner.device), 3)}
+    if is_packed:
+        room = (of_step.windows or 0) * learner.log_mel.window_samples
+        row |= {"windows": of_step.windows, "fill": round((of_step.filled_samples or 0) / max(room, 1), 4)}
     tracker.log_step(row)
 
 

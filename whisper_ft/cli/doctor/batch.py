@@ -7,18 +7,16 @@ from whisper_ft.cli.doctor.spelling import shown
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.sampling.order import MixedOrder
-from whisper_ft.data.types import Batch, CollatorFactory, Source, Window
-from whisper_ft.data.window_reader import WindowReader
+from whisper_ft.data.types import Batch, CollatorFactory, Window
 from whisper_ft.runtime.printable import counted
+from whisper_ft.training.step_preview import StepPreview
 
 WINDOWS = 3  # windows shown: each takes several lines, and most sources have them in different chunks
 
 
 def first_batch(
     config: TrainingConfig,
-    source: Source,
-    order: MixedOrder,
+    preview: StepPreview,
     encode: LabelEncoder,
     log_mel: LogMel,
     tokenizer: WhisperTokenizer,
@@ -27,11 +25,21 @@ def first_batch(
     """Collate the first windows of a run, at most WINDOWS, and return the tokens read and predicted at each position.
 
     A window is the audio of one training example, with its tokens. The first line counts them, and each gives a block.
-    A row that cannot be used gives a line with the reason instead.
+    A row that cannot be used gives a line with the reason instead. The windows of a packed run are those of its first
+    block.
     """
-    reader = WindowReader(source, log_mel, encode, cached_chunks=1)
-    places = [order.locate(position) for position in range(min(WINDOWS, config.batch.size))]
-    slots = reader.windows(places)
+    plan, is_packed = preview.plan, config.pack.enabled
+    blocks = [block for portion in range(plan.portions) for block in plan.blocks(0, portion)]
+    slots = [
+        slot
+        for block in blocks[: 1 if is_packed else WINDOWS]
+        for slot in preview.reader.windows(plan.places(block))
+        if isinstance(slot, Window) or not is_packed
+    ]
+    whole = (
+        f"{counted(len(slots), 'window')} of the first block" if is_packed else counted(config.batch.size, "utterance")
+    )
+    slots = slots[:WINDOWS] if is_packed else slots
     windows = [slot for slot in slots if isinstance(slot, Window)]
     collate = collator(
         start_token=encode.start,
@@ -43,7 +51,7 @@ def first_batch(
     length = batch.labels.shape[1] if windows else 0
     rows = (_batch_row(window, batch, index, tokenizer) for index, window in enumerate(windows))
     return [
-        f"the first {len(slots)} of {counted(config.batch.size, 'utterance')} of step 0, padded to {length} positions",
+        f"the first {len(slots)} of {whole} of step 0, padded to {length} positions",
         *(
             next(rows)
             if isinstance(slot, Window)
@@ -62,7 +70,7 @@ def _batch_row(window: Window, batch: Batch, index: int, tokenizer: WhisperToken
 
     prompt = next((place for place, number in enumerate(read) if number not in special), len(window.tokens) - 1)
     return BatchRow(
-        ids=", ".join(window.utterances),
+        ids=", ".join(window.utterances) or "no speech",
         shape=tuple(batch.input_features[index].shape),
         text=tokenizer.decode(window.tokens[prompt:-1]),
         prompt=[token(number) for number in read[:prompt]],

@@ -115,11 +115,24 @@ class BatchRow:
         ]
 
 
+@dataclass(frozen=True)
+class Sound:
+    """Sound that the page can play."""
+
+    title: str
+    address: str
+    """The encoded sound as a `data:` address."""
+
+    def lines(self) -> list[str]:
+        """Return a line that names the sound, because text cannot play it."""
+        return [f"{self.title}: in the page that --out writes"]
+
+
 def _with_ids(tokens: Sequence[Token]) -> str:
     return " ".join(f"{text}={number}" for text, number in tokens)
 
 
-Block = str | Finding | Letters | NumberTable | Histogram | BatchRow
+Block = str | Finding | Letters | NumberTable | Histogram | BatchRow | Sound
 
 
 def block_lines(blocks: Sequence[Block]) -> list[str]:

@@ -15,6 +15,7 @@ from whisper_ft.cli.doctor.data_report import (
     report_sections,
     suppressed_section,
 )
+from whisper_ft.cli.doctor.packing_section import packing_section
 from whisper_ft.cli.doctor.row_check import RowCheck, RowStatistics
 from whisper_ft.config.evaluation import HELD_OUT
 from whisper_ft.config.training import TrainingConfig
@@ -29,13 +30,14 @@ from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of
 from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import open_eval_set, open_held_out, open_mixture, refuse_beside_sources
 from whisper_ft.data.types import CollatorFactory, RejectedError, Row, Source
-from whisper_ft.data.used_settings import languages_found, overruled_lines, used_line
+from whisper_ft.data.used_settings import overruled_lines, used_line
 from whisper_ft.decoding.long_form import utterances_of
 from whisper_ft.models.suppression import SuppressedTokens
-from whisper_ft.models.whisper import ModelParts, load_parts
+from whisper_ft.models.whisper import load_parts
 from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.runtime.printable import counted
 from whisper_ft.runtime.redaction import redacted
+from whisper_ft.training.step_preview import StepPreview, encoder_of
 from whisper_ft.training.suppress_choice import released_by
 
 Depth = Literal["fast", "full", "none"]
@@ -106,7 +108,7 @@ def check_data(
     refuse_without_previous(config.labels, source.parts)
     evaluated = [] if leakage == "none" else evaluated_sets(config)
     model = load_parts(config.model.name)
-    tokenizer, encode = model.processor.tokenizer, _encoder(config, model, source, rewrite)
+    tokenizer, encode = model.processor.tokenizer, encoder_of(config, model, source, rewrite)
     as_written = _as_written(config, rewrite)
     log_mel = LogMel(model.processor.feature_extractor)
     suppressed = SuppressedTokens.of(model.generation_config, tokenizer)
@@ -120,19 +122,11 @@ def check_data(
     sections["label tokens"] += as_written
     released = released_by(config, source, encode, suppressed, tokenizer)
     sections["suppressed tokens"] = suppressed_section(statistics.suppressed, tokenizer, released) + as_written
-    sections["one batch"] = first_batch(config, source, order, encode, log_mel, tokenizer, collator) + as_written
+    preview = StepPreview.of(config, source, order, encode, log_mel)
+    sections |= {"packing": packing_section(preview, encode, log_mel)} if config.pack.enabled else {}
+    sections["one batch"] = first_batch(config, preview, encode, log_mel, tokenizer, collator) + as_written
     figures = report_figures(statistics, config, sum(source.rows))
     return DataReport(figures, sections, problems_of(statistics, overlaps.get(HELD_OUT), released))
-
-
-def _encoder(
-    config: TrainingConfig, model: ModelParts, source: MixedSource, rewrite: LabelNormalizer | None
-) -> LabelEncoder:
-    language, task, found = config.data.languages[0], config.data.tasks[0], languages_found(source.parts)
-    space = config.labels.leading_space
-    encode = LabelEncoder.of(model, model.processor.tokenizer, language, task, rewrite, found, space)
-    encode.refuse_unknown(config.labels)
-    return encode
 
 
 def _as_written(config: TrainingConfig, rewrite: LabelNormalizer | None) -> list[Block]:

@@ -1,8 +1,10 @@
 """Writing of the data report as one HTML page."""
 
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-from whisper_ft.cli.doctor.blocks import Block
+from whisper_ft.cli.doctor.blocks import Block, Sound
 from whisper_ft.cli.doctor.data_report import DataReport, problem_count
 from whisper_ft.cli.doctor.histogram import Histogram
 from whisper_ft.cli.doctor.spelling import shown, shown_character
@@ -25,6 +27,7 @@ def write_page(folder: Path, title: str, report: DataReport) -> Path:
         "data_check",
         title,
         visible=spelled_out,
+        policy="media-src data:" if any(isinstance(block, Sound) for block in _blocks(report)) else "",
         figures=report.figures,
         problems=report.problems,
         problem_count=problem_count(report),
@@ -38,6 +41,10 @@ def write_page(folder: Path, title: str, report: DataReport) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / NAME, page)
     return folder / NAME
+
+
+def _blocks(report: DataReport) -> Iterator[Block]:
+    return chain.from_iterable(report.sections.values())
 
 
 def _groups(report: DataReport) -> list[list[tuple[str, list[Block]]]]:

@@ -43,7 +43,7 @@ BEYOND_SECONDS = 0.1
 
 
 def decode(
-    encoded: bytes, sample_rate: int, max_seconds: float, offset: float = 0.0, duration: float | None = None
+    encoded: AudioBytes, sample_rate: int, max_seconds: float, offset: float = 0.0, duration: float | None = None
 ) -> Waveform:  # -> [samples] at sample_rate
     """Decode a clip to a mono waveform: channels averaged, resampled by soxr at its high quality.
 
@@ -112,7 +112,7 @@ class OpenClip:
 
 
 @contextmanager
-def _opened(encoded: bytes, offset: float, duration: float | None) -> Iterator[OpenClip]:
+def _opened(encoded: AudioBytes, offset: float, duration: float | None) -> Iterator[OpenClip]:
     """Open a clip, check its header, and turn every exception in the block into a RejectedError."""
     if not encoded:
         raise RejectedError("decode_error", "the row holds no bytes of audio")

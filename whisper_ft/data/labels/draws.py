@@ -1,4 +1,4 @@
-"""Random choices about the label of a window, as a pure function of the seed and the window's first utterance."""
+"""Random choices about the label of a window, as a pure function of the seed and the window's longest utterance."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ _TIMESTAMPS, _PROMPT, _NO_SPEECH, _PARTIAL_LAST = range(100, 104)
 class LabelDraws:
     """Draws for windows: each is True for the share of windows that the settings name.
 
-    A window is known by the place of its first utterance, so the draws are equal for any number of processes.
+    A window is known by the place of its longest utterance, so the draws are equal for any number of processes.
     """
 
     seed: int

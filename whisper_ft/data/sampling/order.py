@@ -90,6 +90,11 @@ class Order:
         chunk = self._chunk_at(epoch, row)
         return Place(number, int(epoch.chunks[chunk]), row - (int(epoch.ends[chunk - 1]) if chunk else 0))
 
+    def source_of(self, position: int) -> int:
+        """Return the number of the source of a position, which is the same for all."""
+        del position
+        return self._source
+
     def _stretch(self, lane: int) -> tuple[int, int]:
         """Rows [begin, end) of an epoch's sequence that a lane owns. The lanes' lengths differ by at most one row."""
         length, longer = divmod(self.total, self._lanes)
@@ -136,6 +141,15 @@ class MixedOrder:
         source = self._owners[lane]
         place = self._orders[source].locate(turn * self._lanes_of[source] + self._places[lane])
         return Place(place.epoch, self._first_chunk[source] + place.chunk, place.row)
+
+    @property
+    def sources_of_lanes(self) -> tuple[int, ...]:
+        """Number of the source of each lane."""
+        return tuple(self._owners)
+
+    def source_of(self, position: int) -> int:
+        """Return the number of the source of a position."""
+        return self._owners[position % len(self._owners)]
 
 
 def lanes_by_weight(weights: Sequence[float], lanes: int) -> list[int]:

@@ -5,6 +5,7 @@ A partition changes neither the content of a batch nor its gradient, only the pr
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -49,6 +50,15 @@ class Partition:
         own = self._slots_of_ranks[self.rank]
         return own[micro_batch * self.per_device : (micro_batch + 1) * self.per_device]
 
+    def portions(self, readers: int) -> int:
+        """Return the number of portions of a step. A portion is a micro-batch, for any number of readers."""
+        del readers
+        return self.accumulate
+
+    def groups(self, portion: int, readers: int) -> list[tuple[Sequence[int], int]]:
+        """Return each slot of a micro-batch as a group of its own, with the number of its reader."""
+        return [((slot,), self.reader(slot, readers)) for slot in self.slots(portion)]
+
     def reader(self, slot: int, readers: int) -> int:
         """Return the number of the reader that prepares a slot, if this rank has `readers` readers."""
         return slot % self._classes // self.world % readers
@@ -58,11 +68,15 @@ class Partition:
 
         The cache of a reader holds a shuffle span of each of its lanes.
         """
-        steps = range(self.lanes // math.gcd(self.lanes, self.batch_size))  # slots and lanes repeat after these steps
-        lanes_of: list[set[int]] = [set() for _ in range(readers)]
-        for slot in self._slots_of_ranks[self.rank]:
-            lanes_of[self.reader(slot, readers)].update((step * self.batch_size + slot) % self.lanes for step in steps)
-        return max(map(len, lanes_of))
+        own = self._slots_of_ranks[self.rank]
+        parts = [[slot for slot in own if self.reader(slot, readers) == reader] for reader in range(readers)]
+        return max(len(lanes_of_slots(slots, self.lanes, self.batch_size)) for slots in parts)
+
+
+def lanes_of_slots(slots: Iterable[int], lanes: int, batch_size: int) -> set[int]:
+    """Return the lanes that some slots of the batch read over all steps."""
+    steps = range(lanes // math.gcd(lanes, batch_size))  # slots and lanes repeat after these steps
+    return {(step * batch_size + slot) % lanes for slot in slots for step in steps}
 
 
 def unevenness(batch_size: int, classes: int, world: int) -> float:

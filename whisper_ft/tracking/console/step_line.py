@@ -20,7 +20,7 @@ def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Fig
 
     The loss of the text is shown if the row has it, as with labels that have timestamps.
 
-    Audio and memory are left out if unknown, counts of skipped and unusable if 0. The time left comes last.
+    Audio, memory and fill are left out if unknown, counts of skipped and unusable if 0. The time left comes last.
     """
     of_text = [("text ", _number(row["text_loss"], ".4f"))] if "text_loss" in row else []
     figures = [
@@ -33,6 +33,8 @@ def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Fig
     ]
     if row.get("audio_hours") is not None:
         figures.append(("", f"{row['audio_hours']:.2f} h audio"))
+    if row.get("fill") is not None:
+        figures.append(("fill ", percent(row["fill"], 0)))
     figures.append(("wait ", percent(row["data_wait"], 0)))
     if row.get("memory_gb") is not None:
         figures.append(("mem ", f"{row['memory_gb']:.1f} GB"))

@@ -1,11 +1,5 @@
-"""Print the utterances of a training step, without a model: `python -m whisper_ft replay --run_dir DIR --step N`.
+"""Rows of a training step, and the configuration of a run as its newest checkpoint records it."""
 
-Steps are counted from 0. A run that continues from checkpoint step-N does step N next, and reports it in metrics.jsonl
-as step N + 1. One JSON line is printed for each position of the global batch, in order.
-"""
-
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +7,7 @@ from whisper_ft.config import yaml12
 from whisper_ft.config.parse import config_from_plain, load_config
 from whisper_ft.config.resume_policy import as_resumed
 from whisper_ft.config.training import TrainingConfig
-from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.runtime.printable import counted, json_text, say
 
 
 def replay(config: TrainingConfig, step: int) -> list[dict[str, object]]:
@@ -70,30 +62,3 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
     if record is None:
         return config
     return replace(config, data=pin_mixture(config.data, record.config["data"], record.data))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the batch, and return the exit code. A missing run, step or data set is an error of one line and code 2."""
-    parser = Parser(prog="python -m whisper_ft replay", description=replay.__doc__)
-    parser.add_argument("--run_dir", type=Path, required=True, help="run directory")
-    parser.add_argument("--step", type=int, required=True, help="step, counted from 0")
-    parser.add_argument("--data.path", dest="data_path", metavar="PATH", help="present path of the run's data")
-
-    def program() -> None:
-        args = parser.parse_args(argv)
-        if args.step < 0:
-            raise UsageError(f"--step must be 0 or more, got {args.step}")
-        config = configuration(args.run_dir, args.data_path)
-        rows = replay(config, args.step)
-        if config.epochs is None and args.step >= (steps := config.steps_over(0)):
-            raise UsageError(f"--step {args.step}: the run has {counted(steps, 'step')}, so give 0 to {steps - 1}")
-        if not rows:
-            raise UsageError(f"--step {args.step}: the run ends before it, after epochs: {config.epochs:g}")
-        for row in rows:
-            say(json_text(row))
-
-    return exit_code_of(program)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

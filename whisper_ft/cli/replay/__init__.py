@@ -1,0 +1,1 @@
+"""Utterances and windows of a training step, printed without a model."""

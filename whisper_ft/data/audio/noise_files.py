@@ -1,0 +1,72 @@
+"""Recordings without speech, of which random parts become windows."""
+
+import glob
+import os
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from whisper_ft.data.audio.containers import Waveform
+from whisper_ft.data.audio.decode import MIN_SECONDS, decode
+from whisper_ft.data.audio.file_bytes import FileBytes
+from whisper_ft.data.audio.recording import Recording
+from whisper_ft.data.types import RejectedError
+from whisper_ft.runtime.errors import DataError, UsageError
+from whisper_ft.runtime.rng import hash64
+
+SETTING = "labels.no_speech_path"
+
+
+class NoiseFile(NamedTuple):
+    """Recording without speech, with its length in seconds by its header."""
+
+    path: Path
+    seconds: float
+
+
+class NoiseFiles:
+    """Recordings without speech."""
+
+    def __init__(self, files: Sequence[NoiseFile]) -> None:
+        self._files = list(files)
+
+    @classmethod
+    def found(cls, path: str) -> Self:
+        """Find the recordings of a file, a folder with the folders in it, or a glob, and read their headers.
+
+        Raises UsageError if there is none, or if one cannot be used. Hidden files are left out.
+        """
+        local = Path(os.path.expanduser(path))
+        matches = [local] if local.exists() else [Path(name) for name in glob.glob(str(local), recursive=True)]
+        paths = [file for match in matches for file in (match.rglob("*") if match.is_dir() else [match])]
+        files = sorted({file for file in paths if file.is_file() and not file.name.startswith(".")})
+        if not files:
+            raise UsageError(f"--{SETTING} {path}: there is no recording; give a file, a folder or a glob")
+        return cls([NoiseFile(file, _seconds_of(file)) for file in files])
+
+    def part(self, rate: int, most_seconds: float, *key: int) -> Waveform:  # -> [samples]
+        """Return a random part of a random recording, at most `most_seconds` long. `key` determines both.
+
+        A recording that is no longer than that is returned whole. Raises DataError if it can no longer be read.
+        """
+        file = self._files[hash64(*key, 0) % len(self._files)]
+        seconds = min(file.seconds, most_seconds)
+        offset = (file.seconds - seconds) * (hash64(*key, 1) / 2**64)
+        try:
+            with closing(FileBytes(file.path)) as content:
+                return decode(content, rate, most_seconds, offset, seconds)
+        except (OSError, RejectedError) as error:
+            raise DataError(f"--{SETTING}: {file.path} cannot be read: {error}") from error
+
+
+def _seconds_of(path: Path) -> float:
+    """Return the length of a recording by its header. Raises UsageError if it has none."""
+    try:
+        with Recording(path, 16_000) as recording:
+            seconds = recording.seconds
+    except RejectedError as error:
+        raise UsageError(f"--{SETTING}: {path} cannot be used: {error.detail}; remove the file") from error
+    if seconds is None or seconds < MIN_SECONDS:
+        raise UsageError(f"--{SETTING}: {path} cannot be used, because its header states no length; convert it to wav")
+    return seconds

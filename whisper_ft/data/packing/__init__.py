@@ -1,0 +1,1 @@
+"""Packing: the utterances of a block share the windows of the model."""
