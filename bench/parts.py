@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from bench import prepare
-from bench.results import EVALUATION_RATIOS, LOADER_RATIOS, TRAINING_RATIOS, summary
+from bench.packing import PackingTask
+from bench.results import EVALUATION_RATIOS, LOADER_RATIOS, PACKING_RATIOS, TRAINING_RATIOS, summary
 from bench.rounds import console, rounds, run
-from bench.sizes import CARD_SIZES, Effort, Size
+from bench.sizes import CARD_SIZES, PACKING_SIZE, Effort, Size
 from bench.tasks import CardTask, Result, TrainingTask, TranscriptionTask, to_argument
 
 TRAINING_CONTENDERS = {
@@ -121,6 +122,43 @@ class Bench:
             return run("bench.loader", 1, to_argument(own), name)
 
         return summary(rounds(self.effort, dict.fromkeys(LOADER_CONTENDERS), once), LOADER_RATIOS)
+
+    def packing(self) -> dict[str, Any]:
+        """Measure train.py on clips of about 4 s, packed and not: the micro model, and base if REAL_MODELS is set."""
+        size, model = PACKING_SIZE, self.scratch / "packing-model"
+        prepare.write_model(size, model)
+        figures = {size.name: self.packing_of(size.name, model, utterances=96, windows=16)}
+        real = Path(os.environ.get("REAL_MODELS", "no-such-folder")) / "whisper-base"
+        if real.is_dir():
+            figures["base"] = self.packing_of("base", real, utterances=48, windows=4)
+        return figures
+
+    def packing_of(self, name: str, model: Path, utterances: int, windows: int) -> dict[str, Any]:
+        """Measure packing with one model. `windows` are those of a pass, `utterances` those of a packed step.
+
+        A step without packing has as many utterances as a pass has windows.
+        """
+        data = prepare.joined_clips(self.data / "train", self.scratch / "joined")
+
+        def once(contender: str, number: int) -> Result:
+            is_packed = contender == "packed"
+            task = PackingTask(
+                model=str(model),
+                data=str(data),
+                batches="",
+                scratch=str(self.scratch / f"packing-{name}-{number}"),
+                language=prepare.LANGUAGE,
+                batch=utterances if is_packed else windows,
+                steps=self.effort.packing_steps + 2,
+                unmeasured_steps=2,
+                workers=0,
+                learning_rate=1e-4,
+                is_packed=is_packed,
+                windows=windows,
+            )
+            return run("bench.packing", self.threads, to_argument(task))
+
+        return summary(rounds(self.effort, ("packed", "unpacked"), once), PACKING_RATIOS)
 
     def card(self) -> dict[str, Any]:
         """Measure train.py on a GPU, by size and precision. A quick run works on a CPU, too."""

@@ -95,6 +95,40 @@ def first_utterances(data: Path, folder: Path, utterances: int) -> Path:
     return folder
 
 
+def joined_clips(data: Path, folder: Path, least_seconds: float = 3.0, most_seconds: float = 5.0) -> Path:
+    """Join utterances of a corpus, in order, to clips of 3 to 5 s with the texts of both, and return their folder.
+
+    An utterance that finds no partner is left out.
+    """
+    if folder.exists():
+        return folder
+    import io
+
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import soundfile
+
+    from whisper_ft.data.audio.decode import decode
+
+    rate, clips, sound, text = 16_000, list[dict[str, object]](), np.zeros(0, np.float32), ""
+    rows = (row for file in sorted(data.glob("*.parquet")) for row in pq.read_table(file).to_pylist())
+    for row in rows:
+        utterance = decode(row["audio"]["bytes"], rate, most_seconds)
+        if len(sound) + len(utterance) > most_seconds * rate:
+            sound, text = utterance, row["sentence"]
+        else:
+            sound, text = np.concatenate([sound, utterance]), f"{text} {row['sentence']}".strip()
+        if len(sound) >= least_seconds * rate:
+            encoded = io.BytesIO()
+            soundfile.write(encoded, sound, rate, format="FLAC")
+            clips.append({"audio": {"bytes": encoded.getvalue(), "path": None}, "sentence": text})
+            sound, text = sound[:0], ""
+    folder.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(clips), folder / "clips.parquet", row_group_size=50)
+    return folder
+
+
 def train_model(size: Size, model: Path, data: Path, run_dir: Path, steps: int) -> Path:
     """Return the folder of a model to evaluate, which is trained on the first call."""
     from bench.ours import command

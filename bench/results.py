@@ -22,6 +22,8 @@ CONTENDERS = {
     "ours": "this project",
     "pipeline": "pipeline(...), 5 beams",
     "trainer": "Trainer's recipe",
+    "packed": "windows full of utterances",
+    "unpacked": "an utterance a window",
 }  # name in the table
 TRAINING_RATIOS = (
     ("ours_w0", "limit"),
@@ -34,7 +36,11 @@ TRAINING_RATIOS = (
 )
 EVALUATION_RATIOS = (("ours", "plain"), ("ours", "pipeline"))
 LOADER_RATIOS = (("ours", "trainer"),)
+PACKING_RATIOS = (("packed", "unpacked"),)
 COLUMNS = {
+    "speech s/s": ("speech_seconds_per_second", 1),
+    "windows/s": ("windows_per_second", 2),
+    "fill": ("fill", 3),
     "first s": ("first_step_seconds", 2),
     "start s": ("start_to_first_step_seconds", 2),
     "MB": ("peak_rss_mb", 0),
@@ -80,6 +86,7 @@ def report(results: Mapping[str, Any]) -> Group:
         texts += f"{evaluation['differing_texts_of_pipeline']} of the pipeline's differ, because it uses five beams"
         parts += [_table(f"Training, {name}", size["training"]), _table(f"Evaluation, {name}", evaluation, texts)]
     parts += [_table(f"Data alone, one core, {name}", loader) for name, loader in results.get("loader", {}).items()]
+    parts += [_table(f"Packing, {name}", packing) for name, packing in results.get("packing", {}).items()]
     parts += [Text(line) for part, lines in LINES.items() if part in results for line in lines(results[part])]
     return Group(*parts)
 

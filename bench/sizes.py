@@ -52,6 +52,8 @@ SIZES = (
         taught_utterances=24,
     ),
 )
+# Packed windows hold the text of 30 s, for which the micro model's 128 positions are too few.
+PACKING_SIZE = Size("micro-30s", Shape(window_seconds=30, max_label_tokens=448))
 # For a GPU: the dimensions of openai/whisper-small and -large-v3.
 CARD_SIZES = (
     Size("small-30s", Shape(d_model=768, layers=12, heads=12, **REAL_SHAPE), 32, 1e-5, vocabulary=51_865),
@@ -84,6 +86,8 @@ class Effort:
     """Largest number of attempts for a run, which is repeated if other processes were busy."""
     at_once: int = 1
     """Contenders that run at the same time."""
+    packing_steps: int = 6
+    """Measured steps of each contender of packing. A step has many utterances."""
     card_sizes: tuple[Size, ...] = CARD_SIZES
 
     def for_size(self, size: Size) -> "Effort":
@@ -130,5 +134,6 @@ QUICK = Effort(
     loader_utterances=64,
     patience_seconds=0,
     at_once=2,
+    packing_steps=1,
     card_sizes=SIZES[:1],
 )

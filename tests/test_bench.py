@@ -84,6 +84,18 @@ def test_the_other_parts_report_their_figures(tmp_path: Path):
         assert title in results["printed"]
 
 
+@pytest.mark.matrix
+def test_packing_is_measured_in_speech_for_each_second(tmp_path: Path):
+    results = quick(tmp_path, "packing")
+    contenders = results["packing"]["micro-30s"]["contenders"]
+    assert set(contenders) == {"packed", "unpacked"}
+    for figures in contenders.values():
+        assert figures["speech_seconds_per_second"]["median"] > 0
+        assert 3.0 <= figures["seconds_per_utterance"]["median"] <= 5.0
+    assert contenders["packed"]["fill"]["median"] > 0.5
+    assert "Packing, micro-30s" in results["printed"]
+
+
 @pytest.mark.long
 def test_every_contender_reports_every_figure(results: dict[str, Any]):
     trained = {
