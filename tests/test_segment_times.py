@@ -17,7 +17,7 @@ from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.labels.segment_times import context_of, segments_of, timed_text, with_segments
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.usable_transcript import UsableTranscript
-from whisper_ft.data.labels.window_label import TimedText
+from whisper_ft.data.labels.window_label import PlacedText
 from whisper_ft.data.sources import open_source
 from whisper_ft.data.types import RejectedError, Row, TextSegment
 from whisper_ft.models.whisper import load_parts
@@ -257,8 +257,8 @@ def test_segments_lie_at_their_times_after_the_begin_of_their_utterance(encode: 
     usable = UsableTranscript.of(Row("a", b"", "ад два", segments=READ), encode)
     assert usable.cost(encode) == sum(encode.cost(segment.text) for segment in READ)
     assert usable.spoken(silence(3.0), RATE, 10, timestamps=True) == [
-        TimedText("ад", 10, 70),
-        TimedText("два", 85, 139),  # 1.5 s and 2.58 s: no rounding of 0.58 * 50 down
+        PlacedText("ад", 10, 70),
+        PlacedText("два", 85, 139),  # 1.5 s and 2.58 s: no rounding of 0.58 * 50 down
     ]
     assert usable.plain_label(Row("a", b"", ""), encode) == encode("ад два")
 
@@ -277,7 +277,7 @@ def test_a_segment_that_ends_after_the_audio_is_unusable(encode: LabelEncoder, e
 def test_an_open_end_is_that_of_the_audio_and_a_start_without_text_stays_one(encode: LabelEncoder):
     row = Row("a", b"", "ад", segments=(TextSegment("ад", 0.5, None), TextSegment("", 2.0, None)))
     texts = UsableTranscript.of(row, encode).spoken(silence(3.0), RATE, 0, timestamps=True)
-    assert texts == [TimedText("ад", 25, 150), TimedText("", 100, None)]
+    assert texts == [PlacedText("ад", 25, 150), PlacedText("", 100, None)]
 
 
 @pytest.mark.parametrize(

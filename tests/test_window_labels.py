@@ -17,7 +17,7 @@ from whisper_ft.config.training import LabelsConfig
 from whisper_ft.data.labels.draws import LabelDraws
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.labels.window_label import TimedText, WindowLabel, monotone
+from whisper_ft.data.labels.window_label import PlacedText, WindowLabel, monotone
 from whisper_ft.data.sampling.order import Place
 from whisper_ft.data.types import IGNORE, RejectedError, Window
 from whisper_ft.models.whisper import ModelParts, load_parts
@@ -25,7 +25,7 @@ from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.unicode_text import joined
 
 POSITIONS = 448
-TWO = [TimedText("one two", 6, 117), TimedText("three", 125, 255)]
+TWO = [PlacedText("one two", 6, 117), PlacedText("three", 125, 255)]
 
 
 class Model(NamedTuple):
@@ -42,7 +42,7 @@ class Model(NamedTuple):
         language = dict(zip(self.theirs.all_language_codes, self.theirs.all_language_tokens, strict=True))["en"]
         return [self.theirs.sot, language, self.theirs.transcribe]
 
-    def label(self, *texts: TimedText, timestamps: bool = True, prompt: list[int] | None = None) -> WindowLabel:
+    def label(self, *texts: PlacedText, timestamps: bool = True, prompt: list[int] | None = None) -> WindowLabel:
         return self.encode.window(texts, "en", "transcribe", timestamps=timestamps, prompt=prompt or [])
 
 
@@ -84,9 +84,9 @@ def test_a_label_without_times_is_that_of_the_joined_texts(model: Model):
 
 @needs_openai
 def test_of_speech_that_goes_on_after_the_window_only_the_start_is_written(model: Model):
-    zero, label = model.theirs.timestamp_begin, model.label(TWO[0], TimedText("not this", 1460, None))
+    zero, label = model.theirs.timestamp_begin, model.label(TWO[0], PlacedText("not this", 1460, None))
     assert label.tokens[-3:] == [zero + 117, zero + 1460, model.theirs.eot]
-    assert model.label(TWO[0], TimedText("not this", 1460, None), timestamps=False) == model.label(
+    assert model.label(TWO[0], PlacedText("not this", 1460, None), timestamps=False) == model.label(
         TWO[0], timestamps=False
     )
 
@@ -96,7 +96,7 @@ def test_every_time_of_a_window_has_its_token(model: Model):
     assert len(model.encode.times) == 1501
     names = model.parts.processor.tokenizer.convert_ids_to_tokens([model.encode.times[0], model.encode.times[1500]])
     assert names == ["<|0.00|>", "<|30.00|>"]
-    assert model.label(TimedText("late", 1499, 1600)).tokens[-2] == model.encode.times[1500]
+    assert model.label(PlacedText("late", 1499, 1600)).tokens[-2] == model.encode.times[1500]
 
 
 @needs_openai
@@ -142,7 +142,7 @@ def test_a_prompt_is_dropped_and_times_are_left_out_where_they_do_not_fit(
     model: Model, tokens: int, prompt_tokens: int, timestamps: bool, prompt: bool
 ):
     text, before = of_tokens(model, tokens), model.encode.previous(of_tokens(model, 223))[:prompt_tokens]
-    label = model.label(TimedText(text, 0, 100), prompt=before)
+    label = model.label(PlacedText(text, 0, 100), prompt=before)
     assert label.first_target == (prompt_tokens if prompt else 0) + 1
     assert (model.theirs.no_timestamps not in label.tokens) == timestamps
     assert len(label.tokens) - 1 <= POSITIONS
@@ -153,7 +153,7 @@ def test_a_prompt_is_dropped_and_times_are_left_out_where_they_do_not_fit(
 def test_texts_whose_costs_fill_the_capacity_fit_exactly(model: Model):
     texts = [of_tokens(model, tokens) for tokens in (100, 200, 139)]
     assert sum(map(model.encode.cost, texts)) == model.encode.capacity == 445
-    label = model.label(*(TimedText(text, 10 * n, 10 * n + 5) for n, text in enumerate(texts)))
+    label = model.label(*(PlacedText(text, 10 * n, 10 * n + 5) for n, text in enumerate(texts)))
     assert len(label.tokens) - 1 == POSITIONS
     assert label.tokens[-2] in model.encode.times
     with pytest.raises(RejectedError, match="label_too_long"):
@@ -190,16 +190,16 @@ def test_texts_are_joined_as_their_scripts_are_written(texts: list[str], whole: 
 @needs_openai
 @pytest.mark.parametrize(("texts", "whole"), JOINED)
 def test_the_text_of_a_joined_label_is_the_joined_text(model: Model, texts: list[str], whole: str):
-    label = model.label(*(TimedText(text, 0, 10) for text in texts), timestamps=False)
+    label = model.label(*(PlacedText(text, 0, 10) for text in texts), timestamps=False)
     tokenizer = model.parts.processor.tokenizer
     assert tokenizer.decode(model.encode.text_of(label.tokens)).strip() == whole
 
 
-TEXTS = st.builds(TimedText, st.just("a"), st.integers(-10, 2000), st.none() | st.integers(-10, 2000))
+TEXTS = st.builds(PlacedText, st.just("a"), st.integers(-10, 2000), st.none() | st.integers(-10, 2000))
 
 
 @given(texts=st.lists(TEXTS, max_size=8), last=st.integers(0, 1500))
-def test_times_never_go_back_and_stay_in_the_window(texts: list[TimedText], last: int):
+def test_times_never_go_back_and_stay_in_the_window(texts: list[PlacedText], last: int):
     times = [time for text in monotone(texts, last) for time in (text.begin, text.end) if time is not None]
     assert times == sorted(times)
     assert all(0 <= time <= last for time in times)
@@ -210,9 +210,9 @@ def test_times_never_go_back_and_stay_in_the_window(texts: list[TimedText], last
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.integers(0, 100)), min_size=1, max_size=6))
 def test_times_in_order_stay_as_they_are(steps: list[tuple[int, int]]):
-    texts, at = list[TimedText](), 0
+    texts, at = list[PlacedText](), 0
     for gap, length in steps:
-        texts.append(TimedText("a", at + gap, at + gap + length))
+        texts.append(PlacedText("a", at + gap, at + gap + length))
         at += gap + length
     assert monotone(texts, 1500) == texts
 
@@ -220,7 +220,7 @@ def test_times_in_order_stay_as_they_are(steps: list[tuple[int, int]]):
 def test_a_model_with_a_short_window_has_the_times_of_its_window(micro_whisper: Path):
     parts = load_parts(str(micro_whisper))
     encode = LabelEncoder.of(parts, parts.processor.tokenizer, "be", "transcribe")
-    last = encode.window([TimedText("так", 0, 1500)], timestamps=True).tokens[-2]
+    last = encode.window([PlacedText("так", 0, 1500)], timestamps=True).tokens[-2]
     assert parts.processor.tokenizer.convert_ids_to_tokens(last) == "<|5.00|>"
 
 

@@ -10,7 +10,7 @@ from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.timestamp_tokens import window_times
 from whisper_ft.data.labels.transcript import is_blank, text_problem
-from whisper_ft.data.labels.window_label import LAST_TIME, TimedText, WindowLabel, monotone
+from whisper_ft.data.labels.window_label import LAST_TIME, PlacedText, WindowLabel, monotone
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.unicode_text import joint
@@ -167,7 +167,7 @@ class LabelEncoder:
     def __call__(self, text: object, language: object = None, task: object = None) -> list[int]:
         """Return the tokens of one utterance, without timestamps. Raises RejectedError as `usable_text` does."""
         usable = self.usable_text(text, language, task)
-        return self.window([TimedText(usable, 0, 0)], language, task, timestamps=False).tokens
+        return self.window([PlacedText(usable, 0, 0)], language, task, timestamps=False).tokens
 
     def usable_text(self, text: object, language: object = None, task: object = None) -> str:
         """Return the text that is learned for a transcript: stripped, and rewritten by the normaliser.
@@ -205,7 +205,7 @@ class LabelEncoder:
 
     def window(
         self,
-        texts: Sequence[TimedText],
+        texts: Sequence[PlacedText],
         language: object = None,
         task: object = None,
         *,
@@ -255,7 +255,7 @@ class LabelEncoder:
             return []
         return [self.previous_token, *self._plain(f" {text}")[1 - self.max_tokens // 2 :]]
 
-    def _timed(self, texts: Sequence[TimedText], language: object, task: object) -> list[int]:
+    def _timed(self, texts: Sequence[PlacedText], language: object, task: object) -> list[int]:
         tokens = self.prompt(language, task)[:-1]
         for text in monotone(texts, len(self.times) - 1):
             tokens.append(self.times[text.begin])

@@ -8,7 +8,7 @@ from typing import Self
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.speech_span import speech_span
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, TimedText
+from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, PlacedText
 from whisper_ft.data.types import RejectedError, Row, TextSegment
 
 SLACK_SECONDS = 0.1
@@ -53,7 +53,7 @@ class UsableTranscript:
         """Return the most tokens that the texts take in a window, as `LabelEncoder.cost` counts them."""
         return sum(encode.cost(segment.text) for segment in self.segments)
 
-    def spoken(self, waveform: Waveform, rate: int, at: int, *, timestamps: bool) -> list[TimedText]:
+    def spoken(self, waveform: Waveform, rate: int, at: int, *, timestamps: bool) -> list[PlacedText]:
         """Return the texts with their times in a window, in which the waveform begins after `at` steps of 0.02 s.
 
         Without times of the row, they are the begin and the end of its speech. Without `timestamps`, they are only in
@@ -69,13 +69,13 @@ class UsableTranscript:
         return [
             _timed(text, min(begin, seconds), min(seconds if end is None else end, seconds), at)
             if text
-            else TimedText("", at + _floor(begin), None)
+            else PlacedText("", at + _floor(begin), None)
             for text, begin, end in self.segments
         ]
 
     def plain_label(self, row: Row, encode: LabelEncoder) -> list[int]:
         """Return the tokens of the label without timestamps, if the row makes a window of its own."""
-        texts = [TimedText(segment.text, 0, 0) for segment in self.segments if segment.text]
+        texts = [PlacedText(segment.text, 0, 0) for segment in self.segments if segment.text]
         return encode.window(texts, row.language, row.task, timestamps=False).tokens
 
 
@@ -94,8 +94,8 @@ def _usable(segment: TextSegment, row: Row, encode: LabelEncoder) -> TextSegment
         raise
 
 
-def _timed(text: str, begin: float, end: float, at: int) -> TimedText:
-    return TimedText(text, at + _floor(begin), at + math.ceil(end * TIMES_PER_SECOND - ROUNDING))
+def _timed(text: str, begin: float, end: float, at: int) -> PlacedText:
+    return PlacedText(text, at + _floor(begin), at + math.ceil(end * TIMES_PER_SECOND - ROUNDING))
 
 
 def _floor(seconds: float) -> int:

@@ -11,7 +11,7 @@ LAST_TIME = 30 * TIMES_PER_SECOND
 
 
 @dataclass(frozen=True)
-class TimedText:
+class PlacedText:
     """One text in a window, with its times in steps of 0.02 s from the start of the window."""
 
     text: str
@@ -28,18 +28,21 @@ class WindowLabel(NamedTuple):
     first_target: int
 
 
-def monotone(texts: Sequence[TimedText], last: int) -> list[TimedText]:
+def monotone(texts: Sequence[PlacedText], last: int) -> list[PlacedText]:
     """Return the texts with times that never go back and lie within 0 to `last`, the last timestamp of a window.
 
     A text that begins after `last` or before an earlier one ends is moved by as much. Only the final text may lack an
     end; another one without an end is left out.
     """
-    moved, free = list[TimedText](), 0
+    moved, free = list[PlacedText](), 0
     for number, text in enumerate(texts, start=1):
         if text.end is None and number < len(texts):
             continue
         begin = min(max(text.begin, free), last)
         end = None if text.end is None else min(max(text.end, begin), last)
-        moved.append(TimedText(text.text, begin, end))
+        moved.append(PlacedText(text.text, begin, end))
         free = begin if end is None else end
     return moved
+
+
+TimedText = PlacedText  # its first name, until nothing uses it
