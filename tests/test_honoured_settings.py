@@ -131,6 +131,18 @@ def pairs(folder: Path) -> str:
     return str(folder)
 
 
+def subtitles(folder: Path) -> str:
+    for split in ("train", "test"):
+        clips(folder / split)
+        for name in ("0", "1"):
+            tiers = "".join(
+                f'"IntervalTier" "{tier}" 0 9 1 1 2 "{split} {tier} {name}"\n' for tier in ("text_1", "text_2")
+            )
+            grid = f'File type = "ooTextFile"\nObject class = "TextGrid"\n\n0 9 <exists> 2\n{tiers}'
+            (folder / split / f"{name}.TextGrid").write_text(grid, encoding="utf-8")
+    return str(folder)
+
+
 MAKE: dict[str, Callable[[Path], str]] = {
     "parquet": parquet,
     "manifest": manifest,
@@ -141,12 +153,14 @@ MAKE: dict[str, Callable[[Path], str]] = {
     "kaldi": kaldi,
     "librispeech": librispeech,
     "pairs": pairs,
+    "subtitles": subtitles,
 }
 """A data set of each format that needs no network; test_sources_hub.py has that of the Hub."""
 NEEDED = {
     "audiofolder": {"split": "train"},
     "librispeech": {"split": "train", "format": "librispeech"},
     "pairs": {"split": "train", "format": "pairs"},
+    "subtitles": {"split": "train", "text_column": "text_1"},
     "saved_dataset": {"split": "train"},
     "parquet": {"split": "train", "config_name": "one"},
     "common_voice": {"config_name": "be"},

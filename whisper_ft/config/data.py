@@ -22,6 +22,7 @@ Format = Literal[
     "kaldi",
     "librispeech",
     "pairs",
+    "subtitles",
 ]
 Task = Literal["transcribe", "translate"]
 DEFAULT_TASK: Task = "transcribe"
@@ -49,7 +50,7 @@ class SourceConfig:
     audio_column: str | None = setting("exact", None)
     """Column with the audio or its path. None: the usual names, such as audio, path, audio_filepath."""
     text_column: str | None = setting("exact", None)
-    """Column with the transcript. None: the usual names, such as sentence, text, transcription."""
+    """Column with the transcript; of a TextGrid, its tier. None: the usual names, such as sentence, text."""
     language: str | None = setting("exact", None)
     """Whisper code or name of the language spoken in all rows; only a named language_column takes precedence. None: the
     `language` column of the data, or else the default of the model."""

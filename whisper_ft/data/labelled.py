@@ -58,12 +58,7 @@ class LabelledSource:
         None stands for the default of the source or the model. Times of transcripts become segments, and `prompt` is
         set if its column is named.
         """
-        rows = self.source.read(chunk)
-        if self.where.language_column != FOUND:
-            rows = [self._labelled(row) for row in rows]
-        if carried_columns(self.where) or self.where.text_times:
-            rows = [self._completed(row) for row in rows]
-        return rows
+        return [self.labelled(row) for row in self.source.read(chunk)]
 
     def row_id(self, chunk: int, row: int) -> str:
         """Id of a row."""
@@ -91,9 +86,12 @@ class LabelledSource:
         """
         return [self._weighed(language, task)[2] for language, task in self.source.labels(chunk)]
 
-    def _labelled(self, row: Row) -> Row:
-        language, task, overruled = self._weighed(row.language, row.task)
-        return replace(row, language=language, task=task, overruled=overruled)
+    def labelled(self, row: Row) -> Row:
+        """Return a row of the source with the language and task that count, and with its segments and prompt."""
+        if self.where.language_column != FOUND:
+            language, task, overruled = self._weighed(row.language, row.task)
+            row = replace(row, language=language, task=task, overruled=overruled)
+        return self._completed(row) if carried_columns(self.where) or self.where.text_times else row
 
     def _completed(self, row: Row) -> Row:
         """Return a row with its segments and previous text, and with only the extra columns that were asked for."""

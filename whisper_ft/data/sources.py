@@ -23,6 +23,7 @@ from whisper_ft.data.formats.manifest import open_manifest
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.formats.parquet import open_parquet
 from whisper_ft.data.formats.saved_dataset import open_saved_dataset
+from whisper_ft.data.formats.subtitle_files import open_subtitles
 from whisper_ft.data.formats.transcript_files import open_librispeech, open_pairs
 from whisper_ft.data.formats.webdataset import open_webdataset
 from whisper_ft.data.labelled import LabelledSource
@@ -51,6 +52,7 @@ UNCACHED: dict[str, _Open] = {
     "manifest": open_manifest,
     "pairs": open_pairs,
     "saved_dataset": open_saved_dataset,
+    "subtitles": open_subtitles,
 }
 """Formats whose index is read again at each start."""
 CACHED: dict[str, _OpenCached] = {"parquet": open_parquet, "hub": open_hub, "webdataset": open_webdataset}

@@ -40,6 +40,8 @@ class Row:
     """Previous text or other context of the row, "" if it has none; None if `data.prompt_column` is not given."""
     label_problem: tuple[str, str] | None = None
     """Reason code and explanation if the times of the transcript cannot be used. The row can still be evaluated."""
+    recording: str | None = None
+    """Name of the file of which the row is a part or the whole; None in formats that hold the audio themselves."""
     overruled: "tuple[Overruled, ...]" = ()
     """Columns of language and task that say otherwise than the settings that are used for this row."""
 

@@ -1,4 +1,4 @@
-"""Recording on disk, however long: it is read in blocks, so the memory does not depend on its length.
+"""Recording, however long: it is decoded in blocks, so the memory for its samples does not depend on its length.
 
 The samples are those of `decode`, bit for bit, because libsndfile and ffmpeg decode in order, and soxr's stream gives
 the samples of its single call.
@@ -25,16 +25,16 @@ class Recording:
     """Open recording. Its blocks can be read once; use it in a `with` statement, which closes the file.
 
     Parameters
-        path: file in any format that `decode` reads
+        audio: file in any format that `decode` reads, or its content
         sample_rate: of the blocks, in Hz
 
     Raises RejectedError if the file cannot be read, or if its header is none of speech.
     """
 
-    def __init__(self, path: Path, sample_rate: int) -> None:
+    def __init__(self, audio: Path | bytes, sample_rate: int) -> None:
         self._sample_rate = sample_rate
         try:
-            self._bytes = FileBytes(path)
+            self._bytes = audio if isinstance(audio, bytes) else FileBytes(audio)
         except OSError as error:
             raise RejectedError("unreadable_file", one_line(error.strerror or error)) from error
         try:
@@ -64,7 +64,8 @@ class Recording:
         """Close the file."""
         with suppress(AttributeError):  # it could not be opened
             self._file.close()
-        self._bytes.close()
+        if isinstance(self._bytes, FileBytes):
+            self._bytes.close()
 
     def blocks(self) -> Iterator[Waveform]:  # -> [samples] at sample_rate
         """Yield the recording as successive blocks of mono samples.

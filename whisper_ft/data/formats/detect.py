@@ -8,6 +8,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import Format, is_hub_name
+from whisper_ft.data.formats.subtitle_files import is_subtitled
 from whisper_ft.data.formats.transcript_files import is_pairs
 from whisper_ft.data.storage.read_errors import data_errors
 from whisper_ft.runtime.errors import DataError, UsageError
@@ -37,7 +38,8 @@ DEEP_SUFFIXES: tuple[tuple[str, Format], ...] = ((".parquet", "parquet"), (".tra
 KNOWN = (
     "parquet files, a data set on the Hub (owner/name), a Common Voice release (folder or .tar.gz), WebDataset .tar "
     "shards, a manifest (.jsonl .csv .tsv), a folder of audio with metadata.csv or .jsonl, a data set of save_to_disk, "
-    "a Kaldi folder with wav.scp, LibriSpeech with *.trans.txt, a folder of pairs such as x.wav and x.txt"
+    "a Kaldi folder with wav.scp, LibriSpeech with *.trans.txt, a folder of pairs such as x.wav and x.txt, recordings "
+    "with subtitles such as x.mp3 and x.srt"
 )
 
 
@@ -94,6 +96,8 @@ def _format_of_files(names: Sequence[str]) -> Format | None:
             return name
     if is_pairs(names):
         return "pairs"
+    if is_subtitled(names):
+        return "subtitles"
     return "common_voice" if any("/clips/" in file for file in names) else None
 
 

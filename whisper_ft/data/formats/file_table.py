@@ -7,9 +7,13 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from itertools import accumulate, islice
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -136,6 +140,32 @@ class FileTable:
         named = zip(self.table.column("file").to_pylist(), self.table.column("problem").to_pylist(), strict=True)
         return self._store.content(list(dict.fromkeys(name for name, problem in named if problem is None)))
 
+    @cached_property
+    def _by_file(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Numbers of the rows of each file by their offset, file after file, and where each file begins among them."""
+        files = self.table.column("file").combine_chunks().dictionary_encode().indices.to_numpy()
+        order = np.lexsort((pc.fill_null(self.table.column("offset"), 0.0).to_numpy(), files))
+        return order, np.append(np.flatnonzero(np.diff(files[order], prepend=-1)), len(order))
+
+    @property
+    def files(self) -> int:
+        """Number of audio files, in the order of their first rows. Rows without a file count as one more."""
+        return len(self._by_file[1]) - 1
+
+    def rows_of_file(self, number: int) -> list[Row]:
+        """Return the rows of one audio file by their offset, without audio."""
+        order, begins = self._by_file
+        records = self.table.take(order[begins[number] : begins[number + 1]]).to_pylist()
+        return [_row(record, b"") for record in records]
+
+    def audio_of(self, name: str) -> Path | bytes:
+        """Return the path of a local audio file, or the content of another one.
+
+        Raises RejectedError as `FileStore.read` does.
+        """
+        path = self._store.local_path(name) if isinstance(self._store, FolderStore) else None
+        return self._store.read(name) if path is None else path
+
     def _fetch(self, name: str) -> bytes | RejectedError:
         try:
             return self._store.read(name)
@@ -164,6 +194,7 @@ def _row(record: Mapping[str, Any], content: bytes | RejectedError) -> Row:
         stated=record["stated"],
         problem=problem,
         columns=record.get(COLUMNS),
+        recording=record["file"] or None,
     )
 
 

@@ -55,6 +55,7 @@ REFUSED: dict[str, dict[str, str]] = {
     },
     "librispeech": _OF_TEXT_FILES,
     "pairs": _OF_TEXT_FILES,
+    "subtitles": {name: reason for name, reason in _OF_TEXT_FILES.items() if name != "text_column"},
 }
 """By format and setting, the reason why the setting cannot be honoured. Other settings have an effect.
 

@@ -39,14 +39,14 @@ def open_pairs(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
     """
     with data_errors(where.path):
         require_columns((), columns, where.path, where)
-        root, files = _files(where.path)
+        root, files = files_below(where.path)
         store = FolderStore(root, where.allowed_folders)
         texts = {posixpath.splitext(name)[0]: name for name in files if name.endswith(TEXT)}
         clips = [name for name in files if is_audio(name)]
         if not any(posixpath.splitext(name)[0] in texts for name in clips):
             raise UsageError(f"{where.path}: holds no pairs of an audio file and a .txt of the same name")
         wanted = where.split.split("+") if where.split else []
-        clips = _in_splits({name: split_of(name, wanted) for name in clips}, wanted, where)
+        clips = in_splits({name: split_of(name, wanted) for name in clips}, wanted, where)
         with ThreadPoolExecutor(IO_THREADS) as pool:
             rows = list(pool.map(lambda clip: _pair(clip, texts.get(posixpath.splitext(clip)[0]), store), clips))
         alone = sorted(set(texts) - {posixpath.splitext(name)[0] for name in files if is_audio(name)})
@@ -62,18 +62,18 @@ def open_librispeech(where: SourceConfig, columns: Sequence[str] = ()) -> FileTa
     """
     with data_errors(where.path):
         require_columns((), columns, where.path, where)
-        root, files = _files(where.path)
+        root, files = files_below(where.path)
         lists = [name for name in files if name.endswith(LINES)]
         if not lists:
             raise UsageError(f"{where.path}: holds no *{LINES}, in it or in a folder below")
         wanted = where.split.split("+") if where.split else []
-        lists = _in_splits({name: _subset(name) for name in lists}, wanted, where)
+        lists = in_splits({name: _subset(name) for name in lists}, wanted, where)
         clips = {posixpath.splitext(name)[0]: name for name in files if is_audio(name)}
         rows = (row for name in lists for row in _lines(root, name, clips))
         return FileTable(table_of(rows), FolderStore(root, where.allowed_folders), where, used=UsedParts(where.split))
 
 
-def _files(path: str) -> tuple[str, list[str]]:
+def files_below(path: str) -> tuple[str, list[str]]:
     """Return the address of a folder, and the sorted names of all files below it, relative to it."""
     file_system, root = fsspec.core.url_to_fs(path)
     root = root.rstrip("/")
@@ -81,7 +81,7 @@ def _files(path: str) -> tuple[str, list[str]]:
     return str(file_system.unstrip_protocol(root)), names
 
 
-def _in_splits(splits: dict[str, str | None], wanted: list[str], where: SourceConfig) -> list[str]:
+def in_splits(splits: dict[str, str | None], wanted: list[str], where: SourceConfig) -> list[str]:
     """Return the names whose split is wanted, in the order of the setting.
 
     Raises UsageError as `chosen_splits` does.

@@ -3,6 +3,7 @@
 import posixpath
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, unquote
 
@@ -92,6 +93,18 @@ class FolderStore:
             return False
         except self._failures:
             return False
+
+    def local_path(self, name: str) -> Path | None:
+        """Return the path of a file in a local folder; None if the folder is remote.
+
+        Raises RejectedError (missing_file, outside_root).
+        """
+        if not self._is_local:
+            return None
+        path = Path(self.locate(name))
+        if not path.is_file():
+            raise RejectedError("missing_file", f"{name}: there is no such file in {self._root}")
+        return path
 
     def content(self, names: Sequence[str]) -> content.Content:
         """Return digests of the sizes of local files and of a sample of their bytes.
