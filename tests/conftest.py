@@ -24,6 +24,7 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine, threads that wait for each other crawl
 
+from tests.preparing import Prepare, preparer
 from tests.starts import Ended, Forked, Parent, Ranks, locked, rank_variables
 from whisper_ft.cli.demo.corpus import write_corpus
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
@@ -365,6 +366,12 @@ def pids_of(started: Started) -> list[int]:
 def train(tmp_path: Path, corpus: Path, micro_whisper: Path, shared: Path) -> Trainer:
     """Runs of train.py in this test's folder."""
     return Trainer(tmp_path, corpus, micro_whisper, shared)
+
+
+@pytest.fixture
+def prepare(capsys: pytest.CaptureFixture[str]) -> Prepare:
+    """Runs of `prepare` in this process: its exit code, and the line that it said."""
+    return preparer(capsys)
 
 
 def metrics(run_dir: Path, *, having: str = "loss") -> dict[int, dict[str, Any]]:

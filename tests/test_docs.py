@@ -103,6 +103,10 @@ def furnish(mine: Path, corpus: Path) -> None:
     as_tar(mine / "shards", clips[:12]).joinpath("a.tar").rename(mine / "shards/train-000.tar")
     as_tar(mine / "more", clips[12:]).joinpath("a.tar").rename(mine / "shards/train-001.tar")
     as_audiofolder(mine / "audio", clips)
+    as_lectures(mine / "lectures", [clip for clip in clips if clip.name.endswith(".flac")])
+    spoken = as_manifest(mine / "spoken", clips)
+    lines = [json.loads(line) | {"speaker": f"s{n % 3}"} for n, line in enumerate(spoken.read_text().splitlines())]
+    spoken.with_name("train.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     long_one(mine / "talks", [clip for clip in clips if clip.name.endswith(".flac")][:6])
     as_saved_dataset(mine / "saved", clips)
     as_kaldi(mine / "kaldi", clips)
@@ -114,6 +118,21 @@ def furnish(mine: Path, corpus: Path) -> None:
         (tables / f"{table}.tsv").write_text("\n".join([head, *lines]) + "\n")
     with tarfile.open(f"{release}-be.tar.gz", "w:gz") as archive:
         archive.add(release, release.name)
+
+
+def as_lectures(folder: Path, clips: list[Clip]) -> None:
+    """Two recordings with subtitles, of half of the clips each."""
+    folder.mkdir()
+    for name, part in (("one", clips[::2]), ("two", clips[1::2])):
+        sounds = [soundfile.read(io.BytesIO(clip.audio))[0] for clip in part]
+        soundfile.write(folder / f"{name}.flac", np.concatenate(sounds), 16_000)
+        ends = np.cumsum([len(sound) for sound in sounds]) / 16_000
+        cues = zip(ends - [len(sound) / 16_000 for sound in sounds], ends, part, strict=True)
+        lines = [
+            f"{begin // 60:02.0f}:{begin % 60:06.3f} --> {end // 60:02.0f}:{end % 60:06.3f}\n{clip.text}\n"
+            for begin, end, clip in cues
+        ]
+        (folder / f"{name}.vtt").write_text("\n".join(["WEBVTT\n", *lines]), encoding="utf-8")
 
 
 def long_one(folder: Path, clips: list[Clip]) -> None:

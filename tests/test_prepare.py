@@ -22,7 +22,7 @@ from datasets import Dataset
 
 from tests.conftest import ROOT, START_SECONDS, Trainer, environment
 from tests.elsewhere import serve
-from whisper_ft.cli.prepare.__main__ import main
+from tests.preparing import Prepare, arguments
 from whisper_ft.cli.prepare.ahead import ReadAhead
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.decode import decode
@@ -37,25 +37,6 @@ WHOLE = 4.0  # seconds of the recording
 def rows_of(path: Path) -> list[Row]:
     source = open_source(SourceConfig(path=str(path)))
     return [row for chunk in range(len(source.rows)) for row in source.read(chunk)]
-
-
-def arguments(data: Path | str, out: Path, /, **settings: Any) -> list[str]:
-    given = {"data.path": data, "out": out} | {name.replace("__", "."): value for name, value in settings.items()}
-    return [text for name, value in given.items() for text in (f"--{name}", str(value))]
-
-
-@pytest.fixture
-def prepare(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Exit code and what is said, of the command with these settings."""
-
-    def ended(data: Path | str, out: Path, /, **settings: Any) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["prepare", *arguments(data, out, **settings)])
-        code = main()
-        said = capsys.readouterr()
-        assert (said.out + said.err).count("\n") == 1
-        return code, said.out + said.err
-
-    return ended
 
 
 @pytest.fixture
@@ -80,7 +61,7 @@ def files_of(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def test_what_is_prepared_is_the_same_source(corpus: Path, tmp_path: Path, prepare: Any):
+def test_what_is_prepared_is_the_same_source(corpus: Path, tmp_path: Path, prepare: Prepare):
     code, said = prepare(corpus / "train", tmp_path / "out", shard_mb=0.5, group_mb=0.1)
     shards = sorted((tmp_path / "out").glob("*.parquet"))
     assert (code, said) == (0, f"{tmp_path / 'out'}: 100 rows in {len(shards)} shards\n")
@@ -93,7 +74,7 @@ def test_what_is_prepared_is_the_same_source(corpus: Path, tmp_path: Path, prepa
     assert not (tmp_path / "out" / "left-out.jsonl").exists()
 
 
-def test_shards_and_row_groups_are_filled_up_to_their_sizes(corpus: Path, tmp_path: Path, prepare: Any):
+def test_shards_and_row_groups_are_filled_up_to_their_sizes(corpus: Path, tmp_path: Path, prepare: Prepare):
     prepare(corpus / "train", tmp_path / "out", shard_mb=0.5, group_mb=0.1)
     shards = [open_source(SourceConfig(path=str(path))) for path in sorted((tmp_path / "out").glob("*.parquet"))]
     sizes = [
@@ -107,12 +88,12 @@ def test_shards_and_row_groups_are_filled_up_to_their_sizes(corpus: Path, tmp_pa
     assert all(sum(map(sum, of_shard)) > 400_000 for of_shard in sizes[:-1]), "no room for another group"
 
 
-def test_a_row_that_is_larger_than_a_group_or_a_shard_has_its_own(corpus: Path, tmp_path: Path, prepare: Any):
+def test_a_row_that_is_larger_than_a_group_or_a_shard_has_its_own(corpus: Path, tmp_path: Path, prepare: Prepare):
     assert prepare(corpus / "test", tmp_path / "out", shard_mb=0.00001, group_mb=0.00001)[0] == 0
     assert [pq.read_metadata(path).num_rows for path in sorted((tmp_path / "out").glob("*.parquet"))] == [1] * 12
 
 
-def test_a_segment_becomes_its_own_clip_at_the_rate_of_its_recording(recording: Path, prepare: Any, tmp_path: Path):
+def test_a_segment_becomes_its_own_clip_at_the_rate_of_its_recording(recording: Path, prepare: Prepare, tmp_path: Path):
     segments = [(0.0, 1.5), (1.25, 1.0), (3.0, None), (0.0, 2.0)]
     names = ["long.wav", "long.wav", "long.wav", "one.wav"]
     lines = [
@@ -131,7 +112,7 @@ def test_a_segment_becomes_its_own_clip_at_the_rate_of_its_recording(recording: 
 
 @pytest.mark.parametrize(("stated", "is_kept"), [(1.0, True), (0.95, True), (1.3, True), (0.8, False)])
 def test_a_file_whose_whole_length_a_list_states_keeps_its_bytes(
-    recording: Path, tmp_path: Path, prepare: Any, stated: float, is_kept: bool
+    recording: Path, tmp_path: Path, prepare: Prepare, stated: float, is_kept: bool
 ):
     listed = write_lines(
         recording / "list.jsonl", {"audio": "short.mp3", "text": "сказ", "offset": 0, "duration": stated}
@@ -140,7 +121,7 @@ def test_a_file_whose_whole_length_a_list_states_keeps_its_bytes(
     assert (rows_of(tmp_path / "out")[0].audio == (recording / "short.mp3").read_bytes()) == is_kept
 
 
-def test_rows_that_cannot_be_used_are_left_out_and_named(recording: Path, tmp_path: Path, prepare: Any):
+def test_rows_that_cannot_be_used_are_left_out_and_named(recording: Path, tmp_path: Path, prepare: Prepare):
     lines = [
         {"audio": "gone.wav", "text": "a"},
         {"audio": "one.wav", "text": "добра", "lang": "be", "speaker": 7},
@@ -166,7 +147,7 @@ def test_rows_that_cannot_be_used_are_left_out_and_named(recording: Path, tmp_pa
     assert kept == [("добра", "sv", None, "7"), ("d", "sv", "translate", None)]
 
 
-def test_a_text_that_is_no_text_is_left_out(recording: Path, tmp_path: Path, prepare: Any):
+def test_a_text_that_is_no_text_is_left_out(recording: Path, tmp_path: Path, prepare: Prepare):
     (recording / "wav.scp").write_text("a one.wav\nb one.wav\n", encoding="utf-8")
     (recording / "text").write_bytes("a добра\nb ".encode() + b"\xff\n")
     assert prepare(recording, tmp_path / "out")[1].endswith(
@@ -175,7 +156,7 @@ def test_a_text_that_is_no_text_is_left_out(recording: Path, tmp_path: Path, pre
     assert [row.text for row in rows_of(tmp_path / "out")] == ["добра"]
 
 
-def test_where_no_row_can_be_used_there_is_no_source(recording: Path, tmp_path: Path, prepare: Any):
+def test_where_no_row_can_be_used_there_is_no_source(recording: Path, tmp_path: Path, prepare: Prepare):
     listed = write_lines(recording / "list.jsonl", {"audio": "gone.wav", "text": "a"})
     for _ in range(2):
         code, said = prepare(listed, tmp_path / "out")
@@ -187,7 +168,7 @@ def test_where_no_row_can_be_used_there_is_no_source(recording: Path, tmp_path: 
 @pytest.mark.parametrize("name", ["list.json", "list.json.gz"])
 @pytest.mark.parametrize("is_wrapped", [False, True])
 def test_a_json_file_that_is_one_list_is_read(
-    recording: Path, tmp_path: Path, prepare: Any, name: str, is_wrapped: bool
+    recording: Path, tmp_path: Path, prepare: Prepare, name: str, is_wrapped: bool
 ):
     items = [{"audio": "one.wav", "text": "адзін"}, "odd", {"audio": "short.mp3", "text": "два"}]
     content = json.dumps({"data": items} if is_wrapped else items, indent=2, ensure_ascii=False).encode("utf-8-sig")
@@ -201,7 +182,7 @@ def test_a_json_file_that_is_one_list_is_read(
 
 
 def test_what_training_refuses_for_want_of_random_access_is_prepared_and_then_trained_on(
-    train: Trainer, corpus: Path, tmp_path: Path, prepare: Any
+    train: Trainer, corpus: Path, tmp_path: Path, prepare: Prepare
 ):
     clips, listed = rows_of(corpus / "train")[:16], tmp_path / "list.json.gz"
     for number, clip in enumerate(clips):
@@ -217,7 +198,7 @@ def test_what_training_refuses_for_want_of_random_access_is_prepared_and_then_tr
 
 
 def test_what_a_python_generator_yields_is_prepared_by_way_of_save_to_disk(
-    corpus: Path, tmp_path: Path, prepare: Any, capsys: pytest.CaptureFixture[str]
+    corpus: Path, tmp_path: Path, prepare: Prepare, capsys: pytest.CaptureFixture[str]
 ):
     """The way that --help names."""
     rows = rows_of(corpus / "test")
@@ -233,7 +214,9 @@ def test_what_a_python_generator_yields_is_prepared_by_way_of_save_to_disk(
     assert [(row.audio, row.text) for row in rows_of(tmp_path / "out")] == [(row.audio, row.text) for row in rows]
 
 
-def test_a_json_list_without_known_columns_is_refused_by_its_own_name(recording: Path, tmp_path: Path, prepare: Any):
+def test_a_json_list_without_known_columns_is_refused_by_its_own_name(
+    recording: Path, tmp_path: Path, prepare: Prepare
+):
     (recording / "list.json").write_text('[{"sound": "one.wav", "text": "a"}]', encoding="utf-8")
     code, said = prepare(recording / "list.json", tmp_path / "out")
     assert code == 2
@@ -242,7 +225,9 @@ def test_a_json_list_without_known_columns_is_refused_by_its_own_name(recording:
 
 
 @pytest.mark.long
-def test_killed_at_any_time_it_goes_on_to_the_same_bytes(corpus: Path, tmp_path: Path, recording: Path, prepare: Any):
+def test_killed_at_any_time_it_goes_on_to_the_same_bytes(
+    corpus: Path, tmp_path: Path, recording: Path, prepare: Prepare
+):
     clips = [row.audio for row in rows_of(corpus / "train")]
     for number, clip in enumerate(clips):
         (recording / f"{number}.audio").write_bytes(clip)
@@ -281,7 +266,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(corpus: Path, tmp_path:
     ],
 )
 def test_ctrl_c_ends_it_in_one_line_and_the_same_command_goes_on(
-    corpus: Path, recording: Path, tmp_path: Path, prepare: Any, moment: str
+    corpus: Path, recording: Path, tmp_path: Path, prepare: Prepare, moment: str
 ):
     out, sizes = tmp_path / "out", {"shard_mb": 0.2, "group_mb": 0.1}
     segments = [{"audio": "long.wav", "text": f"{n}", "offset": n / 1000, "duration": 3.0} for n in range(60)]
@@ -310,7 +295,7 @@ def maps(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()
 
 
-def test_what_lies_elsewhere_becomes_the_same_bytes(corpus: Path, tmp_path: Path, prepare: Any):
+def test_what_lies_elsewhere_becomes_the_same_bytes(corpus: Path, tmp_path: Path, prepare: Prepare):
     table = pa.concat_tables(map(pq.read_table, sorted((corpus / "train").glob("*.parquet"))))
     pq.write_table(table, tmp_path / "train.parquet", row_group_size=7)
     prepare(tmp_path / "train.parquet", tmp_path / "near", shard_mb=0.5, group_mb=0.1)
@@ -355,7 +340,7 @@ def test_chunks_are_read_ahead_as_far_as_memory_is_bounded(megabytes: int, ahead
     assert sorted(source.read_so_far) == list(range(5 + ahead)), "each once"
 
 
-def test_what_is_finished_is_left_as_it_is(corpus: Path, tmp_path: Path, prepare: Any):
+def test_what_is_finished_is_left_as_it_is(corpus: Path, tmp_path: Path, prepare: Prepare):
     prepare(corpus / "test", tmp_path / "out")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     code, said = prepare(corpus / "test", tmp_path / "out")
@@ -374,7 +359,7 @@ def test_what_is_finished_is_left_as_it_is(corpus: Path, tmp_path: Path, prepare
     ],
 )
 def test_another_source_or_setting_is_refused(
-    corpus: Path, tmp_path: Path, prepare: Any, split: str, settings: dict[str, Any], told: str
+    corpus: Path, tmp_path: Path, prepare: Prepare, split: str, settings: dict[str, Any], told: str
 ):
     prepare(corpus / "test", tmp_path / "out")
     before = files_of(tmp_path / "out")
@@ -384,7 +369,7 @@ def test_another_source_or_setting_is_refused(
     assert files_of(tmp_path / "out") == before
 
 
-def test_a_split_that_others_know_names_the_files(corpus: Path, tmp_path: Path, prepare: Any):
+def test_a_split_that_others_know_names_the_files(corpus: Path, tmp_path: Path, prepare: Prepare):
     assert prepare(corpus / "test", tmp_path / "out", data__split="test")[0] == 0
     assert (tmp_path / "out" / "test-00000-of-00001.parquet").exists()
 
@@ -405,7 +390,7 @@ def test_a_split_that_others_know_names_the_files(corpus: Path, tmp_path: Path, 
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
-    corpus: Path, tmp_path: Path, prepare: Any, settings: dict[str, str], told: str
+    corpus: Path, tmp_path: Path, prepare: Prepare, settings: dict[str, str], told: str
 ):
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(corpus / "test")
@@ -418,7 +403,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert sorted(corpus.rglob("*")) == before
 
 
-def test_two_do_not_write_to_one_folder(corpus: Path, tmp_path: Path, prepare: Any):
+def test_two_do_not_write_to_one_folder(corpus: Path, tmp_path: Path, prepare: Prepare):
     (tmp_path / "out").mkdir()
     with (tmp_path / "out" / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,36 +1,26 @@
-"""Writing of parquet shards into a folder, with a record of the progress so that a stopped conversion can continue."""
+"""One pass over records that writes them into files one after the other, and reports its progress after each file."""
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from whisper_ft.cli.prepare.ahead import ReadAhead
 from whisper_ft.cli.prepare.prepare_config import PrepareConfig
-from whisper_ft.cli.prepare.shard_row import SCHEMA, record_of
-from whisper_ft.config.data import DEFAULT_TASK
-from whisper_ft.data.formats.fingerprint import changed
-from whisper_ft.data.types import RejectedError, Row, Source
-from whisper_ft.runtime.atomic import ASIDE, clean, disk_errors, sync_file, sync_folder, write_json
-from whisper_ft.runtime.errors import DataError, UsageError
-from whisper_ft.runtime.lock import lock_file
+from whisper_ft.cli.prepare.records import LeftOut, Records, RowOutcome, Step
+from whisper_ft.runtime.atomic import ASIDE, disk_errors, sync_file, sync_folder
 from whisper_ft.runtime.printable import json_text
-from whisper_ft.runtime.signals import interrupt_held
 
 MEGABYTE = 1_000_000
-DESCRIPTION = "prepared.json"
 LEFT_OUT = "left-out.jsonl"
-LANGUAGE_COLUMN, TASK_COLUMN = "data.language_column", "data.task_column"
-SPLITS = ("train", "validation", "dev", "test")  # splits that `datasets` recognises by the beginning of a file name
 
 
 @dataclass(frozen=True)
 class State:
-    """Progress of a conversion: the shards that are complete and durable, and the next row to convert."""
+    """Progress of a pass: the files that are complete and durable, and the next step."""
 
     chunk: int = 0
     row: int = 0
@@ -39,202 +29,183 @@ class State:
     left_out: int = 0
     left_out_bytes: int = 0  # recorded size of LEFT_OUT; any further bytes were written by a process that was killed
     is_finished: bool = False
+    part: int = 0
+    done: int = 0  # rows or recordings of the source that are finished
+    seconds_in: float = 0.0  # length of the recordings that became windows
+    seconds_out: float = 0.0  # length of the windows
+    segments: int = 0  # in the windows
+    shards_of: dict[str, int] = field(default_factory=dict)  # by split, in order
+    rows_of: dict[str, int] = field(default_factory=dict)
+
+    def at(self, step: Step) -> "State":
+        """Return the state with another next step."""
+        return replace(self, chunk=step.chunk, row=step.row, part=step.part)
+
+    def after(self, outcome: RowOutcome) -> "State":
+        """Return the state with the counts of an outcome added."""
+        is_row, split = outcome.record is not None, outcome.split
+        rows_of = self.rows_of | {split: self.rows_of.get(split, 0) + 1} if is_row and split else self.rows_of
+        return replace(
+            self,
+            rows=self.rows + is_row,
+            left_out=self.left_out + (outcome.left_out is not None),
+            done=self.done + outcome.done,
+            seconds_in=self.seconds_in + outcome.seconds_in,
+            seconds_out=self.seconds_out + outcome.seconds_out,
+            segments=self.segments + outcome.segments,
+            rows_of=rows_of,
+        )
 
 
-def begun_early(out: Path) -> bool:
-    """True if a folder holds a conversion that began under the first rules for reading data (`data.reading` 1)."""
-    try:
-        return LANGUAGE_COLUMN not in json.loads((out / DESCRIPTION).read_text(encoding="utf-8"))["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # a new folder, or one that `Preparation` refuses
+class TableFile(Protocol):
+    """Open file to which rows are written."""
+
+    def write_table(self, table: pa.Table) -> None:
+        """Append the rows of a table, as one row group."""
+
+    def close(self) -> None:
+        """Finish the file."""
 
 
-class Preparation:
-    """Conversion of a source into a folder of shards, which may continue an earlier one.
+OpenFile = Callable[[Path, pa.Schema], TableFile]
 
-    Shards get names that end in .parquet only when all are complete, so nobody reads half a data set. The constructor
-    creates and locks the folder and reads the progress; `run` writes the shards.
 
-    The constructor raises LockedError if another process is filling the folder, and DiskError if it cannot be written.
-    It raises UsageError if `out` is a file, holds other files, or holds a conversion of another source or other
-    settings.
+def parquet_file(path: Path, schema: pa.Schema) -> TableFile:
+    """Open a parquet file. Encoded audio cannot be compressed further, and its values do not repeat."""
+    writer: TableFile = pq.ParquetWriter(path, schema, compression="none", use_dictionary=False)
+    return writer
 
-    `early` continues a conversion that began under the first rules for reading data (`begun_early`). The source must
-    then be opened with `data.reading` 1.
+
+class ShardPass:
+    """Pass over records, which may continue an earlier one.
+
+    Parameters
+        schema: schema of the files
+        state: progress so far
+        settings: sizes of files and row groups
+        out: folder of the files
+        name: function that returns the path of a file by its number
+        save: function that records a state durably
     """
 
-    def __init__(self, source: Source, settings: PrepareConfig, out: Path, early: bool = False) -> None:
-        self._source, self._settings, self._out, self._early = source, settings, out, early
-        self._fingerprint = source.fingerprint()  # computed once, because a long list takes seconds
-        with disk_errors(out):
-            if out.exists() and not out.is_dir():
-                raise UsageError(f"--out {out}: is a file, a folder is needed")
-            out.mkdir(parents=True, exist_ok=True)
-            if not (out / DESCRIPTION).exists() and any(not _is_ours(path.name) for path in out.iterdir()):
-                raise UsageError(f"--out {out}: holds other files; name a folder that is empty or not there yet")
-            self._lock = lock_file(out / ".lock", "prepare")
-        self.state = self._begin()
+    def __init__(
+        self,
+        records: Records,
+        schema: pa.Schema,
+        state: State,
+        settings: PrepareConfig,
+        out: Path,
+        name: Callable[[int], Path],
+        save: Callable[[State], None],
+        open_file: OpenFile = parquet_file,
+    ) -> None:
+        self._records, self._schema, self.state, self._out = records, schema, state, out
+        self._name, self._save, self._open = name, save, open_file
+        self._group_bytes, self._shard_bytes = settings.group_mb * MEGABYTE, settings.shard_mb * MEGABYTE
+        self._held: RowOutcome | None = None  # read already, and to be written to the next file
 
     def run(self, advance: Callable[[int], None]) -> State:
-        """Write the missing shards, and return the final progress. `advance` is called with each number of rows read.
+        """Write the missing files, and return the final progress. `advance` is called with each number of rows read.
 
-        Raises DataError if no row is usable, and DiskError if a shard cannot be written.
+        Raises DiskError if a file cannot be written.
         """
-        with disk_errors(self._out):
-            clean(self._out)
-        with ReadAhead(self._source) as chunks:
-            while self.state.chunk < len(self._source.rows):
-                self._write_shard(chunks, advance)
-        if not self.state.rows:
-            raise DataError(f"{self._settings.data.path}: no row is usable; {self._out / LEFT_OUT} lists the reasons")
-        with disk_errors(self._out):
-            for number in range(self.state.shards):
-                if self._part(number).exists():
-                    self._part(number).rename(self._out / self._name(number))
-            sync_folder(self._out)
-        self._record(replace(self.state, is_finished=True))
+        first = Step(self.state.chunk, self.state.row, self.state.part)
+        with closing(self._records.outcomes(first)) as outcomes:
+            while self.state.chunk < self._records.chunks:
+                self._write_file(outcomes, advance)
         return self.state
 
-    def _begin(self) -> State:
-        """Read the progress of an earlier start. Raises UsageError if it had another source or other settings."""
-        path = self._out / DESCRIPTION
-        if not path.exists():
-            self._record(State())
-            return State()
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            state, source_before, before = State(**record["state"]), record["source"], record["settings"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"--out {self._out}: its {DESCRIPTION} cannot be read; name another folder") from error
-        now = self._described()
-        differences = [
-            f"--{name} was {before.get(name)!r}, is {value!r}"
-            for name, value in now.items()
-            if before.get(name) != value
-        ]
-        if other := "; ".join(filter(None, [changed(source_before, self._fingerprint), *differences])):
-            raise UsageError(f"--out {self._out}: is of another source or other settings: {other}; name another folder")
-        return state
+    def _write_file(self, outcomes: Iterator[RowOutcome], advance: Callable[[int], None]) -> None:
+        """Write the next file, then the list of the rows left out of it, then the record of the progress.
 
-    def _described(self) -> dict[str, Any]:
-        """Return the settings that determine the written bytes, by name."""
-        settings, data = self._settings, self._settings.data
-        names = ("split", "config_name", "audio_column", "text_column", "language", "task")
-        described = {f"data.{name}": getattr(data, name) for name in names}
-        if self._early:
-            described["data.task"] = data.task or DEFAULT_TASK
-        else:
-            described |= {LANGUAGE_COLUMN: data.language_column, TASK_COLUMN: data.task_column}
-        return described | {"shard_mb": settings.shard_mb, "group_mb": settings.group_mb}
-
-    def _record(self, state: State) -> None:
-        """Record durably that everything up to `state` is written."""
-        write_json(
-            self._out / DESCRIPTION,
-            {"state": asdict(state), "settings": self._described(), "source": self._fingerprint},
-        )
-        self.state = state
-
-    def _write_shard(self, chunks: ReadAhead, advance: Callable[[int], None]) -> None:
-        """Write the next shard, then the list of the rows left out of it, then the record of the progress.
-
-        If no row left is usable, there is no shard, only the list and the record.
+        If no row left is usable, there is no file, only the list and the record.
         """
-        aside, left_out = self._out / f"{ASIDE}shard", list[dict[str, str]]()
+        aside, left_out = self._out / f"{ASIDE}shard", list[LeftOut]()
         with disk_errors(aside):
-            # Encoded audio cannot be compressed further, and its values do not repeat.
-            writer = pq.ParquetWriter(aside, SCHEMA, compression="none", use_dictionary=False)
+            file = self._open(aside, self._schema)
         try:
-            after = self._fill(writer, chunks, left_out, advance)
+            after = self._fill(file, outcomes, left_out, advance)
         finally:
             with disk_errors(aside):
-                writer.close()
+                file.close()
         with disk_errors(self._out):
             if after.rows > self.state.rows:
                 sync_file(aside)
-                aside.replace(self._part(self.state.shards))
-                after = replace(after, shards=self.state.shards + 1)
+                aside.replace(self._name(self.state.shards))
+                split = next(
+                    (name for name, rows in after.rows_of.items() if rows > self.state.rows_of.get(name, 0)), ""
+                )
+                of_split = after.shards_of | {split: after.shards_of.get(split, 0) + 1} if split else after.shards_of
+                after = replace(after, shards=self.state.shards + 1, shards_of=of_split)
             else:
                 aside.unlink()
-            length = self._list(left_out)
-        self._record(replace(after, left_out=self.state.left_out + len(left_out), left_out_bytes=length))
+            length = append_left_out(self._out, self.state.left_out_bytes, left_out)
+            after = replace(after, left_out_bytes=length)
+        self._save(after)
+        self.state = after
 
     def _fill(
         self,
-        writer: pq.ParquetWriter,
-        chunks: ReadAhead,
-        left_out: list[dict[str, str]],
+        file: TableFile,
+        outcomes: Iterator[RowOutcome],
+        left_out: list[LeftOut],
         advance: Callable[[int], None],
     ) -> State:
-        """Write row groups until the shard is full or no row is left, and add unusable rows to `left_out`.
+        """Write row groups until the file is full, the split ends or nothing is left. Add to `left_out`.
 
-        Returns the progress with the next row and the number of rows written. The caller counts shards and rows left
-        out.
+        Returns the progress with the next step. The caller counts files.
         """
         group: list[dict[str, Any]] = []
-        group_bytes = shard_bytes = 0
-        state, written = self.state, self.state.rows
+        group_bytes = written_bytes = 0
+        state, split = self.state, None
 
         def flush() -> None:
-            nonlocal group_bytes, shard_bytes, written
+            nonlocal group_bytes, written_bytes
             if group:
                 with disk_errors(self._out):
-                    writer.write_table(pa.Table.from_pylist(group, SCHEMA))
-            written, shard_bytes, group_bytes = written + len(group), shard_bytes + group_bytes, 0
+                    file.write_table(pa.Table.from_pylist(group, self._schema))
+            written_bytes, group_bytes = written_bytes + group_bytes, 0
             group.clear()
 
-        for chunk, number, row in self._rows(state, chunks):
-            try:
-                with interrupt_held():
-                    record = record_of(row, self._settings.data)
-            except RejectedError as unusable:
-                left_out.append({"id": row.id, "reason": unusable.reason, "detail": unusable.detail})
-                advance(1)
-                continue
-            size = len(record["audio"]["bytes"]) + len(row.text.encode())
-            if group and group_bytes + size > self._settings.group_mb * MEGABYTE:
-                flush()
-                if shard_bytes + self._settings.group_mb * MEGABYTE > self._settings.shard_mb * MEGABYTE:
-                    return replace(state, chunk=chunk, row=number, rows=written)
-            group.append(record)
-            group_bytes += size
-            advance(1)
+        while outcome := self._next(outcomes):
+            if outcome.record is not None:
+                size = _size_of(outcome.record)
+                is_other = state.rows > self.state.rows and outcome.split != split
+                if is_other or (group and group_bytes + size > self._group_bytes):
+                    flush()
+                    if is_other or written_bytes + self._group_bytes > self._shard_bytes:
+                        self._held = outcome
+                        return state.at(outcome.step)
+                group.append(outcome.record)
+                group_bytes, split = group_bytes + size, outcome.split
+            if outcome.left_out is not None:
+                left_out.append(outcome.left_out)
+            state = state.after(outcome)
+            advance(outcome.done)
         flush()
-        return replace(state, chunk=len(self._source.rows), row=0, rows=written)
+        return state.at(Step(self._records.chunks))
 
-    def _rows(self, state: State, chunks: ReadAhead) -> Iterator[tuple[int, int, Row]]:
-        """Yield the rows that are not converted yet, each as (chunk, row number in the chunk, row)."""
-        first = state.row
-        for chunk in range(state.chunk, len(self._source.rows)):
-            for number, row in enumerate(chunks.read(chunk)[first:], first):
-                yield chunk, number, row
-            first = 0
-
-    def _list(self, left_out: list[dict[str, str]]) -> int:
-        """Append rows to the list of rows left out, and return the size of its file in bytes.
-
-        Anything that a killed process wrote after the recorded size is overwritten.
-        """
-        lines = "".join(f"{json_text(row)}\n" for row in left_out).encode()
-        path, length = self._out / LEFT_OUT, self.state.left_out_bytes + len(lines)
-        if not length:
-            path.unlink(missing_ok=True)
-            return 0
-        with path.open("ab") as file:
-            file.truncate(self.state.left_out_bytes)
-            file.write(lines)
-        sync_file(path)
-        sync_folder(self._out)
-        return length
-
-    def _part(self, number: int) -> Path:
-        return self._out / f"shard-{number:05d}.part"
-
-    def _name(self, number: int) -> str:
-        split = self._settings.data.split
-        return f"{split if split in SPLITS else 'train'}-{number:05d}-of-{self.state.shards:05d}.parquet"
+    def _next(self, outcomes: Iterator[RowOutcome]) -> RowOutcome | None:
+        held, self._held = self._held, None
+        return held or next(outcomes, None)
 
 
-def _is_ours(name: str) -> bool:
-    """Return True for a file that a process leaves if it is killed before it has written the description."""
-    return name == ".lock" or name.startswith(ASIDE)
+def _size_of(record: dict[str, Any]) -> int:
+    return len(record["audio"]["bytes"]) + len(record["sentence"].encode())
+
+
+def append_left_out(out: Path, length: int, rows: Sequence[LeftOut]) -> int:
+    """Append rows to the list of rows left out, and return the size of its file in bytes.
+
+    `length` is the recorded size. Anything that a killed process wrote after it is overwritten. Raises OSError.
+    """
+    path, lines = out / LEFT_OUT, "".join(f"{json_text(row._asdict())}\n" for row in rows).encode()
+    if not length + len(lines):
+        path.unlink(missing_ok=True)
+        return 0
+    with path.open("ab") as file:
+        file.truncate(length)
+        file.write(lines)
+    sync_file(path)
+    sync_folder(out)
+    return length + len(lines)
