@@ -36,7 +36,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(PYTEST) -m "not long and not matrix"
 
-# LONG="long and not matrix" leaves out repetitions of a claim on other settings, as CI does.
+# LONG="long and not matrix" leaves out further settings of a claim and tests that take minutes, as CI does.
 LONG := long or matrix
 test-long: $(INSTALLED)
 	$(PYTEST) -m "$(LONG)" --timeout 1800

@@ -96,7 +96,7 @@ def test_packing_is_measured_in_speech_for_each_second(tmp_path: Path):
     assert "Packing, micro-30s" in results["printed"]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_every_contender_reports_every_figure(results: dict[str, Any]):
     trained = {
         "utterances_per_second",
@@ -124,7 +124,7 @@ def test_every_contender_reports_every_figure(results: dict[str, Any]):
     assert "Training, micro-5s" in results["printed"]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_limit_trains_on_the_batches_of_train_py(results: dict[str, Any]):
     for size in results["sizes"].values():
         contenders = size["training"]["contenders"]
@@ -132,14 +132,14 @@ def test_the_limit_trains_on_the_batches_of_train_py(results: dict[str, Any]):
         assert ours == pytest.approx([limit, limit], abs=2e-4), "after six updates of the same batches"
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_evaluate_py_writes_what_the_plain_loop_writes(results: dict[str, Any]):
     for size in results["sizes"].values():
         assert size["evaluation"]["utterances"] > 0
         assert size["evaluation"]["differing_texts"] == 0
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_results_name_the_machine_but_no_path_of_it(results: dict[str, Any]):
     assert results["machine"]["cpu"]
     assert results["machine"]["cores"] == os.cpu_count()

@@ -48,7 +48,7 @@ def is_exact(row: dict[str, Any]) -> bool:
     return figures == pytest.approx([1.0] * 4, rel=2e-6) and row["weights_off"] < 1e-5
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_both_programs_do_the_same_where_nothing_is_sliced(slices: Slices):
     """So the differences below come from the slicing, not from inputs or optimizer."""
     ours, theirs = slices["ours", 1, 1], slices["trainer", 1, 1]
@@ -57,13 +57,13 @@ def test_both_programs_do_the_same_where_nothing_is_sliced(slices: Slices):
     assert theirs["weights_off_ours"] < 1e-5
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
 def test_a_step_of_train_py_is_that_of_one_big_batch(slices: Slices, world: int, accumulate: int):
     assert is_exact(slices["ours", world, accumulate])
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
 def test_the_trainer_multiplies_the_gradient_and_weighs_tokens_unequally(slices: Slices, world: int, accumulate: int):
     """If this fails, that version of transformers has fixed the loss: measure again and correct the page."""
@@ -73,7 +73,7 @@ def test_the_trainer_multiplies_the_gradient_and_weighs_tokens_unequally(slices:
         assert row["weights_off"] > 1e-3
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
 def test_without_the_factor_the_trainer_is_a_mean_of_means(slices: Slices, world: int, accumulate: int):
     row = slices["trainer_means", world, accumulate]
@@ -81,13 +81,13 @@ def test_without_the_factor_the_trainer_is_a_mean_of_means(slices: Slices, world
     assert row["weights_off"] > 1e-3
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize(("world", "accumulate"), SLICED)
 def test_with_a_loss_that_counts_tokens_the_trainer_is_exact_too(slices: Slices, world: int, accumulate: int):
     assert is_exact(slices["trainer_loss_func", world, accumulate])
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_resumed_trainer_passes_over_what_train_py_refuses_or_does(tmp_path: Path):
     results = measured(tmp_path, "resumes")
     ours, theirs = results["ours"], results["trainer"]

@@ -103,8 +103,8 @@ def record_in(folder: Path) -> dict[str, Any]:
     ("target", "quantization"),
     [
         ("ct2", "float32"),
-        ("ct2", "int8"),
-        ("openai", "float32"),
+        pytest.param("ct2", "int8", marks=pytest.mark.long),
+        pytest.param("openai", "float32", marks=pytest.mark.long),
         ("ggml", "float16"),
         pytest.param("onnx", "float32", marks=pytest.mark.long),
         pytest.param("mlx", "float16", marks=pytest.mark.long),
@@ -164,7 +164,7 @@ def test_the_alignment_heads_of_base_are_dumped_as_openai_has_them():
     [
         ("ct2", "float32"),
         pytest.param("ggml", "float16", marks=pytest.mark.long),
-        pytest.param("onnx", "float32", marks=pytest.mark.long),
+        pytest.param("onnx", "float32", marks=pytest.mark.matrix),
     ],
 )
 def test_a_model_of_128_mel_bins_is_heard_with_128(corpus: Path, tmp_path: Path, target: str, quantization: str):
@@ -201,6 +201,7 @@ def test_a_format_on_which_the_engine_aborts_is_unchecked(speaker: Path, corpus:
 # --- wrong exports ---
 
 
+@pytest.mark.long
 def test_weights_beyond_float16_fail_the_check_and_are_left_under_another_name(
     speaker: Path, corpus: Path, tmp_path: Path
 ):
@@ -362,6 +363,7 @@ def test_an_export_of_a_run_takes_its_best_model(speaker: Path, tmp_path: Path, 
     assert "WhisperModel" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_sigkill_leaves_nothing_under_the_name_and_the_next_export_cleans_up(speaker: Path, tmp_path: Path):
     arguments = [str(speaker), "--to", "openai", "--out", str(tmp_path / "out"), "--check", "0"]
     kill_while_it_writes("export", arguments, tmp_path / "out")

@@ -39,10 +39,8 @@ def test_a_resumed_run_reads_the_commit_that_it_began_with(
     top = tmp_path / "hub"
     move(top, FIRST, next((corpus / "train").glob("*.parquet")))
     settings = {"data__path": "o/be", "steps": 4, "eval__every": 0}
-    whole = train.arguments("whole", **settings)
     halves = train.arguments("halves", **settings)
     with serve(top) as hub:
-        assert start(train, hub, tmp_path / "home", "train.py", *whole, processes=processes).code == 0
         first_half = [*halves, "--steps", "2", "--schedule.kind", "constant"]
         assert start(train, hub, tmp_path / "home", "train.py", *first_half, processes=processes).code == 0
         move(top, SECOND, next((corpus / "validation").glob("*.parquet")))

@@ -438,6 +438,7 @@ def test_a_full_disk_ends_with_code_6_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_sigkill_leaves_nothing_under_the_name(small_ct2: Path, tmp_path: Path):
     arguments = [str(small_ct2 / "float32"), "--out", str(tmp_path / "out")]
     kill_while_it_writes("import", arguments, tmp_path / "out")

@@ -137,6 +137,7 @@ def published(run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Hub,
     return hub, outputs, folder
 
 
+@pytest.mark.long
 def test_a_model_arrives_whole_in_a_private_repository_though_the_hub_fails_now_and_then(published: Any, run: Path):
     hub, outputs, folder = published
     code, output = outputs[0]

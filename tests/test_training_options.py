@@ -57,7 +57,7 @@ def test_another_implementation_of_attention_changes_the_last_bits_alone(train: 
     assert digest(train.reference(**SHORT)) != digest(sdpa), "dropout matters"
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_compiled_model_learns_the_same_up_to_rounding(train: Trainer):
     write_micro_whisper(train.folder / "model", Shape(d_model=32, layers=1))  # of two layers compiling takes minutes
     settings = {**SHORT, "steps": 2, "model__name": train.folder / "model", "model__dropout": 0, "log__every": 1}
