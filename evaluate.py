@@ -15,8 +15,8 @@ if __name__ == "__main__":
     early_answer(EvaluationConfig)  # above the imports of torch and transformers, which take seconds
 
 import time
-from collections.abc import Callable
-from functools import lru_cache, partial
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
 
@@ -25,14 +25,16 @@ import torch
 import transformers
 
 from normalizers import get_normalizer
-from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.data import NamedSourceConfig
 from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labelled import LabelledSource
+from whisper_ft.data.long_recordings import long_recordings
 from whisper_ft.data.sources import open_source, pin
 from whisper_ft.data.stated_durations import first_durations
+from whisper_ft.data.stored_clips import stored_clips
 from whisper_ft.data.used_settings import languages_found, used_lines
 from whisper_ft.decoding.evaluator import Evaluator, encoder_of_set
 from whisper_ft.decoding.resume_log import ResumeLog, job_of
@@ -70,7 +72,7 @@ class Transcribed(NamedTuple):
     """Transcripts of a set, as predictions with their references."""
 
     predictions: list[Prediction]
-    source: SourceConfig  # pinned to a commit if it is on the Hub
+    source: NamedSourceConfig  # pinned to a commit if it is on the Hub
     language: str | None  # language of the normaliser
     times_real_time: float | None = None  # seconds of audio per second, for utterances transcribed by this start
 
@@ -110,7 +112,7 @@ def evaluate(
     inputs: Inputs,
     config: EvaluationConfig,
     name: str,
-    source: SourceConfig,
+    source: NamedSourceConfig,
     collectives: Collectives,
     tracker: Tracker,
 ) -> Outcome | None:
@@ -143,7 +145,7 @@ def transcribe(
     scored: InferenceModel,
     config: EvaluationConfig,
     name: str,
-    source: SourceConfig,
+    source: NamedSourceConfig,
     columns: list[str],
     collectives: Collectives,
     tracker: Tracker,
@@ -160,8 +162,8 @@ def transcribe(
         source, found, scored.model, tokenizer, detect_language=detect, leading_space=config.leading_space
     )
     tracker.say_all(collectives.broadcast_from_main(lambda: _lines_about(rows, name or "data", language)))
-    generation = scored.model.generation_config
-    evaluator = Evaluator(name, rows, config.decoding, config.max_utterances, scored.precision, generation)
+    log_mel = LogMel(scored.processor.feature_extractor)
+    evaluator = open_evaluator(scored, config, name, source, rows, log_mel.window_seconds, collectives, tracker.say_all)
     job = job_of(scored.sha256, source, evaluator.protocol, columns, config.label_space)
     known = collectives.broadcast_from_main(lambda: open_folder(out, job))
     if known:
@@ -176,13 +178,35 @@ def transcribe(
                 errors += count_word_errors(prediction, normalize)
             advance(1, "" if errors.rate is None else f"WER so far {percent(errors.rate, 1)}")
 
-        transcriber = Transcriber(scored.model, tokenizer, encode, config.decoding, scored.precision)
-        log, log_mel = ResumeLog(out, collectives.rank, known), LogMel(scored.processor.feature_extractor)
+        decoding, precision, log = evaluator.decoding, scored.precision, ResumeLog(out, collectives.rank, known)
+        transcriber = Transcriber(scored.model, tokenizer, encode, decoding, precision, is_long=source.is_long)
         begin = time.monotonic()
         predictions = evaluator.transcribe(transcriber, log_mel, collectives, progress, log)
     seconds = time.monotonic() - begin
     audio = sum(row.audio_seconds for index, row in enumerate(predictions) if index not in known)
     return Transcribed(predictions, source, language, audio / seconds if len(known) < len(predictions) else None)
+
+
+def open_evaluator(
+    scored: InferenceModel,
+    config: EvaluationConfig,
+    name: str,
+    source: NamedSourceConfig,
+    rows: LabelledSource,
+    window_seconds: float,
+    collectives: Collectives,
+    say_all: Callable[[Sequence[str]], None],
+) -> Evaluator:
+    """Make the evaluator of a set: of its rows, or of the long recordings that `long` asks for, and report these.
+
+    Every rank must call it. Raises UsageError if there are no long recordings.
+    """
+    most, setting = config.max_utterances, f"--sets: {name}: long" if name else "--long"
+    recordings = long_recordings(rows, source, most, window_seconds, collectives, setting)
+    generation, is_long = scored.model.generation_config, source.is_long
+    evaluator = Evaluator(name, recordings, config.decoding, most, scored.precision, generation, is_long)
+    say_all(evaluator.notes)
+    return evaluator
 
 
 def _lines_about(rows: LabelledSource, name: str, language: str | None) -> list[str]:
@@ -215,7 +239,8 @@ def read(config: EvaluationConfig) -> Transcribed:
     predictions = read_predictions(config.predictions, config.columns)
     languages = {row.language for row in predictions if row.language}
     only = languages.pop() if len(languages) == 1 else None
-    return Transcribed(predictions, config.data, config.data.language or only)
+    [(_, data)] = config.named_sets
+    return Transcribed(predictions, data, data.language or only)
 
 
 def score_set(transcribed: Transcribed, config: EvaluationConfig, inputs: Inputs) -> tuple[Scores, Analysis]:
@@ -245,7 +270,7 @@ def title_of(config: EvaluationConfig, name: str) -> str:
 
 
 def write(
-    outcome: Outcome, config: EvaluationConfig, name: str, source: SourceConfig, scored: InferenceModel | None
+    outcome: Outcome, config: EvaluationConfig, name: str, source: NamedSourceConfig, scored: InferenceModel | None
 ) -> None:
     """Write summary.json, predictions.jsonl and report.html of a set, each complete or not at all.
 
@@ -271,7 +296,7 @@ def write(
             "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
             "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         }
-    audio = clips_of(source) if config.sound and scored else None
+    audio = stored_clips(source) if config.sound and scored and not source.is_joined else None
     title = title_of(config, name or source.path)
     write_report(out / "report.html", scores, title, facts, analysis, audio)
     summary = {
@@ -288,25 +313,6 @@ def write(
     }
     save_summary(out / "summary.json", summary)
     ResumeLog.close(out)
-
-
-def clips_of(config: SourceConfig) -> Callable[[str], bytes | None]:
-    """Return a function from the id of an utterance to its encoded audio.
-
-    For a part of a longer recording, and for audio that is missing or cannot be used, the function returns None. It
-    raises KeyError for an id that the set does not have.
-    """
-    source = open_source(config)
-    read_chunk = lru_cache(maxsize=2)(source.read)  # many of the worst utterances of a long set share a chunk
-    places = {source.row_id(chunk, row): (chunk, row) for chunk, rows in enumerate(source.rows) for row in range(rows)}
-
-    def clip(utterance: str) -> bytes | None:
-        chunk, number = places[utterance]
-        row = read_chunk(chunk)[number]
-        is_part = row.offset or row.duration is not None
-        return None if is_part or row.problem else row.audio or None
-
-    return clip
 
 
 def conclude(config: EvaluationConfig, sets: dict[str, Scores]) -> None:

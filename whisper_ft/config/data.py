@@ -26,6 +26,11 @@ Format = Literal[
 ]
 Task = Literal["transcribe", "translate"]
 DEFAULT_TASK: Task = "transcribe"
+LongForm = bool | Literal["given"]
+LONG_SECONDS = 120.0
+"""Length of a joined recording in seconds: four windows of Whisper, so three cuts between windows."""
+MAX_LONG_SECONDS = 1800.0
+"""Greatest length of a joined recording in seconds, because a second takes some 300 kB of memory while it is read."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,31 @@ class NamedSourceConfig(SourceConfig):
 
     name: str = ""
     """Name of the set, which is also its folder below --out. Empty: the last part of its path, and its split."""
+    long: LongForm = setting("free", False)
+    """Score long recordings. true: the clips of each speaker are joined to recordings, or all clips if the data has no
+    speakers. given: the recordings of the set are long already."""
+    long_seconds: float | None = setting("free", None)
+    """Length of a joined recording in seconds, for `long: true`; a few are shorter or longer by half. None: 120."""
+
+    @property
+    def is_long(self) -> bool:
+        """True if long recordings are scored."""
+        return self.long is not False
+
+    @property
+    def is_joined(self) -> bool:
+        """True if the utterances of the set are clips that are joined."""
+        return self.long is True
+
+
+def long_problem(long: LongForm, long_seconds: float | None) -> str | None:
+    """Return the reason why these settings of a set of long recordings cannot be used; None if they can."""
+    if long_seconds is None:
+        return None
+    if long is not True:
+        return "has no effect without long: true, which joins clips; leave it out"
+    within = 0 < long_seconds <= MAX_LONG_SECONDS
+    return None if within else f"must be above 0 and at most {MAX_LONG_SECONDS:g}"
 
 
 def set_name(name: str, path: str, split: str | None) -> str:

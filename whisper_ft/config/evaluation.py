@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from whisper_ft.config.data import NamedSourceConfig, SourceConfig, first_twice, set_name
+from whisper_ft.config.data import LongForm, NamedSourceConfig, SourceConfig, first_twice, long_problem, set_name
 from whisper_ft.config.setting import LeadingSpace, require, require_bounds, setting
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -116,8 +116,9 @@ class EvalConfig(DecodingConfig):
     sets: list[EvalSetConfig] = field(default_factory=list, metadata={"resume": "free"})
     """Sets that are scored beside the held-out set, with figures such as NAME/wer: [{name: en, path: a, language: en}].
 
-    A set has the settings of data.sources, and `name`, `every` and `max_utterances`. Without `language` or `task` it
-    has that of data.*. The best model, `patience` and averages depend on the held-out set alone."""
+    A set has the settings of data.sources, and `name`, `every`, `max_utterances`, `long` and `long_seconds`. Without
+    `language` or `task` it has that of data.*. The best model, `patience` and averages depend on the held-out set
+    alone."""
     at_start: bool = setting("free", True, before=False)
     """Also evaluate the model before the first update. It is logged as step 0 and never becomes the best model."""
     normalizer: str = setting("change", "golden")
@@ -174,6 +175,7 @@ def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
         require(one.every is None or one.every >= 0, "eval.sets: every", one.every, "at least 0")
         limit = one.max_utterances
         require(limit is None or limit >= 1, "eval.sets: max_utterances", limit, "at least 1")
+        refuse_long("eval.sets: ", one.long, one.long_seconds)
     # Folders of predictions have these names, and some file systems do not tell upper case from lower case.
     if twice := first_twice(set_name(one.name, one.path, one.split).casefold() for one in sets):
         raise ValueError(f"--eval.sets: two are called {twice!r}; give each a name of its own")
@@ -187,6 +189,12 @@ def _refuse_prompt_columns(sets: Sequence[SourceConfig], prefix: str) -> None:
                 f"{prefix}prompt_column {where.prompt_column}: is for the labels of training, and no evaluation "
                 "reads it; leave it out"
             )
+
+
+def refuse_long(prefix: str, long: LongForm, long_seconds: float | None) -> None:
+    """Raise ValueError for settings of long recordings that cannot be used. `prefix` begins their names."""
+    if problem := long_problem(long, long_seconds):
+        raise ValueError(f"--{prefix}long_seconds {long_seconds:g}: {problem}")
 
 
 @dataclass(frozen=True)
@@ -219,6 +227,11 @@ class EvaluationConfig:
     """Normaliser of references and hypotheses before the comparison; see normalizers.py."""
     max_utterances: int | None = field(default=None, metadata={"least": 1})
     """Number of utterances to score, from the start of the set. None: all."""
+    long: LongForm = False
+    """Score long recordings. true: the clips of each speaker are joined to recordings, or all clips if the data has no
+    speakers. given: the recordings of the data are long already."""
+    long_seconds: float | None = None
+    """Length of a joined recording in seconds, for `long: true`; a few are shorter or longer by half. None: 120."""
     leading_space: LeadingSpace = "auto"
     """Space before the text of a reference, for decoding.with_loss; a run has it as labels.leading_space."""
     precision: Precision = "auto"
@@ -244,8 +257,22 @@ class EvaluationConfig:
             )
         if self.sets and self.compare:
             raise ValueError("--compare: is of one set; compare the others by their --predictions")
+        self._refuse_bad_long(beside)
         if twice := first_twice(name for name, _ in self.named_sets):
             raise ValueError(f"--sets: two are called {twice!r}; give each a name")
+
+    def _refuse_bad_long(self, beside: str | None) -> None:
+        """Raise ValueError for settings of long recordings that cannot be used, or have no effect beside another."""
+        refuse_long("", self.long, self.long_seconds)
+        for one in self.sets:
+            refuse_long("sets: ", one.long, one.long_seconds)
+        if beside and self.long is not False:
+            reason = "give it to each set" if self.sets else "predictions.jsonl says which recordings are long"
+            raise ValueError(f"--long {str(self.long).lower()}: has no effect beside {beside}; {reason}")
+        if self.decoding.with_loss and all(one.is_long for _, one in self.named_sets):
+            raise ValueError(
+                "--decoding.with_loss true: has no effect on long recordings, whose references are longer than a window"
+            )
 
     @property
     def label_space(self) -> LeadingSpace | None:
@@ -253,18 +280,19 @@ class EvaluationConfig:
         return self.leading_space if self.decoding.with_loss else None
 
     @property
-    def named_sets(self) -> list[tuple[str, SourceConfig]]:
+    def named_sets(self) -> list[tuple[str, NamedSourceConfig]]:
         """Name and source of each evaluation set, in order. If `data` is the only set, its name is empty.
 
         A set without language or task gets that of `data`. Characters of a name that do not suit a folder become
         hyphens.
         """
         if not self.sets:
-            return [("", self.data)]
-        found = []
-        for one in self.sets:
-            own = {f.name: getattr(one, f.name) for f in fields(SourceConfig)}
-            labels = {"language": one.language or self.data.language, "task": one.task or self.data.task}
-            where = SourceConfig(**{**own, **labels})
-            found.append((set_name(one.name, one.path, one.split), where))
-        return found
+            own = {f.name: getattr(self.data, f.name) for f in fields(SourceConfig)}
+            return [("", NamedSourceConfig(**own, long=self.long, long_seconds=self.long_seconds))]
+        return [
+            (
+                set_name(one.name, one.path, one.split),
+                replace(one, language=one.language or self.data.language, task=one.task or self.data.task),
+            )
+            for one in self.sets
+        ]

@@ -59,9 +59,14 @@ CLOSE_ENOUGH = 0.5
 PARTS_CLOSE_ENOUGH = 0.8
 """Least similarity of last parts, from 0 to 1. It is higher, because a short part resembles many others."""
 
+FEWEST_LETTERS = 4
+"""Fewest letters that stand for a name that begins with them. With fewer, many names begin alike."""
+
 
 def nearest(key: str, names: Sequence[str]) -> str | None:
     """Return the name that is nearest to an unknown one: by its last part, by its name elsewhere, or by its letters.
+
+    Letters with which a last part begins stand for it: `lang` for `language`.
 
     Returns None if no name is close enough.
     """
@@ -70,6 +75,8 @@ def nearest(key: str, names: Sequence[str]) -> str | None:
     for name in names:
         by_part.setdefault(name.rsplit(".", 1)[-1], []).append(name)
     by_part |= {other: [name] for other, name in OTHER_NAMES.items() if name in names and other not in by_part}
+    begun = [part for part in by_part if len(last) >= FEWEST_LETTERS and part.startswith(last)]
+    last = min(begun, key=len, default=last)
     if last not in by_part:
         whole = difflib.get_close_matches(key, names, n=1, cutoff=CLOSE_ENOUGH)
         parts = difflib.get_close_matches(last, by_part, n=1, cutoff=PARTS_CLOSE_ENOUGH)

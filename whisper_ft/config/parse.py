@@ -216,7 +216,8 @@ def _flag_message(cls: Any, message: str) -> str:
     if union is not None:
         name, subtypes, value = union.groups()
         if "Literal[" in subtypes:
-            values = ", ".join(re.findall(r"'(\w+)'", subtypes))
+            named = re.findall(r"'(\w+)'", subtypes)
+            values = ", ".join("true, false" if value == "bool" else value for value in named)
             return f"--{name} {value}: expected one of {values}{', or a list' if ' list[' in subtypes else ''}"
         kinds = " or ".join({"NoneType": "null"}.get(kind, kind) for kind in re.findall(r"'(\w+)'", subtypes))
         article = "" if "Literal" in subtypes else "an " if kinds.startswith("int") else "a "

@@ -42,6 +42,8 @@ class Row:
     """Reason code and explanation if the times of the transcript cannot be used. The row can still be evaluated."""
     recording: str | None = None
     """Name of the file of which the row is a part or the whole; None in formats that hold the audio themselves."""
+    unread_part: str | None = None
+    """Reason code of a part of the audio that could not be read; the other parts are used."""
     overruled: "tuple[Overruled, ...]" = ()
     """Columns of language and task that say otherwise than the settings that are used for this row."""
 

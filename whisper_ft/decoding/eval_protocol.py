@@ -1,5 +1,6 @@
 """Protocol of an evaluation: everything besides the model on which its transcripts and figures depend."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -42,10 +43,18 @@ class EvalProtocol:
     normalizer: str | None = None
     read_as: dict[str, str] = field(default_factory=dict)
     """Settings READ_AS of a set of eval.sets; empty for the held-out set, whose settings are exact in data.*."""
+    joined: dict[str, Any] = field(default_factory=dict)
+    """Rule by which clips are joined to long recordings; empty if the rows of the set are the utterances."""
 
     @classmethod
     def of(
-        cls, data: dict[str, Any], utterances: int, decoding: DecodingConfig, precision: str, suppressed: str
+        cls,
+        data: dict[str, Any],
+        utterances: int,
+        decoding: DecodingConfig,
+        precision: str,
+        suppressed: str,
+        joined: Mapping[str, Any],
     ) -> Self:
         """Make the protocol of transcripts alone, without metric and normaliser."""
         return cls(
@@ -59,6 +68,7 @@ class EvalProtocol:
             precision=precision,
             suppressed=suppressed,
             attempts=decoding.attempts,
+            joined=dict(joined),
         )
 
     def judged_by(self, settings: EvalConfig, rules: str) -> Self:
@@ -88,7 +98,7 @@ class EvalProtocol:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, without those that are None or empty because they do not apply."""
-        optional = ("attempts", "metric", "greater_is_better", "normalizer", "read_as")
+        optional = ("attempts", "metric", "greater_is_better", "normalizer", "read_as", "joined")
         return {name: value for name, value in asdict(self).items() if value not in (None, {}) or name not in optional}
 
     @classmethod

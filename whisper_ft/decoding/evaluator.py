@@ -1,6 +1,7 @@
 """Evaluators: an evaluator is a named set of utterances together with the settings for transcribing it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,7 @@ from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.formats.fingerprint import with_content
+from whisper_ft.data.joined_recordings import JoinedRecordings
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.types import Source
@@ -25,7 +27,11 @@ from whisper_ft.scoring.scores import Prediction
 
 
 class Evaluator:
-    """A named set of utterances and its decoding settings. Training and evaluate.py both use evaluators."""
+    """A named set of utterances and its decoding settings. Training and evaluate.py both use evaluators.
+
+    For a set of long recordings (`is_long`), `source` is the result of `data.long_recordings`. No loss is computed for
+    it, because a reference is longer than a window.
+    """
 
     def __init__(
         self,
@@ -35,8 +41,10 @@ class Evaluator:
         max_utterances: int | None,
         precision: Precision,
         generation_config: GenerationConfig,
+        is_long: bool = False,
     ) -> None:
-        self.name, self.source, self.decoding, self.precision = name, source, decoding, precision
+        self.name, self.source, self.precision, self.is_long = name, source, precision, is_long
+        self.decoding = replace(decoding, with_loss=False) if is_long else decoding
         self._suppressed = fingerprint(generation_config)
         self.total = utterances_of(source, max_utterances)
 
@@ -44,7 +52,13 @@ class Evaluator:
     def protocol(self) -> EvalProtocol:
         """Everything besides the model on which the transcripts depend. The files' content is read at the first use."""
         data = with_content(self.source.fingerprint(), self.source.content())
-        return EvalProtocol.of(data, self.total, self.decoding, self.precision, self._suppressed)
+        joined = self.source.rule if isinstance(self.source, JoinedRecordings) else {}
+        return EvalProtocol.of(data, self.total, self.decoding, self.precision, self._suppressed, joined)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines for the user about joined recordings; none for any other set."""
+        return [self.source.note] if isinstance(self.source, JoinedRecordings) else []
 
     def transcribe(
         self,

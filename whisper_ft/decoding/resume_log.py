@@ -3,11 +3,11 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.data import NamedSourceConfig, SourceConfig
 from whisper_ft.decoding.eval_protocol import EvalProtocol
 from whisper_ft.runtime import atomic
 from whisper_ft.scoring.scores import Prediction
@@ -17,19 +17,21 @@ PLACES = ("path", "audio_root", "allowed_folders")  # settings of a set that say
 
 
 def job_of(
-    model: str, source: SourceConfig, protocol: EvalProtocol, columns: Sequence[str], label_space: str | None
+    model: str, source: NamedSourceConfig, protocol: EvalProtocol, columns: Sequence[str], label_space: str | None
 ) -> dict[str, Any]:
     """Return everything on which a prediction depends, as JSON values. An evaluation continues only if it is equal.
 
     Parameters
         model: hash of the weights.
-        source: the set. Its paths do not count, because the same data may lie elsewhere.
+        source: the set. Its paths do not count, because the same data may lie elsewhere, nor does its name.
         columns: columns of the data that predictions contain.
         label_space: `leading_space` of the labels; None if no losses are computed.
     """
-    identity = {name: value for name, value in asdict(source).items() if name not in PLACES}
+    names = [inner.name for inner in fields(SourceConfig) if inner.name not in PLACES]
+    identity = {name: getattr(source, name) for name in names}
     job = {"model": model, "source": identity, **protocol.to_json()}
     job |= {"columns": [*columns]} if columns else {}
+    job |= {"long": source.long} if source.is_long else {}
     return job | ({"loss": label_space} if label_space else {})
 
 

@@ -20,10 +20,12 @@ from whisper_ft.decoding.greedy import Decoded, GreedyDecoder
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.sampling import Sampler
 from whisper_ft.decoding.teacher_forced import label_losses
+from whisper_ft.decoding.timestamp_check import TimestampCheck
 from whisper_ft.decoding.timestamps import TimestampRules
 from whisper_ft.decoding.window_transcript import (
     TimedPhrase,
     WindowTranscript,
+    reference_times,
     segment_logprobs_of,
     segments_of,
     window_confidence_of,
@@ -49,6 +51,7 @@ class Transcriber:
         settings: search, limits, prompt text and timestamps.
         precision: number format of the computation.
         words: also find the times of the words of each window.
+        is_long: the windows are of a set of long recordings: also check timestamps, and keep the times of references.
 
     Raises UsageError if the model lacks tokens for one of the settings, or has impossible alignment heads for `words`.
     """
@@ -61,6 +64,7 @@ class Transcriber:
         settings: DecodingConfig,
         precision: Precision,
         words: bool = False,
+        is_long: bool = False,
     ) -> None:
         self._model, self._tokenizer, self._encode, self._settings = model, tokenizer, encode, settings
         self._precision = precision
@@ -85,6 +89,7 @@ class Transcriber:
         if settings.num_beams > 1:
             self._beams = BeamSearch(model, settings.num_beams, suppressed, tokenizer.eos_token_id, self._rules)
         self._aligner = WordAligner(model, tokenizer) if words else None
+        self._is_long, self._check = is_long, TimestampCheck.of(model, tokenizer) if is_long else None
 
     @property
     def notes(self) -> list[str]:
@@ -174,6 +179,9 @@ class Transcriber:
             for n, row in zip(again, rows, strict=True):
                 attempts[n].append(self._to_transcript(row, limit, language, temperature))
         parts = [made[self._thresholds.preferred([part.confidence for part in made])] for made in attempts]
+        if self._check is not None:
+            checked = zip(parts, self._check(states, prompt, limit), strict=True)
+            parts = [part._replace(timestamps=valid) for part, valid in checked]
         return [part.silenced() if self._thresholds.is_silence(part.confidence) else part for part in parts]
 
     def _to_transcript(
@@ -232,8 +240,9 @@ class Transcriber:
             windows=len(transcripts),
             segments=segments_of(windows, transcripts) if self._rules else None,
             segment_logprobs=segment_logprobs_of(transcripts) if self._rules else None,
-            window_confidence=window_confidence_of(windows, transcripts),
-            problem=utterance.problem or self._label_problem(row),
+            window_confidence=window_confidence_of(windows, transcripts, is_long=self._is_long),
+            ref_segments=reference_times(row, utterance.seconds) if self._is_long else None,
+            problem=utterance.problem or row.unread_part or self._label_problem(row),
             columns=row.columns,
             loss=transcripts[0].loss and transcripts[0].loss.total / transcripts[0].loss.tokens,
             label_tokens=transcripts[0].loss and transcripts[0].loss.tokens,

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from whisper_ft.data.types import Row
 from whisper_ft.decoding.confidence import TranscriptConfidence, rounded
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.teacher_forced import LabelLoss
 from whisper_ft.decoding.word_times import Word
+from whisper_ft.scoring.long_form_figures import VALID_TIMESTAMPS, ReferencePart
 
 
 class TimedPhrase(NamedTuple):
@@ -38,6 +40,8 @@ class WindowTranscript(NamedTuple):
     """Loss of the reference, if losses are computed."""
     words: list[Word] | None = None
     """Words with their times, if they were asked for."""
+    timestamps: bool | None = None
+    """Result of the check of timestamps, in a set of long recordings."""
 
     @property
     def tokens(self) -> int:
@@ -72,15 +76,30 @@ def segment_logprobs_of(transcripts: Sequence[WindowTranscript]) -> list[float |
 
 
 def window_confidence_of(
-    windows: Sequence[AudioWindow], transcripts: Sequence[WindowTranscript]
+    windows: Sequence[AudioWindow], transcripts: Sequence[WindowTranscript], *, is_long: bool = False
 ) -> list[dict[str, Any]]:
-    """Return a record for each window: its start in seconds, number of tokens, and confidence."""
+    """Return a record for each window: its start in seconds, number of tokens, and confidence.
+
+    In a set of long recordings (`is_long`), also the result of the check of timestamps; None for unreadable audio.
+    """
     return [
         {
             "begin": round(window.begin_seconds, 2),
             "tokens": len(transcript.ids),
             **transcript.confidence.record(),
             "is_speech": transcript.is_speech,
+            **({VALID_TIMESTAMPS: transcript.timestamps if window.seconds else None} if is_long else {}),
         }
         for window, transcript in zip(windows, transcripts, strict=True)
+    ]
+
+
+def reference_times(row: Row, seconds: float) -> list[ReferencePart] | None:
+    """Return the texts of a reference with their times, in a recording of `seconds`; None if the row has no times."""
+    if row.segments is None:
+        return None
+    ends = [min(seconds if segment.end is None else segment.end, seconds) for segment in row.segments]
+    return [
+        (round(min(segment.begin, end), 3), round(end, 3), segment.text)
+        for segment, end in zip(row.segments, ends, strict=True)
     ]

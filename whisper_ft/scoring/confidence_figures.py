@@ -42,4 +42,5 @@ def _is_window(value: Any) -> bool:
         return False
     figures = [value.get(name) for name in FIGURES]
     are_figures = all(isinstance(figure, int | float | None) for figure in figures) and figures[-1] is not None
+    are_figures &= isinstance(value.get("begin", 0.0), int | float) and isinstance(value.get("timestamps"), bool | None)
     return are_figures and isinstance(value.get("tokens"), int) and isinstance(value.get("is_speech"), bool)

@@ -71,6 +71,11 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str
     return pairs
 
 
+def deleted_places(reference: Sequence[str], hypothesis: Sequence[str]) -> list[int]:
+    """Return the places in the reference of its deleted tokens, in the alignment that `count_errors` counts."""
+    return [edit.src_pos for edit in Levenshtein.editops(reference, hypothesis) if edit.tag == "delete"]
+
+
 def total(counts: Iterable[ErrorCount]) -> ErrorCount:
     """Add up error counts; the sum of none is zero."""
     return sum(counts, start=ErrorCount())

@@ -9,6 +9,7 @@ from typing import Any
 from whisper_ft.runtime.errors import DataError, UsageError
 from whisper_ft.scoring.confidence_figures import checked_windows
 from whisper_ft.scoring.edit_distance import ErrorCount
+from whisper_ft.scoring.long_form_figures import checked_texts
 from whisper_ft.scoring.scores import Prediction, ScoredRow
 
 REQUIRED_TEXTS = ("id", "ref", "hyp")
@@ -93,5 +94,6 @@ def _parse_row(row: Any, columns: Sequence[str]) -> Prediction:
         segments=row.get("segments"),
         segment_logprobs=row.get("segment_logprobs"),
         window_confidence=checked_windows(row.get("window_confidence")),
+        ref_segments=checked_texts(row.get("ref_segments")),
         columns={name: row.get(name) for name in columns} if columns else None,
     )

@@ -4,10 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple, Self
 
 from whisper_ft.scoring.confidence_figures import utterance_confidence
 from whisper_ft.scoring.edit_distance import ErrorCount, count_errors, total
+from whisper_ft.scoring.long_form_figures import LongFormFigures, ReferencePart, TimedDeletions, count_timed_deletions
 from whisper_ft.scoring.normalizer import Normalizer, NormalizerIdentity, Unit
 from whisper_ft.scoring.unicode_text import as_written, encodable, single_spaces
 
@@ -41,6 +43,7 @@ class Prediction:
     label_tokens: int | None = None  # tokens in that mean
     segment_logprobs: Sequence[float | None] | None = None  # mean log-probability of each of `segments`
     window_confidence: Sequence[Mapping[str, Any]] | None = None  # a record for each window; None if not known
+    ref_segments: Sequence[ReferencePart] | None = None  # reference with times, of a set of long recordings
 
     @property
     def is_heard(self) -> bool:
@@ -57,6 +60,7 @@ class ScoredRow:
     hyp_norm: str
     words: ErrorCount
     chars: ErrorCount
+    timed_deletions: TimedDeletions | None = None  # None without the times of the reference
 
     @property
     def is_scored(self) -> bool:
@@ -70,6 +74,8 @@ class ScoredRow:
         """
         row = asdict(self.prediction) | {"ref_norm": self.ref_norm, "hyp_norm": self.hyp_norm}
         columns = row.pop("columns") or {}
+        if row["ref_segments"] is None:
+            del row["ref_segments"]
         row = {key: encodable(value) if isinstance(value, str) else value for key, value in row.items()}
         row |= utterance_confidence(self.prediction.window_confidence or ())
         row["audio_seconds"] = _finite_or_none(self.prediction.audio_seconds)
@@ -216,6 +222,13 @@ class Scores:
         """Number of utterances without a loss, such as long recordings and references that cannot be labels."""
         return sum(row.prediction.loss is None for row in self.rows)
 
+    @cached_property
+    def long_form(self) -> LongFormFigures | None:
+        """Figures of a set of long recordings; None for any other set."""
+        windows = (window for row in self.rows for window in row.prediction.window_confidence or ())
+        errors = self.chars if self.unit == CHARACTERS else self.words
+        return LongFormFigures.of(windows, errors, [row.timed_deletions for row in self.rows if row.is_scored])
+
     def errors_of(self, row: ScoredRow) -> ErrorCount:
         """Return the counts of a row in the unit of the main rate, words or characters."""
         return row.chars if self.unit == CHARACTERS else row.words
@@ -223,7 +236,7 @@ class Scores:
     def summary(self) -> dict[str, Any]:
         """Return the totals as JSON values. Rates are fractions, or None if no reference has a word.
 
-        `eval_loss` is None if no utterance has a loss.
+        `eval_loss` is None if no utterance has a loss. Only a set of long recordings has the last figures.
         """
         return {
             "unit": self.unit,
@@ -255,6 +268,7 @@ class Scores:
             "audio_seconds": round(self.audio_seconds, 3),
             LOSS: self.loss,
             "utterances_without_loss": self.without_loss,
+            **(self.long_form.summary() if self.long_form else {}),
         }
 
 
@@ -318,11 +332,20 @@ def _score_block(predictions: Sequence[Prediction], normalize: Normalizer) -> _B
     )
     rows = zip(predictions, ref_norms, hyp_norms, normalised["utterances"], strict=True)
     return _Block(
-        rows=[ScoredRow(prediction, ref, hyp, words, chars) for prediction, ref, hyp, (words, chars) in rows],
+        rows=[
+            ScoredRow(prediction, ref, hyp, words, chars, _timed_deletions(prediction, hyp, normalize))
+            for prediction, ref, hyp, (words, chars) in rows
+        ],
         words=normalised["words"],
         chars=normalised["characters"],
         words_orthographic=orthographic["words"],
         chars_orthographic=orthographic["characters"],
+    )
+
+
+def _timed_deletions(prediction: Prediction, hypothesis: str, normalize: Normalizer) -> TimedDeletions | None:
+    return count_timed_deletions(
+        prediction.ref_segments, prediction.window_confidence, prediction.audio_seconds, hypothesis, normalize
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 ALWAYS = "cer"  # a figure that every evaluation has, even if its value is null
+WORSE = "worse"  # True if a long set got worse since its evaluation before, while the held-out set got better
 
 
 def named_figures(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from whisper_ft.runtime.errors import DataError, UsageError
 from whisper_ft.runtime.jsonl import append_rows, rows_with
+from whisper_ft.scoring.predictions import read_predictions
+from whisper_ft.scoring.scores import Prediction
 
 METRICS = "metrics.jsonl"
 
@@ -42,6 +45,13 @@ class MetricsLog:
                     by_step[row["step"]] = row
         return [by_step[step] for step in steps if step in by_step]
 
+    def predictions(self, step: int, name: str) -> list[Prediction]:
+        """Return the transcripts of an evaluation of a set of eval.sets; [] if they are missing or damaged."""
+        try:
+            return read_predictions(self._path(step, name))
+        except (UsageError, DataError):
+            return []
+
     def write_predictions(self, step: int, rows: Sequence[Mapping[str, Any]], name: str = "") -> None:
         """Write the transcripts of an evaluation to predictions/, or of a set of eval.sets to predictions/NAME/.
 
@@ -49,10 +59,13 @@ class MetricsLog:
         """
         if not self._is_own():
             return
-        path = self._folder / "predictions" / name / f"step-{step:08d}.jsonl"
+        path = self._path(step, name)
         with self._best_effort():
             if name:
                 path.parent.mkdir(exist_ok=True)
             path.unlink(missing_ok=True)
         with self._best_effort():
             append_rows(path, rows)
+
+    def _path(self, step: int, name: str) -> Path:
+        return self._folder / "predictions" / name / f"step-{step:08d}.jsonl"

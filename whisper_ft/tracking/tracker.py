@@ -20,8 +20,8 @@ from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
 from whisper_ft.runtime.exit_codes import FINISHED
 from whisper_ft.runtime.printable import say
-from whisper_ft.scoring.scores import Scores
-from whisper_ft.scoring.set_figures import ALWAYS, figures_of_set, named_figures
+from whisper_ft.scoring.scores import Prediction, Scores
+from whisper_ft.scoring.set_figures import ALWAYS, WORSE, figures_of_set, named_figures
 from whisper_ft.tracking.backends.packages import RunInfo, refuse_missing_packages
 from whisper_ft.tracking.backends.process import TrackerProcess
 from whisper_ft.tracking.console import eval_table, set_table
@@ -118,8 +118,22 @@ class Tracker:
         self._screen.step(row["step"], step_figures(row, self._screen.seconds_left()))
         self._send("train", row)
 
+    def rate_at(self, step: int, name: str) -> float | None:
+        """Return an error rate of the held-out set at an earlier step; None if it is not known."""
+        value = next((row.get(name) for row in self._metrics.rows([step], having=ALWAYS)), None)
+        return float(value) if isinstance(value, int | float) else None
+
+    def predictions_at(self, step: int, name: str) -> list[Prediction]:
+        """Return the transcripts of a set of eval.sets at an earlier step; [] if they are missing or damaged."""
+        return self._metrics.predictions(step, name)
+
     def log_evaluation(
-        self, state: TrainState, scores: Scores | None, sets: Mapping[str, Scores], precision: str
+        self,
+        state: TrainState,
+        scores: Scores | None,
+        sets: Mapping[str, Scores],
+        precision: str,
+        warnings: Mapping[str, str] | None = None,
     ) -> None:
         """Log an evaluation at `state.step`.
 
@@ -130,12 +144,14 @@ class Tracker:
             scores: of the held-out set; None if it was not scored at this step.
             sets: scores of sets of eval.sets, by name.
             precision: in which the model was scored.
+            warnings: line about each long set, or "", by its name. The figure NAME/worse is true if there is a line.
         """
         if not self.enabled:
             return
         figures = scores.summary() if scores else {}
         for name, of_set in sets.items():
             figures |= named_figures(name, of_set.summary())
+        figures |= {f"{name}/{WORSE}": bool(line) for name, line in (warnings or {}).items()}
         best = {"best": state.best and state.best.value} if scores else {}
         self.record({"step": state.step, **figures, **best, "precision": precision})
         for name, each in [*([("", scores)] if scores else []), *sets.items()]:
@@ -143,6 +159,7 @@ class Tracker:
         if scores is not None:
             self._show_held_out(state, scores)
         self._show_sets(state, sets)
+        self.say_all(filter(None, (warnings or {}).values()))
         self._send("eval", {"step": state.step, **figures})
 
     def _show_held_out(self, state: TrainState, scores: Scores) -> None:

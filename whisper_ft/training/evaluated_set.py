@@ -9,6 +9,7 @@ from whisper_ft.config.evaluation import HELD_OUT, EvalSetConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.long_recordings import long_recordings
 from whisper_ft.data.sources import of_eval_set, open_eval_set, open_held_out
 from whisper_ft.data.used_settings import languages_found
 from whisper_ft.decoding.eval_protocol import EvalProtocol
@@ -82,7 +83,7 @@ def open_eval_sets(
     sources = [open_eval_set(where, index) for where in sets]
     found = collectives.broadcast_from_main(lambda: [languages_found([source]) for source in sources])
     return [
-        _eval_set(config, where, source, languages, learner, get_normalizer)
+        _eval_set(config, where, source, languages, learner, collectives, get_normalizer)
         for where, source, languages in zip(sets, sources, found, strict=True)
     ]
 
@@ -93,9 +94,10 @@ def _eval_set(
     source: LabelledSource,
     found: Sequence[str],
     learner: Learner,
+    collectives: Collectives,
     get_normalizer: NormalizerFactory,
 ) -> EvaluatedSet:
-    settings, generation = config.eval, learner.model.generation_config
+    settings, generation, most = config.eval, learner.model.generation_config, where.max_utterances
     try:
         encode, language = encoder_of_set(
             where,
@@ -108,7 +110,9 @@ def _eval_set(
         )
     except UsageError as error:
         raise of_eval_set(error, where.name) from error
-    evaluator = Evaluator(where.name, source, settings, where.max_utterances, config.precision, generation)
+    setting, window_seconds = f"--eval.sets: {where.name}: long", learner.log_mel.window_seconds
+    recordings = long_recordings(source, where, most, window_seconds, collectives, setting)
+    evaluator = Evaluator(where.name, recordings, settings, most, config.precision, generation, where.is_long)
     normalize = get_normalizer(settings.normalizer, language=language)
 
     def protocol() -> EvalProtocol:

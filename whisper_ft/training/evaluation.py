@@ -18,6 +18,7 @@ from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.evaluated_set import EvaluatedSet
 from whisper_ft.training.learner import Learner
+from whisper_ft.training.long_form_watch import warning_about
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,12 @@ class Evaluation:
         """
         learner, evaluator = self.learner, one.evaluator
         transcriber = Transcriber(
-            learner.model, learner.processor.tokenizer, one.encode, evaluator.decoding, evaluator.precision
+            learner.model,
+            learner.processor.tokenizer,
+            one.encode,
+            evaluator.decoding,
+            evaluator.precision,
+            is_long=evaluator.is_long,
         )
         label = f"evaluating {one.name}" if self.sets else "evaluating"
         with self.tracker.progress_bar(label, -(-evaluator.total // self.collectives.world)) as advance:
@@ -133,7 +139,19 @@ class Evaluation:
         )
 
     def _log(self, state: TrainState, scores: Scores | None, of_sets: dict[str, Scores]) -> None:
-        self.tracker.log_evaluation(state, scores, of_sets, self.learner.precision)
+        warnings = self._warnings(state, scores, of_sets)
+        self.tracker.log_evaluation(state, scores, of_sets, self.learner.precision, warnings)
+
+    def _warnings(self, state: TrainState, held_out: Scores | None, of_sets: dict[str, Scores]) -> dict[str, str]:
+        """Return the line about each long set that can be compared with its evaluation before; "" without reason."""
+        if held_out is None or not self.tracker.enabled:
+            return {}
+        long = [one for one in self.sets if one.evaluator.is_long and one.name in of_sets]
+        lines = {
+            one.name: warning_about(one.name, one.normalize, of_sets[one.name], held_out, state, self.tracker)
+            for one in long
+        }
+        return {name: line for name, line in lines.items() if line is not None}
 
 
 def _is_trained(state: TrainState) -> bool:

@@ -86,6 +86,7 @@ def report_data(
     )
     if isinstance(data.partition, BlockPartition):
         tracker.say(packing_line(data.partition))
+    tracker.say_all(f"set {one.name}: {note}" for one in evaluation.sets for note in one.evaluator.notes)
     if first_line is None:
         tracker.say_all(data.source.notes)
         return

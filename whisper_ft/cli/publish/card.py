@@ -14,6 +14,7 @@ from whisper_ft.cli.publish.publish_arguments import HUB_NAME
 from whisper_ft.cli.publish.results import EvaluationResult
 from whisper_ft.config.training import DEFAULT_STEPS, TrainingConfig
 from whisper_ft.data.labels.languages import whisper_language
+from whisper_ft.reports.long_form_note import long_form_note
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime.errors import UsageError, one_line
 from whisper_ft.runtime.printable import counted
@@ -74,6 +75,7 @@ def render_card(publication: Publication) -> ModelCard:
         escaped=escaped,
         percent=lambda rate: UNKNOWN if rate is None else percent(rate),
         interval=_interval,
+        long_form_note=long_form_note,
         count=lambda number: UNKNOWN if number is None else f"{number:,}",
     )
     if card.data.to_yaml() != data.to_yaml():

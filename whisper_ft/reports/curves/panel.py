@@ -45,12 +45,26 @@ class Panel:
 
 
 def panels_of_set(name: str) -> list[Panel]:
-    """Return the panels of a set of eval.sets: its error rates, and the loss of its references."""
+    """Return the panels of a set of eval.sets: its error rates, and the loss of its references.
+
+    A set of long recordings also has panels of its deletions, and of the windows with valid timestamps.
+    """
     rates = Panel(f"{name}: error rates", "% of the set", ("wer", "cer"), scale=100, of_evaluations=True, of_set=name)
     loss = Panel(
         f"{name}: loss", "nats per label token", ("eval_loss",), is_wide=True, of_evaluations=True, of_set=name
     )
-    return [rates, loss]
+    deletions = Panel(
+        f"{name}: deletions",
+        "% of words; dashed: % of them late in a window",
+        ("deletion_rate", "late_deletions"),
+        scale=100,
+        of_evaluations=True,
+        of_set=name,
+    )
+    timestamps = Panel(
+        f"{name}: valid timestamps", "% of windows", ("timestamps",), scale=100, of_evaluations=True, of_set=name
+    )
+    return [rates, loss, deletions, timestamps]
 
 
 LOSS = Panel("Loss", "nats per label token", ("loss",), is_noisy=True, weight="label_tokens", is_wide=True)

@@ -3,6 +3,7 @@
 from rich.markup import escape
 from rich.table import Table
 
+from whisper_ft.reports.long_form_note import long_form_note
 from whisper_ft.reports.text import percent, percent_range, points, points_range, visible
 from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.analysis import Analysis
@@ -140,6 +141,7 @@ def comparison_table(comparison: SystemComparison) -> Table:
 def notes(scores: Scores, runaway: Runaway) -> list[str]:
     """Return sentences about facts that distort or explain the rates; [] if there are none."""
     lines = [f"{note}." for note in [runaway_note(scores, runaway)] if note]
+    lines += [f"Long recordings: {note}." for note in [long_form_note(scores.summary())] if note]
     if scores.loss is not None:
         without = f"; {scores.without_loss:,} utterances have none" if scores.without_loss else ""
         lines.append(f"Loss of the references: {scores.loss:.4f} nats per token{without}.")

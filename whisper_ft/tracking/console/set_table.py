@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from whisper_ft.reports.long_form_note import long_form_note
 from whisper_ft.reports.text import percent
 from whisper_ft.scoring.scores import Scores
 from whisper_ft.scoring.unheard import unheard_note
@@ -22,7 +23,11 @@ class SetTrend(NamedTuple):
 
 def table(step: int, steps: int, sets: Sequence[SetTrend]) -> Table:
     """Make a table with a line for each set: its main rate, change and trend of that rate, and the loss."""
-    notes = [f"{one.name}: {note}" for one in sets if (note := unheard_note(one.scores))]
+    notes = [
+        f"{one.name}: {note}"
+        for one in sets
+        for note in filter(None, [unheard_note(one.scores), long_form_note(one.scores.summary())])
+    ]
     rows = Table(
         title="; ".join([f"\nsets at step {step}/{steps}", *notes]),
         title_justify="left",
@@ -51,4 +56,5 @@ def table(step: int, steps: int, sets: Sequence[SetTrend]) -> Table:
 def lines(step: int, steps: int, sets: Sequence[SetTrend]) -> Iterator[str]:
     """Return a line for each set, for output that goes to a file."""
     for name, scores, earlier in sets:
-        yield f"step {step}/{steps}  {name}: {figures(scores, earlier)}"
+        note = long_form_note(scores.summary())
+        yield f"step {step}/{steps}  {name}: {figures(scores, earlier)}" + (note and f"; {note}")
