@@ -100,12 +100,10 @@ def check_data(
 
     Raises the same RunError as a training run for data that cannot be opened.
     """
-    refuse_beside_sources(config)
-    source = open_mixture(config.data)
+    source = _training_rows(config)
     lanes = config.data.lanes or default_lanes(config.batch.size)
     with as_usage_error("data.sources"):
         order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
-    refuse_without_previous(config.labels, source.parts)
     evaluated = [] if leakage == "none" else evaluated_sets(config)
     model = load_parts(config.model.name)
     tokenizer, encode = model.processor.tokenizer, encoder_of(config, model, source, rewrite)
@@ -127,6 +125,14 @@ def check_data(
     sections["one batch"] = first_batch(config, preview, encode, log_mel, tokenizer, collator) + as_written
     figures = report_figures(statistics, config, sum(source.rows))
     return DataReport(figures, sections, problems_of(statistics, overlaps.get(HELD_OUT), released))
+
+
+def _training_rows(config: TrainingConfig) -> MixedSource:
+    """Open the training data, and refuse settings that have no effect on it."""
+    refuse_beside_sources(config)
+    source = open_mixture(config.data)
+    refuse_without_previous(config.labels, source.parts)
+    return source
 
 
 def _as_written(config: TrainingConfig, rewrite: LabelNormalizer | None) -> list[Block]:
