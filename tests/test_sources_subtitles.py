@@ -57,7 +57,9 @@ def test_each_timed_text_is_a_row_that_is_heard_where_it_is_said(talks: Path):
 def test_the_format_is_detected_and_pairs_stay_pairs(talks: Path):
     assert open_source(SourceConfig(path=str(talks))).read(0)[0].text == "Так"
     write(talks / "one.txt", "Добры дзень! Як справы?")
-    assert open_source(SourceConfig(path=str(talks))).read(0)[-1].id != "one.wav@3"
+    pairs = open_source(SourceConfig(path=str(talks)))
+    assert {row.id for row in pairs.read(0)} == {"one.wav", "deep/two.mp3", "three.flac"}
+    assert any("one.srt" in note and "--data.format subtitles" in note for note in pairs.notes)
     assert open_source(SourceConfig(path=str(talks), format="subtitles")).read(0)[1].id == "one.wav@0.5"
 
 
@@ -135,3 +137,10 @@ def test_a_split_is_a_folder(tmp_path: Path):
 def test_recordings_without_subtitles_are_refused(tmp_path: Path):
     write(tmp_path / "a.wav", encoded(1))
     assert isinstance(refused(open_subtitles, tmp_path), UsageError)
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.MP4", "a.mov", "a.oga"])
+def test_the_sound_of_a_video_is_a_recording(tmp_path: Path, name: str):
+    write(tmp_path / name, encoded(5))
+    write(tmp_path / "a.srt", SRT)
+    assert [row.id for row in rows_of(open_subtitles, tmp_path)] == [f"{name}@0.5", f"{name}@3"]

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from tests.conftest import ROOT, START_SECONDS, Trainer, environment, metrics
+from tests.elsewhere import serve
 from tests.preparing import Prepare, arguments
 from tests.test_prepare import files_of, write_lines
 from whisper_ft.cli.prepare.window_records import SAMPLE_RATE
@@ -214,7 +215,22 @@ def test_killed_at_any_file_it_goes_on_to_the_same_bytes(long_talks: Path, tmp_p
     assert files_of(out) == whole
 
 
-def test_windows_train_with_times_and_previous_text(train: Trainer, tmp_path: Path, prepare: Prepare):
+def test_windows_of_a_list_elsewhere_are_the_same_bytes(tmp_path: Path, prepare: Prepare):
+    (tmp_path / "data").mkdir()
+    talk(tmp_path / "data/a.wav", 40, 8_000, 1)
+    lines = [{"audio": "a.wav", "text": f"{n}", "offset": 4 * n, "duration": 3.5} for n in range(10)]
+    write_lines(tmp_path / "data/list.jsonl", *lines)
+    assert prepare(tmp_path / "data/list.jsonl", tmp_path / "near", windows="true")[0] == 0
+    with serve(tmp_path / "data") as elsewhere:
+        assert prepare(f"{elsewhere.address}/files/list.jsonl", tmp_path / "far", windows="true")[0] == 0
+    (near,), (far,) = [[*(tmp_path / name).glob("*.parquet")] for name in ("near", "far")]
+    assert near.read_bytes() == far.read_bytes()
+
+
+@pytest.mark.parametrize("packed", [{}, {"pack__enabled": True, "pack__block": 4}], ids=["alone", "packed"])
+def test_windows_train_with_times_and_previous_text(
+    train: Trainer, tmp_path: Path, prepare: Prepare, packed: dict[str, Any]
+):
     """The window of the tiny model has 5 s."""
     data = tmp_path / "talks"
     data.mkdir()
@@ -225,7 +241,7 @@ def test_windows_train_with_times_and_previous_text(train: Trainer, tmp_path: Pa
     assert prepare(data, tmp_path / "out", windows="true", window_seconds=5)[0] == 0
     run = train(
         "run", steps=3, eval__every=0, data__path=tmp_path / "out", data__segments_column="segments",
-        data__prompt_column="prompt", labels__timestamps_share=0.5, labels__prompt_share=0.5,
+        data__prompt_column="prompt", labels__timestamps_share=0.5, labels__prompt_share=0.5, **packed,
     )  # fmt: skip
     assert [row["unusable"] for row in metrics(run).values()] == [0] * 3
 

@@ -7,7 +7,10 @@ from itertools import islice, product
 
 from whisper_ft.data.storage.files import FolderStore
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".aac", ".webm")
+AUDIO_SUFFIXES = (
+    *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".mp4", ".aac", ".webm"),
+    *(".mkv", ".mka", ".mov", ".m4v", ".m4b", ".oga", ".wma", ".amr", ".aif", ".aiff"),
+)
 FOLDERS = ("", "wavs", "wav", "clips", "audio", "audios")
 """Usual folders of audio files beside a list."""
 PROBED_NAMES = 3

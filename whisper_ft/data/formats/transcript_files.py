@@ -25,6 +25,8 @@ from whisper_ft.runtime.errors import UsageError
 
 LINES = ".trans.txt"
 TEXT = ".txt"
+TIMED = (".srt", ".vtt", ".textgrid")
+"""Ends of the names of subtitles, which `subtitle_files` reads."""
 MAX_TEXT_BYTES = 2**20
 """Size of the largest transcript of a pair, in bytes. A window holds far less, so a larger file is no transcript."""
 
@@ -51,6 +53,12 @@ def open_pairs(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
             rows = list(pool.map(lambda clip: _pair(clip, texts.get(posixpath.splitext(clip)[0]), store), clips))
         alone = sorted(set(texts) - {posixpath.splitext(name)[0] for name in files if is_audio(name)})
         notes = [f"{where.path}: {len(alone)} .txt without audio beside it: {alone[0]}.txt, ..."] if alone else []
+        stems = {posixpath.splitext(clip)[0] for clip in clips}
+        timed = [name for name in files if name.lower().endswith(TIMED) and posixpath.splitext(name)[0] in stems]
+        if timed:
+            notes.append(
+                f"{where.path}: holds subtitles, such as {timed[0]}; --data.format subtitles reads their times"
+            )
         return FileTable(table_of(rows), store, where, notes, UsedParts(where.split))
 
 
