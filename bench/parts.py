@@ -127,13 +127,14 @@ class Bench:
         """Measure train.py on clips of about 4 s, packed and not: the micro model, and base if REAL_MODELS is set."""
         size, model = PACKING_SIZE, self.scratch / "packing-model"
         prepare.write_model(size, model)
-        figures = {size.name: self.packing_of(size.name, model, utterances=96, windows=16)}
+        steps = self.effort.packing_steps
+        figures = {size.name: self.packing_of(size.name, model, utterances=96, windows=16, steps=steps)}
         real = Path(os.environ.get("REAL_MODELS", "no-such-folder")) / "whisper-base"
         if real.is_dir():
-            figures["base"] = self.packing_of("base", real, utterances=48, windows=4)
+            figures["base"] = self.packing_of("base", real, utterances=48, windows=4, steps=-(-steps // 3))
         return figures
 
-    def packing_of(self, name: str, model: Path, utterances: int, windows: int) -> dict[str, Any]:
+    def packing_of(self, name: str, model: Path, utterances: int, windows: int, steps: int) -> dict[str, Any]:
         """Measure packing with one model. `windows` are those of a pass, `utterances` those of a packed step.
 
         A step without packing has as many utterances as a pass has windows.
@@ -149,8 +150,8 @@ class Bench:
                 scratch=str(self.scratch / f"packing-{name}-{number}"),
                 language=prepare.LANGUAGE,
                 batch=utterances if is_packed else windows,
-                steps=self.effort.packing_steps + 2,
-                unmeasured_steps=2,
+                steps=steps + 1,
+                unmeasured_steps=1,
                 workers=0,
                 learning_rate=1e-4,
                 is_packed=is_packed,

@@ -66,13 +66,16 @@ def _batch_row(window: Window, batch: Batch, index: int, tokenizer: WhisperToken
     read, labels = batch.decoder_input_ids[index].tolist(), batch.labels[index].tolist()
 
     def token(number: int) -> tuple[str, int]:
-        return tokenizer.decode([number]), number  # a part of a letter becomes U+FFFD
+        # A part of a letter becomes U+FFFD. Without the argument, times would be empty texts.
+        return tokenizer.decode([number], decode_with_timestamps=True), number
 
-    prompt = next((place for place, number in enumerate(read) if number not in special), len(window.tokens) - 1)
+    start = window.first_target - 1  # previous text stands before it
+    body = (place for place, number in enumerate(read) if place > start and number not in special)
+    prompt = next(body, len(window.tokens) - 1)
     return BatchRow(
         ids=", ".join(window.utterances) or "no speech",
         shape=tuple(batch.input_features[index].shape),
-        text=tokenizer.decode(window.tokens[prompt:-1]),
+        text=tokenizer.decode(window.tokens[prompt:-1], decode_with_timestamps=True),
         prompt=[token(number) for number in read[:prompt]],
         positions=[
             Position(token(number), token(label) if label >= 0 else None, label)
