@@ -24,7 +24,7 @@ from whisper_ft.data.audio.noise_files import NoiseFiles
 from whisper_ft.data.augment.spec_augment import SpecAugment
 from whisper_ft.data.augment.transforms import Transforms
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.labels.window_label import TimedText
+from whisper_ft.data.labels.window_label import PlacedText
 from whisper_ft.data.loader import StepBatches, TrainStream
 from whisper_ft.data.packing.clip import Clip
 from whisper_ft.data.packing.layout import BlockLayout, Layout
@@ -66,7 +66,7 @@ def clip_of(number: int, samples: int, encode: LabelEncoder, text: str | None = 
     """A clip that is all speech, of loud noise."""
     text = f"слова {number}" if text is None else text
     waveform = np.random.default_rng(number).uniform(-0.5, 0.5, samples).astype(np.float32)
-    texts = [TimedText(text, 0, -(-samples // STEP))]
+    texts = [PlacedText(text, 0, -(-samples // STEP))]
     return Clip(f"row-{number}", Place(0, 0, number), waveform, texts, encode.cost(text), "be", "transcribe", ())
 
 
@@ -152,7 +152,7 @@ def test_a_window_has_one_language_and_one_task(encode: LabelEncoder):
 
 def test_nothing_follows_speech_that_goes_on_after_its_clip(encode: LabelEncoder):
     clips = [clip_of(number, 20_000, encode) for number in range(8)]
-    texts = [*clips[3].texts, TimedText("", 60, None)]
+    texts = [*clips[3].texts, PlacedText("", 60, None)]
     clips[3] = replace(clips[3], texts=texts)
     (layout,) = (one for one in laid_out(clips, encode, settings()) if any(p.clip is clips[3] for p in one.placed))
     assert len(layout.placed) == 1

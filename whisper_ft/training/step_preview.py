@@ -14,12 +14,13 @@ from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.packing.clip import Clip
 from whisper_ft.data.packing.layout import Layout
 from whisper_ft.data.sampling.batch_plan import BatchPlan
-from whisper_ft.data.sampling.order import MixedOrder
+from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.types import Rejected
 from whisper_ft.data.used_settings import languages_found
 from whisper_ft.data.window_builder import WindowSettings
 from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.models.whisper import ModelParts
+from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.training.data import partition_of
 
 
@@ -38,15 +39,16 @@ class StepPreview:
     plan: BatchPlan
 
     @classmethod
-    def of(
-        cls, config: TrainingConfig, source: MixedSource, order: MixedOrder, encode: LabelEncoder, log_mel: LogMel
-    ) -> Self:
-        """Build the preview of a run. Raises UsageError if its recordings without speech cannot be used."""
-        lanes, path = len(order.sources_of_lanes), config.labels.no_speech_path
-        settings = WindowSettings(
-            config.seed, config.pack, config.labels, NoiseFiles.found(path) if path is not None else None
+    def of(cls, config: TrainingConfig, source: MixedSource, encode: LabelEncoder, log_mel: LogMel) -> Self:
+        """Build the preview of a run. Raises UsageError as `open_training_data` does."""
+        lanes, path = config.data.lanes or default_lanes(config.batch.size), config.labels.no_speech_path
+        with as_usage_error("data.sources"):
+            order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
+        noise = NoiseFiles.found(path) if path is not None else None
+        settings, transforms = (
+            WindowSettings(config.seed, config.pack, config.labels, noise),
+            transforms_of(config, log_mel),
         )
-        transforms = transforms_of(config, log_mel)
         reader = WindowReader(source, log_mel, encode, 2 * lanes, config.data.cache_gb * 1e9, transforms, settings)
         partition = partition_of(config, order, lanes, 0, 1)
         return cls(reader, BatchPlan(order, partition, 1, config.end_of(sum(source.rows))))

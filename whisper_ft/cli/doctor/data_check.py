@@ -34,7 +34,6 @@ from whisper_ft.data.used_settings import overruled_lines, used_line
 from whisper_ft.decoding.long_form import utterances_of
 from whisper_ft.models.suppression import SuppressedTokens
 from whisper_ft.models.whisper import load_parts
-from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.runtime.printable import counted
 from whisper_ft.runtime.redaction import redacted
 from whisper_ft.training.step_preview import StepPreview, encoder_of
@@ -102,13 +101,12 @@ def check_data(
     """
     source = _training_rows(config)
     lanes = config.data.lanes or default_lanes(config.batch.size)
-    with as_usage_error("data.sources"):
-        order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
     evaluated = [] if leakage == "none" else evaluated_sets(config)
     model = load_parts(config.model.name)
     tokenizer, encode = model.processor.tokenizer, encoder_of(config, model, source, rewrite)
     as_written = _as_written(config, rewrite)
     log_mel = LogMel(model.processor.feature_extractor)
+    preview = StepPreview.of(config, source, encode, log_mel)
     suppressed = SuppressedTokens.of(model.generation_config, tokenizer)
     check = RowCheck(encode, log_mel, _row_ids(source), suppressed)
 
@@ -120,7 +118,6 @@ def check_data(
     sections["label tokens"] += as_written
     released = released_by(config, source, encode, suppressed, tokenizer)
     sections["suppressed tokens"] = suppressed_section(statistics.suppressed, tokenizer, released) + as_written
-    preview = StepPreview.of(config, source, order, encode, log_mel)
     sections |= {"packing": packing_section(preview, encode, log_mel)} if config.pack.enabled else {}
     sections["one batch"] = first_batch(config, preview, encode, log_mel, tokenizer, collator) + as_written
     figures = report_figures(statistics, config, sum(source.rows))

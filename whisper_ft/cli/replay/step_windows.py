@@ -6,7 +6,6 @@ from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.packing.layout import Layout
-from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import open_mixture
 from whisper_ft.models.whisper import load_parts
 from whisper_ft.training.step_preview import StepPreview, encoder_of
@@ -18,10 +17,8 @@ def windows_of_step(config: TrainingConfig, step: int, rewrite: LabelNormalizer 
     All processes of a run together train on these windows. `rewrite` is the normaliser of data.normalizer.
     """
     source, model = open_mixture(config.data), load_parts(config.model.name)
-    lanes = config.data.lanes or default_lanes(config.batch.size)
-    order = source.order(seed=config.seed, lanes=lanes, window=config.data.window_chunks)
     log_mel = LogMel(model.processor.feature_extractor)
-    preview = StepPreview.of(config, source, order, encoder_of(config, model, source, rewrite), log_mel)
+    preview = StepPreview.of(config, source, encoder_of(config, model, source, rewrite), log_mel)
     number = 0
     for block, (layouts, rejected) in enumerate(preview.blocks(step)):
         for layout in layouts:

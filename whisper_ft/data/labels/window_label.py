@@ -43,6 +43,3 @@ def monotone(texts: Sequence[PlacedText], last: int) -> list[PlacedText]:
         moved.append(PlacedText(text.text, begin, end))
         free = begin if end is None else end
     return moved
-
-
-TimedText = PlacedText  # its first name, until nothing uses it

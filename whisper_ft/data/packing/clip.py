@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whisper_ft.data.audio.containers import Waveform
-from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, TimedText
+from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, PlacedText
 from whisper_ft.data.sampling.order import Place
 
 
@@ -15,7 +15,7 @@ class Clip:
     id: str
     place: Place
     waveform: Waveform
-    texts: Sequence[TimedText]
+    texts: Sequence[PlacedText]
     """Its texts, with times in steps of 0.02 s from its first sample."""
     cost: int
     """Most label tokens that its texts take in a window; 0 without packing."""

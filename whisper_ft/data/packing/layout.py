@@ -7,7 +7,7 @@ from typing import NamedTuple
 from whisper_ft.config.packing import PackConfig
 from whisper_ft.data.labels.draws import LabelDraws
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, TimedText
+from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, PlacedText
 from whisper_ft.data.packing.clip import Clip, step_of
 from whisper_ft.data.packing.packer import Pack, pack
 from whisper_ft.data.sampling.order import Place
@@ -43,15 +43,15 @@ class Layout:
     partial: Placed | None = None
     """Clip of which only the beginning is in the window, up to its last sample; it is trained in another one."""
 
-    def texts(self, step: int) -> list[TimedText]:
+    def texts(self, step: int) -> list[PlacedText]:
         """Return the texts with times in steps of `step` samples from the start of the window."""
         texts = [
-            TimedText(text.text, text.begin + begin // step, None if text.end is None else text.end + begin // step)
+            PlacedText(text.text, text.begin + begin // step, None if text.end is None else text.end + begin // step)
             for clip, begin in self.placed
             for text in clip.texts
         ]
         if self.partial is not None:
-            texts.append(TimedText("", self.partial.clip.texts[0].begin + self.partial.begin // step, None))
+            texts.append(PlacedText("", self.partial.clip.texts[0].begin + self.partial.begin // step, None))
         return texts
 
 
