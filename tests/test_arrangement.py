@@ -12,10 +12,9 @@ import pytest
 import soundfile
 
 from tests.elsewhere import AUDIO
-from tests.preparing import Prepare
+from tests.preparing import Prepare, stopped_after_each_file
 from tests.test_prepare import files_of, write_lines
 from tests.test_windows import records, srt, talk
-from whisper_ft.cli.prepare import shards
 from whisper_ft.cli.prepare.arrangement import split_by_hash
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.labels.previous_text import previous_text
@@ -130,22 +129,8 @@ def test_interrupted_after_any_file_it_goes_on_to_the_same_bytes(
 ):
     settings = {"by": "speaker", "split": SPLIT, "group_mb": 0.05, "shard_mb": 0.12}
     assert prepare(mixed, tmp_path / "whole", **settings)[0] == 0
-    whole, out, write = files_of(tmp_path / "whole"), tmp_path / "out", shards.ShardPass._write_file
-    assert len(whole) > 6
-
-    def write_one_more(self: Any, *given: Any) -> None:
-        write(self, *given)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(shards.ShardPass, "_write_file", write_one_more)
-    starts = 0
-    while (ended := prepare(mixed, out, **settings))[0] == 75:
-        starts += 1
-        assert not list(out.glob("*.parquet"))
-        assert starts < 40
-        (out / ".tmp-shard").write_bytes(b"half a file")
-    assert ended[0] == 0
-    assert starts > 6
+    whole, out = files_of(tmp_path / "whole"), tmp_path / "out"
+    assert stopped_after_each_file(prepare, mixed, out, monkeypatch, **settings) > 6
     assert files_of(out) == whole
     before = files_of(out)
     assert prepare(mixed, out, **settings)[1].startswith("nothing to do: ")

@@ -1,6 +1,10 @@
 """Subtitles as real programs write them: SubRip, WebVTT and TextGrid, and the line of each fault."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whisper_ft.data.formats.cues import read_cues
 from whisper_ft.data.formats.text_grid import read_tiers
@@ -235,3 +239,17 @@ def test_a_text_grid_that_is_damaged_is_refused_with_its_line(text: str, line: i
         read_tiers(text)
     assert refused.value.reason == "bad_label"
     assert refused.value.detail.startswith(f"line {line}: ")
+
+
+@given(
+    st.sampled_from([PLAIN, STYLED, WEBVTT, LONG, SHORT]),
+    st.lists(
+        st.tuples(st.integers(0, 700), st.integers(0, 9), st.sampled_from(["", "\n", '"', "-->", "9", "<v ", "\x00"]))
+    ),
+)
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(text: str, changes: list[tuple[int, int, str]]):
+    for place, length, inserted in changes:
+        text = text[:place] + inserted + text[place + length :]
+    for read in (read_cues, read_tiers):
+        with suppress(RejectedError):
+            read(text)
