@@ -144,6 +144,18 @@ def test_a_recording_that_ends_early_or_cannot_be_read_gives_the_windows_before(
     ]
 
 
+def test_a_full_window_has_no_sample_more_than_30_seconds(tmp_path: Path, prepare: Prepare):
+    """Rounding both ends apart would give one more here and there."""
+    talk(tmp_path / "a.wav", 400, 8_000, 1)
+    begins = [n * 31.7 + (2 * n + 1) / 32_000 for n in range(12)]  # halfway between two samples
+    assert max(round((begin + 30.0) * SAMPLE_RATE) - round(begin * SAMPLE_RATE) for begin in begins) > 30 * SAMPLE_RATE
+    lines = [{"audio": "a.wav", "text": "так", "offset": begin, "duration": 30.0} for begin in begins]
+    assert prepare(write_lines(tmp_path / "list.jsonl", *lines), tmp_path / "out", windows="true")[0] == 0
+    lengths = [len(heard(row)) for row in records(tmp_path / "out")]
+    assert len(lengths) == 12
+    assert set(lengths) <= {30 * SAMPLE_RATE - 1, 30 * SAMPLE_RATE}
+
+
 def test_texts_that_overlap_clearly_are_one_segment_of_their_window(tmp_path: Path, prepare: Prepare):
     data = tmp_path / "talks"
     data.mkdir()

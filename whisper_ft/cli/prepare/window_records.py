@@ -87,7 +87,8 @@ class WindowRecords:
                 remaining, left_out = plan(parts, self._seconds, self._max_gap)
                 yield from (RowOutcome(Step(), left_out=one) for one in left_out)
                 seconds = 0.0
-                for waveform, seconds in _cut(opened, remaining):
+                spans = [_samples(window, self._seconds) for window in remaining]
+                for waveform, seconds in _cut(opened, spans):
                     yield from self._window(remaining.pop(0), waveform, seconds, recording)
                 yield RowOutcome(Step(), seconds_in=opened.seconds or seconds)
         except RejectedError as unusable:
@@ -186,15 +187,20 @@ def _sample(seconds: float) -> int:
     return round(seconds * SAMPLE_RATE)
 
 
-def _cut(recording: Recording, windows: Sequence[PlannedWindow]) -> Iterator[tuple[Waveform, float]]:
-    """Yield the waveform of each window, and the seconds up to which the recording has been read.
+def _samples(window: PlannedWindow, limit: float) -> tuple[int, int]:
+    """Return the first sample of a window and the one after its last, of which there are no more than the limit has."""
+    begin = _sample(window.begin)
+    return begin, min(_sample(window.end), begin + int(limit * SAMPLE_RATE))
 
-    A window that ends after the recording is shorter, or empty. Only one window and one block are in memory. Raises
+
+def _cut(recording: Recording, spans: Sequence[tuple[int, int]]) -> Iterator[tuple[Waveform, float]]:
+    """Yield the waveform of each span of samples, and the seconds up to which the recording has been read.
+
+    A span that ends after the recording is shorter, or empty. Only one window and one block are in memory. Raises
     RejectedError where the recording cannot be read any further.
     """
     blocks, held, first = recording.blocks(), np.zeros(0, np.float32), 0  # samples from number `first` on
-    for window in list(windows):
-        begin, end = _sample(window.begin), _sample(window.end)
+    for begin, end in spans:
         while first + len(held) < end:
             with interrupt_held():
                 block = next(blocks, None)
