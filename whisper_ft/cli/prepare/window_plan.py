@@ -16,6 +16,8 @@ MARGIN_SECONDS = 0.3
 """Most sound before the first segment and after the last one. Times of subtitles are often late or early by so much."""
 TOUCHING_SECONDS = 0.02
 """Overlap up to which segments only touch, because times are rounded: one step of Whisper's timestamps."""
+ROUNDING = 1e-6
+"""Seconds by which sums of times may be wrong, because they are floating-point numbers."""
 PROMPT_CHARACTERS = 1000
 """Most characters of previous text. The 223 tokens of a prompt hold about as many; the label is cut exactly."""
 
@@ -101,12 +103,12 @@ def _left_out(group: _Group, limit: float) -> Iterator[LeftOut]:
     seconds, count = group.end - group.start, len(group.parts)
     labels = {(part.language, part.task) for part in group.parts}
     is_unusable = any(part.problem for part in group.parts)
-    if not is_unusable and len(labels) == 1 and seconds <= limit:
+    if not is_unusable and len(labels) == 1 and seconds <= limit + ROUNDING:
         return
     for part in group.parts:
         if part.problem is not None:
             yield LeftOut(part.id, *part.problem)
-        elif part.end - part.start > limit:
+        elif part.end - part.start > limit + ROUNDING:
             yield LeftOut(part.id, "too_long", f"{part.end - part.start:.2f} s, the window has {limit:g} s")
         elif is_unusable:
             yield LeftOut(part.id, "overlap", "overlaps a segment that cannot be used")
@@ -124,7 +126,8 @@ def _runs(groups: Sequence[_Group], limit: float, max_gap: float) -> Iterator[tu
         if number < len(groups):
             one, before, group = groups[first], groups[number - 1], groups[number]
             is_usable = not (one.left_out or group.left_out) and group.label == one.label
-            if is_usable and group.end - one.start <= limit and group.start - before.end <= max_gap:
+            fits = group.end - one.start <= limit + ROUNDING and group.start - before.end <= max_gap + ROUNDING
+            if is_usable and fits:
                 continue
         yield first, number - 1
         first = number
