@@ -74,13 +74,7 @@ class TimestampRules:
                 row[self.last + 1 :] = REFUSED
             latest = max(filter(self.is_timestamp, tokens), default=self.first - 1)
             row[self.first : latest + (0 if closes else 1)] = REFUSED  # so that a phrase is longer than zero
-        # A row becomes a timestamp if all timestamps together are likelier than the likeliest token of text.
-        text = logits.clone()
-        text[:, times] = REFUSED
-        is_time = logits[:, times].logsumexp(-1) > text.amax(-1)
-        text[:] = REFUSED
-        text[:, times] = logits[:, times]
-        return torch.where(is_time[:, None], text, logits)
+        return likelier_kind(logits, times)
 
     def is_timestamp(self, token: int) -> bool:
         """Return True if a token is a timestamp within the window."""
@@ -103,6 +97,20 @@ class TimestampRules:
                 phrases.append(Phrase(start, time, phrase))
             start, phrase = time, []
         return [*phrases, Phrase(start, None, phrase)] if phrase else phrases
+
+
+def likelier_kind(logits: torch.Tensor, times: slice) -> torch.Tensor:
+    """Return logits [B, V] with -inf for all but timestamps, in rows where these together are likelier than any text.
+
+    Parameters
+        times: ids of the timestamps. In other rows the logits stay as they are.
+    """
+    text = logits.clone()
+    text[:, times] = REFUSED
+    is_time = logits[:, times].logsumexp(-1) > text.amax(-1)
+    text[:] = REFUSED
+    text[:, times] = logits[:, times]
+    return torch.where(is_time[:, None], text, logits)
 
 
 class TimestampLogitsProcessor:
