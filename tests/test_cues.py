@@ -100,11 +100,11 @@ def test_hours_above_99_and_signs_of_html_are_read():
     assert spoken("1\n100:00:01,000 --> 100:00:02,000\nA &amp; B &lt; C\n") == [(360_001.0, 360_002.0, "A & B < C")]
 
 
-def test_empty_cues_and_cues_that_overlap_or_end_before_they_begin_are_given_as_they_are():
+def test_cues_that_overlap_or_end_before_they_begin_are_given_as_they_are_and_empty_ones_left_out():
     cues = [("01", "05", "adzin"), ("02", "03", "<i></i>"), ("04", "02", "dva")]
     text = "".join(f"{n}\n00:00:{a},000 --> 00:00:{b},000\n{said}\n\n" for n, (a, b, said) in enumerate(cues))
-    assert spoken(text) == [(1.0, 5.0, "adzin"), (2.0, 3.0, ""), (4.0, 2.0, "dva")]
-    assert [cue.line for cue in read_cues(text)] == [2, 6, 10]
+    assert spoken(text) == [(1.0, 5.0, "adzin"), (4.0, 2.0, "dva")]
+    assert [cue.line for cue in read_cues(text)] == [2, 10]
 
 
 def test_lines_of_captions_that_scroll_are_read_once():
@@ -113,7 +113,30 @@ def test_lines_of_captions_that_scroll_are_read_once():
         "hello<00:00:01.000><c> world</c>\n\n00:00:02.389 --> 00:00:02.399 align:start\nhello world\n \n\n"
         "00:00:02.399 --> 00:00:05.000\nhello world\nthis<00:00:03.000><c> is</c>\n"
     )
-    assert [said for _, _, said in spoken(text) if said] == ["hello world", "this is"]
+    assert [said for _, _, said in spoken(text)] == ["hello world", "this is"]
+
+
+def subrip(*cues: tuple[float, float, str]) -> str:
+    return "".join(f"{n}\n00:00:{a:06.3f} --> 00:00:{b:06.3f}\n{text}\n\n" for n, (a, b, text) in enumerate(cues, 1))
+
+
+def test_captions_that_scroll_are_known_without_the_times_of_their_words():
+    lines = [f"радок {n}" for n in range(8)]
+    cues = []
+    for n, (before, line) in enumerate(zip(["", *lines], lines, strict=False)):
+        cues += [(3 * n, 3 * n + 2.99, f"{before}\n{line}".strip()), (3 * n + 2.99, 3 * n + 3, line)]
+    assert [(a, b, text) for a, b, text in spoken(subrip(*cues))] == [
+        (3 * n, round(3 * n + 2.99, 2), line) for n, line in enumerate(lines)
+    ]
+    refrain = [(n, n + 0.9, text) for n, text in enumerate(["так", "так", "не", "так", "не", "не", "так"])]
+    assert spoken(subrip(*refrain)) == refrain
+
+
+def test_cues_that_are_shown_on_while_the_next_begins_end_there_if_most_are():
+    cues = [(2 * n, 2 * n + 3.5, f"радок {n}") for n in range(8)]
+    assert spoken(subrip(*cues)) == [(a, min(a + 2, b) if a < 14 else b, text) for a, b, text in cues]
+    few = [(2 * n, 2 * n + (3.5 if n in (1, 4) else 1.5), f"радок {n}") for n in range(8)]
+    assert spoken(subrip(*few)) == few
 
 
 def test_the_voice_of_a_cue_is_its_speaker():

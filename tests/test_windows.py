@@ -100,6 +100,25 @@ def test_rows_of_a_list_are_gathered_by_recording_wherever_they_stand(tmp_path: 
     assert records(tmp_path / "out")[-1]["segments"][0]["end"] == pytest.approx(7.3), "cut at the end"
 
 
+def test_segments_of_kaldi_become_windows_with_their_speaker(tmp_path: Path, prepare: Prepare):
+    talk(tmp_path / "a.wav", 40, 8_000, 1)
+    files = {
+        "wav.scp": "rec a.wav\n",
+        "segments": "u1 rec 1 9\nu2 rec 10 20\nu3 rec 33 -1\n",
+        "text": "u3 тры\nu1 адзін\nu2 два\n",
+        "utt2spk": "u1 s\nu2 s\nu3 t\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    assert prepare(tmp_path, tmp_path.with_name(f"{tmp_path.name}-out"), windows="true")[0] == 0
+    rows = records(tmp_path.with_name(f"{tmp_path.name}-out"))
+    assert [(row["sentence"], row["client_id"], row["prompt"]) for row in rows] == [
+        ("адзін два", "s", None),
+        ("тры", "t", "адзін два"),
+    ]
+    assert rows[1]["segments"] == [{"start": 0.3, "end": 7.3, "text": "тры"}], "to the end of the recording"
+
+
 def test_texts_with_times_and_columns_of_segments_become_the_same_windows(tmp_path: Path, prepare: Prepare):
     talk(tmp_path / "a.wav", 50, 8_000, 1)
     talk(tmp_path / "short.wav", 4, 8_000, 1)

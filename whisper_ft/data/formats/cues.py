@@ -7,6 +7,7 @@ has none: a counter, the times, then lines of text.
 import html
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from whisper_ft.data.types import RejectedError
@@ -26,6 +27,8 @@ _TAG = re.compile(rf"</?(?:b|i|u|s|c|v|lang|ruby|r[tp]|font|span)(?=[\s.>])[^<>]
 _BREAK = re.compile(r"<br\s*/?>|\\[Nnh]", re.IGNORECASE)
 _STYLE = re.compile(r"\{\\[^{}]*\}")  # of Advanced SubStation, such as {\an8}
 _ENTITY = re.compile(r"&(?:#\d+|#[xX][\da-fA-F]+|\w+);")
+FEW_CUES, MOST = 6, 0.5
+"""Fewest cues of a file, and the share of them from which on a habit of its program is assumed."""
 MAX_SHOWN_CHARACTERS = 40
 
 
@@ -35,7 +38,7 @@ class TimedSpeech(NamedTuple):
     start: float
     end: float
     text: str
-    """Text in one line; empty for a cue without text."""
+    """Text in one line."""
     line: int
     """Number of the line with the times, counted from 1."""
     speaker: str | None = None
@@ -51,20 +54,21 @@ class _Block(NamedTuple):
 
 
 def read_cues(text: str) -> list[TimedSpeech]:
-    """Return the cues of a subtitle file by their start, without tags; a cue that repeats another one is left out.
+    """Return the cues of a subtitle file by their start, without tags. A cue without text or like another is left out.
 
-    Times may lack hours or fractions, and have a comma or a point. Cues may overlap, be empty, or end before they
-    begin. Raises RejectedError(bad_label), with the number of the line, for a text that is no subtitle file.
+    Times may lack hours or fractions, and have a comma or a point. Cues may overlap, or end before they begin. If most
+    cues overlap, each ends where the next begins.
+
+    Raises RejectedError(bad_label), with the number of the line, for a text that is no subtitle file.
     """
     lines = re.split(r"\r\n|\r|\n", text.replace("\ufeff", ""))
     blocks = list(_webvtt(lines) if lines[0].startswith("WEBVTT") else _subrip(lines))
     if not blocks:
         raise RejectedError("bad_label", f"line {len(lines)}: ends without a cue")
-    if any(_MOMENT.search(line) for block in blocks for line in block.lines):
+    if _scrolls(blocks):
         blocks = list(_unscrolled(blocks))
-    cues = (_speech(block) for block in blocks)
-    once = {(cue.start, cue.end, cue.text): cue for cue in cues}
-    return sorted(once.values(), key=lambda cue: cue.start)
+    once = {(cue.start, cue.end, cue.text): cue for cue in map(_speech, blocks) if cue.text}
+    return _until_next(sorted(once.values(), key=lambda cue: cue.start))
 
 
 def _subrip(lines: Sequence[str]) -> Iterator[_Block]:
@@ -118,12 +122,34 @@ def _refusal(number: int, lines: Sequence[str], reason: str) -> RejectedError:
     return RejectedError("bad_label", f"line {number + 1}: {lines[number].strip()[:MAX_SHOWN_CHARACTERS]!r} {reason}")
 
 
+def _scrolls(blocks: Sequence[_Block]) -> bool:
+    """True for captions that scroll: words have times, or most cues begin with the last line of the cue before."""
+    if any(_MOMENT.search(line) for block in blocks for line in block.lines):
+        return True
+    shown = [list(filter(None, map(_plain, block.lines))) for block in blocks]
+    repeated = sum(bool(before and lines) and before[-1] == lines[0] for before, lines in pairwise(shown))
+    return len(blocks) >= FEW_CUES and repeated > MOST * len(blocks)
+
+
 def _unscrolled(blocks: Sequence[_Block]) -> Iterator[_Block]:
     """Yield the cues of captions that scroll, without the lines that stood in the cue before."""
     shown: set[str] = set()
     for block in blocks:
         yield block._replace(lines=[line for line in block.lines if _plain(line) not in shown])
         shown = {_plain(line) for line in block.lines}
+
+
+def _until_next(cues: list[TimedSpeech]) -> list[TimedSpeech]:
+    """Return the cues, with their ends cut at the next start if most of them are shown on while the next one begins.
+
+    Speech does not overlap so often. In other files an overlap stays, because two people may speak at a time.
+    """
+    followed = [*pairwise(cues)]
+    is_shown_on = [cue.start < later.start < cue.end for cue, later in followed]
+    if len(cues) < FEW_CUES or sum(is_shown_on) <= MOST * len(cues):
+        return cues
+    cut = [cue._replace(end=later.start) if on else cue for (cue, later), on in zip(followed, is_shown_on, strict=True)]
+    return [*cut, cues[-1]]
 
 
 def _speech(block: _Block) -> TimedSpeech:

@@ -117,7 +117,7 @@ def _content(several: Sequence[Subtitles], store: FolderStore, where: SourceConf
             raise RejectedError("bad_label", "neither UTF-8 nor UTF-16; convert it, as by iconv -f CP1251 -t UTF-8")
         if _is_grid(name):
             return _Transcript(name, read_tiers(text))
-        return _Transcript(name, [Tier("", [cue for cue in read_cues(text) if cue.text])])
+        return _Transcript(name, [Tier("", read_cues(text))])
     except RejectedError as rejected:
         return RejectedError(rejected.reason, f"{name}: {rejected.detail}" if name else rejected.detail)
 
