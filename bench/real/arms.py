@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ OURS = {
     "eval.every": "0",
     "log.every": "1",
 }
+KEPT = (
+    *("wer", "cer", "eval_loss", "utterances", "audio_seconds", "words_on_empty_references", "runaway"),
+    *("deletion_rate", "late_deletions", "timestamps"),
+)
+"""Figures of a summary that are kept; the last three are those of long recordings."""
 CALIBRATION_STEPS = 3  # updates; the first one is left out, because it allocates memory
 
 
@@ -69,9 +74,16 @@ def seconds_of_recipe(recipe: Recipe) -> list[float]:
     return list(json.loads(text.strip().splitlines()[-1])["seconds"])
 
 
-def seconds_of_ours(inputs: Inputs, data: Path, out: Path, extent: Extent, steps: int) -> list[float]:
-    """Train by train.py, or continue an interrupted run. Returns the seconds of each logged update."""
-    settings = OURS | {
+def rows_of_ours(
+    inputs: Inputs, data: Path, out: Path, extent: Extent, steps: int, changed: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Train by train.py, or continue an interrupted run. Returns the logged row of each update.
+
+    Parameters
+        changed: settings in place of those of `make real`.
+    """
+    settings = {
+        **OURS,
         "run_dir": str(out),
         "steps": str(steps),
         "model.name": inputs.model,
@@ -80,12 +92,18 @@ def seconds_of_ours(inputs: Inputs, data: Path, out: Path, extent: Extent, steps
         "batch.size": str(extent.batch),
         "batch.per_device": str(extent.batch // extent.passes),
         "save.every": "10",
+        **(changed or {}),
     }
     run(
         ["train.py", *(text for name, value in settings.items() for text in (f"--{name}", value))],
         out.with_suffix(".log"),
     )
-    return [extent.batch / row["utterances_per_second"] for row in logged_steps(out)]
+    return logged_steps(out)
+
+
+def seconds_of_ours(inputs: Inputs, data: Path, out: Path, extent: Extent, steps: int) -> list[float]:
+    """Train by train.py, or continue an interrupted run. Returns the seconds of each logged update."""
+    return [extent.batch / row["utterances_per_second"] for row in rows_of_ours(inputs, data, out, extent, steps)]
 
 
 def per_update(seconds: Sequence[float]) -> float:
@@ -94,19 +112,26 @@ def per_update(seconds: Sequence[float]) -> float:
     return sum(later) / len(later)
 
 
-def scores(model: str, inputs: Inputs, silence: Path, out: Path, extent: Extent) -> dict[str, Any]:
-    """Score a model on the test set, on English, and on sound without speech."""
+def scores(
+    model: str, inputs: Inputs, silence: Path, out: Path, extent: Extent, *, long: bool = False
+) -> dict[str, Any]:
+    """Score a model on the test set, on English, and on sound without speech.
+
+    With `long`, recordings that are joined from the test set are scored in place of English.
+    """
     without_speech = Set({"path": str(silence), "language": inputs.language})
     sets: dict[str, tuple[Set, int | None]] = {"target": (inputs.test, None), "silence": (without_speech, None)}
-    if inputs.english is not None:
+    if long:
+        sets["long"] = (inputs.test, None)
+    if inputs.english is not None and not long:
         sets["english"] = (inputs.english, extent.english_utterances)
     result = {}
     for name, (data, most) in sets.items():
         folder = out / name
         limits: list[str] = [] if most is None else ["--max_utterances", str(most)]
+        limits += ["--long", "true"] if name == "long" else []
         common = ["--model", model, "--decoding.with_loss", "true", "--sound", "false"]
         run(["evaluate.py", *common, *data.arguments(), *limits, "--out", str(folder)], out / f"{name}.log")
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        kept = ("wer", "cer", "eval_loss", "utterances", "audio_seconds", "words_on_empty_references")
-        result[name] = {key: summary[key] for key in kept} | {"runaway": summary["runaway"]}
+        result[name] = {key: summary[key] for key in KEPT if key in summary}
     return result

@@ -1,0 +1,142 @@
+"""Packed windows on real weights: `REAL_MODELS=DIR REAL_CORPUS=DIR python -m bench.real.packing --out DIR`.
+
+The base model is fine-tuned three times for the same minutes: with a clip in each window, with packed windows, and with
+packed windows that have timestamps and previous text. Each model is scored on the clips of the test set, on long
+recordings joined from them, and on sound without speech. A run that was interrupted continues, as `make real` does.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.machine import describe
+from bench.real import arms
+from bench.real.__main__ import Record, mean_seconds
+from bench.real.arms import CALIBRATION_STEPS, ArmError, Extent, per_update
+from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.silence import write_silence
+
+UTTERANCES = 48  # of a packed update, which fill about as many windows as an update without packing has
+PACKED = {"pack.enabled": "true", "pack.block": str(UTTERANCES), "batch.size": str(UTTERANCES)}
+LABELS = {"labels.timestamps_share": "0.5", "labels.prompt_share": "0.5", "labels.no_speech_share": "0.02"}
+ARMS: Mapping[str, Mapping[str, str]] = {
+    "unpacked": {},
+    "packed": PACKED,
+    "packed, with times and prompts": PACKED | LABELS,
+}
+HEAD = (
+    "model",
+    "WER",
+    "loss",
+    "long WER",
+    "long deletions",
+    "late deletions",
+    "valid timestamps",
+    "words/min on silence",
+    "updates",
+    "windows",
+    "speech s/s",
+)
+
+
+def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
+    """Run what is missing in OUT/results.json, and return all results."""
+    fixed = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": describe(extent.threads),
+        "corpus": inputs.name,
+        "language": inputs.language,
+        "extent": asdict(extent),
+    }
+    record, data = Record(out / "results.json", fixed), out / "train"
+    record.once("prepared", lambda: arms.prepare(inputs.train, data))
+    record.once("mean_seconds", lambda: mean_seconds(data))
+    silence = write_silence(out / "silence")
+
+    def scored(name: str, model: str) -> dict[str, Any]:
+        return arms.scores(model, inputs, silence, out / name, extent, long=True)
+
+    record.once("unmodified", lambda: arms.scores(inputs.model, inputs, silence, out / "unmodified", extent, long=True))
+
+    def train(folder: str, steps: int, settings: Mapping[str, str]) -> list[dict[str, Any]]:
+        rows = arms.rows_of_ours(inputs, data, out / folder, extent, steps, settings)
+        size = int(settings.get("batch.size", extent.batch))
+        return [row | {"seconds": size / row["utterances_per_second"]} for row in rows]
+
+    def arm(name: str, folder: str, settings: Mapping[str, str]) -> None:
+        pace = record.once(f"{name}, pace", lambda: train(f"{folder}-pace", CALIBRATION_STEPS, settings))
+        steps = extent.steps(per_update([row["seconds"] for row in pace]))
+        rows = record.once(f"{name}, trained", lambda: train(f"{folder}-model", steps, settings))
+        trained = {
+            "updates": steps,
+            "windows": sum(row.get("windows", extent.batch) for row in rows),
+            "speech_seconds": 3600 * rows[-1]["audio_hours"],
+            "seconds": steps * per_update([row["seconds"] for row in rows]),
+        }
+        model = str(out / f"{folder}-model/final")
+        record.once(name, lambda: trained | arms.scores(model, inputs, silence, out / folder, extent, long=True))
+
+    for number, (name, settings) in enumerate(ARMS.items(), start=1):
+        arm(name, f"arm-{number}", settings)
+    return record.results
+
+
+def rows_of(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each model that has been scored."""
+    return [_row(name, results[name]) for name in ("unmodified", *ARMS) if "target" in results.get(name, {})]
+
+
+def _row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
+    target, long, silence = arm["target"], arm["long"], arm["silence"]
+    words = silence["words_on_empty_references"] / (silence["audio_seconds"] / 60)
+    rate = f"{arm['speech_seconds'] / arm['seconds']:.2f}" if "seconds" in arm else ""
+    return (
+        name,
+        _percent(target["wer"]),
+        f"{target['eval_loss']:.3f}",
+        _percent(long["wer"]),
+        _percent(long["deletion_rate"]),
+        _percent(long["late_deletions"]),
+        _percent(long["timestamps"]),
+        f"{words:.0f}",
+        str(arm.get("updates", "")),
+        str(arm.get("windows", "")),
+        rate,
+    )
+
+
+def _percent(rate: float | None) -> str:
+    return "n/a" if rate is None else f"{100 * rate:.1f} %"
+
+
+def main() -> int:
+    """Measure, and print the table as Markdown. Returns 2 for inputs that cannot be used, 1 for a failure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.real.packing",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/real-packing"), metavar="DIR", help="folder (%(default)s)"
+    )
+    args = parser.parse_args()
+    try:
+        minutes = float(os.environ.get("REAL_MINUTES", "15"))
+        results = measure(inputs_of(), Extent(minutes, 8, 2, 40, os.cpu_count() or 1), args.out)
+    except (InputError, ArmError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows_of(results)))
+    (args.out / "results.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
