@@ -21,12 +21,13 @@ PACKED: dict[str, Any] = {
     "batch__size": 16,
     "batch__per_device": 3,
     "eval__every": 0,
+    "steps": 6,
 }
 
 
 def test_a_packed_run_that_is_killed_and_resumed_ends_with_the_same_weights(train: Trainer):
     whole = train.reference(**PACKED)
-    assert train.interrupt("killed", logged(5), signal.SIGKILL, **PACKED, data__workers=2) == -signal.SIGKILL
+    assert train.interrupt("killed", logged(3), signal.SIGKILL, **PACKED, data__workers=2) == -signal.SIGKILL
     assert digest(train("killed", **PACKED, data__workers=1)) == digest(whole)
     for step, row in metrics(whole).items():
         again = metrics(train.folder / "killed")[step]
@@ -57,7 +58,7 @@ def test_more_processes_train_on_the_same_windows(train: Trainer, processes: int
 @pytest.mark.long
 def test_a_packed_run_trains_on_the_same_speech_in_fewer_windows(train: Trainer):
     packed = metrics(train.reference(**PACKED))
-    plain = metrics(train("plain", batch__size=16, batch__per_device=4, eval__every=0))
+    plain = metrics(train("plain", batch__size=16, batch__per_device=4, eval__every=0, steps=6))
     for step, row in packed.items():
         assert row["audio_hours"] == plain[step]["audio_hours"], "speech alone is counted"
         assert row["windows"] < 16
@@ -100,6 +101,10 @@ def test_masks_prompts_and_partial_epochs_resume_alike(train: Trainer):
             {"pack__enabled": "true", "pack__block": 4, "pack__partial_last_share": 2, "labels__timestamps_share": 1},
             ["--pack.partial_last_share", "from 0 to 1"],
         ),
+        (
+            {"labels__no_speech_share": 0.1, "labels__no_speech_path": "./nowhere"},
+            ["--labels.no_speech_path ./nowhere", "no such file"],
+        ),
     ],
 )
 def test_settings_of_packing_that_cannot_work_are_refused(train: Trainer, settings: dict[str, Any], facts: list[str]):
@@ -117,12 +122,12 @@ def test_too_few_blocks_for_the_processes_are_refused_in_one_line(train: Trainer
 
 def test_a_packed_run_says_its_blocks_and_refuses_to_become_another(train: Trainer):
     run_dir = train.copy_reference(**PACKED)
-    ended = train.end("run", **PACKED, steps=9, allow_change="[steps]")
+    ended = train.end("run", **PACKED | {"steps": 7}, allow_change="[steps]")
     assert ended.code == 0
     (line,) = (line for line in ended.out.splitlines() if line.startswith("packing:"))
     assert all(fact in line for fact in ("16 utterances", "4 blocks of 4"))
-    assert metrics(run_dir)[9]["windows"] > 0
-    assert any(line.startswith("step 9/") and "fill" in line for line in ended.out.splitlines())
+    assert metrics(run_dir)[7]["windows"] > 0
+    assert any(line.startswith("step 7/") and "fill" in line for line in ended.out.splitlines())
     assert "pack.block" in str(train.refusal("run", **PACKED | {"pack__block": 8}))
 
 

@@ -30,6 +30,8 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
         refuse_missing("eval.path", config.eval.path)
     for one in config.eval.sets:
         refuse_missing("eval.sets: path", one.path)
+    if config.labels.no_speech_path:
+        refuse_missing("labels.no_speech_path", config.labels.no_speech_path)
     refuse_missing_model("model.name", config.model.name)
     refuse_missing_gpu(config.device)
     refuse_missing_packages(config.track.to)
