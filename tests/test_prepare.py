@@ -24,6 +24,7 @@ from tests.conftest import ROOT, START_SECONDS, Trainer, environment
 from tests.elsewhere import serve
 from tests.preparing import Prepare, arguments
 from whisper_ft.cli.prepare.ahead import ReadAhead
+from whisper_ft.cli.prepare.shards import ShardPass
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.sources import open_source
@@ -288,6 +289,33 @@ def test_ctrl_c_ends_it_in_one_line_and_the_same_command_goes_on(
     assert prepare(data, out, **sizes)[0] == 0
     prepare(data, tmp_path / "whole", **sizes)
     assert files_of(out) == files_of(tmp_path / "whole")
+
+
+OLD_STATE = ("chunk", "row", "shards", "rows", "left_out", "left_out_bytes", "is_finished")
+"""Fields of the progress before there were windows, splits and an order by speaker."""
+
+
+def test_a_folder_of_an_earlier_version_goes_on_to_the_same_bytes(
+    corpus: Path, tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+):
+    out, sizes = tmp_path / "out", {"shard_mb": 0.2, "group_mb": 0.1}
+    assert prepare(corpus / "train", tmp_path / "whole", **sizes)[0] == 0
+    write = ShardPass._write_file
+
+    def write_one(self: Any, *given: Any) -> None:
+        write(self, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ShardPass, "_write_file", write_one)
+    assert prepare(corpus / "train", out, **sizes)[0] == 75
+    monkeypatch.undo()
+    record = json.loads((out / "prepared.json").read_text())
+    record["state"] = {name: record["state"][name] for name in OLD_STATE}
+    (out / "prepared.json").write_text(json.dumps(record))
+    assert prepare(corpus / "train", out, **sizes)[0] == 0
+    names = sorted(path.name for path in (tmp_path / "whole").glob("*.parquet"))
+    assert len(names) > 2
+    assert all((out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
 
 
 def maps(pid: int) -> str:
