@@ -235,6 +235,7 @@ FOR_HELD_OUT = {
     "revision": "main",
     "language_column": "said",
     "text_column": "x",
+    "segments_column": "parts",
 }
 
 

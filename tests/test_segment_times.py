@@ -1,5 +1,6 @@
 """Times that rows bring: columns of segments and texts with times, from any format to labels and quarantine."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,18 +9,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.elsewhere import AUDIO
+from whisper_ft.cli.doctor.row_check import RowCheck
 from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.segment_times import context_of, segments_of, timed_text, with_segments
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.usable_transcript import UsableTranscript
 from whisper_ft.data.labels.window_label import PlacedText
 from whisper_ft.data.sources import open_source
 from whisper_ft.data.types import RejectedError, Row, TextSegment
+from whisper_ft.models.suppression import SuppressedTokens
 from whisper_ft.models.whisper import load_parts
 from whisper_ft.runtime.errors import UsageError
 
@@ -278,6 +283,27 @@ def test_an_open_end_is_that_of_the_audio_and_a_start_without_text_stays_one(enc
     row = Row("a", b"", "ад", segments=(TextSegment("ад", 0.5, None), TextSegment("", 2.0, None)))
     texts = UsableTranscript.of(row, encode).spoken(silence(3.0), RATE, 0, timestamps=True)
     assert texts == [PlacedText("ад", 25, 150), PlacedText("", 100, None)]
+
+
+def test_the_doctor_counts_rows_as_a_run_does(micro_whisper: Path):
+    parts = load_parts(str(micro_whisper))
+    tokenizer, file = parts.processor.tokenizer, io.BytesIO()
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, RATE), RATE, format="WAV")
+    rows = [
+        Row("good", file.getvalue(), "ад два", segments=(TextSegment("ад", 0.0, 0.4), TextSegment("два", 0.5, 1.0))),
+        Row("late", file.getvalue(), "ад", segments=(TextSegment("ад", 0.0, 9.0),)),
+        Row("bad", file.getvalue(), "ад", label_problem=("bad_segments", "why")),
+    ]
+    encode = LabelEncoder.of(parts, tokenizer, "be", "transcribe")
+    suppressed = SuppressedTokens.of(parts.generation_config, tokenizer)
+    check = RowCheck(encode, LogMel(parts.processor.feature_extractor), str, suppressed)
+    for row in rows:
+        check.check(row)
+    assert {reason: tally.rows for reason, tally in check.statistics.unusable.items()} == {
+        "bad_times": 1,
+        "bad_segments": 1,
+    }
+    assert check.statistics.tokens[len(encode("ад два")) - 1] == 1
 
 
 @pytest.mark.parametrize(
