@@ -130,6 +130,8 @@ def test_captions_that_scroll_are_known_without_the_times_of_their_words():
     ]
     refrain = [(n, n + 0.9, text) for n, text in enumerate(["так", "так", "не", "так", "не", "не", "так"])]
     assert spoken(subrip(*refrain)) == refrain
+    chant = [(n, n + 0.9, "так!") for n in range(9)]
+    assert spoken(subrip(*chant)) == chant
 
 
 def test_cues_that_are_shown_on_while_the_next_begins_end_there_if_most_are():

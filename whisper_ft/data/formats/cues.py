@@ -123,12 +123,16 @@ def _refusal(number: int, lines: Sequence[str], reason: str) -> RejectedError:
 
 
 def _scrolls(blocks: Sequence[_Block]) -> bool:
-    """True for captions that scroll: words have times, or most cues begin with the last line of the cue before."""
+    """True for captions that scroll: words have times, or most cues begin with the last line of the cue before.
+
+    Many of these add a line to it. Cues that are merely alike do not scroll, because people repeat themselves.
+    """
     if any(_MOMENT.search(line) for block in blocks for line in block.lines):
         return True
     shown = [list(filter(None, map(_plain, block.lines))) for block in blocks]
-    repeated = sum(bool(before and lines) and before[-1] == lines[0] for before, lines in pairwise(shown))
-    return len(blocks) >= FEW_CUES and repeated > MOST * len(blocks)
+    repeating = [lines for before, lines in pairwise(shown) if before and lines and before[-1] == lines[0]]
+    is_most = len(blocks) >= FEW_CUES and len(repeating) > MOST * len(blocks)
+    return is_most and sum(len(lines) > 1 for lines in repeating) > len(repeating) / 4
 
 
 def _unscrolled(blocks: Sequence[_Block]) -> Iterator[_Block]:
