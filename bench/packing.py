@@ -8,12 +8,11 @@ from bench.ours import command, run_watched
 from bench.tasks import TrainingTask, answer, from_argument
 
 SECONDS_PER_HOUR = 3600
-BLOCK = 48  # utterances, the default of pack.block
 
 
 @dataclass(frozen=True)
 class PackingTask(TrainingTask):
-    """Task: train on short clips in windows of 30 s. `batch` is the number of utterances in a step."""
+    """Task: train on short clips in windows of 30 s. A step has `batch` utterances, which are one block if packed."""
 
     is_packed: bool
     windows: int
@@ -24,7 +23,7 @@ def main() -> None:
     """Train, and print the result: seconds of speech that are trained in a second, without gaps and padding."""
     task = from_argument(PackingTask)
     run_dir = Path(task.scratch) / "run"
-    packing = {"pack__enabled": "true", "pack__block": BLOCK} if task.is_packed else {}
+    packing = {"pack__enabled": "true", "pack__block": task.batch} if task.is_packed else {}
     settings = {"batch__per_device": task.windows, **packing}
     moments, watch = run_watched(command(task, run_dir, **settings), task.steps)
     ends, rows = moments.step_ends[task.unmeasured_steps - 1 :], logged_steps(run_dir)[task.unmeasured_steps - 1 :]

@@ -95,8 +95,8 @@ def first_utterances(data: Path, folder: Path, utterances: int) -> Path:
     return folder
 
 
-def joined_clips(data: Path, folder: Path, least_seconds: float = 3.0, most_seconds: float = 5.0) -> Path:
-    """Join utterances of a corpus, in order, to clips of 3 to 5 s with the texts of both, and return their folder.
+def joined_clips(data: Path, folder: Path, least_seconds: float = 3.0, most_seconds: float = 4.5) -> Path:
+    """Join utterances of a corpus, in order, to clips of 3 to 4.5 s with the texts of both, and return their folder.
 
     An utterance that finds no partner is left out.
     """

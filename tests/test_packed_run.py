@@ -122,10 +122,12 @@ def test_too_few_blocks_for_the_processes_are_refused_in_one_line(train: Trainer
 
 def test_a_packed_run_says_its_blocks_and_refuses_to_become_another(train: Trainer):
     run_dir = train.copy_reference(**PACKED)
-    ended = train.end("run", **PACKED | {"steps": 7}, allow_change="[steps]")
+    ended = train.end("run", **PACKED | {"steps": 7}, allow_change="[steps]", data__workers=5)
     assert ended.code == 0
     (line,) = (line for line in ended.out.splitlines() if line.startswith("packing:"))
     assert all(fact in line for fact in ("16 utterances", "4 blocks of 4"))
+    (warning,) = (line for line in ended.out.splitlines() if "data.workers 5" in line)
+    assert "only 4 have work" in warning
     assert metrics(run_dir)[7]["windows"] > 0
     assert any(line.startswith("step 7/") and "fill" in line for line in ended.out.splitlines())
     assert "pack.block" in str(train.refusal("run", **PACKED | {"pack__block": 8}))

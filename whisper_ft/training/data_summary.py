@@ -65,16 +65,21 @@ def summary_lines(
             )
 
 
-def packing_line(partition: BlockPartition) -> str:
-    """Return a line for the user about the blocks of a packed step, and their number for each process."""
+def packing_lines(partition: BlockPartition, workers: int) -> Iterator[str]:
+    """Yield a line about the blocks of a packed step, and a warning if some data workers get none."""
     sizes = [len(slots) for slots in partition.slots_of_blocks]
     sized = f"{min(sizes)}" if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
-    of_ranks = ", ".join(f"{len(partition.blocks_of(rank))}" for rank in range(partition.world))
-    each = "" if partition.world == 1 else f", for the processes {of_ranks}"
-    return (
+    of_ranks = [len(partition.blocks_of(rank)) for rank in range(partition.world)]
+    each = "" if partition.world == 1 else f", for the processes {', '.join(map(str, of_ranks))}"
+    yield (
         f"packing: a step of {partition.batch_size} utterances is {counted(len(sizes), 'block')} of {sized}{each}; the "
         "utterances of a block share windows"
     )
+    if workers > max(of_ranks):
+        yield (
+            f"warning: data.workers {workers}: only {max(of_ranks)} have work, because a process has as many blocks in "
+            "a step. Lower pack.block or raise batch.size for more"
+        )
 
 
 def cache_warning(source: MixedSource, chunks: int, cached_bytes: float) -> str:

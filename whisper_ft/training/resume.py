@@ -22,7 +22,7 @@ from whisper_ft.runtime.errors import ResumeError, UsageError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.data import TrainingData
-from whisper_ft.training.data_summary import packing_line, settings_lines, summary_lines
+from whisper_ft.training.data_summary import packing_lines, settings_lines, summary_lines
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation
 from whisper_ft.training.learner import Learner
@@ -85,7 +85,7 @@ def report_data(
         collectives.broadcast_from_main(lambda: list(settings_lines(config, data.source, held_out, sets, encode)))
     )
     if isinstance(data.partition, BlockPartition):
-        tracker.say(packing_line(data.partition))
+        tracker.say_all(packing_lines(data.partition, config.data.workers))
     tracker.say_all(f"set {one.name}: {note}" for one in evaluation.sets for note in one.evaluator.notes)
     if first_line is None:
         tracker.say_all(data.source.notes)
