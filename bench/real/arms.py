@@ -129,9 +129,10 @@ def scores(
     for name, (data, most) in sets.items():
         folder = out / name
         limits: list[str] = [] if most is None else ["--max_utterances", str(most)]
-        limits += ["--long", "true"] if name == "long" else []
-        common = ["--model", model, "--decoding.with_loss", "true", "--sound", "false"]
-        run(["evaluate.py", *common, *data.arguments(), *limits, "--out", str(folder)], out / f"{name}.log")
+        limits += ["--long", "true"] if name == "long" else ["--decoding.with_loss", "true"]
+        common = ["--model", model, "--sound", "false"]
+        if not (folder / "summary.json").exists():  # else the set was scored before an interruption
+            run(["evaluate.py", *common, *data.arguments(), *limits, "--out", str(folder)], out / f"{name}.log")
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         result[name] = {key: summary[key] for key in KEPT if key in summary}
     return result
