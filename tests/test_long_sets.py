@@ -36,6 +36,7 @@ from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.reports.curves.history import read_history
 from whisper_ft.reports.curves.panel import panels_of
+from whisper_ft.reports.long_form_note import long_form_note
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.long_form_figures import count_timed_deletions
@@ -242,6 +243,13 @@ def test_the_figures_of_a_set_are_in_its_summary_and_come_back_from_its_records(
     assert {name: scores.summary()[name] for name in FIGURES} == pytest.approx(expected)
     assert not {*FIGURES} & score([Prediction("a", "b", "b", 1.0, 1)], GOLDEN).summary().keys()
     assert "ref_segments" not in score([Prediction("a", "b", "b", 1.0, 1)], GOLDEN).rows[0].record()
+
+
+def test_the_note_on_screen_page_and_card_has_the_figures_that_are_known():
+    figures = {"deletion_rate": 0.031, "late_deletions": 0.18, "timestamps": 0.97}
+    assert all(text in long_form_note(figures) for text in ("3.10%", "18%", "97%", "timestamps"))
+    assert "timestamps" not in long_form_note({**figures, "timestamps": None, "late_deletions": None})
+    assert long_form_note({"wer": 0.1}) == ""
 
 
 @pytest.fixture(scope="module")

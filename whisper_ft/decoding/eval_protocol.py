@@ -54,7 +54,7 @@ class EvalProtocol:
         decoding: DecodingConfig,
         precision: str,
         suppressed: str,
-        joined: Mapping[str, Any],
+        joined: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make the protocol of transcripts alone, without metric and normaliser."""
         return cls(
@@ -68,7 +68,7 @@ class EvalProtocol:
             precision=precision,
             suppressed=suppressed,
             attempts=decoding.attempts,
-            joined=dict(joined),
+            joined=dict(joined or {}),
         )
 
     def judged_by(self, settings: EvalConfig, rules: str) -> Self:
