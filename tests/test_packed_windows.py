@@ -360,6 +360,17 @@ def test_noise_comes_from_the_named_recordings(encode: LabelEncoder, log_mel: Lo
     assert lengths <= {2 * RATE, 5 * RATE}
 
 
+def test_other_recordings_without_speech_are_other_data(tmp_path: Path):
+    first, moved = tmp_path / "noise", tmp_path / "moved"
+    first.mkdir()
+    soundfile.write(first / "a.wav", np.zeros(RATE), RATE)
+    before = NoiseFiles.found(str(first)).fingerprint
+    first.rename(moved)
+    assert NoiseFiles.found(str(moved)).fingerprint == before
+    soundfile.write(moved / "a.wav", np.zeros(2 * RATE), RATE)
+    assert NoiseFiles.found(str(moved)).fingerprint != before
+
+
 @pytest.mark.parametrize(
     ("content", "facts"),
     [(None, ["there is no recording"]), (b"", ["a.wav", "empty"]), (b"no audio at all", ["a.wav", "cannot be used"])],
@@ -367,8 +378,6 @@ def test_noise_comes_from_the_named_recordings(encode: LabelEncoder, log_mel: Lo
 def test_recordings_that_cannot_be_used_are_refused_in_one_line(
     tmp_path: Path, content: bytes | None, facts: list[str]
 ):
-    from whisper_ft.data.audio.noise_files import NoiseFiles
-
     if content is not None:
         (tmp_path / "a.wav").write_bytes(content)
     with pytest.raises(UsageError) as refused:

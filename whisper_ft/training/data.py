@@ -52,10 +52,12 @@ class TrainingData:
     def fingerprint(self) -> dict[str, Any]:
         """Facts that identify the data and its order: recorded in a checkpoint, and compared when a run resumes.
 
-        They are the version of the order, the number of lanes and the content of the source.
+        They are the version of the order, the number of lanes, the content of the source and the recordings without
+        speech.
         """
         source = with_content(self.source.fingerprint(), self.content)
-        return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **source}
+        noise = {"no_speech": self.noise.fingerprint} if self.noise is not None else {}
+        return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **noise, **source}
 
     def ids(self, step: int) -> list[str]:
         """Return the ids of the rows in the global batch of a step, counted from 0, in the order of the stream.

@@ -1,6 +1,7 @@
 """Recordings without speech, of which random parts become windows."""
 
 import glob
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,6 +14,7 @@ from whisper_ft.data.audio.file_bytes import FileBytes
 from whisper_ft.data.audio.recording import Recording
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import DataError, UsageError
+from whisper_ft.runtime.printable import counted
 from whisper_ft.runtime.rng import hash64
 
 SETTING = "labels.no_speech_path"
@@ -44,6 +46,13 @@ class NoiseFiles:
         if not files:
             raise UsageError(f"--{SETTING} {path}: there is no recording; give a file, a folder or a glob")
         return cls([NoiseFile(file, _seconds_of(file)) for file in files])
+
+    @property
+    def fingerprint(self) -> str:
+        """Number of recordings, and a digest of their names, sizes and lengths. Their folder may be moved."""
+        described = [(file.path.name, file.path.stat().st_size, file.seconds) for file in self._files]
+        digest = hashlib.sha256(repr(described).encode()).hexdigest()[:16]
+        return f"{counted(len(described), 'recording')}, digest {digest}"
 
     def part(self, rate: int, most_seconds: float, *key: int) -> Waveform:  # -> [samples]
         """Return a random part of a random recording, at most `most_seconds` long. `key` determines both.
