@@ -33,13 +33,13 @@ demo: $(INSTALLED)
 	./launch.sh --config configs/demo.yaml --run_dir $(DEMO_RUN) $(DEMO_TRAIN)
 	./launch.sh evaluate.py --model $(DEMO_RUN)/best --data.path $(DEMO_DATA)/be/test --out $(DEMO_RUN)/test
 
+# TESTS="not matrix" adds the long tests, as CI does. Left out are further settings of a claim, and tests that take minutes.
+TESTS := not long and not matrix
 test: $(INSTALLED)
-	$(PYTEST) -m "not long and not matrix"
+	$(PYTEST) -m "$(TESTS)"
 
-# LONG="long and not matrix" leaves out further settings of a claim and tests that take minutes, as CI does.
-LONG := long or matrix
 test-long: $(INSTALLED)
-	$(PYTEST) -m "$(LONG)" --timeout 1800
+	$(PYTEST) -m "long or matrix" --timeout 1800
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .

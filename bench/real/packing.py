@@ -32,8 +32,10 @@ ARMS: Mapping[str, Mapping[str, str]] = {
 HEAD = (
     "model",
     "WER",
+    "without runaways",
     "loss",
     "long WER",
+    "long without runaways",
     "long deletions",
     "late deletions",
     "valid timestamps",
@@ -98,8 +100,10 @@ def _row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         name,
         _percent(target["wer"]),
+        _percent(target["runaway"]["rate_without"]),
         f"{target['eval_loss']:.3f}",
         _percent(long["wer"]),
+        _percent(long["runaway"]["rate_without"]),
         _percent(long["deletion_rate"]),
         _percent(long["late_deletions"]),
         _percent(long["timestamps"]),
