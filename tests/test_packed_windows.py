@@ -367,7 +367,9 @@ def test_other_recordings_without_speech_are_other_data(tmp_path: Path):
     before = NoiseFiles.found(str(first)).fingerprint
     first.rename(moved)
     assert NoiseFiles.found(str(moved)).fingerprint == before
+    opened = NoiseFiles.found(str(moved))
     soundfile.write(moved / "a.wav", np.zeros(2 * RATE), RATE)
+    assert opened.fingerprint == before, "of the files as the run found them, also if a save comes later"
     assert NoiseFiles.found(str(moved)).fingerprint != before
 
 

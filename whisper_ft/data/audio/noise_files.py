@@ -21,10 +21,11 @@ SETTING = "labels.no_speech_path"
 
 
 class NoiseFile(NamedTuple):
-    """Recording without speech, with its length in seconds by its header."""
+    """Recording without speech, with its length in seconds by its header, and its size in bytes."""
 
     path: Path
     seconds: float
+    size: int
 
 
 class NoiseFiles:
@@ -45,12 +46,12 @@ class NoiseFiles:
         files = sorted({file for file in paths if file.is_file() and not file.name.startswith(".")})
         if not files:
             raise UsageError(f"--{SETTING} {path}: there is no recording; give a file, a folder or a glob")
-        return cls([NoiseFile(file, _seconds_of(file)) for file in files])
+        return cls([NoiseFile(file, _seconds_of(file), file.stat().st_size) for file in files])
 
     @property
     def fingerprint(self) -> str:
         """Number of recordings, and a digest of their names, sizes and lengths. Their folder may be moved."""
-        described = [(file.path.name, file.path.stat().st_size, file.seconds) for file in self._files]
+        described = [(file.path.name, file.size, file.seconds) for file in self._files]
         digest = hashlib.sha256(repr(described).encode()).hexdigest()[:16]
         return f"{counted(len(described), 'recording')}, digest {digest}"
 
