@@ -72,13 +72,22 @@ def seconds_of(value: object, name: str) -> float:
     Raises RejectedError(bad_segment) for a negative number, NaN, and anything but a number. `name` names the field in
     its message.
     """
+    seconds = exact_seconds(value)
+    if seconds is None:
+        raise RejectedError("bad_segment", f"{name} {str(value)[:40]!r}: not a number of seconds")
+    return seconds
+
+
+def exact_seconds(value: object) -> float | None:
+    """Return the number of seconds in a field, which holds a number or its text.
+
+    None for a negative number, NaN, and anything but a number.
+    """
     try:
         seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
     except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
-        raise RejectedError("bad_segment", f"{name} {str(value)[:40]!r}: not a number of seconds")
-    return seconds
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def loose_seconds(value: object) -> float | None:

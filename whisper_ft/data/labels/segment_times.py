@@ -1,13 +1,13 @@
 """Times that transcripts bring: a column of segments, or a text with timestamps such as `<|0.00|> text<|2.34|>`."""
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from whisper_ft.data.formats.segments import exact_seconds
 from whisper_ft.data.labels.transcript import text_problem
 from whisper_ft.data.types import RejectedError, Row, TextSegment
 from whisper_ft.scoring.unicode_text import joined
@@ -128,11 +128,8 @@ def _segment(number: int, record: Mapping[str, Any], is_last: bool) -> TextSegme
 
 def _seconds(number: int, key: str, record: Mapping[str, Any]) -> float:
     value = record.get(key)
-    try:
-        seconds = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
-    except (TypeError, ValueError, OverflowError):
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
+    seconds = exact_seconds(value)
+    if seconds is None:
         raise RejectedError("bad_segments", f"segment {number}: {key} {_shown(str(value))}: not a number of seconds")
     return seconds
 
