@@ -6,12 +6,9 @@ was interrupted continues: what OUT/results.json has is not done again.
 
 import argparse
 import io
-import json
 import os
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +18,20 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from bench.machine import describe
 from bench.real import arms
 from bench.real.arms import CALIBRATION_STEPS, ArmError, Extent, per_update
 from bench.real.inputs import InputError, Inputs, inputs_of
 from bench.real.recipe import Recipe
+from bench.real.record import Record
 from bench.real.silence import write_silence
 from bench.real.table import HEAD, markdown, rows_of
-from bench.rounds import save
 
 WIDTH = 160  # characters of the table
 
 
-class Record:
-    """Results so far, in a file that is replaced after each step."""
-
-    def __init__(self, path: Path, fixed: dict[str, Any]) -> None:
-        """Read the file. Raises InputError if its results are of other inputs or another extent."""
-        self._path = path
-        self.results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else fixed
-        for name, value in fixed.items():
-            if name not in ("date", "machine") and self.results.get(name) != value:
-                raise InputError(f"{path}: has {name} {self.results.get(name)!r}, not {value!r}; take another --out")
-
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return a result, which is made only if it is not in the file."""
-        if name not in self.results:
-            print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
-            self.results[name] = make()
-            save(self.results, self._path)
-        return self.results[name]
-
-
 def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
     """Run what is missing in OUT/results.json, and return all results."""
-    fixed = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe(extent.threads),
-        "corpus": inputs.name,
-        "language": inputs.language,
-        "extent": asdict(extent),
-    }
-    record, data = Record(out / "results.json", fixed), out / "train"
+    record, data = Record.of_inputs(inputs, extent, out / "results.json"), out / "train"
     record.once("prepared", lambda: arms.prepare(inputs.train, data))
     record.once("mean_seconds", lambda: mean_seconds(data))
     silence = write_silence(out / "silence")

@@ -8,18 +8,16 @@ recordings joined from them, and on sound without speech. A run that was interru
 import argparse
 import os
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.machine import describe
 from bench.real import arms
-from bench.real.__main__ import Record, mean_seconds
 from bench.real.arms import CALIBRATION_STEPS, ArmError, Extent, per_update
 from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.record import Record
 from bench.real.silence import write_silence
+from bench.real.table import percent, words_per_minute
 
 UTTERANCES = 48  # of a packed update, which fill about as many windows as an update without packing has
 PACKED = {"pack.enabled": "true", "pack.block": str(UTTERANCES), "batch.size": str(UTTERANCES)}
@@ -48,22 +46,14 @@ HEAD = (
 
 def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
     """Run what is missing in OUT/results.json, and return all results."""
-    fixed = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe(extent.threads),
-        "corpus": inputs.name,
-        "language": inputs.language,
-        "extent": asdict(extent),
-    }
-    record, data = Record(out / "results.json", fixed), out / "train"
+    record, data = Record.of_inputs(inputs, extent, out / "results.json"), out / "train"
     record.once("prepared", lambda: arms.prepare(inputs.train, data))
-    record.once("mean_seconds", lambda: mean_seconds(data))
     silence = write_silence(out / "silence")
 
     def scored(name: str, model: str) -> dict[str, Any]:
         return arms.scores(model, inputs, silence, out / name, extent, long=True)
 
-    record.once("unmodified", lambda: arms.scores(inputs.model, inputs, silence, out / "unmodified", extent, long=True))
+    record.once("unmodified", lambda: scored("unmodified", inputs.model))
 
     def train(folder: str, steps: int, settings: Mapping[str, str]) -> list[dict[str, Any]]:
         rows = arms.rows_of_ours(inputs, data, out / folder, extent, steps, settings)
@@ -81,7 +71,7 @@ def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
             "seconds": steps * per_update([row["seconds"] for row in rows]),
         }
         model = str(out / f"{folder}-model/final")
-        record.once(name, lambda: trained | arms.scores(model, inputs, silence, out / folder, extent, long=True))
+        record.once(name, lambda: trained | scored(folder, model))
 
     for number, (name, settings) in enumerate(ARMS.items(), start=1):
         arm(name, f"arm-{number}", settings)
@@ -95,27 +85,22 @@ def rows_of(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 def _row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
     target, long, silence = arm["target"], arm["long"], arm["silence"]
-    words = silence["words_on_empty_references"] / (silence["audio_seconds"] / 60)
     rate = f"{arm['speech_seconds'] / arm['seconds']:.2f}" if "seconds" in arm else ""
     return (
         name,
-        _percent(target["wer"]),
-        _percent(target["runaway"]["rate_without"]),
+        percent(target["wer"]),
+        percent(target["runaway"]["rate_without"]),
         f"{target['eval_loss']:.3f}",
-        _percent(long["wer"]),
-        _percent(long["runaway"]["rate_without"]),
-        _percent(long["deletion_rate"]),
-        _percent(long["late_deletions"]),
-        _percent(long["timestamps"]),
-        f"{words:.0f}",
+        percent(long["wer"]),
+        percent(long["runaway"]["rate_without"]),
+        percent(long["deletion_rate"]),
+        percent(long["late_deletions"]),
+        percent(long["timestamps"]),
+        words_per_minute(silence),
         str(arm.get("updates", "")),
         str(arm.get("windows", "")),
         rate,
     )
-
-
-def _percent(rate: float | None) -> str:
-    return "n/a" if rate is None else f"{100 * rate:.1f} %"
 
 
 def main() -> int:

@@ -30,23 +30,28 @@ def _row(name: str, arm: Mapping[str, Any], mean_seconds: float | None) -> tuple
     target, english, silence = arm["target"], arm.get("english"), arm["silence"]
     minutes, updates = arm.get("minutes"), arm.get("updates")
     trained = "" if not minutes or not mean_seconds else f"{updates * arm['batch'] * mean_seconds / minutes / 60:.2f}"
-    words = silence["words_on_empty_references"] / (silence["audio_seconds"] / 60)
     return (
         ARMS[name],
-        _percent(target["wer"]),
-        _percent(target["cer"]),
+        percent(target["wer"]),
+        percent(target["cer"]),
         f"{target['eval_loss']:.3f}",
         f"{target['runaway']['utterances']} of {target['utterances']}",
-        _percent(target["runaway"]["rate_without"]),
-        _percent(english["wer"]) if english else "",
-        f"{words:.0f}",
+        percent(target["runaway"]["rate_without"]),
+        percent(english["wer"]) if english else "",
+        words_per_minute(silence),
         str(updates or ""),
         f"{minutes:.1f}" if minutes else "",
         trained,
     )
 
 
-def _percent(rate: float | None) -> str:
+def words_per_minute(silence: Mapping[str, Any]) -> str:
+    """Return the words that a model wrote in a minute of sound without speech."""
+    return f"{silence['words_on_empty_references'] / (silence['audio_seconds'] / 60):.0f}"
+
+
+def percent(rate: float | None) -> str:
+    """Return a rate in percent, or `n/a`."""
     return "n/a" if rate is None else f"{100 * rate:.1f} %"
 
 
