@@ -63,7 +63,7 @@ from whisper_ft.training.published_models import publish_final
 from whisper_ft.training.resume import begin_or_resume
 from whisper_ft.training.run_end import RunEnd
 from whisper_ft.training.saver import Saver
-from whisper_ft.training.start import start_of
+from whisper_ft.training.start import rate_lines, start_of
 from whisper_ft.training.step_log import Update, log_step, refuse_to_continue, refuse_untrained
 from whisper_ft.training.suppress_choice import settle_suppression
 
@@ -282,6 +282,7 @@ def build(
     data = open_training_data(config, start.data, directory.index, rank, collectives.world)
     data = replace(data, content=collectives.broadcast_from_main(data.source.content))
     tracker = Tracker.of_run(config, data.steps, enabled=rank == 0, is_own=lambda: directory.is_own)
+    tracker.say_all(rate_lines(start, data.steps))
     refuse_unknown_names(config, get_normalizer)
     with as_usage_error("data.normalizer"):
         normalizer = LabelNormalizer.named(config.data.normalizer, get_normalizer)

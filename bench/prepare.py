@@ -49,7 +49,8 @@ def stream_of(task: TrainingTask, folder: Path) -> "TrainStream":
     from collator import SpeechCollator
     from whisper_ft.config.data import DataConfig
     from whisper_ft.config.evaluation import EvalConfig
-    from whisper_ft.config.training import BatchConfig, ModelConfig, OptimConfig, ScheduleConfig, TrainingConfig
+    from whisper_ft.config.optimization import OptimConfig, ScheduleConfig
+    from whisper_ft.config.training import BatchConfig, ModelConfig, TrainingConfig
     from whisper_ft.models.whisper import quiet_libraries
     from whisper_ft.training.data import open_stream, open_training_data
     from whisper_ft.training.learner import build_learner

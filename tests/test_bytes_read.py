@@ -98,8 +98,9 @@ Open = Callable[..., Reading]
 def opened(tmp_path_factory: pytest.TempPathFactory, micro_whisper: Path) -> Open:
     folder, learners = tmp_path_factory.mktemp("runs"), list[Learner]()
 
-    def open_run(path: Path | str, batch_size: int, **settings: Any) -> Reading:
-        settings = {"model.name": micro_whisper, "data.path": path, "batch.size": batch_size, "epochs": 1} | settings
+    def open_run(path: Path | str, batch_size: int, **more: Any) -> Reading:
+        settings = {"model.name": micro_whisper, "data.path": path, "batch.size": batch_size, "epochs": 1}
+        settings |= {"optim.lr": 1e-5} | more
         arguments = [text for key, value in settings.items() for text in (f"--{key}", str(value))]
         config = load_config(TrainingConfig, [*arguments, "--run_dir", str(folder), "--data.language", "be"])
         learners[:] = learners or [build_learner(config, torch.device("cpu"), None, print)]

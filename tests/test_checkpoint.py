@@ -24,7 +24,7 @@ from whisper_ft.checkpoint.resume_choice import choose
 from whisper_ft.checkpoint.retention import PINNED, retain
 from whisper_ft.checkpoint.state import Best, TrainState
 from whisper_ft.checkpoint.writer import contents_of, write
-from whisper_ft.config.training import OptimConfig
+from whisper_ft.config.optimization import OptimConfig
 from whisper_ft.models.whisper import parameters_by_name
 from whisper_ft.optim import optimizer as optim
 from whisper_ft.runtime.errors import NonFiniteError, ResumeError
@@ -91,7 +91,7 @@ def test_optimizer_state_of_another_model_is_refused_by_name(tmp_path: Path, mod
         tensors["model.encoder.nothing/exp_avg"] = tensors[first]
     else:
         tensors = {name: value for name, value in tensors.items() if not name.startswith("model.encoder.conv1.weight/")}
-    optimizer = optim.build_optimizer(parameters_by_name(model), OptimConfig())
+    optimizer = optim.build_optimizer(parameters_by_name(model), OptimConfig(lr=1e-3))
     with pytest.raises(ResumeError, match=r"conv1\.weight|model\.encoder\.nothing"):
         optim.load_state_tensors(optimizer, parameters_by_name(model), tensors)
 

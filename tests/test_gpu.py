@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from collator import SpeechCollator
 from tests.conftest import ROOT, Trainer, digest, environment, metrics, script_in
-from whisper_ft.config.training import OptimConfig
+from whisper_ft.config.optimization import OptimConfig
 from whisper_ft.data.types import Window
 from whisper_ft.optim import optimizer as optim
 

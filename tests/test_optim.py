@@ -12,7 +12,7 @@ from tests.saving import record_of
 from whisper_ft.checkpoint.loading import load_optimizer, load_weights
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.checkpoint.writer import contents_of, write
-from whisper_ft.config.training import OptimConfig
+from whisper_ft.config.optimization import OptimConfig
 from whisper_ft.models.whisper import parameters_by_name
 from whisper_ft.optim import optimizer as optim
 from whisper_ft.runtime.errors import ResumeError, UsageError
@@ -212,7 +212,7 @@ def test_what_bitsandbytes_remembers_of_a_parameter_that_is_gone_does_not_count(
 
     parameter = parameters_by_name(WhisperForConditionalGeneration.from_pretrained(micro_whisper))[FC1]
     GlobalOptimManager.get_instance().override_config(parameter, "optim_bits", 32)
-    optimizer = optim.build_optimizer({FC1: parameter}, OptimConfig(name="adamw_8bit"))
+    optimizer = optim.build_optimizer({FC1: parameter}, OptimConfig(name="adamw_8bit", lr=1e-3))
     parameter.grad = torch.ones_like(parameter)
     optim.apply_update(optimizer, torch.tensor(1.0))
     assert optimizer.state[parameter]["state1"].dtype == torch.uint8

@@ -28,6 +28,7 @@ from whisper_ft.cli.publish.preview import local_paths
 from whisper_ft.cli.publish.results import result_of_evaluation, results_of_run
 from whisper_ft.config.data import DataConfig, WeightedSourceConfig
 from whisper_ft.config.evaluation import EvalConfig, EvalSetConfig
+from whisper_ft.config.optimization import OptimConfig
 from whisper_ft.config.training import ModelConfig, TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.models.export.hf import config_files, export
@@ -65,7 +66,11 @@ def run(micro_whisper: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 steps whose best model is that of step 20; it was evaluated on a test set, too."""
     folder = RunDir(tmp_path_factory.mktemp("runs") / "mine")
     config = TrainingConfig(
-        folder.path, steps=30, model=ModelConfig(str(micro_whisper)), data=DataConfig("/secret/place/be", language="be")
+        folder.path,
+        steps=30,
+        model=ModelConfig(str(micro_whisper)),
+        data=DataConfig("/secret/place/be", language="be"),
+        optim=OptimConfig(lr=1e-5),
     )
     model, processor = load_whisper(str(micro_whisper), config.model)
     model.generation_config.language, model.generation_config.task = "be", "transcribe"

@@ -27,7 +27,7 @@ def _with_steps(error: OutOfMemoryError, steps: Iterable[str]) -> OutOfMemoryErr
 
 def _training(config: TrainingConfig) -> Iterator[str]:
     now, optimizer = config.batch.per_device, config.optim.name
-    if now > 1:
+    if now != "auto" and now > 1:
         yield f"--batch.per_device {now // 2} (is {now}; the batch of a step stays {config.batch.size})"
     if not config.model.gradient_checkpointing:
         yield "--model.gradient_checkpointing true (is false; slower, the same gradient)"

@@ -217,6 +217,8 @@ def _flag_message(cls: Any, message: str) -> str:
         name, subtypes, value = union.groups()
         if "Literal[" in subtypes:
             named = re.findall(r"'(\w+)'", subtypes)
+            if named[0] in ("int", "float"):
+                return f"--{name} {value}: expected {'an' if named[0] == 'int' else 'a'} {' or '.join(named)}"
             values = ", ".join("true, false" if value == "bool" else value for value in named)
             return f"--{name} {value}: expected one of {values}{', or a list' if ' list[' in subtypes else ''}"
         kinds = " or ".join({"NoneType": "null"}.get(kind, kind) for kind in re.findall(r"'(\w+)'", subtypes))

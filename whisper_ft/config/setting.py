@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from whisper_ft.config.tree import flatten, leaves, to_plain
 
+Auto = Literal["auto"]
+Number = TypeVar("Number", int, float)
 ResumeRule = Literal["exact", "change", "free"]
 LeadingSpace = Literal["auto", "always", "never"]
 Suppress = Literal["auto", "keep", "none"] | list[int]
@@ -39,6 +41,13 @@ def require(allowed: bool, name: str, value: Any, what: str) -> None:
         raise ValueError(f"--{name} must be {what}, got {value}")
 
 
+def decided(value: Number | Auto, name: str) -> Number:
+    """Return the number in a setting that may be `auto`. Raises ValueError while `auto` is not resolved."""
+    if value == "auto":
+        raise ValueError(f"--{name} auto: is not resolved yet")
+    return value
+
+
 def require_bounds(config: Any) -> None:
     """Raise ValueError for a number in a configuration that is infinite, NaN, or below the `least` of its field.
 
@@ -47,6 +56,7 @@ def require_bounds(config: Any) -> None:
     values = flatten(to_plain(config))
     for name, leaf in leaves(type(config)):
         value, least = values[name], leaf.metadata.get("least")
-        require(least is None or value is None or value >= least, name, value, f"at least {least}")
+        is_number = isinstance(value, int | float)  # the others are None, `auto` and lists
+        require(least is None or not is_number or value >= least, name, value, f"at least {least}")
         for number in value if isinstance(value, list) else [value]:
             require(not isinstance(number, float) or math.isfinite(number), name, value, "finite")

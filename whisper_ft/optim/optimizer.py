@@ -1,17 +1,16 @@
 """Optimizers: building one by name, parameter groups, updates that skip a bad gradient, and state by parameter name."""
 
-import logging
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
 from transformers.optimization import Adafactor
 
-from whisper_ft.config.training import OptimConfig
-from whisper_ft.runtime.errors import ResumeError, UsageError
+from whisper_ft.config.optimization import OptimConfig
+from whisper_ft.runtime.bitsandbytes_package import import_bitsandbytes
+from whisper_ft.runtime.errors import ResumeError
 
 NamedParameters = Mapping[str, torch.nn.Parameter]
 
@@ -25,7 +24,7 @@ def build_optimizer(parameters: NamedParameters, settings: OptimConfig) -> torch
     AdamW and SGD update all weights with one kernel (`fused`). Raises UsageError if bitsandbytes is needed and cannot
     be loaded.
     """
-    groups, lr, betas, eps = groups_of(parameters, settings), settings.lr, settings.betas, settings.eps
+    groups, lr, betas, eps = groups_of(parameters, settings), settings.peak_lr, settings.betas, settings.eps
     if settings.name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
     if settings.name == "sgd":
@@ -36,7 +35,7 @@ def build_optimizer(parameters: NamedParameters, settings: OptimConfig) -> torch
         # schedule would then not mean the same as for the other optimizers.
         optimizer = Adafactor(groups, lr=lr, scale_parameter=False, relative_step=False, warmup_init=False)
         return optimizer
-    eight_bit = _bitsandbytes(settings.name).optim
+    eight_bit = import_bitsandbytes(f"--optim.name {settings.name}", "choose adamw or adafactor").optim
     _keep_embeddings_in_32_bits(eight_bit.GlobalOptimManager.get_instance(), parameters)
     build = eight_bit.PagedAdamW8bit if settings.name == "paged_adamw_8bit" else eight_bit.AdamW8bit
     optimizer = build(groups, lr=lr, betas=betas, eps=eps)
@@ -57,7 +56,7 @@ def groups_of(parameters: NamedParameters, settings: OptimConfig) -> list[dict[s
             "params": members[factor, decay],
             "weight_decay": settings.weight_decay if decay else 0.0,
             "lr_factor": factor,
-            "lr": settings.lr * factor,
+            "lr": settings.peak_lr * factor,
         }
         for factor, decay in sorted(members, reverse=True)
     ]
@@ -83,23 +82,6 @@ def lr_factors(parameters: NamedParameters, layer_decay: float) -> dict[str, flo
     return {
         name: layer_decay ** (layers[place[name][0]] - place[name][1]) if name in place else 1.0 for name in parameters
     }
-
-
-def _bitsandbytes(optimizer: str) -> ModuleType:
-    """Import bitsandbytes for an optimizer. Raises UsageError if it cannot be loaded.
-
-    The import takes seconds, so it is made only for an optimizer that needs it.
-    """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it recommends a kernel for 4-bit inference, unused here
-    try:
-        import bitsandbytes
-    except (ImportError, OSError, RuntimeError) as error:  # OSError: a library that it loads is missing
-        raise UsageError(
-            f"--optim.name {optimizer}: bitsandbytes cannot be loaded ({' '.join(str(error).split())}); "
-            "install it (pip install bitsandbytes), or choose adamw or adafactor"
-        ) from error
-    module: ModuleType = bitsandbytes
-    return module
 
 
 def _keep_embeddings_in_32_bits(manager: Any, parameters: NamedParameters) -> None:

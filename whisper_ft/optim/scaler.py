@@ -2,7 +2,7 @@
 
 import torch
 
-from whisper_ft.config.training import ScalerConfig
+from whisper_ft.config.optimization import ScalerConfig
 
 
 def build_scaler(settings: ScalerConfig, device: torch.device, precision: str) -> torch.amp.GradScaler:

@@ -2,8 +2,8 @@
 
 import math
 
+from whisper_ft.config.optimization import OptimConfig, ScheduleConfig
 from whisper_ft.config.setting import ScheduleKind
-from whisper_ft.config.training import OptimConfig, ScheduleConfig
 
 
 def lr_factor(step: int, steps: int, kind: ScheduleKind, warmup: int, decay: int) -> float:
@@ -37,4 +37,4 @@ def due(step: int, every: int, last: bool = False) -> bool:
 def learning_rate(step: int, steps: int, optim: OptimConfig, schedule: ScheduleConfig) -> float:
     """Learning rate of update `step` (counted from 0) in a run of `steps` updates, before each group's `lr_factor`."""
     warmup, decay = steps_of(schedule.warmup, steps), steps_of(schedule.decay, steps)
-    return optim.lr * lr_factor(step, steps, schedule.kind, warmup, decay)
+    return optim.peak_lr * lr_factor(step, steps, schedule.kind, warmup, decay)

@@ -97,7 +97,7 @@ def partition_of(
 ) -> Partition | BlockPartition:
     """Return the share of one rank. Raises UsageError if a packed step has fewer blocks than there are ranks."""
     if not config.pack.enabled:
-        return Partition(config.batch.size, config.batch.per_device, rank, world, lanes)
+        return Partition(config.batch.size, config.batch.per_pass, rank, world, lanes)
     partition = BlockPartition(config.batch.size, config.pack.block, rank, world, lanes, order.sources_of_lanes)
     partition.refuse_idle_ranks()
     return partition
@@ -132,7 +132,7 @@ def open_stream(
         BatchPlan(data.order, data.partition, readers, data.end),
         collate,
         first_step=first_step,
-        windows_at_once=config.batch.per_device if is_regrouped else None,
+        windows_at_once=config.batch.per_pass if is_regrouped else None,
         workers=settings.workers,
         ahead=settings.prefetch,
     )

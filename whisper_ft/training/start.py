@@ -1,6 +1,6 @@
 """Start of a run: the settings and data with which it begins or continues, every one of them decided."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ import torch
 
 from whisper_ft.checkpoint.format import newest_record
 from whisper_ft.checkpoint.record import TRAINER, CheckpointRecord, read_record
+from whisper_ft.config.adapter import ADAPTER_LR
 from whisper_ft.config.data import DataConfig, SourceConfig, set_name
 from whisper_ft.config.evaluation import EvalSetConfig
 from whisper_ft.config.resume_policy import as_resumed
@@ -17,8 +18,12 @@ from whisper_ft.config.tree import with_values
 from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import pin, pin_mixture, refuse_beside_sources
 from whisper_ft.models.precision import resolved_precision
+from whisper_ft.optim.schedule import steps_of
 from whisper_ft.runtime.errors import ResumeError
+from whisper_ft.runtime.printable import counted
 from whisper_ft.training.directory import RunDir
+
+LONG_WARMUP = 0.2  # share of a run; the loss of short adapter runs was seen to stay level in longer warm-ups
 
 
 class Start(NamedTuple):
@@ -33,6 +38,8 @@ class Start(NamedTuple):
     """Sets of eval.sets that are scored."""
     is_new: bool
     """True if there is no checkpoint to continue from."""
+    chose_lr: bool = False
+    """True if the learning rate was `auto` and is now chosen."""
 
 
 def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir, device: torch.device) -> Start:
@@ -44,10 +51,11 @@ def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir, 
     """
     record = recorded_start(config, directory.checkpoints)
     if record is None:
-        config = resolved(config, device)
+        chose_lr, config = config.optim.lr == "auto", resolved(config, device)
         refuse_beside_sources(config)
         sets = [pin(one) for one in config.eval.sets_beside(config.data)]
-        return Start(config, pin_mixture(config.data), config.held_out and pin(config.held_out), sets, is_new=True)
+        held_out = config.held_out and pin(config.held_out)
+        return Start(config, pin_mixture(config.data), held_out, sets, is_new=True, chose_lr=chose_lr)
     config = resolved(as_resumed(config, given, record.config), device)
     refuse_beside_sources(config)
     saved, protocol = record.config, record.eval_protocol
@@ -82,4 +90,21 @@ def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecor
 def resolved(config: TrainingConfig, device: torch.device) -> TrainingConfig:
     """Return the configuration with every `auto` that the program decides itself replaced by the decision."""
     lanes = config.data.lanes or default_lanes(config.batch.size)
-    return with_values(config, {"data.lanes": lanes, "precision": resolved_precision(config.precision, device)})
+    lr = config.adapter.default_lr if config.optim.lr == "auto" else config.optim.lr
+    precision = resolved_precision(config.precision, device)
+    return with_values(config, {"data.lanes": lanes, "precision": precision, "optim.lr": lr})
+
+
+def rate_lines(start: Start, steps: int) -> Iterator[str]:
+    """Yield lines about the learning rate of a run of so many `steps`: its origin, and a long warm-up of an adapter."""
+    config = start.config
+    lr, is_adapter, warmup = config.optim.peak_lr, config.adapter.enabled, steps_of(config.schedule.warmup, steps)
+    if start.chose_lr:
+        yield f"optim.lr is {lr:g}, which auto chooses for {'an adapter' if is_adapter else 'all weights'}"
+    elif is_adapter and start.is_new:
+        yield f"optim.lr is {lr:g}, as given; auto would choose {ADAPTER_LR:g} for an adapter"
+    if is_adapter and warmup > LONG_WARMUP * steps:
+        yield (
+            f"warning: the warm-up is {counted(warmup, 'update')} of {steps}. An adapter needs few, and its loss "
+            "hardly falls in a long one; try --schedule.warmup 0.05"
+        )

@@ -159,7 +159,7 @@ def _settings(publication: Publication) -> Iterator[tuple[str, str]]:
     )
     yield "utterances per step", f"{config.batch.size}"
     yield "optimizer", f"{optim.name}, weight decay {optim.weight_decay:g}, gradients clipped at {optim.clip_norm:g}"
-    yield "learning rate", f"{optim.lr:g}, {schedule.kind}, warm-up {_duration(schedule.warmup)}"
+    yield "learning rate", f"{optim.peak_lr:g}, {schedule.kind}, warm-up {_duration(schedule.warmup)}"
     if optim.layer_decay != 1:
         yield "layer decay", f"{optim.layer_decay:g}"
     yield "arithmetic", f"{config.precision}, weights in fp32"
