@@ -25,7 +25,6 @@ FLOORS = (  # from the lowest
 )
 PROGRAMS = ("train", "evaluate")  # root files that compose; they may import everything
 FREE_PLACES = {
-    "LoRA and other adapters": "models/adapters.py",
     "sharded and parallel models": "models/parallel.py",
     "exports for other engines": "models/export/",
     "augmentation of waveforms": "data/augment/waveform.py",

@@ -1,8 +1,9 @@
 """Linear layers with frozen weights in 8 or 4 bits, in the storage of bitsandbytes.
 
-Their product is that of the dequantised weights, in training and in evaluation alike. The layers of bitsandbytes differ
-from that in three ways: int8 rounds the inputs too and keeps them for the backward pass even where activations are
-recomputed; on some CPUs nf4 changes its weights in an evaluation, after which no gradient passes; both cast the bias.
+Their product is that of the dequantised weights, in training and in evaluation alike. The layers of bitsandbytes have
+other products. Its int8 rounds the inputs too, and keeps them for the backward pass even if activations are recomputed.
+Its nf4 changes the weights in an evaluation on CPUs with AVX512-BF16, and no gradient passes afterwards. Both cast the
+bias.
 """
 
 from typing import Any
