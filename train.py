@@ -247,7 +247,9 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
         saved_at = f"and saved at step {state.step}" if state.step else "before the first step"
         tracker.say(f"stopped by a signal {saved_at}; run the same command to continue", always=True)
         return PREEMPTED
-    parts.collectives.broadcast_from_main(lambda: publish_final(directory, state, learner.model, learner.model_files()))
+    parts.collectives.broadcast_from_main(
+        lambda: publish_final(directory, state, learner.model, learner.model_files(), learner.adapter)
+    )
     if state.step < parts.data.steps:
         tracker.say(f"ended: no better evaluation within eval.patience, which is {config.eval.patience}")
     if steps := steps_to_average(state, config, parts.data.steps):
@@ -288,7 +290,7 @@ def build(
         normalizer = LabelNormalizer.named(config.data.normalizer, get_normalizer)
     found = collectives.broadcast_from_main(lambda: languages_found(data.source.parts))
     collectives.broadcast_from_main(lambda: refuse_without_previous(config.labels, data.source.parts))
-    learner = build_learner(config, accelerator.device, normalizer, tracker.say, found)
+    learner = build_learner(config, accelerator.device, normalizer, tracker.say, found, is_new=start.is_new)
     config = settle_suppression(config, data.source, learner, collectives, tracker.say, is_new=start.is_new)
     held_out = open_held_out_set(config, start.held_out, directory.index, learner, get_normalizer)
     sets = open_eval_sets(config, start.sets, directory.index, learner, collectives, get_normalizer)

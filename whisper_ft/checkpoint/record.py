@@ -50,6 +50,8 @@ class CheckpointRecord:
     """Loss scale and its growth counter; empty if the precision is not fp16."""
     versions: dict[str, str] = field(default_factory=dict)
     """Versions of the libraries."""
+    base: dict[str, Any] | None = None
+    """Identity of the base of an adapter, as JSON values; None for a run that trains the model itself."""
 
     @property
     def keeps_moments(self) -> bool:
@@ -74,6 +76,7 @@ class CheckpointRecord:
             "scaler": self.scaler,
             "world": self.world,
             "versions": self.versions,
+            "base": self.base,
         }
 
     @classmethod
@@ -92,6 +95,7 @@ class CheckpointRecord:
         if _object(config["data"], "config.data").get("lanes") is None:
             # Early versions recorded the chosen number beside the configuration.
             config = {**config, "data": {**config["data"], "lanes": data["lanes"]}}
+        base = fields.get("base")
         protocol, scaler = fields.get("judged_on"), _object(fields.get("scaler") or {}, "scaler")
         sets = _object(fields.get("sets") or {}, "sets")
         return cls(
@@ -105,6 +109,7 @@ class CheckpointRecord:
             branch=None if branch is None else _branch(_object(branch, "branch")),
             scaler={name: real(value, name) for name, value in scaler.items()},
             versions=_object(fields.get("versions") or {}, "versions"),
+            base=None if base is None else _object(base, "base"),
         )
 
 

@@ -18,6 +18,9 @@ EARLY_VALUES: dict[str, Any] = {
 """Values of the fields of a state that early versions did not write."""
 BEST_BYTES = 1 << 16  # largest best.json that is read; ours have less than 100 bytes
 
+PUBLISHED_AS = "model"
+"""Field of best.json: `adapter` if best-adapter/ was evaluated, `whole` if best/ was. Early files lack it."""
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -76,7 +79,10 @@ class Best:
 def read_best(path: Path) -> Best | None:
     """Read a best.json; None if it is missing, damaged or cannot be read."""
     try:
-        return Best.from_json(strict_json(read_regular(path, BEST_BYTES)))
+        fields = strict_json(read_regular(path, BEST_BYTES))
+        if isinstance(fields, dict):
+            fields.pop(PUBLISHED_AS, None)
+        return Best.from_json(fields)
     except (OSError, ValueError, KeyError):
         return None
 

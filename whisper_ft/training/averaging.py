@@ -17,6 +17,7 @@ from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation
 from whisper_ft.training.learner import Learner
 from whisper_ft.training.published_models import publish_average
+from whisper_ft.training.run_adapter import RunAdapter
 
 
 def steps_to_average(state: TrainState, settings: TrainingConfig, steps: int) -> list[int]:
@@ -48,6 +49,17 @@ def load_average(checkpoints: Sequence[Path], model: Any) -> None:
             parameter.copy_(mean.to(parameter.dtype))
 
 
+def load_mean(checkpoints: Sequence[Path], learner: Learner) -> RunAdapter | None:
+    """Load the mean of at least one verified checkpoint into the learner's model.
+
+    Returns the mean adapter of a run with an adapter, else None.
+    """
+    if learner.adapter is not None:
+        return learner.adapter.load_mean(learner.model, checkpoints)
+    load_average(checkpoints, learner.model)
+    return None
+
+
 def publish_mean(
     steps: list[int],
     collectives: Collectives,
@@ -70,12 +82,13 @@ def publish_mean(
     if damaged:
         tracker.say(f"no average was made, because it needs these checkpoints: {', '.join(damaged)}", always=True)
         return
-    collectives.run_on_all(lambda: load_average(paths, learner.model))
+    adapter = collectives.run_on_all(lambda: load_mean(paths, learner))
     result = "It was not evaluated."
     if evaluation.held_out:
         name, value = evaluation.score(evaluation.held_out).figure(evaluation.settings.metric)
         result = f"{name} on the held-out set: {value}"
     collectives.broadcast_from_main(
-        lambda: publish_average(directory, steps, learner.model, learner.model_files(), result)
+        lambda: publish_average(directory, steps, learner.model, learner.model_files(), result, adapter)
     )
-    tracker.say(f"the mean of steps {', '.join(map(str, steps))} is in {directory.average}; {result}")
+    place = directory.average if adapter is None else directory.average_adapter
+    tracker.say(f"the mean of steps {', '.join(map(str, steps))} is in {place}; {result}")

@@ -29,6 +29,8 @@ checkpoints/      step-00001000/: weights, optimizer, state, and a manifest with
                   `touch checkpoints/step-00001000/pinned` protects that checkpoint from removal
 best.json         step, metric and value of the best evaluation
 best/             the model of that step: a folder for from_pretrained, and for evaluate.py --model
+best-adapter/     of a run with an adapter: the adapter of that step, for peft and for evaluate.py --model. best/ is
+                  written at the end, with that adapter merged. final-adapter/ and average-adapter/ likewise
 final/            the model after the last update, best or not
 average/          with average.of: the mean of the weights of several checkpoints, which its README names
 plots/            curves.png and curves.html, by python -m whisper_ft plot
@@ -58,6 +60,8 @@ class RunDir:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.best, self.final, self.average = path / "best", path / "final", path / "average"
+        self.best_adapter, self.final_adapter = path / "best-adapter", path / "final-adapter"
+        self.average_adapter = path / "average-adapter"
         self.predictions = path / "predictions"
         self.index = path / "index"
         self.moved_to: Path | None = None

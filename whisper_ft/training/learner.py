@@ -17,12 +17,14 @@ from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.types import Collator, CollatorFactory
+from whisper_ft.models.adapters.quantised_base import load_base
 from whisper_ft.models.export.hf import config_files
 from whisper_ft.models.precision import precision_record
-from whisper_ft.models.whisper import freeze, load_whisper, parameters_by_name
+from whisper_ft.models.whisper import freeze, parameters_by_name
 from whisper_ft.optim.optimizer import build_optimizer, keeps_state, load_state_tensors, state_tensors
 from whisper_ft.optim.scaler import build_scaler
 from whisper_ft.runtime.errors import as_usage_error
+from whisper_ft.training.run_adapter import RunAdapter
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Learner:
     device: torch.device
     precision: Precision
     """Number format of training and evaluation."""
+    adapter: RunAdapter | None = None
+    """Adapter in the model, which alone is trained; None if the model itself is."""
 
     def model_files(self) -> dict[str, bytes]:
         """Files of an exported model by name, without weights and README."""
@@ -63,13 +67,18 @@ class Learner:
         state = self.scaler.state_dict()
         return {name: state[name] for name in ("scale", "_growth_tracker") if self.scaler.is_enabled()}
 
+    @property
+    def _untrained(self) -> frozenset[str]:
+        """Names of the weights that a checkpoint leaves out: those of the base of an adapter."""
+        return self.adapter.base_names if self.adapter else frozenset()
+
     def contents(self, record: CheckpointRecord, *, copied: bool) -> Contents:
         """Collect the contents of a checkpoint. With `copied`, training may continue while they are written.
 
         Otherwise they share the memory of model and optimizer, so they must be written before the next update.
         """
         moments = state_tensors(self.optimizer, self.parameters)
-        return contents_of(self.model, moments, record, copied=copied)
+        return contents_of(self.model, moments, record, copied=copied, without=self._untrained)
 
     def restore(
         self, checkpoint: Path, record: CheckpointRecord, config: TrainingConfig, say: Callable[..., None]
@@ -78,7 +87,7 @@ class Learner:
 
         Moments are left out, and `say` reports it, if the settings now name another kind of optimizer.
         """
-        load_weights(checkpoint, self.model)
+        load_weights(checkpoint, self.model, without=self._untrained)
         saved, now = record.config["optim"], config.optim
         if keeps_state(saved, now):
             load_state_tensors(self.optimizer, self.parameters, load_optimizer(checkpoint))
@@ -98,6 +107,8 @@ def build_learner(
     normalizer: LabelNormalizer | None,
     say: Callable[[str], object],
     found: Sequence[str] = (),
+    *,
+    is_new: bool = True,
 ) -> Learner:
     """Build model, optimizer and everything else that training needs.
 
@@ -105,13 +116,14 @@ def build_learner(
         normalizer: rewrites transcripts before they are learned; None leaves them as they are.
         say: reports a line for the user.
         found: languages that the rows of the data name by themselves.
+        is_new: the run has no checkpoint, so an adapter begins with the values in `adapter.init`.
 
-    Raises UsageError if the model, a part to freeze or a language cannot be used.
+    Raises UsageError if the model, its adapter, a part to freeze or a language cannot be used.
     """
-    loaded, processor = load_whisper(config.model.name, config.model, say)
-    with as_usage_error("model.freeze"):
-        freeze(loaded, config.model.freeze)
-    model = loaded.to(device)
+    model, processor = load_base(
+        config.model.name, config.adapter.base, config.precision, device, config.model, on_repair=say
+    )
+    adapter = _prepare(model, config, say, is_new=is_new)
     languages = set(config.data.languages)
     # Language for rows that name none. None if a source names no language either: then the model's own counts.
     default = None if None in languages else config.data.languages[0]
@@ -133,4 +145,16 @@ def build_learner(
         scaler=build_scaler(config.scaler, device, config.precision),
         device=device,
         precision=config.precision,
+        adapter=adapter,
     )
+
+
+def _prepare(
+    model: WhisperForConditionalGeneration, config: TrainingConfig, say: Callable[[str], object], *, is_new: bool
+) -> RunAdapter | None:
+    """Freeze what is not trained, and inject the adapter of a run that has one. Returns it, or None."""
+    if config.adapter.enabled:
+        return RunAdapter.inject_into(model, config, say, is_new=is_new)
+    with as_usage_error("model.freeze"):
+        freeze(model, config.model.freeze)
+    return None

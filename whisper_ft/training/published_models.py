@@ -1,5 +1,7 @@
 """Published models of a run: best/, final/ and average/. Each is a folder for `from_pretrained`, replaced by rename.
 
+A run with an adapter has best-adapter/, final-adapter/ and average-adapter/, which are folders for peft.
+
 Every function raises DiskError before it writes if the run directory is not this run's any more. `files` are the files
 of a model folder by name, such as configs, without weights and README.
 """
@@ -11,26 +13,41 @@ from typing import Any
 
 from whisper_ft.checkpoint.format import MODEL, path_of, verify
 from whisper_ft.checkpoint.record import read_record
-from whisper_ft.checkpoint.state import Best, TrainState
+from whisper_ft.checkpoint.state import PUBLISHED_AS, Best, TrainState
+from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG
 from whisper_ft.models.export.hf import export
 from whisper_ft.runtime import atomic
 from whisper_ft.training.directory import RunDir
+from whisper_ft.training.run_adapter import RunAdapter
 
 
-def publish_best(directory: RunDir, best: Best, source: Path, files: Mapping[str, bytes]) -> None:
+def publish_best(
+    directory: RunDir, best: Best, source: Path, files: Mapping[str, bytes], adapter: RunAdapter | None = None
+) -> None:
     """Publish the weights of the verified checkpoint `source` as best/, and write `best` to best.json.
 
-    Main process only.
+    In a run with an adapter they are published as best-adapter/. An earlier best/ is then removed, because it is the
+    merged model of another step. Main process only.
     """
     directory.require_own()
     readme = f"# Best model\n\nBest {best.metric} of its run: {best.value:.6f}, at step {best.step}.\n"
-    export(source / MODEL, files, directory.best, readme)
+    if adapter is None:
+        export(source / MODEL, files, directory.best, readme)
+    else:
+        adapter.write(directory.best_adapter, source / MODEL, files, readme)
+        atomic.remove(directory.best)
     directory.require_own()
-    atomic.write_json(directory.path / "best.json", asdict(best))
+    kind = "whole" if adapter is None else "adapter"
+    atomic.write_json(directory.path / "best.json", asdict(best) | {PUBLISHED_AS: kind})
 
 
-def publish_final(directory: RunDir, state: TrainState, model: Any, files: Mapping[str, bytes]) -> None:
-    """Publish the weights after the last update as final/. Main process only."""
+def publish_final(
+    directory: RunDir, state: TrainState, model: Any, files: Mapping[str, bytes], adapter: RunAdapter | None = None
+) -> None:
+    """Publish the weights after the last update as final/, or those of an adapter as final-adapter/.
+
+    Main process only.
+    """
     directory.require_own()
     if state.best is None:
         relation = "The run evaluated nothing, so there is no best/."
@@ -39,25 +56,43 @@ def publish_final(directory: RunDir, state: TrainState, model: Any, files: Mappi
     else:
         relation = f"The best model of its run is another one: step {state.best.step}, in ../best."
     readme = f"# Model after the last update, step {state.step}\n\n{relation}\n"
-    export(model, files, directory.final, readme)
+    if adapter is None:
+        export(model, files, directory.final, readme)
+    else:
+        adapter.write(directory.final_adapter, adapter.weights_in(model), files, readme)
 
 
 def publish_average(
-    directory: RunDir, steps: Sequence[int], model: Any, files: Mapping[str, bytes], result: str
+    directory: RunDir,
+    steps: Sequence[int],
+    model: Any,
+    files: Mapping[str, bytes],
+    result: str,
+    adapter: RunAdapter | None = None,
 ) -> None:
-    """Publish averaged weights as average/; `result` is a sentence about their score. Main process only."""
+    """Publish averaged weights as average/, or those of an adapter as average-adapter/.
+
+    `result` is a sentence about their score. Main process only.
+    """
     directory.require_own()
     made_of = ", ".join(map(str, steps))
-    readme = f"# Mean of the weights of steps {made_of}\n\n{result}\n"
-    export(model, files, directory.average, readme)
+    if adapter is None:
+        export(model, files, directory.average, f"# Mean of the weights of steps {made_of}\n\n{result}\n")
+    else:
+        readme = f"# Mean of the adapters of steps {made_of}\n\n{result}\n"
+        adapter.write(directory.average_adapter, adapter.weights_in(model), files, readme)
 
 
 def repair_best(
-    directory: RunDir, state: TrainState, resumed_from: Path, files: Callable[[], Mapping[str, bytes]]
+    directory: RunDir,
+    state: TrainState,
+    resumed_from: Path,
+    files: Callable[[], Mapping[str, bytes]],
+    adapter: RunAdapter | None = None,
 ) -> tuple[TrainState, str | None]:
     """Make best/ agree with the state of a resumed run. Returns the state to continue with, and a message or None.
 
-    Main process only.
+    In a run with an adapter, best-adapter/ takes the place of best/. Main process only.
 
     State and best/ differ for one of three reasons:
 
@@ -72,13 +107,14 @@ def repair_best(
     if state.best is None:
         is_later = directory.published is not None and directory.published.step > state.step
         return state, _withdraw(directory) if is_later else None
-    if directory.published == state.best and (directory.best / "config.json").exists():
+    published = directory.best / "config.json" if adapter is None else directory.best_adapter / ADAPTER_CONFIG
+    if directory.published == state.best and published.exists():
         return state, None
     for checkpoints in (resumed_from.parent, directory.checkpoints):
         source = path_of(checkpoints, state.best.step)
         if verify(source) is None and read_record(source).state.best == state.best:
-            publish_best(directory, state.best, source, files())
-            return state, f"best/ was rebuilt from {source}"
+            publish_best(directory, state.best, source, files(), adapter)
+            return state, f"{published.parent.name}/ was rebuilt from {source}"
     _withdraw(directory)
     message = f"the best model, of step {state.best.step}, is in neither best/ nor a checkpoint; it is chosen anew"
     return state.reset_best(), message
@@ -88,6 +124,7 @@ def _withdraw(directory: RunDir) -> str | None:
     """Remove best/ and best.json. Returns a message if there was a best/."""
     directory.require_own()
     (directory.path / "best.json").unlink(missing_ok=True)
-    if atomic.remove(directory.best):
+    removed = [atomic.remove(folder) for folder in (directory.best, directory.best_adapter)]
+    if any(removed):
         return "best/ was removed, because it belongs to later steps than the checkpoint"
     return None

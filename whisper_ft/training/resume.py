@@ -167,15 +167,18 @@ def resume_from(
     """
     record = read_record(chosen)
     allowed = refuse_changes(record.config, config, chosen)
+    if learner.adapter is not None:
+        learner.adapter.refuse_another_base(record, chosen)
     if difference := changed(record.data, data.fingerprint):
         raise UsageError(f"the data differs from the data of {chosen}: {difference}")
-    for name, then, now in allowed:
-        tracker.say(f"{name}: was {then}, is {now}, as allowed")
+    tracker.say_all(f"{name}: was {then}, is {now}, as allowed" for name, then, now in allowed)
     state = record.state
     if state.step > data.steps:
         shorter = counted(data.steps, "step")
         raise UsageError(f"{chosen} is at step {state.step} already: the run cannot be shortened to {shorter}")
-    state, message = collectives.broadcast_from_main(lambda: repair_best(directory, state, chosen, learner.model_files))
+    state, message = collectives.broadcast_from_main(
+        lambda: repair_best(directory, state, chosen, learner.model_files, learner.adapter)
+    )
     if message:
         tracker.say(message, always=True)
     state, recorded = _with_comparable_best(state, record, protocol, tracker)

@@ -132,7 +132,7 @@ class Saver:
             seconds = time.monotonic() - begin
             # After the commit, because only committed checkpoints count for the best model and for retention.
             if state.improved and state.best:
-                publish_best(folder, state.best, path, files)
+                publish_best(folder, state.best, path, files, learner.adapter)
             folder.require_own()
             warnings = retain(folder.checkpoints, settings.keep, kept, settings.keep_every)
             return FinishedSave(path, contents.size, seconds, warnings)
@@ -154,5 +154,6 @@ class Saver:
             set_protocols=self._lineage.set_protocols,
             branch=self._lineage.branch,
             scaler=self._learner.scaler_state,
+            base=self._learner.adapter and self._learner.adapter.base.to_json(),
             versions={module.__name__: module.__version__ for module in (torch, transformers, accelerate)},
         )
