@@ -30,6 +30,9 @@ protocol of evaluation: evaluation set, normaliser, metric, decoding and precisi
 and the best model is chosen anew, with a message. If that of a set of `eval.sets` changed, a message says that its
 earlier figures cannot be compared, and the best model stays.
 
+A run with an adapter also compares the sha256 of its base's weights, because `model.name` may name other weights than
+before. Another base is refused (exit code 3).
+
 The number of processes may change: batches and learning rate stay equal, the last bits do not. If `optim.name`
 changes, the new optimizer starts without moments. If `precision` becomes fp16, its loss scale starts at
 `scaler.initial`.

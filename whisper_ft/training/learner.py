@@ -20,7 +20,7 @@ from whisper_ft.data.types import Collator, CollatorFactory
 from whisper_ft.models.adapters.quantised_base import load_base
 from whisper_ft.models.export.hf import config_files
 from whisper_ft.models.precision import precision_record
-from whisper_ft.models.whisper import freeze, parameters_by_name
+from whisper_ft.models.whisper import LoadedWhisper, freeze, parameters_by_name
 from whisper_ft.optim.optimizer import build_optimizer, keeps_state, load_state_tensors, state_tensors
 from whisper_ft.optim.scaler import build_scaler
 from whisper_ft.runtime.errors import as_usage_error
@@ -120,10 +120,7 @@ def build_learner(
 
     Raises UsageError if the model, its adapter, a part to freeze or a language cannot be used.
     """
-    model, processor = load_base(
-        config.model.name, config.adapter.base, config.precision, device, config.model, on_repair=say
-    )
-    adapter = _prepare(model, config, say, is_new=is_new)
+    (model, processor), adapter = _build_model(config, device, say, is_new=is_new)
     languages = set(config.data.languages)
     # Language for rows that name none. None if a source names no language either: then the model's own counts.
     default = None if None in languages else config.data.languages[0]
@@ -149,12 +146,14 @@ def build_learner(
     )
 
 
-def _prepare(
-    model: WhisperForConditionalGeneration, config: TrainingConfig, say: Callable[[str], object], *, is_new: bool
-) -> RunAdapter | None:
-    """Freeze what is not trained, and inject the adapter of a run that has one. Returns it, or None."""
-    if config.adapter.enabled:
-        return RunAdapter.inject_into(model, config, say, is_new=is_new)
+def _build_model(
+    config: TrainingConfig, device: torch.device, say: Callable[[str], object], *, is_new: bool
+) -> tuple[LoadedWhisper, RunAdapter | None]:
+    """Load the model, and freeze what is not trained. In a run with an adapter, inject it."""
+    settings = config.adapter
+    loaded = load_base(config.model.name, settings.base, config.precision, device, config.model, on_repair=say)
+    if settings.enabled:
+        return loaded, RunAdapter.inject_into(loaded.model, config, say, is_new=is_new)
     with as_usage_error("model.freeze"):
-        freeze(model, config.model.freeze)
-    return None
+        freeze(loaded.model, config.model.freeze)
+    return loaded, None

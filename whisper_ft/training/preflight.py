@@ -4,15 +4,18 @@ import glob
 import os
 import re
 from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from whisper_ft.checkpoint.format import newest_record
+from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.data import DataConfig, is_hub_name
 from whisper_ft.config.evaluation import Device, EvaluationConfig
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.formats.shard_names import expanded
+from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, is_adapter
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.tracking.backends.packages import refuse_missing_packages
 
@@ -46,6 +49,7 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
     has_run = any(
         config.run_dir.glob("checkpoints/step-*")
     )  # --resume may name the removed start of a branch of this run
+    refuse_missing_adapter(config.adapter, is_new=not has_run)
     if config.resume not in ("auto", "never", "best") and not has_run and not Path(config.resume).is_dir():
         raise UsageError(f"--resume {config.resume}: is not the folder of a checkpoint, nor auto, never or best")
     if config.resume == "auto" and (saved := saved_config(config.run_dir)):
@@ -66,6 +70,18 @@ def refuse_impossible_evaluation(config: EvaluationConfig) -> None:
     for _, source in config.named_sets:
         refuse_missing("sets: path" if config.sets else "data.path", source.path)
     refuse_missing_gpu(config.device)
+
+
+def refuse_missing_adapter(settings: AdapterConfig, *, is_new: bool) -> None:
+    """Raise UsageError if a package for adapters is missing, or the folder with which one begins in a new run."""
+    needed = {"peft": settings.enabled, "bitsandbytes": settings.base != "float"}
+    for package in (name for name, is_needed in needed.items() if is_needed and find_spec(name) is None):
+        raise UsageError(f"--adapter.kind {settings.kind}: the package {package} is missing; pip install {package}")
+    if is_new and settings.init is not None and not is_adapter(settings.init):
+        raise UsageError(
+            f"--adapter.init {settings.init}: is no folder with an adapter; name one with {ADAPTER_CONFIG}, such as "
+            "RUN/best-adapter"
+        )
 
 
 def refuse_missing_data(data: DataConfig) -> None:

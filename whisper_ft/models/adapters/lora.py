@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,16 +26,24 @@ TARGETS = {"attention": ATTENTION, "linear": (*ATTENTION, "fc1", "fc2")}
 ADAPTER_NAME = "default"  # peft's own name of the first adapter in a model
 
 
+def import_peft() -> ModuleType:
+    """Import peft. Raises UsageError if it is not installed."""
+    try:
+        import peft
+    except ImportError as error:
+        raise UsageError(f"an adapter needs the package peft: pip install peft ({one_line(error)})") from error
+    module: ModuleType = peft
+    return module
+
+
 def lora_config(settings: AdapterConfig, frozen: Collection[str] = ()) -> "LoraConfig":
     """Return peft's configuration of the adapter that the settings describe.
 
     `frozen` are the parts of the model without an adapter: encoder, decoder.
     """
-    from peft import LoraConfig
-
     targets = TARGETS.get(settings.targets) if isinstance(settings.targets, str) else settings.targets
     excluded = "|".join(sorted({"encoder", "decoder"} & set(frozen)))
-    return LoraConfig(
+    config: LoraConfig = import_peft().LoraConfig(
         r=settings.r,
         lora_alpha=int(settings.alpha) if settings.alpha.is_integer() else settings.alpha,
         lora_dropout=settings.dropout,
@@ -44,6 +53,7 @@ def lora_config(settings: AdapterConfig, frozen: Collection[str] = ()) -> "LoraC
         use_dora=settings.dora,
         bias="none",
     )
+    return config
 
 
 def refuse_unknown_targets(model: WhisperForConditionalGeneration, settings: AdapterConfig) -> None:
@@ -73,8 +83,7 @@ def inject(model: WhisperForConditionalGeneration, config: "LoraConfig", seed: i
 
     Raises UsageError if the configuration names a tied layer, or if peft cannot use it.
     """
-    from peft import inject_adapter_in_model
-
+    peft = import_peft()
     if config.modules_to_save:
         raise UsageError(
             f"adapter with whole weights of {', '.join(config.modules_to_save)}: only LoRA weights are used"
@@ -82,7 +91,7 @@ def inject(model: WhisperForConditionalGeneration, config: "LoraConfig", seed: i
     with _quantisation_shown(model), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            inject_adapter_in_model(config, model, ADAPTER_NAME)
+            peft.inject_adapter_in_model(config, model, ADAPTER_NAME)
         except (ValueError, NotImplementedError) as error:
             raise UsageError(f"the adapter does not fit the model: {one_line(error)}") from error
     for name, _ in model.named_parameters():

@@ -1,0 +1,124 @@
+"""Runs with an adapter: killed and resumed to the same bytes, small checkpoints, and no other base in the middle."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import Trainer, digest, logged, metrics
+from whisper_ft.checkpoint.format import newest_record
+from whisper_ft.checkpoint.state import read_best
+from whisper_ft.models.adapters.base_identity import weights_identity
+
+pytest.importorskip("peft")
+
+FINAL, BEST = "final-adapter/adapter_model.safetensors", "best-adapter/adapter_model.safetensors"
+LORA: dict[str, Any] = {"adapter__kind": "lora", "adapter__r": 4, "adapter__dropout": 0.1, "optim__lr": 1e-2}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "float": {"adapter__dora": "true", "augment__time_masks": 1, "loss__label_smoothing": 0.1},
+    "int8": {"precision": "bf16", "save__background": "true", "adapter__targets": "attention"},
+    "nf4": {
+        "pack__enabled": "true", "pack__block": 8, "model__gradient_checkpointing": "true",
+        "model__freeze": "[encoder]", "adapter__rslora": "true", "optim__layer_decay": 0.5,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("base", ["float", pytest.param("int8", marks=pytest.mark.long), "nf4"])
+def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(train: Trainer, base: str):
+    settings = LORA | SETTINGS[base] | {"adapter__base": base}
+    whole = train.reference(**settings)
+    train.interrupt("run", logged(3), signal.SIGKILL, **settings)
+    train.interrupt("run", logged(7), signal.SIGKILL, **settings)
+    run_dir = train("run", **settings)
+    last = "checkpoints/step-00000008"
+    for part in (FINAL, BEST, f"{last}/model.safetensors", f"{last}/optimizer.safetensors"):
+        assert digest(run_dir, part) == digest(whole, part), part
+    losses = {step: row["loss"] for step, row in metrics(run_dir).items()}
+    assert losses == {step: row["loss"] for step, row in metrics(whole).items()}
+    assert losses[8] < losses[1]
+
+
+@pytest.mark.long
+def test_two_processes_killed_and_resumed_end_with_the_same_bytes(train: Trainer):
+    settings = LORA | {"adapter__base": "nf4"}
+    train.interrupt("run", logged(5), signal.SIGKILL, 2, **settings)
+    assert digest(train("run", 2, **settings), FINAL) == digest(train.reference(2, **settings), FINAL)
+
+
+def test_two_processes_train_the_adapter_of_one_up_to_rounding(train: Trainer):
+    settings = LORA | {"adapter__dropout": 0, "model__dropout": 0, "steps": 3, "eval__every": 0, "batch__size": 16}
+    one, two = (load_file(train(f"run-{n}", n, **settings) / FINAL) for n in (1, 2))
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert (tensor - two[name]).abs().max() <= 1e-5 * tensor.abs().max() + 1e-6, name
+
+
+def test_a_checkpoint_holds_the_adapter_and_the_identity_of_its_base(train: Trainer):
+    run_dir = train.reference(**LORA | SETTINGS["float"] | {"adapter__base": "float"})
+    checkpoint = run_dir / "checkpoints/step-00000008"
+    with safe_open(checkpoint / "model.safetensors", "pt") as file:
+        assert all(".lora_" in name for name in file.keys())  # noqa: SIM118 - not a dict
+    record = newest_record(run_dir / "checkpoints")
+    assert record is not None
+    identity = {"name": str(train.model), "sha256": weights_identity(str(train.model)), "quantisation": "float"}
+    assert record.base == identity
+    assert json.loads((run_dir / "best-adapter/base.json").read_text()) == identity
+    size = sum(path.stat().st_size for path in checkpoint.iterdir())
+    assert size < (train.model / "model.safetensors").stat().st_size
+    best = read_best(run_dir / "best.json")
+    assert best == record.state.best
+    assert json.loads((run_dir / "best.json").read_text())["model"] == "adapter"
+    assert not (run_dir / "best-adapter/config.json").exists(), "it would pass for a model"
+
+
+def test_another_base_under_the_same_name_is_refused(train: Trainer, tmp_path: Path):
+    model = Path(shutil.copytree(train.model, tmp_path / "model"))
+    settings = LORA | {"model__name": model, "steps": 2, "eval__every": 0, "save__every": 2}
+    run_dir = train("run", **settings)
+    before = digest(run_dir, FINAL)
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.encoder.conv1.bias"] += 1
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    ended = train.end("run", **settings | {"steps": 3, "allow_change": "[steps]"})
+    assert ended.code == 3
+    assert weights_identity(str(model))[:12] in ended.err
+    assert digest(run_dir, FINAL) == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "facts"),
+    [
+        ({"adapter__base": "nf4"}, ("adapter.base", "float", "nf4")),
+        ({"adapter__targets": "attention"}, ("adapter.targets", "linear", "attention")),
+        ({"adapter__r": 8}, ("adapter.r", "4", "8")),
+        ({"adapter__dropout": 0.2}, ("--allow_change '[adapter.dropout]'",)),
+        ({"adapter__kind": "none", "adapter__r": 32, "adapter__dropout": 0}, ("adapter.kind", "lora", "none")),
+    ],
+)
+def test_another_adapter_is_refused_in_the_middle_of_a_run(
+    train: Trainer, changed: dict[str, Any], facts: tuple[str, ...]
+):
+    settings = LORA | {"steps": 2, "eval__every": 0}
+    train.copy_reference(**settings)
+    refusal = train.refusal("run", **settings | changed)
+    assert all(fact in str(refusal) for fact in facts)
+
+
+def test_a_run_goes_on_from_its_best_adapter_and_makes_a_lost_one_anew(train: Trainer):
+    settings = LORA | SETTINGS["float"] | {"adapter__base": "float"}
+    run_dir = train.copy_reference(**settings)
+    best = read_best(run_dir / "best.json")
+    assert best is not None
+    before = digest(run_dir, BEST)
+    shutil.rmtree(run_dir / "best-adapter")
+    ended = train.end("run", **settings, resume="best")
+    assert ended.code == 0, ended.err
+    assert f"best-adapter/ was rebuilt from {run_dir / 'checkpoints'}" in ended.out
+    assert f"resumed from {run_dir / f'checkpoints/step-{best.step:08d}'}" in ended.out
+    assert digest(run_dir, BEST) == before
