@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.conftest import Trainer, digest, logged, metrics
 from whisper_ft.checkpoint.format import newest_record
 from whisper_ft.checkpoint.state import read_best
+from whisper_ft.cli.checkpoint import main
 from whisper_ft.models.adapters.base_identity import weights_identity
 
 pytest.importorskip("peft")
@@ -75,6 +76,13 @@ def test_a_checkpoint_holds_the_adapter_and_the_identity_of_its_base(train: Trai
     assert best == record.state.best
     assert json.loads((run_dir / "best.json").read_text())["model"] == "adapter"
     assert not (run_dir / "best-adapter/config.json").exists(), "it would pass for a model"
+
+
+def test_a_checkpoint_is_exported_as_an_adapter(train: Trainer, tmp_path: Path):
+    run_dir = train.reference(**LORA | SETTINGS["float"] | {"adapter__base": "float"})
+    assert main(["export", str(run_dir), "--out", str(tmp_path / "out")]) == 0
+    for name in ("adapter_model.safetensors", "adapter_config.json", "base.json", "generation_config.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (run_dir / "final-adapter" / name).read_bytes(), name
 
 
 def test_another_base_under_the_same_name_is_refused(train: Trainer, tmp_path: Path):

@@ -48,6 +48,19 @@ def test_a_run_on_a_gpu_resumes_where_it_was(train: Trainer):
     assert json.loads((train.folder / "run/status.json").read_text())["state"] == "finished"
 
 
+@pytest.mark.parametrize("base", ["float", "int8", "nf4"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_an_adapter_trains_and_resumes_on_a_gpu(train: Trainer, base: str, precision: str):
+    pytest.importorskip("peft")
+    settings = {"adapter__kind": "lora", "adapter__r": 4, "adapter__base": base, "precision": precision}
+    settings |= {"model__gradient_checkpointing": "true", "optim__lr": 1e-2}
+    on_gpu(train, "run", steps=4, **settings)
+    on_gpu(train, "run", steps=8, allow_change="[steps]", **settings)
+    rows = metrics(train.folder / "run")
+    assert sorted(rows) == list(range(1, 9))
+    assert rows[8]["loss"] < rows[1]["loss"]
+
+
 def test_a_gpu_without_memory_ends_a_run_with_code_9(train: Trainer, tmp_path: Path):
     """Torch may use a hundred-thousandth of the card, less than the 2 MB that its allocator takes at a time."""
     limit = "import torch, train\ntorch.cuda.set_per_process_memory_fraction(1e-5)\ntrain.main()\n"

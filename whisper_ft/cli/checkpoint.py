@@ -2,9 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import ResumeError, UsageError
@@ -40,7 +40,10 @@ def _parser() -> Parser:
     for name, help in (
         ("list", "print a table of the checkpoints, newest first; checks file sizes only"),
         ("verify", "hash every file and name the checkpoints that are damaged"),
-        ("export", "write the weights of a checkpoint, or of the newest whole one, as a from_pretrained folder"),
+        (
+            "export",
+            "write the weights of a checkpoint, or of the newest whole one, as a from_pretrained folder (of an adapter: for peft)",
+        ),
     ):
         command = commands.add_parser(name, help=help, description=help)
         command.add_argument("dir", type=Path, metavar="DIR", help="a run, its checkpoints/, or one checkpoint")
@@ -112,17 +115,14 @@ def _verify(checkpoints: "list[ListedCheckpoint]") -> None:
 
 
 def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> None:
-    """Export the newest undamaged checkpoint as a folder that `from_pretrained` can load. Damaged ones are named.
+    """Export the newest undamaged checkpoint as a folder that `from_pretrained`, or peft, can load.
 
-    Raises UsageError if the folder exists or the model cannot be loaded, and ResumeError if every checkpoint is
-    damaged.
+    Damaged ones are named. Raises UsageError if the folder exists or the model cannot be loaded, and ResumeError if
+    every checkpoint is damaged.
     """
-    from whisper_ft.checkpoint.format import MODEL, verify
-    from whisper_ft.checkpoint.loading import load_weights
-    from whisper_ft.checkpoint.record import read_record
-    from whisper_ft.models.export.hf import config_files, export
-    from whisper_ft.models.precision import precision_record
-    from whisper_ft.models.whisper import load_whisper, quiet_libraries
+    from whisper_ft.checkpoint.format import verify
+    from whisper_ft.cli.checkpoint_export import export_checkpoint
+    from whisper_ft.models.whisper import quiet_libraries
 
     if args.out.exists():
         raise UsageError(f"--out {args.out}: is there already; name a new folder")
@@ -131,29 +131,10 @@ def _export(checkpoints: "list[ListedCheckpoint]", args: argparse.Namespace) -> 
         if problem := item.problem or verify(item.path):
             say(f"{item.path.name} is not usable: {problem}", file=sys.stderr)
             continue
-        config = read_record(item.path).config
-        trained = str(config["model"]["name"])
-        try:
-            model, processor = load_whisper(args.model or trained)
-        except UsageError as error:
-            raise UsageError(f"{error}; name the model the run started from, or best/ of the run: --model") from error
-        _release_as_recorded(model, processor.tokenizer, config)
-        load_weights(item.path, model)  # only to check that the weights fit the configuration
-        readme = f"# Model at step {item.step}\n\nMade from {item.path.name} of a run that began at {trained}.\n"
-        files = config_files(model, processor) | precision_record(config.get("precision", "fp32"))
-        export(item.path / MODEL, files, args.out, readme)
+        export_checkpoint(item.path, args.model, args.out)
         say(f"{item.path.name} is in {args.out}")
         return
     raise ResumeError(f"{checkpoints[0].path.parent}: none of {counted(len(checkpoints), 'checkpoint')} is whole")
-
-
-def _release_as_recorded(model: Any, tokenizer: Any, config: Mapping[str, Any]) -> None:
-    """Release the suppressed tokens that the run released (`model.suppress`). Early runs released none."""
-    from whisper_ft.models.suppression import SuppressedTokens, release, released_tokens
-
-    choice, space = config["model"].get("suppress", "keep"), config.get("labels", {}).get("leading_space", "never")
-    tokens = SuppressedTokens.of(model.generation_config, tokenizer)
-    release(model, released_tokens(choice, tokens, tokenizer, space))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""Adapters on real weights: `REAL_MODELS=DIR REAL_CORPUS=DIR python -m bench.real.adapters --out DIR`.
+
+The base model is fine-tuned three times for the same minutes: all its weights, an adapter on a float base, and an
+adapter on a base in nf4. Each model is scored on the test set, on English, and on sound without speech. A run that was
+interrupted continues, as `make real` does; its peak of memory is then that of its last part.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.real import arms
+from bench.real.arms import CALIBRATION_STEPS, ArmError, Extent, per_update
+from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.record import Record
+from bench.real.silence import write_silence
+from bench.real.table import percent, words_per_minute
+
+LORA = {"adapter.kind": "lora", "optim.lr": "3e-4"}  # ten times the rate of all weights
+ARMS: Mapping[str, Mapping[str, str]] = {"all weights": {}, "LoRA": LORA, "LoRA on nf4": LORA | {"adapter.base": "nf4"}}
+HEAD = (
+    *("model", "WER", "without runaways", "loss", "English WER", "words/min on silence"),
+    *("updates", "minutes", "s/update", "peak memory", "checkpoint"),
+)
+
+
+def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
+    """Run what is missing in OUT/results.json, and return all results."""
+    record, data = Record.of_inputs(inputs, extent, out / "results.json"), out / "train"
+    record.once("prepared", lambda: arms.prepare(inputs.train, data))
+    silence = write_silence(out / "silence")
+
+    def train(run_dir: Path, steps: int, settings: Mapping[str, str]) -> dict[str, Any]:
+        done = arms.train_ours(inputs, data, run_dir, extent, steps, settings)
+        newest = max((run_dir / "checkpoints").glob("step-*"))
+        return {
+            "updates": steps,
+            "seconds": per_update([extent.batch / row["utterances_per_second"] for row in done.rows]),
+            "peak_bytes": done.peak_bytes,
+            "checkpoint_bytes": sum(file.stat().st_size for file in newest.iterdir()),
+        }
+
+    record.once("unmodified", lambda: arms.scores(inputs.model, inputs, silence, out / "unmodified", extent))
+    for number, (name, settings) in enumerate(ARMS.items(), start=1):
+        pace, run_dir = out / f"arm-{number}-pace", out / f"arm-{number}-model"
+        first = record.once(f"{name}, pace", lambda p=pace, s=settings: train(p, CALIBRATION_STEPS, s))
+        steps = extent.steps(first["seconds"])
+        trained = record.once(f"{name}, trained", lambda r=run_dir, n=steps, s=settings: train(r, n, s))
+        scored = out / f"arm-{number}"
+        record.once(name, lambda r=run_dir, t=trained, o=scored: t | arms.scores(str(r), inputs, silence, o, extent))
+    return record.results
+
+
+def rows_of(results: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row for each model that has been scored."""
+    return [_row(name, results[name]) for name in ("unmodified", *ARMS) if "target" in results.get(name, {})]
+
+
+def _row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
+    target = arm["target"]
+    trained = ("", "", "", "", "")
+    if "updates" in arm:
+        trained = (
+            str(arm["updates"]),
+            f"{arm['updates'] * arm['seconds'] / 60:.1f}",
+            f"{arm['seconds']:.2f}",
+            f"{arm['peak_bytes'] / 1e9:.2f} GB",
+            f"{arm['checkpoint_bytes'] / 1e6:.1f} MB",
+        )
+    return (
+        name,
+        percent(target["wer"]),
+        percent(target["runaway"]["rate_without"]),
+        f"{target['eval_loss']:.3f}",
+        percent(arm["english"]["wer"]) if "english" in arm else "",
+        words_per_minute(arm["silence"]),
+        *trained,
+    )
+
+
+def main() -> int:
+    """Measure, and print the table as Markdown. Returns 2 for inputs that cannot be used, 1 for a failure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.real.adapters",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/real-adapters"), metavar="DIR", help="folder (%(default)s)"
+    )
+    parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
+    parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
+    args = parser.parse_args()
+    try:
+        minutes = float(os.environ.get("REAL_MINUTES", "15"))
+        extent = Extent(minutes, args.batch, 2, args.english, os.cpu_count() or 1)
+        results = measure(inputs_of(), extent, args.out)
+    except (InputError, ArmError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows_of(results)))
+    (args.out / "results.md").write_text(table + "\n", encoding="utf-8")
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
