@@ -40,10 +40,7 @@ def _parser() -> Parser:
     for name, help in (
         ("list", "print a table of the checkpoints, newest first; checks file sizes only"),
         ("verify", "hash every file and name the checkpoints that are damaged"),
-        (
-            "export",
-            "write the weights of a checkpoint, or of the newest whole one, as a from_pretrained folder (of an adapter: for peft)",
-        ),
+        ("export", "write a checkpoint, or the newest whole one, as a folder for from_pretrained, or for peft"),
     ):
         command = commands.add_parser(name, help=help, description=help)
         command.add_argument("dir", type=Path, metavar="DIR", help="a run, its checkpoints/, or one checkpoint")
