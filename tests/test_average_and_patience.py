@@ -25,7 +25,7 @@ def is_the_mean_of(run_dir: Path, steps: list[int]) -> bool:
     return all(torch.equal(average[name], mean.float()) for name, mean in means.items())
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_last_checkpoints_are_averaged_also_after_a_stop(train: Trainer):
     whole = train.copy_reference("whole", **AVERAGED)
     assert set(steps_kept(whole)) >= {4, 6, 7}

@@ -65,7 +65,7 @@ def test_each_better_model_replaces_the_one_before(train: Trainer):
     assert is_the_model_of(run_dir, best(run_dir)["step"])
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_best_and_its_checkpoint_stay_while_later_steps_are_saved(train: Trainer):
     """Stopped at about step 39: two newer checkpoints are there, best/ is still that of step 32."""
     assert train.interrupt("run", logged(38), signal.SIGTERM, **LEARNS, eval__every=32) == 75
@@ -160,7 +160,7 @@ def test_a_best_that_is_nowhere_is_judged_anew(train: Trainer, tmp_path: Path):
     assert (best(train.folder / "fork")["step"], is_the_model_of(train.folder / "fork", 48)) == (48, True)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_stopped_evaluation_is_the_first_thing_a_resumed_run_does(train: Trainer, corpus: Path):
     """An evaluation of seconds: 40 utterances one by one, of 100 tokens each."""
     run_dir = train.folder / "run"

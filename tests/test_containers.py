@@ -260,7 +260,7 @@ def test_a_playlist_is_no_audio_whoever_could_follow_it(clip: bytes):
     assert reason(bytes(8) + clip) == "decode_error"
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_forked_workers_train_on_containers_as_the_process_itself_does(train: Trainer, corpus: Path, tmp_path: Path):
     rows = pq.read_table(corpus / "train").slice(0, 24).to_pylist()
     for number, row in enumerate(rows):

@@ -201,7 +201,7 @@ def test_a_format_on_which_the_engine_aborts_is_unchecked(speaker: Path, corpus:
 # --- wrong exports ---
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_weights_beyond_float16_fail_the_check_and_are_left_under_another_name(
     speaker: Path, corpus: Path, tmp_path: Path
 ):
@@ -383,7 +383,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("target", ["hf", "ct2", "openai", "ggml", pytest.param("onnx", marks=pytest.mark.long), "mlx"])
+@pytest.mark.parametrize("target", ["hf", "ct2", "openai", "ggml", pytest.param("onnx", marks=pytest.mark.matrix), "mlx"])
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
     speaker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
 ):

@@ -180,7 +180,7 @@ def test_a_ggml_file_becomes_a_model_with_openai_s_tokens_and_names_their_origin
     assert torch.equal(tensors(back)[embeddings], tensors(loaded)[embeddings].half().float())
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("vocabulary", [ENGLISH, V3], ids=["English", "100 languages"])
 def test_the_other_vocabularies_come_back_from_ggml(shared: Path, tmp_path: Path, vocabulary: Vocabulary):
     original = load_whisper(str(model_folder(shared, vocabulary)))

@@ -143,7 +143,7 @@ def test_another_configuration_is_refused_before_any_process_starts(train: Train
     assert "seed was 1 and is 9" in ended.err
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_processes_that_are_not_one_group_are_refused(train: Trainer):
     """By default `accelerate launch --multi_gpu` on a CPU starts two separate runs."""
     alone = {key: value for key, value in environment(1).items() if key != "ACCELERATE_USE_CPU"}

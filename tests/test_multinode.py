@@ -212,7 +212,7 @@ def test_a_slow_line_that_loses_some_changes_no_weight(train: Trainer, far_machi
     assert digest(train.folder / "run") == whole
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_line_that_is_cut_ends_both_machines_in_time_and_the_same_command_goes_on(
     train: Trainer, machines: Machines, whole: str
 ):
@@ -243,7 +243,7 @@ def test_a_line_that_is_cut_while_one_machine_evaluates_ends_both(machines: Mach
         assert "another process of this run did not come" in one.err
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_signal_to_one_machine_saves_and_ends_both(train: Trainer, machines: Machines, whole: str):
     arguments = train.arguments("run", **SETTINGS)
     started = machines.start(*arguments)
@@ -273,7 +273,7 @@ def test_a_machine_that_does_not_come_is_told_in_one_line(
     assert ended.err.startswith(told)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_port_that_is_taken_is_told_in_one_line(tmp_path: Path):
     (tmp_path / "program.py").write_text("")
     with socket.create_server(("127.0.0.1", 0)) as taken:

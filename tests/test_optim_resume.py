@@ -21,7 +21,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(train: Trainer, 
     assert digest(train("run", **settings)) == digest(whole)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_another_optimizer_starts_with_empty_moments_and_keeps_its_own(train: Trainer):
     run_dir = train("run", **SETTINGS, steps=2)
     whole = shutil.copytree(run_dir, train.folder / "whole")

@@ -37,7 +37,7 @@ def test_a_packed_run_that_is_killed_and_resumed_ends_with_the_same_weights(trai
 FIGURES = ("loss", "label_tokens", "windows", "fill", "audio_hours", "unusable")
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_packed_run_of_two_processes_is_killed_and_resumed_alike(train: Trainer):
     whole = train.reference(processes=2, **PACKED)
     killed = train.interrupt("killed", logged(3), signal.SIGKILL, 2, **PACKED, data__workers=1)
@@ -46,7 +46,7 @@ def test_a_packed_run_of_two_processes_is_killed_and_resumed_alike(train: Traine
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.matrix)])
 def test_more_processes_train_on_the_same_windows(train: Trainer, processes: int):
     settings = PACKED | {"model__dropout": 0}
     alone, together = (metrics(train(f"run-{count}", count, **settings)) for count in (1, processes))

@@ -38,7 +38,7 @@ def evaluated(train: Trainer, model: Path, name: str, *more: str) -> dict[str, A
     return summary
 
 
-@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.long)])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.matrix)])
 def test_the_figures_of_a_model_are_those_of_its_log(train: Trainer, precision: str):
     run_dir = train("run", steps=2, save__every=0, precision=precision)
     row = metrics(run_dir, having="wer")[2]

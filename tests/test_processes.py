@@ -58,7 +58,7 @@ def test_a_process_that_torchrun_had_to_kill_is_one_that_hung(ends: list[tuple[i
     assert most_telling(codes_of(failures)) == code
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_torchrun_starts_a_run_as_accelerate_launch_does(train: Trainer):
     settings = {"steps": 2, "eval__every": 0, "save__every": 0}
     program = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py"]

@@ -73,7 +73,7 @@ def test_every_command_of_the_readme_runs_as_it_stands_there(clone: Path):
     assert (clone / "runs/mine/test/summary.json").exists()
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_bare_launch_is_the_demo(clone: Path):
     """Here on a small corpus, and stopped once it trains."""
     shutil.rmtree(clone / "runs", ignore_errors=True)

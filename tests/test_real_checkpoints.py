@@ -437,7 +437,7 @@ def test_a_model_of_the_hub_is_trained_and_scored(train: Trainer, folders: dict[
     assert WhisperForConditionalGeneration.from_pretrained(run_dir / "final").dtype == torch.float32
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_step_with_the_real_dimensions_of_tiny(train: Trainer):
     folder = TINY.write(train.folder / "whisper-tiny")
     run_dir, summary = trained_and_scored(train, folder, "be-BY")

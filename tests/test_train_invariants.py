@@ -108,7 +108,7 @@ def test_a_stop_signal_to_one_rank_saves_on_all_at_the_same_step(train: Trainer)
     assert digest(train("one", 2, save__every=0)) == digest(train.reference(2))
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_stop_signal_to_every_process_is_no_accident_of_the_workers(train: Trainer):
     """A terminal and Slurm signal the data workers too."""
     assert train.interrupt("stopped", logged(3), signal.SIGTERM, data__workers=2, save__every=0) == 75

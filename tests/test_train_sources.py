@@ -133,7 +133,7 @@ def test_every_kind_of_source_gives_the_same_weights_with_any_workers(train: Tra
         assert learned(run_dir) == learned(of_parquet(train, clips))
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_mix_of_two_kinds_gives_the_weights_of_that_mix_in_one_kind(train: Trainer, clips: list[Clip]):
     parts = {"manifest": clips[:60], "webdataset": clips[60:]}
     one_kind = [as_parquet(train.folder / f"{kind}-as-parquet", part) for kind, part in parts.items()]

@@ -336,7 +336,7 @@ def test_the_end_of_a_run_prints_the_best_rate_and_the_next_commands(train: Trai
         assert f"python -m whisper_ft {command}" in ended.out
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_two_hours_of_sound_are_transcribed_within_the_memory_of_minutes(trained: Path, sounds: Path, tmp_path: Path):
     """Weights and libraries take most of it; ten hours are shown for the reader in test_recording.py."""
 

@@ -1,0 +1,111 @@
+"""Packing with several seeds: `REAL_MODELS=DIR REAL_CORPUS=DIR python -m bench.real.seeds --out DIR`.
+
+DIR is a folder of `python -m bench.real.packing`, whose trainings have seed 1. Both arms, with a clip in each window
+and with packed windows, are trained with further seeds for as many updates as seed 1 had in the same minutes. The
+number of updates is therefore the same on a busy machine. The WER of both arms is compared by a paired bootstrap over
+the clips; a clip is drawn with its transcripts of all seeds.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.real import arms
+from bench.real.arms import ArmError, Extent
+from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.packing import ARMS
+from bench.real.record import Record
+from bench.real.table import percent
+from normalizers import get_normalizer
+from whisper_ft.scoring.bootstrap import Difference, paired_test
+from whisper_ft.scoring.predictions import read_predictions
+from whisper_ft.scoring.scores import Prediction, score
+
+COMPARED = ("unpacked", "packed")
+SEEDS = (1, 2, 3)
+Transcripts = Mapping[int, Sequence[Prediction]]
+
+
+def folder_of(out: Path, arm: str, seed: int) -> Path:
+    """Return the folder with the scores of a trained model; beside it is the run, named with `-model`."""
+    folder = f"arm-{[*ARMS].index(arm) + 1}"
+    return out / (folder if seed == 1 else f"{folder}-seed-{seed}")
+
+
+def transcripts(inputs: Inputs, extent: Extent, out: Path, arm: str) -> dict[int, Sequence[Prediction]]:
+    """Train and score what is missing, and return the transcripts of the test set by seed."""
+    record = Record.of_inputs(inputs, extent, out / "results.json")
+    if arm not in record.results:
+        raise InputError(f"{out}: no results of {arm!r}; run python -m bench.real.packing first")
+    updates = int(record.results[arm]["updates"])
+
+    def made(seed: int) -> dict[str, Any]:
+        folder = folder_of(out, arm, seed)
+        run = folder.with_name(f"{folder.name}-model")
+        arms.rows_of_ours(inputs, out / "train", run, extent, updates, {**ARMS[arm], "seed": str(seed)})
+        return arms.scores(str(run / "final"), inputs, out / "silence", folder, extent)
+
+    for seed in SEEDS[1:]:
+        record.once(f"{arm}, seed {seed}", lambda seed=seed: made(seed))  # type: ignore[misc]
+    return {seed: read_predictions(folder_of(out, arm, seed) / "target/predictions.jsonl") for seed in SEEDS}
+
+
+def pooled(first: Transcripts, second: Transcripts, language: str, *, loops: bool) -> Difference | None:
+    """Compare two arms over all seeds. The bootstrap draws clips, because the clip takes the place of the speaker.
+
+    Parameters
+        loops: count clips, too, in which a model of that seed ran into the token limit.
+    """
+    normalizer, sides = get_normalizer("golden", language=language), []
+    for own, other in ((first, second), (second, first)):
+        rows = []
+        for seed, predictions in own.items():
+            limit = {row.id for row in (*predictions, *other[seed]) if row.hit_token_limit and not loops}
+            rows += [
+                replace(row, id=f"{seed}/{row.id}", speaker=row.id, columns=None)
+                for row in predictions
+                if row.id not in limit
+            ]
+        sides.append(score(rows, normalizer))
+    return paired_test(*sides).wer
+
+
+def main() -> int:
+    """Measure, and print the differences. Returns 2 for inputs that cannot be used, 1 for a failure."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.real.seeds",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/real-packing"), metavar="DIR", help="folder (%(default)s)"
+    )
+    args = parser.parse_args()
+    try:
+        minutes = float(os.environ.get("REAL_MINUTES", "15"))
+        inputs, extent = inputs_of(), Extent(minutes, 8, 2, 40, os.cpu_count() or 1)
+        first, second = (transcripts(inputs, extent, args.out, arm) for arm in COMPARED)
+    except (InputError, ArmError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    for arm, by_seed in zip(COMPARED, (first, second), strict=True):
+        normalizer = get_normalizer("golden", language=inputs.language)
+        print(arm, *(f"seed {seed} {percent(score(rows, normalizer).wer)}" for seed, rows in by_seed.items()), sep=", ")
+    for name, loops in (("WER", True), ("without clips at the token limit", False)):
+        change = pooled(first, second, inputs.language, loops=loops)
+        if change is not None and change.interval is not None:
+            low, high = change.interval.low, change.interval.high
+            print(
+                f"{name}: {percent(change.first)} to {percent(change.second)}, "
+                f"{100 * change.change:.1f} points ({100 * low:.1f} to {100 * high:.1f}), p = {change.p_value:.3f}"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
