@@ -6,6 +6,7 @@ import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.audio.log_mel import LogMel, pad_windows
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_source
-from whisper_ft.models.export import openai
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.export.openai import alignment_dump
 from whisper_ft.models.whisper import LoadedWhisper, load_whisper, weights_sha256
@@ -222,9 +222,6 @@ def test_weights_beyond_float16_fail_the_check_and_are_left_under_another_name(
     assert main(["--verify", str(tmp_path / "out.failed")]) == 0
 
 
-OPENAI = TARGETS["openai"].engines[0]
-
-
 def check_on(loaded: LoadedWhisper, corpus: Path, clips: int) -> ExportCheck:
     """A check on clips of the small corpus."""
     loaded.model.eval()
@@ -235,16 +232,24 @@ def check_on(loaded: LoadedWhisper, corpus: Path, clips: int) -> ExportCheck:
 
 
 @pytest.mark.parametrize(
-    "tensor", ["encoder.conv1.weight", pytest.param("decoder.blocks.0.cross_attn.value.weight", marks=pytest.mark.long)]
+    ("target", "quantization", "tensor"),
+    [
+        ("openai", "float32", "model.encoder.conv1"),
+        pytest.param("openai", "float32", "model.decoder.layers.0.encoder_attn.v_proj", marks=pytest.mark.long),
+        pytest.param("ggml", "float16", "model.encoder.conv1", marks=pytest.mark.long),
+        pytest.param("onnx", "float32", "model.encoder.conv1", marks=pytest.mark.matrix),
+    ],
 )
-def test_a_zeroed_row_of_a_tensor_fails_the_check(speaker: Path, corpus: Path, tmp_path: Path, tensor: str):
-    loaded = load_whisper(str(speaker))
-    openai.write(loaded, tmp_path, "float32")
-    content = torch.load(tmp_path / "model.pt", weights_only=True)
-    rows = content["model_state_dict"][tensor]
+def test_a_zeroed_row_of_a_tensor_fails_the_check(
+    speaker: Path, corpus: Path, tmp_path: Path, target: str, quantization: str, tensor: str
+):
+    written, loaded = load_whisper(str(speaker)), load_whisper(str(speaker))
+    rows = written.model.get_submodule(tensor).weight.detach()
     rows[rows.flatten(1).norm(dim=1).argmax()] = 0
-    torch.save(content, tmp_path / "model.pt")
-    assert check_on(loaded, corpus, LEARNT).run(OPENAI, tmp_path, FLOAT32).status == "failed"
+    import_module(f"whisper_ft.models.export.{TARGETS[target].writer}").write(written, tmp_path, quantization)
+    check = check_on(loaded, corpus, LEARNT)
+    (engine, *_), kind = TARGETS[target].engines, TARGETS[target].quantization(quantization)
+    assert check.run(engine, tmp_path, kind).status == "failed"
 
 
 def test_an_engine_that_is_missing_or_not_importable_is_unchecked_and_one_that_ends_has_failed(
@@ -383,7 +388,9 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("target", ["hf", "ct2", "openai", "ggml", pytest.param("onnx", marks=pytest.mark.matrix), "mlx"])
+@pytest.mark.parametrize(
+    "target", ["hf", "ct2", "openai", "ggml", pytest.param("onnx", marks=pytest.mark.matrix), "mlx"]
+)
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
     speaker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str
 ):
