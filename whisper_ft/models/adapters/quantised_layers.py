@@ -85,7 +85,8 @@ def quantised(layer: torch.nn.Linear, kind: str, dtype: torch.dtype, device: tor
         ).to(device)
         made.weight.quant_state.dtype = dtype
     made.bias = layer.bias
-    return made.requires_grad_(False)
+    made.requires_grad_(False)
+    return made
 
 
 def dequantised(layer: QuantisedLinear) -> torch.nn.Linear:
