@@ -47,7 +47,7 @@ def test_a_changed_setting_is_treated_by_its_resume_rule(name: str):
 
 
 def test_a_resumed_run_keeps_the_rate_that_it_began_with():
-    """Whether auto chose it or a user, as in every run from before there was auto."""
+    """The rate may be of auto or of a user, as in every run from before there was auto."""
     saved = saved_with("optim.lr", 3e-5)
     del saved["adapter"]
     resumed = as_resumed(TrainingConfig(), (), saved)
