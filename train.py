@@ -57,6 +57,7 @@ from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluated_set import open_eval_sets, open_held_out_set
 from whisper_ft.training.evaluation import Evaluation, refuse_unknown_names
 from whisper_ft.training.learner import Learner, build_learner
+from whisper_ft.training.merged_publication import publish_merged
 from whisper_ft.training.next_commands import next_commands
 from whisper_ft.training.preflight import refuse_impossible
 from whisper_ft.training.published_models import publish_final
@@ -250,6 +251,9 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
     parts.collectives.broadcast_from_main(
         lambda: publish_final(directory, state, learner.model, learner.model_files(), learner.adapter)
     )
+    if learner.adapter:
+        merge = partial(publish_merged, directory, state, config.precision, tracker.say)
+        parts.collectives.broadcast_from_main(merge)
     if state.step < parts.data.steps:
         tracker.say(f"ended: no better evaluation within eval.patience, which is {config.eval.patience}")
     if steps := steps_to_average(state, config, parts.data.steps):

@@ -13,6 +13,7 @@ COMMANDS = {
     "doctor": "check the data of a run before any GPU time",
     "export": "export a model to the format of another engine, and check it there",
     "import": "turn a model of faster-whisper or whisper.cpp into a Hugging Face folder, to fine-tune it",
+    "merge": "merge an adapter into its base, as a whole model that is checked",
     "plot": "draw the curves of one or several runs, also while they train",
     "prepare": "convert any data source to parquet shards, resumable",
     "publish": "upload a model of a run to the Hugging Face Hub, with a card",

@@ -48,7 +48,7 @@ class EvaluationResult:
 def results_of_run(run: Path, history: History, model: ModelToPublish) -> list[EvaluationResult]:
     """Return the results that the run measured for this model: on its held-out set, and on sets of eval.sets."""
     recorded = [EvaluationResult(HELD_OUT, dict([model.recorded]))] if model.recorded else []
-    if model.what == "average":
+    if model.what.startswith("average"):
         return recorded
     (step,) = model.steps
 
@@ -83,7 +83,7 @@ def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResul
 
 def is_older(folder: Path, model: ModelToPublish) -> bool:
     """Return True if the summary.json of an evaluation is older than the weights of the model, by the files' times."""
-    return (folder / "summary.json").stat().st_mtime < (model.folder / "model.safetensors").stat().st_mtime
+    return (folder / "summary.json").stat().st_mtime < model.weights.stat().st_mtime
 
 
 def _result(name: str, summary: Mapping[str, Any], predictions: Path) -> EvaluationResult:
