@@ -11,6 +11,7 @@ COMMANDS = {
     "checkpoint": "list, verify or export the checkpoints of a run",
     "demo": "make a spoken corpus and a micro Whisper to try everything on",
     "doctor": "check the data of a run before any GPU time",
+    "estimate": "estimate the memory of a training run, without a GPU",
     "export": "export a model to the format of another engine, and check it there",
     "import": "turn a model of faster-whisper or whisper.cpp into a Hugging Face folder, to fine-tune it",
     "merge": "merge an adapter into its base, as a whole model that is checked",
