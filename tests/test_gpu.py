@@ -149,7 +149,7 @@ def test_auto_finds_the_windows_of_a_pass_on_a_gpu_and_the_run_is_as_with_the_nu
 
 
 def test_auto_takes_fewer_windows_where_a_gpu_has_less_memory(train: Trainer, tmp_path: Path):
-    """Of a limited share of the card, in which a pass of 256 micro windows does not fit."""
+    """The run may use a share of the card, in which a pass of 256 micro windows does not fit."""
     limit = (
         "import torch, train\n"
         "card = torch.cuda.get_device_properties(0).total_memory\n"

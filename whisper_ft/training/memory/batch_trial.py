@@ -84,8 +84,8 @@ def largest_that_runs(runs: Callable[[int], bool], most: int) -> int:
 class Trial:
     """Passes of the longest windows through the model of a run, with forward and backward pass but without an update.
 
-    Memory that a later step needs and a trial does not is left free: that of the optimizer's moments, of the buckets of
-    several processes, and on a GPU a reserve for blocks that lie scattered.
+    A trial has no moments of the optimizer, and no buckets of several processes. Their memory is left free, and on a
+    GPU a reserve for blocks that lie scattered.
     """
 
     def __init__(self, config: TrainingConfig, learner: Learner, world: int, room: int | None) -> None:
