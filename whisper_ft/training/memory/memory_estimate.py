@@ -127,9 +127,8 @@ class Casts:
             return cls(0, 0, 0)
         encoder = (model.encoder_layers * model.encoder_matrices + model.convolution_matrices) * work.compute_bytes
         decoder = model.decoder_layers * model.decoder_matrices * work.compute_bytes
-        encoder, decoder = (
-            size if work.keeps_activations(side) else 0 for side, size in (("encoder", encoder), ("decoder", decoder))
-        )
+        encoder *= work.keeps_activations("encoder")
+        decoder *= work.keeps_activations("decoder")
         if not work.checkpointing:
             return cls(encoder + decoder + output, encoder + decoder + output, encoder)
         one = max(model.encoder_matrices, model.decoder_matrices) * work.compute_bytes
