@@ -41,7 +41,8 @@ class Combination:
 
     def __str__(self) -> str:
         settings = ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        return f"{self.model}, {self.windows} × {self.labels} tokens, {self.passes} passes; {settings or 'defaults'}"
+        passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
+        return f"{self.model}, {self.windows} × {self.labels} tokens, {passes}; {settings or 'defaults'}"
 
     @property
     def config(self) -> TrainingConfig:
