@@ -9,6 +9,7 @@ import transformers
 from whisper_ft.config.data import NamedSourceConfig
 from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.tree import to_plain
+from whisper_ft.config.waveform import described, transforms_in, words_for
 from whisper_ft.data.stored_clips import stored_clips
 from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.models.inference import InferenceModel
@@ -67,6 +68,8 @@ def write_results(
             "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
             "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         }
+    if source.augment:
+        facts["sound"] = f"augmented by {words_for(source.augment)}"
     audio = stored_clips(source) if config.sound and scored and not source.is_joined and not source.augment else None
     title = title_of(config, name or source.path)
     write_report(out / "report.html", scores, title, facts, analysis, audio)
@@ -80,6 +83,7 @@ def write_results(
         "model_sha256": scored.sha256 if scored else None,
         "predictions_sha256": atomic.sha256(out / "predictions.jsonl"),
         "versions": versions,
+        **({"augment": described(transforms_in(source.augment, "augment"))} if source.augment else {}),
         "config": to_plain(config),
     }
     save_summary(out / "summary.json", summary)
