@@ -9,8 +9,8 @@ Writes summary.json, predictions.jsonl and report.html to --out and prints table
 and scoring, so the WER of a model here is the WER in its log. After an interruption, the same command continues.
 """
 
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import early_answer
+from whisper_ft.config.scoring import EvaluationConfig
 
 if __name__ == "__main__":
     early_answer(EvaluationConfig)  # above the imports of torch and transformers, which take seconds

@@ -16,8 +16,8 @@ import pytest
 import soundfile
 
 from tests.conftest import START_SECONDS, Trainer, made_once, metrics, pids_of, run, start
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import load_config
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.training.preflight import refuse_impossible_evaluation

@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from whisper_ft.config.data import NamedSourceConfig
-from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.config.waveform import described, transforms_in, words_for
 from whisper_ft.data.stored_clips import stored_clips

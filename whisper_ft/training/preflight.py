@@ -12,8 +12,9 @@ from whisper_ft.checkpoint.format import newest_record
 from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.augment import WAVEFORM
 from whisper_ft.config.data import DataConfig, is_hub_name
-from whisper_ft.config.evaluation import Device, EvaluationConfig
+from whisper_ft.config.evaluation import Device
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.transform_values import listed
 from whisper_ft.config.waveform import NOISES, ROOM, ListedTransform, transforms_in
