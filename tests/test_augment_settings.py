@@ -181,3 +181,4 @@ def test_noise_is_part_of_the_data_of_a_run(train: Trainer, tmp_path: Path):
         "run", **short | {"steps": 3}, augment__waveform="light", allow_change="[steps, augment.waveform]"
     )
     assert other.code == 0, other.err
+    assert any("light: speed, gain, noise" in line for line in other.out.splitlines()), "told at the start"
