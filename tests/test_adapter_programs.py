@@ -268,6 +268,29 @@ def test_several_adapters_of_one_base_are_scored_as_each_alone(micro_whisper: Pa
     assert hypotheses(tmp_path / "both/first") != hypotheses(tmp_path / "both/second")
 
 
+@pytest.mark.long
+def test_two_processes_score_adapters_of_a_quantised_base_as_one_does(
+    micro_whisper: Path, corpus: Path, tmp_path: Path
+):
+    paths = [own_adapter(micro_whisper, tmp_path / name, "nf4", seed) for seed, name in enumerate(("a", "b"))]
+    sets = json.dumps([{"path": str(corpus / name), "language": "be"} for name in ("validation", "test")])
+    arguments = ["--adapters", json.dumps([*map(str, paths)]), "--sets", sets, "--decoding.max_new_tokens", "20"]
+    for processes in (1, 2):
+        out = str(tmp_path / f"out-{processes}")
+        ended = run("evaluate.py", *arguments, "--out", out, "--fail_above", "0.001", processes=processes)
+        assert ended.code == 8, ended.err
+        assert "a on validation" in ended.err
+    one, two = (json.loads((tmp_path / f"out-{number}/summary.json").read_text()) for number in (1, 2))
+    assert one == two
+    assert {*one["adapters"]} == {"validation", "test"}
+    for name in ("a/validation", "a/test", "b/validation", "b/test"):
+        assert hypotheses(tmp_path / "out-1" / name) == hypotheses(tmp_path / "out-2" / name)
+    rates = json.loads((tmp_path / "out-1/b/summary.json").read_text())["sets"]
+    assert {name: row["value"] for name, row in rates.items()} == {
+        name: rows[1]["value"] for name, rows in one["adapters"].items()
+    }
+
+
 def test_adapters_of_other_bases_are_not_scored_together(micro_whisper: Path, tmp_path: Path):
     shutil.copytree(micro_whisper, tmp_path / "base")
     weights = load_file(tmp_path / "base/model.safetensors")
