@@ -38,7 +38,6 @@ class Workload:
     eager: bool = False
     """Attention that stores its weights for each pair of positions."""
     dropout: float = 0.0
-    label_smoothing: float = 0.0
     accumulates: bool = True
     """True if an update has several passes. The gradients then exist while the next pass runs."""
     processes: int = 1
@@ -60,7 +59,6 @@ class Workload:
             checkpointing=config.model.gradient_checkpointing,
             eager=config.model.attention == "eager",
             dropout=config.model.dropout or 0.0,
-            label_smoothing=config.loss.label_smoothing,
             accumulates=config.batch.size > windows * processes,
             processes=processes,
         )
