@@ -38,4 +38,5 @@ def _weights(size: int, rate: int, low: float, high: float) -> Waveform:  # -> [
     """Return the weight of each frequency of a spectrum, with edges like half a cosine."""
     frequencies = np.fft.rfftfreq(size, 1 / rate)
     inside = np.interp(frequencies, [low - EDGE_HZ, low, high, high + EDGE_HZ], [0.0, 1.0, 1.0, 0.0])
-    return (0.5 - 0.5 * np.cos(np.pi * inside)).astype(np.float32)
+    weights: Waveform = (0.5 - 0.5 * np.cos(np.pi * inside)).astype(np.float32)
+    return weights

@@ -68,7 +68,8 @@ def pink(white: Waveform, rate: int) -> Waveform:  # [n] -> [n]
 
 @lru_cache(maxsize=CACHED)
 def _pink_weights(size: int, rate: int) -> Waveform:  # -> [size / 2 + 1]
-    return (1 / np.sqrt(np.maximum(np.fft.rfftfreq(size, 1 / rate), LOWEST_HZ))).astype(np.float32)
+    weights: Waveform = (1 / np.sqrt(np.maximum(np.fft.rfftfreq(size, 1 / rate), LOWEST_HZ))).astype(np.float32)
+    return weights
 
 
 def babble(waveform: Waveform, draws: TransformDraws, around: Surroundings) -> Waveform:  # [n] -> [n]
