@@ -234,6 +234,7 @@ def foreign(shared: Path, corpus: Path, micro_whisper: Path) -> Path:
     return made_once(shared / "foreign-adapter", make)
 
 
+@pytest.mark.long
 def test_an_adapter_of_plain_peft_and_a_trainer_is_scored(
     foreign: Path, micro_whisper: Path, corpus: Path, tmp_path: Path
 ):
@@ -306,6 +307,16 @@ def test_adapters_of_other_bases_are_not_scored_together(micro_whisper: Path, tm
             assert str(pair[1]) in str(refusal.value)
 
 
+def test_an_adapter_has_the_name_of_its_run_or_folder():
+    def names(*paths: str) -> list[str]:
+        config = load_config(EvaluationConfig, ["--adapters", json.dumps(paths), "--data.path", "x"])
+        return [name for name, _ in config.named_adapters]
+
+    assert names("runs/a", "runs/b/best-adapter", "me/lora") == ["a", "b", "lora"]
+    assert names("runs/a/best-adapter", "runs/a/final-adapter") == ["a-best-adapter", "a-final-adapter"]
+    assert names("runs/a", "runs/a/final-adapter") == ["a", "a-final-adapter"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -325,7 +336,8 @@ def test_settings_that_adapters_leave_no_room_for_are_refused(arguments: list[st
 
 
 @needs_openai
-@pytest.mark.parametrize("target", ["ct2", *(pytest.param(name, marks=pytest.mark.long) for name in ("ggml", "hf"))])
+@pytest.mark.long
+@pytest.mark.parametrize("target", ["ct2", "ggml", "hf"])
 def test_an_adapter_is_exported_merged_and_checked_in_its_engine(
     speaker: Path,  # noqa: F811 - the fixture
     corpus: Path,
