@@ -53,7 +53,6 @@ ADAPTER = {"adapter__kind": "lora"}
     ("labels", "passes", "settings"),
     [
         (448, 2, {}),
-        (100, 1, {"precision": "bf16"}),
         (448, 2, {"precision": "bf16"} | CHECKPOINTING),
         (200, 2, {"precision": "bf16", "model__freeze": "[encoder]"}),
         (200, 2, {"precision": "bf16", "model__attention": "eager", "model__freeze": "[decoder]"}),
