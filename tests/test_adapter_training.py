@@ -212,7 +212,7 @@ import sys, train
 train.exit_process = lambda code, report: print("imported:", sorted({"peft", "bitsandbytes"} & set(sys.modules)))
 train.main()
 """
-    arguments = train.arguments("run", steps=1, eval__every=0, save__every=0)
+    arguments = train.arguments("run", steps=1, eval__every=1)
     ended = run_fresh(script_in(tmp_path, source), *arguments)
     assert "imported: []" in ended.out, ended.err
     assert "kernels" not in ended.err
