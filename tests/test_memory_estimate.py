@@ -207,6 +207,15 @@ def test_the_command_prints_parts_and_remedies_of_one_model(capsys: pytest.Captu
     assert "--batch.per_device 1 (is 4" in out
 
 
+def test_auto_stands_for_the_windows_that_fit_into_the_card(capsys: pytest.CaptureFixture[str]):
+    small = ["--model.name", "openai/whisper-small", "--batch.per_device", "auto"]
+    assert main([*small, "--gpu_gb", "8"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert (first.split(", ")[-1], last.split()[-1]) == ("2 windows in a pass", "2")
+    assert main(small) == 0
+    assert "16 windows in a pass" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [

@@ -64,8 +64,8 @@ class Workload:
         )
 
     def with_windows(self, windows: int) -> Self:
-        """Return the same step with other windows in a pass."""
-        return replace(self, windows=windows)
+        """Return a step with other windows in a pass, of which an update has several."""
+        return replace(self, windows=windows, accumulates=True)
 
     def with_labels(self, labels: int) -> Self:
         """Return the same step with labels of another length."""
