@@ -101,7 +101,8 @@ class Trial:
         )
         self._start = resident_bytes()
         self._room = free_bytes() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if room is None else room
-        self._ran: tuple[int, int] | None = None  # windows of the last pass that ran on a CPU, and its bytes
+        self.ran: tuple[int, int] | None = None
+        """Windows of the last pass that ran on a CPU, and its bytes."""
 
     def runs(self, windows: int) -> bool:
         """Return True if passes of so many windows fit."""
@@ -124,11 +125,8 @@ class Trial:
 
     def _runs_on_cpu(self, windows: int) -> bool:
         """Run the passes if the last ones promise that they fit, because a machine without memory ends the process."""
-        if self._ran is not None:
-            last, taken = self._ran
-            growth = self._estimate(windows).total - self._estimate(last).total
-            if taken + CAUTION * growth > self._room:
-                return False
+        if not self.promises(windows):
+            return False
         try:
             with resident_peak() as peak:
                 self._pass(windows)
@@ -139,8 +137,16 @@ class Trial:
         finally:
             self._clear()
         taken = peak.bytes - self._start + self._later(windows)
-        self._ran = windows, taken
+        self.ran = windows, taken
         return taken <= self._room or windows == 1
+
+    def promises(self, windows: int) -> bool:
+        """Return True if so many windows fit by the last pass that ran, and by the estimate of the growth from it."""
+        if self.ran is None:
+            return True
+        last, taken = self.ran
+        growth = self.estimate(windows).total - self.estimate(last).total
+        return taken + CAUTION * growth <= self._room
 
     def _pass(self, windows: int) -> None:
         """Run forward and backward pass, twice if an update has several passes, as gradients then exist in the second.
@@ -170,12 +176,13 @@ class Trial:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _estimate(self, windows: int) -> MemoryEstimate:
+    def estimate(self, windows: int) -> MemoryEstimate:
+        """Return the estimate for passes of so many windows."""
         return estimate(self._work.with_windows(windows))
 
     def _later(self, windows: int) -> int:
         """Return the bytes that a step takes beside its passes: moments, and the buckets of several processes."""
-        step = self._estimate(windows)
+        step = self.estimate(windows)
         return step.moments + step.buckets
 
     @contextmanager
