@@ -12,13 +12,19 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.checkpoint.writer import write as write_checkpoint
 from whisper_ft.config import yaml12
 from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.local_paths import looks_local
 from whisper_ft.config.parse import config_from_plain, load_config
 from whisper_ft.config.resume_page import page
 from whisper_ft.config.resume_policy import refuse_changes
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.training.preflight import refuse_impossible, refuse_impossible_evaluation, refuse_missing
+from whisper_ft.training.preflight import (
+    refuse_impossible,
+    refuse_impossible_evaluation,
+    refuse_missing,
+    refuse_missing_model,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -233,6 +239,14 @@ def test_a_recorded_configuration_is_read_back():
         (["--data.path", ".", "--eval.path", "nowhere"], "--eval.path nowhere: there is no such file"),
         (["--data.path", ".", "--model.name", "./nowhere"], "--model.name ./nowhere: there is no such folder"),
         (["--data.path", ".", "--model.name", "tests"], "--model.name tests: has no config.json"),
+        (["--data.path", "my-data/train"], "--data.path my-data/train: there is no such file or folder in "),
+        (["--data.path", "user/train.jsonl"], "--data.path user/train.jsonl: there is no such file or folder in "),
+        (["--data.path", "docs/recipe.md"], "no such file or folder; did you mean docs/recipes.md?"),
+        (["--data.path", "~/nowhere/at-all"], "--data.path ~/nowhere/at-all: there is no such file or folder"),
+        (["--data.path", ".", "--eval.path", "user/validation"], "--eval.path user/validation: there is no such file"),
+        (["--data.path", ".", "--model.name", "runs/x/best"], "--model.name runs/x/best: there is no such folder"),
+        (["--data.path", ".", "--model.name", "user/checkpoint-400"], "user/checkpoint-400: there is no such folder"),
+        (["--data.path", ".", "--model.name", "whisper-smal"], "a model on the Hub is named owner/name"),
         (["--data.path", ".", "--run_dir", "README.md"], "--run_dir README.md: is a file"),
         (["--data.path", ".", "--resume", "yes"], "--resume yes: "),
         (["--data.path", ".", "--device", "cuda"], "--device cuda: torch sees no GPU here"),
@@ -247,6 +261,18 @@ def test_what_is_not_there_is_named_before_anything_starts(argv: list[str], told
     with pytest.raises(UsageError) as refused:
         refuse_impossible(load_config(TrainingConfig, argv))
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["openai/whisper-small", "google/fleurs", "me/whisper-be.v2", "test-org/best-of-be"])
+def test_a_name_on_the_hub_does_not_look_local(name: str):
+    assert not looks_local(name)
+    refuse_missing("data.path", name)
+    refuse_missing_model("model.name", name)
+
+
+@pytest.mark.parametrize("name", ["tiny", "base.en", "large-v3", "large-v3-turbo", "turbo"])
+def test_names_of_openai_whisper_reach_the_loading_which_names_the_model_on_the_hub(name: str):
+    refuse_missing_model("model.name", name)
 
 
 @pytest.mark.parametrize("name", ["br[1]", "what?", "a*b.parquet"])
@@ -271,6 +297,8 @@ def test_evaluate_takes_a_model_by_one_flag():
     [
         ([], "--model is missing"),
         (["--model", "./nowhere"], "--model ./nowhere: there is no such folder"),
+        (["--model", "runs/mine"], "--model runs/mine: there is no such folder"),
+        (["--model", "outputs/checkpoint-500"], "--model outputs/checkpoint-500: there is no such folder"),
         (["--model", "owner/name", "--data.path", "nowhere"], "--data.path nowhere: there is no such file"),
     ],
 )

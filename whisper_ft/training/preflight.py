@@ -12,12 +12,16 @@ from whisper_ft.checkpoint.format import newest_record
 from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.data import DataConfig, is_hub_name
 from whisper_ft.config.evaluation import Device, EvaluationConfig
+from whisper_ft.config.local_paths import MODEL_PARTS, looks_local, missing_message
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.formats.shard_names import expanded
 from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, is_adapter
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.tracking.backends.packages import refuse_missing_packages
+
+OPENAI_SIZES = r"(tiny|base|small|medium)(\.en)?|large(-v[123](-turbo)?)?|turbo"
+"""Names of models in openai-whisper, for which loading names the model on the Hub."""
 
 
 def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> None:
@@ -107,21 +111,21 @@ def refuse_missing(name: str, path: str) -> None:
     if glob.glob(expanded(local)[0]):  # numbered shards in braces, of which the first must exist
         return
     if not is_hub_name(path):
-        raise UsageError(f"--{name} {path}: there is no such file or folder")
+        raise UsageError(f"--{name} {path}: {missing_message(path, 'file or folder')}")
 
 
 def refuse_missing_model(name: str, path: str) -> None:
     """Raise UsageError if `path` is empty, or a folder that is missing or holds no model.
 
-    `name` is its setting; empty for an argument without a name. `owner/name` or a plain name without a local folder is
-    accepted, because it may be a model on the Hub.
+    `name` is its setting; empty for an argument without a name. `owner/name` is accepted, because it may be a model on
+    the Hub, unless it looks like a local path. The names of openai-whisper are answered when the model is loaded.
     """
     if not path:
         raise UsageError(f"--{name} is missing: give a folder in the Hugging Face format, or a name on the Hub")
     given = f"--{name} {path}" if name else path
-    on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
-    if not Path(path).exists() and not on_hub:
-        raise UsageError(f"{given}: there is no such folder")
+    if not Path(path).exists() and looks_local(path, MODEL_PARTS) and not re.fullmatch(OPENAI_SIZES, path):
+        hint = "" if "/" in path else "; a model on the Hub is named owner/name, such as openai/whisper-small"
+        raise UsageError(f"{given}: {missing_message(path, 'folder')}{hint}")
     if Path(path).exists() and not Path(path, "config.json").exists():
         if Path(path, "config.yaml").exists() and Path(path, "status.json").exists():
             raise UsageError(
