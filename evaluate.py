@@ -36,7 +36,7 @@ from whisper_ft.data.sources import open_source, pin
 from whisper_ft.data.stated_durations import first_durations
 from whisper_ft.data.stored_clips import stored_clips
 from whisper_ft.data.used_settings import languages_found, used_lines
-from whisper_ft.decoding.evaluator import Evaluator, encoder_of_set
+from whisper_ft.decoding.evaluator import Evaluator, augmentation_of_set, encoder_of_set
 from whisper_ft.decoding.resume_log import ResumeLog, job_of
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.inference import InferenceModel, load_for_inference
@@ -204,7 +204,8 @@ def open_evaluator(
     most, setting = config.max_utterances, f"--sets: {name}: long" if name else "--long"
     recordings = long_recordings(rows, source, most, window_seconds, collectives, setting)
     generation, is_long = scored.model.generation_config, source.is_long
-    evaluator = Evaluator(name, recordings, config.decoding, most, scored.precision, generation, is_long)
+    augment = augmentation_of_set(source, f"sets: {name}: augment" if name else "augment")
+    evaluator = Evaluator(name, recordings, config.decoding, most, scored.precision, generation, is_long, augment)
     say_all(evaluator.notes)
     return evaluator
 
@@ -296,7 +297,7 @@ def write(
             "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
             "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
         }
-    audio = stored_clips(source) if config.sound and scored and not source.is_joined else None
+    audio = stored_clips(source) if config.sound and scored and not source.is_joined and not source.augment else None
     title = title_of(config, name or source.path)
     write_report(out / "report.html", scores, title, facts, analysis, audio)
     summary = {

@@ -19,7 +19,7 @@ from bench.results import report
 from bench.rounds import console, run, save
 from bench.sizes import FULL, QUICK, SIZES, Effort
 
-PARTS = ("loader", "packing", "normalizer", "card")
+PARTS = ("loader", "packing", "augment", "normalizer", "card")
 
 
 def measure(effort: Effort, threads: int, scratch: Path, names: list[str]) -> Iterator[dict[str, Any]]:
@@ -38,6 +38,7 @@ def measure(effort: Effort, threads: int, scratch: Path, names: list[str]) -> It
     parts: dict[str, Callable[[], Any]] = {
         "loader": lambda: {size.name: bench.loader(size) for size in SIZES[:2]},
         "packing": bench.packing,
+        "augment": lambda: run("bench.augment_cost", 1, str(bench.data / "train")),
         "normalizer": lambda: run("bench.normalizer_speed", threads, codes=(0, 1)),  # 1: slower than promised
         "card": bench.card,
     }

@@ -130,4 +130,9 @@ def _card_lines(figures: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-LINES = {"normalizer": _normalizer_lines, "card": _card_lines}
+def _augment_lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    costs = ", ".join(f"{name} {milliseconds:.2f}" for name, milliseconds in figures["ms"].items())
+    yield f"augmentation, ms for a clip of 5 s (decoding a clip of the corpus: {figures['decode a clip']}): {costs}"
+
+
+LINES = {"normalizer": _normalizer_lines, "augment": _augment_lines, "card": _card_lines}

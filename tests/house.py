@@ -27,7 +27,6 @@ PROGRAMS = ("train", "evaluate")  # root files that compose; they may import eve
 FREE_PLACES = {
     "sharded and parallel models": "models/parallel.py",
     "exports for other engines": "models/export/",
-    "augmentation of waveforms": "data/augment/waveform.py",
     "labels with timestamps and prompts": "data/labels/",
     "the web page": "web/",
 }  # modules that later work adds, and where

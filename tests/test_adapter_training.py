@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
-from tests.conftest import Trainer, metrics
+from tests.conftest import Trainer
 from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import ModelConfig, TrainingConfig
@@ -168,13 +168,26 @@ def test_a_frozen_encoder_has_no_adapter_and_no_graph(build: Build):
     update(model)
 
 
-def test_full_rank_reaches_the_loss_of_full_training(train: Trainer):
-    settings = {"steps": 40, "eval__every": 0, "save__every": 0, "model__dropout": 0, "schedule__kind": "constant"}
-    full = metrics(train("full", **settings, optim__lr=2e-3))
-    adapter = {"adapter__kind": "lora", "adapter__r": 32, "adapter__alpha": 32}
-    lora = metrics(train("lora", **settings, **adapter, optim__lr=1e-2))
-    assert full[40]["loss"] < 0.8 * full[1]["loss"]
-    assert lora[40]["loss"] < 1.1 * full[40]["loss"]
+def test_full_rank_reaches_the_loss_of_full_training(build: Build, micro_whisper: Path):
+    """On a batch learned by heart. The embeddings are as long as trained ones: an adapter leaves them as they are."""
+
+    def losses(model: WhisperForConditionalGeneration, lr: float, updates: int = 60) -> list[float]:
+        with torch.no_grad():
+            model.model.decoder.embed_tokens.weight *= 20
+        loss, batch, values = TokenLoss(model.train()), batch_of(model), []
+        optimizer = torch.optim.AdamW(parameters_by_name(model).values(), lr, weight_decay=0)
+        for _ in range(updates):
+            values.append(loss(*batch))
+            optimizer.zero_grad()
+            values[-1].backward()
+            optimizer.step()
+        return [float(value.detach()) for value in values]
+
+    full = losses(load_whisper(str(micro_whisper)).model, 3e-3)
+    lora = losses(build(r=32, alpha=32.0), 3e-3)
+    assert full[0] == pytest.approx(lora[0], rel=1e-5)
+    assert full[-1] < 0.1 * full[0]
+    assert lora[-1] < full[-1] + 0.05 * full[0]
 
 
 def test_the_rate_of_an_adapter_is_ten_times_that_of_all_weights_and_recorded(train: Trainer):

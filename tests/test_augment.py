@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_ft.config.training import AugmentConfig
+from whisper_ft.config.augment import AugmentConfig
 from whisper_ft.data.augment.spec_augment import MASKED, SpecAugment
 from whisper_ft.data.sampling.order import Place
 

@@ -16,6 +16,8 @@ from bench.parts import Bench
 from bench.results import LINES, TRAINING_RATIOS, summary
 from bench.sizes import FULL, SIZES
 from bench.watch import Watch
+from whisper_ft.config import yaml12
+from whisper_ft.config.waveform import TRANSFORMS
 
 ROOT = Path(__file__).parents[1]
 HANGS_SECONDS = 1500
@@ -94,6 +96,32 @@ def test_packing_is_measured_in_speech_for_each_second(tmp_path: Path):
         assert 3.0 <= figures["seconds_per_utterance"]["median"] <= 4.5
     assert contenders["packed"]["fill"]["median"] > 0.5
     assert "Packing, micro-30s" in results["printed"]
+
+
+@pytest.mark.matrix
+def test_every_transform_of_sound_has_a_cost(tmp_path: Path):
+    results = quick(tmp_path, "augment")
+    costs = results["augment"]["ms"]
+    assert set(TRANSFORMS) <= {name.split()[0] for name in costs}
+    assert all(milliseconds > 0 for milliseconds in costs.values())
+    assert "augmentation, ms" in results["printed"]
+
+
+@pytest.mark.matrix
+def test_the_rates_with_and_without_augmentation_stand_in_one_table(tmp_path: Path, corpus: Path, micro_whisper: Path):
+    config = {
+        "model": {"name": str(micro_whisper)},
+        "data": {"path": str(corpus / "train"), "language": "be"},
+        "steps": 2,
+        "eval": {"every": 0},
+    }
+    (tmp_path / "few.yaml").write_text(yaml12.dump(config))
+    options = ["--config", str(tmp_path / "few.yaml"), "--test", str(corpus / "test"), "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-m", "bench.noisy_wer", *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rates = json.loads((tmp_path / "out/results.json").read_text())["rates"]
+    assert {name: set(each) for name, each in rates.items()} == {name: {"clean", "augmented"} for name in rates}
+    assert set(rates) == {"clean", "augmented"}
 
 
 @pytest.mark.matrix

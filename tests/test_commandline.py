@@ -46,6 +46,14 @@ def test_later_wins_defaults_then_files_then_flags(write):
     assert (config.seed, config.steps, config.optim.lr, config.batch.size) == (9, 6, 4e-4, 16)
 
 
+def test_a_number_may_be_left_to_the_program(write):
+    config = load_config(TrainingConfig, ["--config", write("batch: {per_device: auto}"), "--optim.lr", "auto"])
+    assert (config.batch.per_device, config.optim.lr) == ("auto", "auto")
+    for number in (lambda: config.batch.per_pass, lambda: config.optim.peak_lr):
+        with pytest.raises(ValueError, match="auto: is not resolved yet"):
+            number()
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -81,7 +89,10 @@ def test_yaml_means_what_it_says(write, text: str, value: tuple[str, str, object
         (["--num_train_epochs", "3"], "did you mean 'epochs'?"),
         (["--output_dir", "x"], "did you mean 'run_dir'?"),
         (["--zzzzzz=1"], "unknown setting 'zzzzzz'; --help all lists all settings"),
-        (["--optim.lr", "abc"], "--optim.lr abc: expected a float"),
+        (["--optim.lr", "abc"], "--optim.lr abc: expected a float or auto"),
+        (["--batch.per_device", "half"], "--batch.per_device half: expected an int or auto"),
+        (["--batch.per_device", "1.5"], "--batch.per_device 1.5: expected an int or auto"),
+        (["--batch.per_device", "0"], "--batch.per_device must be at least 1, got 0"),
         (["--steps", "1.5"], "--steps 1.5: expected an int"),
         (["--optim.lr", "-1"], "--optim.lr must be above 0, got -1.0"),
         (["--optim.name", "adam"], "--optim.name adam: expected one of ['adamw', 'adamw_8bit'"),
@@ -183,7 +194,7 @@ def test_another_seed_is_another_run():
 
 
 def test_a_changed_rate_needs_to_be_allowed_by_name():
-    saved = to_plain(load_config(TrainingConfig, []))
+    saved = to_plain(load_config(TrainingConfig, ["--optim.lr", "1e-5"]))
     with pytest.raises(UsageError, match=r"--allow_change '\[optim\.lr\]'"):
         refuse_changes(saved, load_config(TrainingConfig, ["--optim.lr", "1e-3"]))
     allowed = load_config(TrainingConfig, ["--optim.lr", "1e-3", "--allow_change", "[optim.lr]"])

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.test_stream import KeepingCollator, Rows, clip, spoken
+from whisper_ft.config.augment import AugmentConfig
 from whisper_ft.config.data import DataConfig, SourceConfig, WeightedSourceConfig
 from whisper_ft.config.packing import PackConfig
-from whisper_ft.config.training import AugmentConfig, LabelsConfig
+from whisper_ft.config.training import LabelsConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.audio.noise_files import NoiseFiles
 from whisper_ft.data.augment.spec_augment import SpecAugment

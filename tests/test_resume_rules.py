@@ -46,6 +46,15 @@ def test_a_changed_setting_is_treated_by_its_resume_rule(name: str):
             refuse_changes(saved, allowed)
 
 
+def test_a_resumed_run_keeps_the_rate_that_it_began_with():
+    """The rate may be of auto or of a user, as in every run from before there was auto."""
+    saved = saved_with("optim.lr", 3e-5)
+    del saved["adapter"]
+    resumed = as_resumed(TrainingConfig(), (), saved)
+    assert (resumed.optim.lr, resumed.adapter.kind) == (3e-5, "none")
+    assert refuse_changes(saved, resumed) == []
+
+
 def test_every_rule_has_settings():
     assert {rules()[name] for name in SETTINGS} == {"exact", "change", "free"}
 

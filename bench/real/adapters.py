@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,16 @@ def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
             "checkpoint_bytes": sum(file.stat().st_size for file in newest.iterdir()),
         }
 
-    record.once("unmodified", lambda: arms.scores(inputs.model, inputs, silence, out / "unmodified", extent))
+    def scored(trained: Mapping[str, Any], model: str, folder: Path) -> dict[str, Any]:
+        return {**trained, **arms.scores(model, inputs, silence, folder, extent)}
+
+    record.once("unmodified", partial(scored, {}, inputs.model, out / "unmodified"))
     for number, (name, settings) in enumerate(ARMS.items(), start=1):
         pace, run_dir = out / f"arm-{number}-pace", out / f"arm-{number}-model"
-        first = record.once(f"{name}, pace", lambda p=pace, s=settings: train(p, CALIBRATION_STEPS, s))
+        first = record.once(f"{name}, pace", partial(train, pace, CALIBRATION_STEPS, settings))
         steps = extent.steps(first["seconds"])
-        trained = record.once(f"{name}, trained", lambda r=run_dir, n=steps, s=settings: train(r, n, s))
-        scored = out / f"arm-{number}"
-        record.once(name, lambda r=run_dir, t=trained, o=scored: t | arms.scores(str(r), inputs, silence, o, extent))
+        trained = record.once(f"{name}, trained", partial(train, run_dir, steps, settings))
+        record.once(name, partial(scored, trained, str(run_dir), out / f"arm-{number}"))
     return record.results
 
 

@@ -23,7 +23,7 @@ from bench.real.table import percent
 from normalizers import get_normalizer
 from whisper_ft.scoring.bootstrap import Difference, paired_test
 from whisper_ft.scoring.predictions import read_predictions
-from whisper_ft.scoring.scores import Prediction, score
+from whisper_ft.scoring.scores import Prediction, Scores, score
 
 COMPARED = ("unpacked", "packed")
 SEEDS = (1, 2, 3)
@@ -60,18 +60,17 @@ def pooled(first: Transcripts, second: Transcripts, language: str, *, loops: boo
     Parameters
         loops: count clips, too, in which a model of that seed ran into the token limit.
     """
-    normalizer, sides = get_normalizer("golden", language=language), []
-    for own, other in ((first, second), (second, first)):
-        rows = []
+    normalizer = get_normalizer("golden", language=language)
+
+    def side(own: Transcripts, other: Transcripts) -> Scores:
+        rows: list[Prediction] = []
         for seed, predictions in own.items():
             limit = {row.id for row in (*predictions, *other[seed]) if row.hit_token_limit and not loops}
-            rows += [
-                replace(row, id=f"{seed}/{row.id}", speaker=row.id, columns=None)
-                for row in predictions
-                if row.id not in limit
-            ]
-        sides.append(score(rows, normalizer))
-    return paired_test(*sides).wer
+            kept = (row for row in predictions if row.id not in limit)
+            rows += [replace(row, id=f"{seed}/{row.id}", speaker=row.id, columns=None) for row in kept]
+        return score(rows, normalizer)
+
+    return paired_test(side(first, second), side(second, first)).wer
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from whisper_ft.config.local_paths import looks_local
 from whisper_ft.config.setting import require, setting
+from whisper_ft.config.waveform import WaveformSetting
 from whisper_ft.runtime.redaction import redacted
 
 Format = Literal[
@@ -152,6 +153,9 @@ class NamedSourceConfig(SourceConfig):
     speakers. given: the recordings of the set are long already."""
     long_seconds: float | None = setting("free", None)
     """Length of a joined recording in seconds, for `long: true`; a few are shorter or longer by half. None: 120."""
+    augment: WaveformSetting = field(default_factory=list, metadata={"resume": "free"})
+    """Transforms of the sound before it is transcribed, as in augment.waveform: phone, or a list. The draws depend on
+    the utterance alone, so they are the same in each evaluation. Empty: the sound as it is."""
 
     @property
     def is_long(self) -> bool:

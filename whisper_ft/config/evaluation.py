@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from whisper_ft.config.data import LongForm, NamedSourceConfig, SourceConfig, first_twice, long_problem, set_name
 from whisper_ft.config.setting import LeadingSpace, require, require_bounds, setting
+from whisper_ft.config.waveform import WaveformSetting, transforms_in
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -160,7 +161,7 @@ class EvalConfig(DecodingConfig):
 def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
     """Raise ValueError for a set of eval.sets without path, with a name that cannot be used, or with a bad number."""
     _refuse_prompt_columns(sets, "--eval.sets: ")
-    for one in sets:
+    for number, one in enumerate(sets):
         require(bool(one.path), "eval.sets: path", "nothing", "given for each set")
         name = set_name(one.name, one.path, one.split)
         require(
@@ -176,6 +177,7 @@ def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
         limit = one.max_utterances
         require(limit is None or limit >= 1, "eval.sets: max_utterances", limit, "at least 1")
         refuse_long("eval.sets: ", one.long, one.long_seconds)
+        transforms_in(one.augment, f"eval.sets[{number}].augment")
     # Folders of predictions have these names, and some file systems do not tell upper case from lower case.
     if twice := first_twice(set_name(one.name, one.path, one.split).casefold() for one in sets):
         raise ValueError(f"--eval.sets: two are called {twice!r}; give each a name of its own")
@@ -232,6 +234,9 @@ class EvaluationConfig:
     speakers. given: the recordings of the data are long already."""
     long_seconds: float | None = None
     """Length of a joined recording in seconds, for `long: true`; a few are shorter or longer by half. None: 120."""
+    augment: WaveformSetting = field(default_factory=list)
+    """Transforms of the sound before it is transcribed, as augment.waveform of a run: phone, or a list. The draws
+    depend on the utterance alone. Empty: the sound as it is."""
     leading_space: LeadingSpace = "auto"
     """Space before the text of a reference, for decoding.with_loss; a run has it as labels.leading_space."""
     precision: Precision = "auto"
@@ -258,6 +263,7 @@ class EvaluationConfig:
         if self.sets and self.compare:
             raise ValueError("--compare: is of one set; compare the others by their --predictions")
         self._refuse_bad_long(beside)
+        self._refuse_bad_augmentation(beside)
         if twice := first_twice(name for name, _ in self.named_sets):
             raise ValueError(f"--sets: two are called {twice!r}; give each a name")
 
@@ -274,6 +280,15 @@ class EvaluationConfig:
                 "--decoding.with_loss true: has no effect on long recordings, whose references are longer than a window"
             )
 
+    def _refuse_bad_augmentation(self, beside: str | None) -> None:
+        """Raise ValueError for transforms that cannot be used, or have no effect beside another setting."""
+        transforms_in(self.augment, "augment")
+        for number, one in enumerate(self.sets):
+            transforms_in(one.augment, f"sets[{number}].augment")
+        if beside and self.augment:
+            reason = "give it to each set" if self.sets else "the transcripts are made already"
+            raise ValueError(f"--augment {self.augment}: has no effect beside {beside}; {reason}")
+
     @property
     def label_space(self) -> LeadingSpace | None:
         """Leading space of the labels whose loss is computed; None if no loss is computed."""
@@ -288,7 +303,9 @@ class EvaluationConfig:
         """
         if not self.sets:
             own = {f.name: getattr(self.data, f.name) for f in fields(SourceConfig)}
-            return [("", NamedSourceConfig(**own, long=self.long, long_seconds=self.long_seconds))]
+            return [
+                ("", NamedSourceConfig(**own, long=self.long, long_seconds=self.long_seconds, augment=self.augment))
+            ]
         return [
             (
                 set_name(one.name, one.path, one.split),

@@ -143,13 +143,13 @@ def _without_numbers(name: str) -> str:
 
 
 def _settings(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return settings by dotted name, as `flatten` does, but with lists of sections split up.
+    """Return settings by dotted name, as `flatten` does, but with the lists of SECTIONS_OF_LISTS split up.
 
     The value of such a list is its length. The settings of its sections have the number of the section in their names.
     """
     settings: dict[str, Any] = {}
     for name, value in flatten(plain, prefix).items():
-        if not value or not isinstance(value, list) or not all(isinstance(section, dict) for section in value):
+        if not value or not isinstance(value, list) or f"{name}." not in SECTIONS_OF_LISTS:
             settings[name] = value
             continue
         settings[name] = len(value)

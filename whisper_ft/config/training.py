@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_ft.config.adapter import AdapterConfig
+from whisper_ft.config.augment import AugmentConfig
 from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.evaluation import Device, EvalConfig, Precision
 from whisper_ft.config.optimization import LossConfig, OptimConfig, ScalerConfig, ScheduleConfig
@@ -79,25 +80,6 @@ class LabelsConfig:
             raise ValueError(
                 f"--labels.no_speech_path {self.no_speech_path}: labels.no_speech_share is 0; set it, too, as to 0.02"
             )
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """SpecAugment: masks in the log-mel of each training utterance, different in each epoch."""
-
-    time_masks: int = setting("change", 0, least=0)
-    """Number of time masks; 0 is off."""
-    time_mask_seconds: float = setting("change", 1.0, least=0)
-    """Longest time mask in seconds; the length of each mask is random, from 0 to this."""
-    time_mask_share: float = setting("change", 0.2)
-    """Longest time mask as a share of the utterance. The shorter of this and time_mask_seconds is the limit."""
-    frequency_masks: int = setting("change", 0, least=0)
-    """Number of frequency masks, each a band of adjacent mel bins; 0 is off."""
-    frequency_mask_bins: int = setting("change", 27, least=0)
-    """Widest frequency mask, in mel bins; the model has 80 or 128."""
-
-    def __post_init__(self) -> None:
-        require(0 <= self.time_mask_share <= 1, "augment.time_mask_share", self.time_mask_share, "from 0 to 1")
 
 
 @dataclass(frozen=True)

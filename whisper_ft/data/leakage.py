@@ -7,8 +7,9 @@ then compared with this index.
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -133,6 +134,18 @@ def shared_by_index(train: Source, heldout: Source) -> str:
     if not shared:
         return ""
     return f"{len(shared):,} file names or tables are in both, such as {shared[0][0]} and {shared[0][1]}"
+
+
+def shared_by_name(recordings: Sequence[Path], heldout: Source) -> str:
+    """Message about recordings with the name of a held-out row; "" without any. No row is read."""
+    names = dict(_named_rows(heldout)) if recordings else {}
+    shared = [(path, names[name]) for path in recordings if (name := name_of(path.name)) in names]
+    return f"{len(shared):,} have a name in both, such as {shared[0][0]} and {shared[0][1]}" if shared else ""
+
+
+def row_of(recording: Path) -> Row:
+    """Return a recording as a row without text, which can be compared with held-out rows."""
+    return Row(str(recording), recording.read_bytes(), "")
 
 
 def _named_rows(source: Source) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,8 @@ from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.audio.noise_files import NoiseFiles
 from whisper_ft.data.audio.room_tone import quietest, quietest_of, repeated
 from whisper_ft.data.augment.transforms import Transforms
+from whisper_ft.data.augment.waveform.chain import Augmented
+from whisper_ft.data.augment.waveform.waveform_transform import Surroundings
 from whisper_ft.data.labels.draws import LabelDraws
 from whisper_ft.data.labels.previous_text import prompt_of
 from whisper_ft.data.labels.tokens import LabelEncoder
@@ -58,23 +60,31 @@ class WindowBuilder:
             raise RejectedError(*row.problem)
         transcript = UsableTranscript.of(row, self._encode)
         waveform = decode(row.audio, self._rate, self._log_mel.window_seconds, row.offset, row.duration)
+        waveform = waveform[: self._log_mel.window_samples]
         if not waveform.any():
             raise RejectedError("silent", "every sample is zero, but there is a transcript")
-        for transform in self._transforms.waveform:
-            waveform = transform(waveform, place)
-        waveform = waveform[: self._log_mel.window_samples]
         is_timed = self._settings.labels.timestamps_share > 0
-        texts = transcript.spoken(waveform, self._rate, 0, timestamps=is_timed)
+        augmented = self._augmented(waveform, rows, place)
+        texts = transcript.spoken(waveform, self._rate, 0, timestamps=is_timed, times=augmented.times)
         cost = transcript.cost(self._encode) if self.packs else 0
         prompt = prompt_of(rows, place.row, self._encode) if self._settings.labels.prompt_share > 0 else ()
-        return Clip(row.id, place, waveform, texts, cost, row.language, row.task, prompt)
+        return Clip(row.id, place, augmented.waveform, texts, cost, row.language, row.task, prompt, augmented.drawn)
+
+    def _augmented(self, waveform: Waveform, rows: Sequence[Row], place: Place) -> Augmented:
+        """Apply the transforms of waveforms to an utterance, given the rows of its chunk."""
+        chain = self._transforms.waveform
+        if chain is None:
+            return Augmented(waveform)
+        return chain(waveform, Surroundings(place, rows, self._rate, self._log_mel.window_samples))
 
     def windows(self, clips: Sequence[Clip]) -> Iterator[Window]:
         """Yield the windows of a block with at least one clip, and after some of them one without speech."""
         for layout in self.layouts(clips):
             yield self.window(layout)
             if self.draws.no_speech(layout.key):
-                yield self._without_speech(clips, layout.key)
+                audio, label = self.silence(clips, layout.key), self._encode.no_speech()
+                features = self._log_mel(audio)
+                yield Window(features, label.tokens, (), filled_samples=len(audio), first_target=label.first_target)
 
     def window(self, layout: Layout) -> Window:
         """Return the window of a layout: log-mel of the whole, then transforms for each utterance, and the label."""
@@ -115,13 +125,9 @@ class WindowBuilder:
             audio[begin:free] = clip.waveform[: end - begin]
         return audio
 
-    def _without_speech(self, clips: Sequence[Clip], key: Place) -> Window:
-        """Return a window of noise, or of the quietest part of a block, whose label says that there is no speech."""
+    def silence(self, clips: Sequence[Clip], key: Place) -> Waveform:  # -> [samples]
+        """Return the sound of the window without speech after that of a key: noise, or the quietest part of a block."""
         log_mel, noise = self._log_mel, self._settings.noise
         if noise is None:
-            part = quietest_of([clip.waveform for clip in clips], self._rate)
-            audio = repeated(part, log_mel.window_samples)
-        else:
-            audio = noise.part(self._rate, log_mel.window_seconds, self._settings.seed, *key, _NOISE)
-        label = self._encode.no_speech()
-        return Window(log_mel(audio), label.tokens, (), filled_samples=len(audio), first_target=label.first_target)
+            return repeated(quietest_of([clip.waveform for clip in clips], self._rate), log_mel.window_samples)
+        return noise.part(self._rate, log_mel.window_seconds, self._settings.seed, *key, _NOISE)

@@ -45,6 +45,8 @@ class EvalProtocol:
     """Settings READ_AS of a set of eval.sets; empty for the held-out set, whose settings are exact in data.*."""
     joined: dict[str, Any] = field(default_factory=dict)
     """Rule by which clips are joined to long recordings; empty if the rows of the set are the utterances."""
+    augment: dict[str, Any] = field(default_factory=dict)
+    """Transforms of the sound before it is transcribed; empty for the sound as it is."""
 
     @classmethod
     def of(
@@ -55,6 +57,7 @@ class EvalProtocol:
         precision: str,
         suppressed: str,
         joined: Mapping[str, Any] | None = None,
+        augment: Mapping[str, Any] | None = None,
     ) -> Self:
         """Make the protocol of transcripts alone, without metric and normaliser."""
         return cls(
@@ -69,6 +72,7 @@ class EvalProtocol:
             suppressed=suppressed,
             attempts=decoding.attempts,
             joined=dict(joined or {}),
+            augment=dict(augment or {}),
         )
 
     def judged_by(self, settings: EvalConfig, rules: str) -> Self:
@@ -98,7 +102,7 @@ class EvalProtocol:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values, without those that are None or empty because they do not apply."""
-        optional = ("attempts", "metric", "greater_is_better", "normalizer", "read_as", "joined")
+        optional = ("attempts", "metric", "greater_is_better", "normalizer", "read_as", "joined", "augment")
         return {name: value for name, value in asdict(self).items() if value not in (None, {}) or name not in optional}
 
     @classmethod

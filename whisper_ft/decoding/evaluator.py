@@ -7,10 +7,11 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from whisper_ft.config.data import DEFAULT_TASK, SourceConfig
+from whisper_ft.config.data import DEFAULT_TASK, NamedSourceConfig, SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.config.setting import LeadingSpace
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.augment.waveform.chain import WaveformChain
 from whisper_ft.data.formats.fingerprint import with_content
 from whisper_ft.data.joined_recordings import JoinedRecordings
 from whisper_ft.data.labels.rewrite import LabelNormalizer
@@ -25,9 +26,14 @@ from whisper_ft.models.suppression import fingerprint
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.scoring.scores import Prediction
 
+AUGMENT_SEED = 0
+"""Seed of the transforms of evaluated sets."""
+
 
 class Evaluator:
     """A named set of utterances and its decoding settings. Training and evaluate.py both use evaluators.
+
+    With `augment`, made by `augmentation_of_set`, its transforms are applied before the utterances are transcribed.
 
     For a set of long recordings (`is_long`), `source` is the result of `data.long_recordings`. No loss is computed for
     it, because a reference is longer than a window.
@@ -42,9 +48,11 @@ class Evaluator:
         precision: Precision,
         generation_config: GenerationConfig,
         is_long: bool = False,
+        augment: WaveformChain | None = None,
     ) -> None:
         self.name, self.source, self.precision, self.is_long = name, source, precision, is_long
         self.decoding = replace(decoding, with_loss=False) if is_long else decoding
+        self._augment = augment
         self._suppressed = fingerprint(generation_config)
         self.total = utterances_of(source, max_utterances)
 
@@ -53,7 +61,8 @@ class Evaluator:
         """Everything besides the model on which the transcripts depend. The files' content is read at the first use."""
         data = with_content(self.source.fingerprint(), self.source.content())
         joined = self.source.rule if isinstance(self.source, JoinedRecordings) else {}
-        return EvalProtocol.of(data, self.total, self.decoding, self.precision, self._suppressed, joined)
+        augment = {} if self._augment is None else self._augment.rule
+        return EvalProtocol.of(data, self.total, self.decoding, self.precision, self._suppressed, joined, augment)
 
     @property
     def notes(self) -> Sequence[str]:
@@ -74,11 +83,21 @@ class Evaluator:
         predictions are appended to it, except those whose audio could not be read. An error is raised on every rank.
         """
         known = resume_log.known if resume_log else ()
-        windows = audio_windows(self.source, log_mel, collectives.rank, collectives.world, self.total, known)
+        windows = audio_windows(
+            self.source, log_mel, collectives.rank, collectives.world, self.total, known, self._augment
+        )
         with transcriber.inference():
             return transcribe(
                 transcriber, windows, self.decoding.batch_size, self.total, collectives, progress, resume_log
             )
+
+
+def augmentation_of_set(where: NamedSourceConfig, setting: str) -> WaveformChain | None:
+    """Return the transforms of a set's sound; None without any. `setting` names its setting `augment` in errors.
+
+    Their seed is that of no run, so that every run and evaluate.py hear the same. Raises UsageError as `WaveformChain`.
+    """
+    return WaveformChain.of(where.augment, AUGMENT_SEED, setting)
 
 
 def encoder_of_set(

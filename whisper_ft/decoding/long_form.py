@@ -5,7 +5,7 @@ arXiv 2303.00747). Whisper itself follows the timestamps that the model writes, 
 timestamps no longer writes usable ones.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,6 +15,9 @@ import torch
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.decode import decode_beginning
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.augment.waveform.chain import WaveformChain
+from whisper_ft.data.augment.waveform.waveform_transform import Surroundings
+from whisper_ft.data.sampling.order import Place
 from whisper_ft.data.types import RejectedError, Row, Source
 
 MAX_RECORDING_SECONDS = 7200.0  # limits memory: samples take 64 kB a second
@@ -49,6 +52,7 @@ def audio_windows(
     world: int,
     max_utterances: int | None = None,
     known: Collection[int] = (),
+    augment: WaveformChain | None = None,
 ) -> Iterator[AudioWindow]:
     """Read the windows of the utterances that this rank transcribes, in order. Each utterance belongs to one rank.
 
@@ -59,6 +63,7 @@ def audio_windows(
         world: number of processes.
         max_utterances: transcribe only so many utterances from the beginning of the set; None for all.
         known: indexes of utterances to leave out because they are transcribed already.
+        augment: transforms of the sound, as in the first epoch of a training; None for none.
     """
     wanted = [index for index in range(utterances_of(source, max_utterances)) if index not in known]
     mine = wanted[rank * len(wanted) // world : (rank + 1) * len(wanted) // world]
@@ -69,17 +74,20 @@ def audio_windows(
         if indexes:
             content = source.read(chunk)
             for index in indexes:
-                yield from _windows_of(index, content[index - first], log_mel)
+                place = Place(0, chunk, index - first)
+                yield from _windows_of(index, content, place, log_mel, augment)
         first, done = first + rows, done + len(indexes)
 
 
-def _windows_of(index: int, row: Row, log_mel: LogMel) -> Iterator[AudioWindow]:
-    """Make the windows of one row.
+def _windows_of(
+    index: int, rows: Sequence[Row], place: Place, log_mel: LogMel, augment: WaveformChain | None
+) -> Iterator[AudioWindow]:
+    """Make the windows of one row, given the rows of its chunk.
 
     Audio that cannot be decoded becomes silence with a reason code. If a recording is longer than
     MAX_RECORDING_SECONDS, only its beginning is used.
     """
-    problem = None
+    problem, row = None, rows[place.row]
     try:
         if row.problem:
             raise RejectedError(*row.problem)
@@ -88,6 +96,10 @@ def _windows_of(index: int, row: Row, log_mel: LogMel) -> Iterator[AudioWindow]:
         )
         if seconds > MAX_RECORDING_SECONDS:
             problem = "too_long"
+        if augment is not None:
+            before = len(waveform)
+            waveform = augment(waveform, Surroundings(place, rows, log_mel.sample_rate, None)).waveform
+            seconds += (len(waveform) - before) / log_mel.sample_rate
     except RejectedError as rejected:
         waveform, seconds, problem = np.zeros(0, dtype=np.float32), 0.0, rejected.reason
     pieces = split_at_silence(waveform, log_mel.window_samples, log_mel.sample_rate)

@@ -10,7 +10,8 @@ from whisper_ft.config.data import DataConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.audio.noise_files import NoiseFiles
-from whisper_ft.data.augment.transforms import transforms_of
+from whisper_ft.data.augment.transforms import transforms_of, waveform_chain
+from whisper_ft.data.augment.waveform.chain import WaveformChain
 from whisper_ft.data.formats.fingerprint import with_content
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labels.tokens import LabelEncoder
@@ -26,6 +27,9 @@ from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.training import data_summary
 
+AUGMENTATION = "augmentation"
+"""Key of the recordings of augmentation in a fingerprint."""
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -40,6 +44,8 @@ class TrainingData:
     """Position in the stream at which the run ends; None if the length of the run is given in steps."""
     noise: NoiseFiles | None = None
     """Recordings for windows without speech, if the settings name some."""
+    augmentation: WaveformChain | None = None
+    """Transforms of waveforms, if the settings name some."""
     content: dict[str, Any] = field(default_factory=dict)
     """Digests of the content of the files (`Source.content`), as it was when this start of the program began."""
 
@@ -49,14 +55,21 @@ class TrainingData:
         return sum(self.source.rows)
 
     @property
+    def recordings(self) -> list[Path]:
+        """Recordings beside the rows, by `recordings_of`."""
+        return recordings_of(self.noise, self.augmentation)
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """Facts that identify the data and its order: recorded in a checkpoint, and compared when a run resumes.
 
-        They are the version of the order, the number of lanes, the content of the source and the recordings without
-        speech.
+        They are the version of the order, the number of lanes, the content of the source, and the recordings without
+        speech and of augmentation.
         """
         source = with_content(self.source.fingerprint(), self.content)
         noise = {"no_speech": self.noise.fingerprint} if self.noise is not None else {}
+        if self.augmentation is not None and self.augmentation.recordings:
+            noise[AUGMENTATION] = self.augmentation.fingerprint
         return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **noise, **source}
 
     def ids(self, step: int) -> list[str]:
@@ -79,8 +92,8 @@ def open_training_data(
         index: folder for cached file indexes.
         rank: rank whose share is read, of `world` ranks.
 
-    Raises UsageError if the sources cannot be mixed as configured, if a step has fewer blocks than there are ranks, or
-    if recordings without speech cannot be used.
+    Raises UsageError if the sources cannot be mixed as configured, or if a step has fewer blocks than there are ranks.
+    So it does if recordings without speech or of augmentation cannot be used.
     """
     source = open_mixture(data, index)
     lanes = config.data.lanes or default_lanes(config.batch.size)
@@ -89,7 +102,15 @@ def open_training_data(
     partition = partition_of(config, order, lanes, rank, world)
     rows, path = sum(source.rows), config.labels.no_speech_path
     noise = NoiseFiles.found(path) if path else None
-    return TrainingData(source, order, partition, config.steps_over(rows), config.end_of(rows), noise)
+    chain = waveform_chain(config)
+    return TrainingData(source, order, partition, config.steps_over(rows), config.end_of(rows), noise, chain)
+
+
+def recordings_of(noise: NoiseFiles | None, augmentation: WaveformChain | None) -> list[Path]:
+    """Return the recordings that a run hears beside its rows: sounds without speech, noise and impulse responses."""
+    found = [noise] if noise is not None else []
+    found += augmentation.recordings.values() if augmentation is not None else ()
+    return [file.path for files in found for file in files.files]
 
 
 def partition_of(
@@ -124,7 +145,7 @@ def open_stream(
     cached_bytes = settings.cache_gb * 1e9 / readers / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if warning := data_summary.cache_warning(data.source, chunks, cached_bytes):
         say(warning)
-    transforms = transforms_of(config, log_mel)
+    transforms = transforms_of(config, log_mel, data.augmentation)
     windows = WindowSettings(config.seed, config.pack, config.labels, data.noise)
     is_regrouped = config.pack.enabled or config.labels.no_speech_share > 0
     return TrainStream(

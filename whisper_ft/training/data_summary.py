@@ -1,13 +1,14 @@
 """Lines about the data before the first step: shares of a mixture, rewritten transcripts, warnings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.leakage import shared_by_index
+from whisper_ft.data.leakage import shared_by_index, shared_by_name
 from whisper_ft.data.sampling.block_partition import BlockPartition
 from whisper_ft.data.sources import ignored_settings
 from whisper_ft.data.stated_durations import first_durations
@@ -42,11 +43,17 @@ def settings_lines(
 
 
 def summary_lines(
-    source: MixedSource, held_out: Source | None, sets: Mapping[str, Source], lanes: int, encode: LabelEncoder
+    source: MixedSource,
+    held_out: Source | None,
+    sets: Mapping[str, Source],
+    lanes: int,
+    encode: LabelEncoder,
+    recordings: Sequence[Path],
 ) -> Iterator[str]:
     """Return lines for the user about the data of a new run. At most one chunk of the data is read for them.
 
-    One more chunk is read of each list that states durations. `sets` are those of eval.sets, by name.
+    One more chunk is read of each list that states durations. `sets` are those of eval.sets, by name. `recordings` are
+    those that the run hears beside its rows.
     """
     yield from source.notes
     yield from first_durations(source.parts)
@@ -63,6 +70,8 @@ def summary_lines(
                 f"warning: {name} may be in the training data: {shared}; "
                 "`python -m whisper_ft doctor` compares transcripts and audio"
             )
+        if scored is not None and (shared := shared_by_name(recordings, scored)):
+            yield f"warning: {name} may be among the recordings of noise: {shared}; the doctor compares the audio"
 
 
 def packing_lines(partition: BlockPartition, workers: int) -> Iterator[str]:

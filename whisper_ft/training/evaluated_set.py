@@ -13,7 +13,7 @@ from whisper_ft.data.long_recordings import long_recordings
 from whisper_ft.data.sources import of_eval_set, open_eval_set, open_held_out
 from whisper_ft.data.used_settings import languages_found
 from whisper_ft.decoding.eval_protocol import EvalProtocol
-from whisper_ft.decoding.evaluator import Evaluator, encoder_of_set
+from whisper_ft.decoding.evaluator import Evaluator, augmentation_of_set, encoder_of_set
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.normalizer import Normalizer, NormalizerFactory
@@ -112,7 +112,8 @@ def _eval_set(
         raise of_eval_set(error, where.name) from error
     setting, window_seconds = f"--eval.sets: {where.name}: long", learner.log_mel.window_seconds
     recordings = long_recordings(source, where, most, window_seconds, collectives, setting)
-    evaluator = Evaluator(where.name, recordings, settings, most, config.precision, generation, where.is_long)
+    augment = augmentation_of_set(where, f"eval.sets: {where.name}: augment")
+    evaluator = Evaluator(where.name, recordings, settings, most, config.precision, generation, where.is_long, augment)
     normalize = get_normalizer(settings.normalizer, language=language)
 
     def protocol() -> EvalProtocol:

@@ -3,18 +3,21 @@
 import glob
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from whisper_ft.checkpoint.format import newest_record
 from whisper_ft.config.adapter import AdapterConfig
+from whisper_ft.config.augment import WAVEFORM
 from whisper_ft.config.data import DataConfig, is_hub_name
 from whisper_ft.config.evaluation import Device, EvaluationConfig
 from whisper_ft.config.local_paths import MODEL_PARTS, looks_local, missing_message
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
 from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.transform_values import listed
+from whisper_ft.config.waveform import NOISES, ROOM, ListedTransform, transforms_in
 from whisper_ft.data.formats.shard_names import expanded
 from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, is_adapter
 from whisper_ft.runtime.errors import UsageError
@@ -35,8 +38,10 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
     refuse_missing_data(config.data)
     if config.eval.path:
         refuse_missing("eval.path", config.eval.path)
-    for one in config.eval.sets:
+    refuse_missing_recordings(transforms_in(config.augment.waveform, WAVEFORM))
+    for number, one in enumerate(config.eval.sets):
         refuse_missing("eval.sets: path", one.path)
+        refuse_missing_recordings(transforms_in(one.augment, f"eval.sets[{number}].augment"))
     if config.labels.no_speech_path:
         refuse_missing("labels.no_speech_path", config.labels.no_speech_path)
     refuse_missing_model("model.name", config.model.name)
@@ -71,8 +76,10 @@ def refuse_impossible_evaluation(config: EvaluationConfig) -> None:
     if config.predictions is not None:
         return
     refuse_missing_model("model", model_of(config.model))
-    for _, source in config.named_sets:
+    for number, (_, source) in enumerate(config.named_sets):
         refuse_missing("sets: path" if config.sets else "data.path", source.path)
+        setting = f"sets[{number}].augment" if config.sets else "augment"
+        refuse_missing_recordings(transforms_in(source.augment, setting))
     refuse_missing_gpu(config.device)
 
 
@@ -112,6 +119,17 @@ def refuse_missing(name: str, path: str) -> None:
         return
     if not is_hub_name(path):
         raise UsageError(f"--{name} {path}: {missing_message(path, 'file or folder')}")
+
+
+def refuse_missing_recordings(transforms: Iterable[ListedTransform]) -> None:
+    """Raise UsageError if a path of recordings in the transforms of a waveform matches no file."""
+    for setting, path in (place for one in transforms for place in one.folders):
+        local = os.path.expanduser(path)
+        if not os.path.exists(local) and not glob.glob(local, recursive=True):
+            names = ROOM if ".reverb." in setting else listed(NOISES)
+            raise UsageError(
+                f"--{setting} {path}: there is no such file or folder; give one with recordings, or {names}"
+            )
 
 
 def refuse_missing_model(name: str, path: str) -> None:

@@ -1,15 +1,17 @@
 """Resume: the checkpoint and the state with which a run continues, and the checks that it may."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST
 from whisper_ft.checkpoint.format import list_checkpoints, newest_record
 from whisper_ft.checkpoint.record import Branch, CheckpointRecord, read_record
 from whisper_ft.checkpoint.resume_choice import branch_name, choose
 from whisper_ft.checkpoint.state import TrainState
-from whisper_ft.config.resume_policy import refuse_changes
+from whisper_ft.config.augment import WAVEFORM
+from whisper_ft.config.resume_policy import SettingChange, refuse_changes
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.formats.fingerprint import changed
@@ -21,7 +23,7 @@ from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import ResumeError, UsageError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
-from whisper_ft.training.data import TrainingData
+from whisper_ft.training.data import AUGMENTATION, TrainingData
 from whisper_ft.training.data_summary import packing_lines, settings_lines, summary_lines
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation
@@ -92,7 +94,9 @@ def report_data(
         return
     tracker.say(first_line if config.precision == "fp32" else f"{first_line}, in {config.precision}")
     tracker.say_all(
-        collectives.broadcast_from_main(lambda: list(summary_lines(data.source, held_out, sets, lanes, encode)))
+        collectives.broadcast_from_main(
+            lambda: list(summary_lines(data.source, held_out, sets, lanes, encode, data.recordings))
+        )
     )
 
 
@@ -169,7 +173,7 @@ def resume_from(
     allowed = refuse_changes(record.config, config, chosen)
     if learner.adapter is not None:
         learner.adapter.refuse_another_base(record, chosen)
-    if difference := changed(record.data, data.fingerprint):
+    if difference := changed(record.data, _compared(data.fingerprint, allowed)):
         raise UsageError(f"the data differs from the data of {chosen}: {difference}")
     tracker.say_all(f"{name}: was {then}, is {now}, as allowed" for name, then, now in allowed)
     state = record.state
@@ -191,6 +195,12 @@ def resume_from(
         tracker.record({"event": "resumed", "step": state.step})
     branch = _branch(config, record, state.step)
     return state, Lineage(chosen.name, branch, frozenset({state.step}), recorded, recorded_sets)
+
+
+def _compared(fingerprint: dict[str, Any], allowed: Sequence[SettingChange]) -> dict[str, Any]:
+    """Return the facts about the data to compare: recordings may differ if the transforms that use them may."""
+    is_other = any(change.name == WAVEFORM for change in allowed)
+    return {key: value for key, value in fingerprint.items() if not (is_other and key == AUGMENTATION)}
 
 
 def _with_comparable_best(

@@ -154,6 +154,6 @@ class Saver:
             set_protocols=self._lineage.set_protocols,
             branch=self._lineage.branch,
             scaler=self._learner.scaler_state,
-            base=self._learner.adapter and self._learner.adapter.base.to_json(),
+            base=None if self._learner.adapter is None else self._learner.adapter.base.to_json(),
             versions={module.__name__: module.__version__ for module in (torch, transformers, accelerate)},
         )

@@ -3,8 +3,10 @@
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, islice
+from pathlib import Path
 from typing import Literal, NamedTuple
 
+from whisper_ft.cli.doctor.augment_section import augment_section
 from whisper_ft.cli.doctor.batch import first_batch
 from whisper_ft.cli.doctor.blocks import Block
 from whisper_ft.cli.doctor.data_report import (
@@ -26,7 +28,7 @@ from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.previous_text import refuse_without_previous
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
-from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of
+from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of, row_of
 from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import open_eval_set, open_held_out, open_mixture, refuse_beside_sources
 from whisper_ft.data.types import CollatorFactory, RejectedError, Row, Source
@@ -111,7 +113,7 @@ def check_data(
     check = RowCheck(encode, log_mel, _row_ids(source), suppressed)
 
     total = min(sum(source.rows), max_rows or sum(source.rows))
-    overlaps = _check_rows(check, source, total, evaluated, leakage, progress)
+    overlaps = _check_rows(check, source, total, evaluated, leakage, progress, preview.recordings)
     statistics, shared = check.statistics, leakage_section(overlaps, is_compared=leakage != "none")
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
     sections["data"] += used_settings(config, source, evaluated, encode, statistics)
@@ -119,6 +121,7 @@ def check_data(
     released = released_by(config, source, encode, suppressed, tokenizer)
     sections["suppressed tokens"] = suppressed_section(statistics.suppressed, tokenizer, released) + as_written
     sections |= {"packing": packing_section(preview, encode, log_mel)} if config.pack.enabled else {}
+    sections |= {"augmented sound": augment_section(preview, log_mel)} if config.augment.waveform else {}
     sections["one batch"] = first_batch(config, preview, encode, log_mel, tokenizer, collator) + as_written
     figures = report_figures(statistics, config, sum(source.rows))
     return DataReport(figures, sections, problems_of(statistics, overlaps.get(HELD_OUT), released))
@@ -153,9 +156,18 @@ def used_settings(
 
 
 def _check_rows(
-    check: RowCheck, source: Source, total: int, evaluated: Sequence[ComparedSet], leakage: Depth, progress: Progress
+    check: RowCheck,
+    source: Source,
+    total: int,
+    evaluated: Sequence[ComparedSet],
+    leakage: Depth,
+    progress: Progress,
+    recordings: Sequence[Path],
 ) -> dict[str, Leakage]:
-    """Check the first `total` rows, and return their overlap with the rows of each evaluated set, by its name."""
+    """Check the first `total` rows, and return their overlap with the rows of each evaluated set, by its name.
+
+    `recordings` are compared like rows, because a run hears them, too.
+    """
     comparisons = {}
     for one in evaluated:
         title = "held-out rows" if one.name == HELD_OUT else f"rows of {one.name}"
@@ -165,6 +177,11 @@ def _check_rows(
         keys, waveform = check.check(row)
         if leakage == "full" and comparisons:
             keys |= keys_of(row, waveform)
+        for comparison in comparisons.values():
+            comparison.add(row, keys)
+    others = map(row_of, recordings if comparisons else ())
+    for row in _counted(others, "recordings of noise", len(recordings), progress) if recordings else ():
+        keys = keys_of(row, _decoder(check)(row) if leakage == "full" else None)
         for comparison in comparisons.values():
             comparison.add(row, keys)
     return {name: comparison.result() for name, comparison in comparisons.items()}

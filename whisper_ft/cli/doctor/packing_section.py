@@ -1,14 +1,10 @@
 """Section of the report about packing: the fill of the first blocks, and one window with its layout and its sound."""
 
-import base64
-import io
 from collections.abc import Sequence
 from itertools import islice
 
-import soundfile
-
-from whisper_ft.cli.doctor.blocks import Block, NumberTable, Sound
-from whisper_ft.data.audio.containers import Waveform
+from whisper_ft.cli.doctor.blocks import Block, NumberTable
+from whisper_ft.cli.doctor.sounds import sound
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.packing.layout import Layout
@@ -60,12 +56,5 @@ def _window(block: PreviewedBlock, preview: StepPreview, encode: LabelEncoder, l
     return [
         f"the first window, {times} timestamps:",
         NumberTable(("utterance", "start s", "end s", "tokens of the text"), rows),
-        Sound("sound of this window", _address(preview.reader.builder.audio(layout), rate)),
+        sound("sound of this window", preview.reader.builder.audio(layout), rate),
     ]
-
-
-def _address(waveform: Waveform, rate: int) -> str:
-    """Return a waveform as a `data:` address, encoded as FLAC. Samples beyond full scale are clipped."""
-    encoded = io.BytesIO()
-    soundfile.write(encoded, waveform.clip(-1.0, 1.0), rate, format="FLAC")
-    return f"data:audio/flac;base64,{base64.b64encode(encoded.getvalue()).decode()}"

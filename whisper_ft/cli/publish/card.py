@@ -12,7 +12,9 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from whisper_ft.cli.publish.model_to_publish import ModelToPublish
 from whisper_ft.cli.publish.publish_arguments import HUB_NAME
 from whisper_ft.cli.publish.results import EvaluationResult
+from whisper_ft.config.augment import WAVEFORM
 from whisper_ft.config.training import DEFAULT_STEPS, TrainingConfig
+from whisper_ft.config.waveform import transforms_in
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.reports.long_form_note import long_form_note
 from whisper_ft.reports.text import percent
@@ -171,6 +173,10 @@ def _settings(publication: Publication) -> Iterator[tuple[str, str]]:
         yield "label smoothing", f"{config.loss.label_smoothing:g}"
     if augment.time_masks or augment.frequency_masks:
         yield "SpecAugment", f"{augment.time_masks} masks in time, {augment.frequency_masks} in frequency"
+    if augment.waveform:
+        names = [one.name for one in transforms_in(augment.waveform, WAVEFORM)]
+        preset = f"{augment.waveform}: " if isinstance(augment.waveform, str) else ""
+        yield "transforms of the sound", preset + ", ".join(names)
     yield "seed", f"{config.seed}"
     if publication.versions:
         yield "software", ", ".join(f"{name} {version}" for name, version in sorted(publication.versions.items()))

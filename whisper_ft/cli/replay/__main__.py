@@ -2,7 +2,7 @@
 
 Steps are counted from 0. A run that continues from checkpoint step-N does step N next, and reports it in metrics.jsonl
 as step N + 1. One JSON line is printed for each position of the global batch, in order. With --windows, one is printed
-for each window of the model, for which the audio is read.
+for each window of the model, for which the audio is read. With --audio, the sound of each window is written, too.
 """
 
 import sys
@@ -27,6 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="print the windows of the step in place of its utterances, each with the start of every utterance in it; "
         "this reads the audio, and the tokenizer of the model",
     )
+    parser.add_argument(
+        "--audio",
+        type=Path,
+        metavar="DIR",
+        help="write each window into this folder as the model hears it, and print it as --windows does, with the draws "
+        "of augmentation",
+    )
     parser.add_argument("--data.path", dest="data_path", metavar="PATH", help="present path of the run's data")
 
     def program() -> None:
@@ -39,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UsageError(f"--step {args.step}: the run has {counted(steps, 'step')}, so give 0 to {steps - 1}")
         if not rows:
             raise UsageError(f"--step {args.step}: the run ends before it, after epochs: {config.epochs:g}")
-        if args.windows:
-            print_windows(config, args.step)
+        if args.windows or args.audio:
+            print_windows(config, args.step, args.audio)
             return
         for row in rows:
             say(json_text(row))
@@ -48,8 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code_of(program)
 
 
-def print_windows(config: TrainingConfig, step: int) -> None:
-    """Print the windows of a step. torch is imported here, because nothing else of the command needs it."""
+def print_windows(config: TrainingConfig, step: int, audio: Path | None) -> None:
+    """Print the windows of a step, and write their sound into a folder if `audio` names one.
+
+    torch is imported here, because nothing else of the command needs it.
+    """
     from normalizers import get_normalizer
     from whisper_ft.cli.replay.step_windows import windows_of_step
     from whisper_ft.data.labels.rewrite import LabelNormalizer
@@ -60,7 +70,7 @@ def print_windows(config: TrainingConfig, step: int) -> None:
     refuse_missing_model("model.name", config.model.name)
     with as_usage_error("data.normalizer"):
         rewrite = LabelNormalizer.named(config.data.normalizer, get_normalizer)
-    for line in windows_of_step(config, step, rewrite):
+    for line in windows_of_step(config, step, rewrite, audio):
         say(json_text(line))
 
 

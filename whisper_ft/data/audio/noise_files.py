@@ -1,4 +1,4 @@
-"""Recordings without speech, of which random parts become windows."""
+"""Recordings without speech that a run draws from: silence, noise, and impulse responses of rooms."""
 
 import glob
 import hashlib
@@ -21,7 +21,7 @@ SETTING = "labels.no_speech_path"
 
 
 class NoiseFile(NamedTuple):
-    """Recording without speech, with its length in seconds by its header, and its size in bytes."""
+    """Recording, with its length in seconds by its header, and its size in bytes."""
 
     path: Path
     seconds: float
@@ -29,13 +29,13 @@ class NoiseFile(NamedTuple):
 
 
 class NoiseFiles:
-    """Recordings without speech."""
+    """Recordings. `setting` names them in errors."""
 
-    def __init__(self, files: Sequence[NoiseFile]) -> None:
-        self._files = list(files)
+    def __init__(self, files: Sequence[NoiseFile], setting: str = SETTING) -> None:
+        self.files, self._setting = list(files), setting
 
     @classmethod
-    def found(cls, path: str) -> Self:
+    def found(cls, path: str, setting: str = SETTING) -> Self:
         """Find the recordings of a file, a folder with the folders in it, or a glob, and read their headers.
 
         Raises UsageError if there is none, or if one cannot be used. Hidden files are left out.
@@ -45,38 +45,43 @@ class NoiseFiles:
         paths = [file for match in matches for file in (match.rglob("*") if match.is_dir() else [match])]
         files = sorted({file for file in paths if file.is_file() and not file.name.startswith(".")})
         if not files:
-            raise UsageError(f"--{SETTING} {path}: there is no recording; give a file, a folder or a glob")
-        return cls([NoiseFile(file, _seconds_of(file), file.stat().st_size) for file in files])
+            raise UsageError(f"--{setting} {path}: there is no recording; give a file, a folder or a glob")
+        return cls([NoiseFile(file, _seconds_of(file, setting), file.stat().st_size) for file in files], setting)
 
     @property
     def fingerprint(self) -> str:
         """Number of recordings, and a digest of their names, sizes and lengths. Their folder may be moved."""
-        described = [(file.path.name, file.size, file.seconds) for file in self._files]
+        described = [(file.path.name, file.size, file.seconds) for file in self.files]
         digest = hashlib.sha256(repr(described).encode()).hexdigest()[:16]
         return f"{counted(len(described), 'recording')}, digest {digest}"
 
-    def part(self, rate: int, most_seconds: float, *key: int) -> Waveform:  # -> [samples]
-        """Return a random part of a random recording, at most `most_seconds` long. `key` determines both.
+    def pick(self, *key: int) -> NoiseFile:
+        """Return a random recording, which `key` determines."""
+        return self.files[hash64(*key, 0) % len(self.files)]
 
-        A recording that is no longer than that is returned whole. Raises DataError if it can no longer be read.
+    def part(self, rate: int, most_seconds: float, *key: int) -> Waveform:  # -> [samples]
+        """Return a random part, at most `most_seconds` long, of the recording that `pick` returns.
+
+        `key` determines both. A recording that is no longer than that is returned whole. Raises DataError if it can no
+        longer be read.
         """
-        file = self._files[hash64(*key, 0) % len(self._files)]
+        file = self.pick(*key)
         seconds = min(file.seconds, most_seconds)
         offset = (file.seconds - seconds) * (hash64(*key, 1) / 2**64)
         try:
             with closing(FileBytes(file.path)) as content:
                 return decode(content, rate, most_seconds, offset, seconds)
         except (OSError, RejectedError) as error:
-            raise DataError(f"--{SETTING}: {file.path} cannot be read: {error}") from error
+            raise DataError(f"--{self._setting}: {file.path} cannot be read: {error}") from error
 
 
-def _seconds_of(path: Path) -> float:
+def _seconds_of(path: Path, setting: str) -> float:
     """Return the length of a recording by its header. Raises UsageError if it has none."""
     try:
         with Recording(path, 16_000) as recording:
             seconds = recording.seconds
     except RejectedError as error:
-        raise UsageError(f"--{SETTING}: {path} cannot be used: {error.detail}; remove the file") from error
+        raise UsageError(f"--{setting}: {path} cannot be used: {error.detail}; remove the file") from error
     if seconds is None or seconds < MIN_SECONDS:
-        raise UsageError(f"--{SETTING}: {path} cannot be used, because its header states no length; convert it to wav")
+        raise UsageError(f"--{setting}: {path} cannot be used, because its header states no length; convert it to wav")
     return seconds

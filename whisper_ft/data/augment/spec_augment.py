@@ -7,7 +7,7 @@ only.
 
 import torch
 
-from whisper_ft.config.training import AugmentConfig
+from whisper_ft.config.augment import AugmentConfig
 from whisper_ft.data.sampling.order import Place
 from whisper_ft.runtime.rng import hash64
 

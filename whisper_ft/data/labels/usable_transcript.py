@@ -7,6 +7,7 @@ from typing import Self
 
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.speech_span import speech_span
+from whisper_ft.data.augment.waveform.time_map import SAME_TIMES, TimeMap
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, PlacedText
 from whisper_ft.data.types import RejectedError, Row, TextSegment
@@ -53,23 +54,26 @@ class UsableTranscript:
         """Return the most tokens that the texts take in a window, as `LabelEncoder.cost` counts them."""
         return sum(encode.cost(segment.text) for segment in self.segments)
 
-    def spoken(self, waveform: Waveform, rate: int, at: int, *, timestamps: bool) -> list[PlacedText]:
+    def spoken(
+        self, waveform: Waveform, rate: int, at: int, *, timestamps: bool, times: TimeMap = SAME_TIMES
+    ) -> list[PlacedText]:
         """Return the texts with their times in a window, in which the waveform begins after `at` steps of 0.02 s.
 
         Without times of the row, they are the begin and the end of its speech. Without `timestamps`, they are only in
-        order. Raises RejectedError (`bad_times`) if a segment ends after the audio.
+        order. `waveform` is the one before augmentation, in which the speech is found, and `times` leads to the times
+        after it. Raises RejectedError (`bad_times`) if a segment ends after the audio.
         """
         seconds = len(waveform) / rate
         if not self.is_timed:
             first, stop = speech_span(waveform, rate) if timestamps else (0, len(waveform))
-            return [_timed(self.segments[0].text, first / rate, stop / rate, at)]
+            return [_timed(self.segments[0].text, times(first / rate), times(stop / rate), at)]
         for text, begin, end in self.segments:
             if (last := max(begin, end or 0.0)) > seconds + SLACK_SECONDS:
                 raise RejectedError("bad_times", f"{text!r} goes on to {last:g} s, and the audio has {seconds:.2f} s")
         return [
-            _timed(text, min(begin, seconds), min(seconds if end is None else end, seconds), at)
+            _timed(text, times(min(begin, seconds)), times(min(seconds if end is None else end, seconds)), at)
             if text
-            else PlacedText("", at + _floor(begin), None)
+            else PlacedText("", at + _floor(times(begin)), None)
             for text, begin, end in self.segments
         ]
 

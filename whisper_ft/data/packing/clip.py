@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from whisper_ft.data.audio.containers import Waveform
+from whisper_ft.data.augment.waveform.waveform_transform import Drawn
 from whisper_ft.data.labels.window_label import TIMES_PER_SECOND, PlacedText
 from whisper_ft.data.sampling.order import Place
 
@@ -23,6 +24,8 @@ class Clip:
     task: object
     prompt: Sequence[int]
     """Tokens of the text said before it, for a window that begins with it."""
+    drawn: Sequence[Drawn] = ()
+    """Transforms of its waveform, with the values that they drew."""
 
     def steps(self, step: int) -> int:
         """Return the length in steps of `step` samples, rounded up."""

@@ -64,7 +64,7 @@ def weights_identity(name: str) -> str:
         with safe_open(path, "pt") as file:
             tensor: torch.Tensor = file.get_tensor(key)
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from transformers import WhisperForConditionalGeneration
 
 from whisper_ft.config.adapter import TIED, AdapterConfig
 from whisper_ft.config.nearest import nearest
+from whisper_ft.runtime.bitsandbytes_package import quiet_bitsandbytes
 from whisper_ft.runtime.errors import UsageError, one_line
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ ADAPTER_NAME = "default"  # peft's own name of the first adapter in a model
 def import_peft() -> ModuleType:
     """Import peft. Raises UsageError if it is not installed."""
     try:
-        import peft
+        with quiet_bitsandbytes():
+            import peft
     except ImportError as error:
         raise UsageError(f"an adapter needs the package peft: pip install peft ({one_line(error)})") from error
     module: ModuleType = peft

@@ -12,6 +12,10 @@ import bitsandbytes
 import torch
 import torch.nn.functional as F
 
+from whisper_ft.runtime.errors import UsageError
+
+NF4_BLOCKS = (64, 32)
+"""Weights that share a scale. A row must be whole blocks, because bitsandbytes 0.50.2 reads others wrongly on a CPU."""
 INT8_STEPS = 127  # an int8 weight is stored as a multiple of its row's largest magnitude / 127
 
 
@@ -42,16 +46,17 @@ class Int8Linear(bitsandbytes.nn.Linear8bitLt):  # type: ignore[misc]  # bitsand
 
     def float_weight(self, dtype: torch.dtype) -> torch.Tensor:  # -> [O, I]
         """Return the dequantised weights."""
-        return self.weight.data.to(dtype).mul_(self.weight.SCB.unsqueeze(1) / INT8_STEPS)
+        weight: torch.Tensor = self.weight.data.to(dtype).mul_(self.weight.SCB.unsqueeze(1) / INT8_STEPS)
+        return weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [..., I] -> [..., O]
         """Return the product with the dequantised weights, plus the bias."""
-        result: torch.Tensor = FrozenProduct.apply(x, self)
+        result: torch.Tensor = FrozenProduct.apply(x, self)  # type: ignore[no-untyped-call]
         return result
 
 
 class NF4Linear(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
-    """Linear layer whose weights are 4-bit normal floats, with a scale for each 64 of them."""
+    """Linear layer whose weights are 4-bit normal floats, with a scale for each block of them."""
 
     def float_weight(self, dtype: torch.dtype) -> torch.Tensor:  # -> [O, I]
         """Return the dequantised weights."""
@@ -60,7 +65,7 @@ class NF4Linear(bitsandbytes.nn.Linear4bit):  # type: ignore[misc]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [..., I] -> [..., O]
         """Return the product with the dequantised weights, plus the bias."""
-        result: torch.Tensor = FrozenProduct.apply(x, self)
+        result: torch.Tensor = FrozenProduct.apply(x, self)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -70,22 +75,33 @@ QuantisedLinear = Int8Linear | NF4Linear
 def quantised(layer: torch.nn.Linear, kind: str, dtype: torch.dtype, device: torch.device) -> QuantisedLinear:
     """Return a frozen layer with the weights of a float layer in int8 or nf4, on a device. The bias is shared.
 
-    `dtype` is the number format of the computation. nf4 weights are dequantised to it.
+    `dtype` is the number format of the computation, to which nf4 weights are dequantised.
+
+    Raises UsageError if a row of weights is no whole number of blocks of nf4.
     """
-    sizes: tuple[int, int, bool] = layer.in_features, layer.out_features, layer.bias is not None
-    weight = layer.weight.data
-    made: QuantisedLinear
-    if kind == "int8":
-        made = Int8Linear(*sizes, has_fp16_weights=False, device="meta")
-        made.weight = bitsandbytes.nn.Int8Params(weight, requires_grad=False, has_fp16_weights=False).to(device)
-    else:
-        made = NF4Linear(*sizes, compute_dtype=dtype, compress_statistics=False, quant_type="nf4", device="meta")
-        made.weight = bitsandbytes.nn.Params4bit(
-            weight, requires_grad=False, compress_statistics=False, quant_type="nf4", module=made
-        ).to(device)
-        made.weight.quant_state.dtype = dtype
+    made = _int8(layer, device) if kind == "int8" else _nf4(layer, dtype, device)
     made.bias = layer.bias
-    return made.requires_grad_(False)
+    made.requires_grad_(False)
+    return made
+
+
+def _int8(layer: torch.nn.Linear, device: torch.device) -> Int8Linear:
+    made = Int8Linear(layer.in_features, layer.out_features, has_fp16_weights=False, device="meta")
+    weight = bitsandbytes.nn.Int8Params(layer.weight.data, requires_grad=False, has_fp16_weights=False)
+    made.weight = weight.to(device)
+    return made
+
+
+def _nf4(layer: torch.nn.Linear, dtype: torch.dtype, device: torch.device) -> NF4Linear:
+    block = next((size for size in NF4_BLOCKS if layer.in_features % size == 0), None)
+    if block is None:
+        raise UsageError(f"nf4 needs layers with inputs in multiples of {NF4_BLOCKS[-1]}, not {layer.in_features}")
+    options = {"compress_statistics": False, "quant_type": "nf4"}
+    made = NF4Linear(layer.in_features, layer.out_features, compute_dtype=dtype, device="meta", **options)
+    weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, module=made, blocksize=block, **options)
+    made.weight = weight.to(device)
+    made.weight.quant_state.dtype = dtype
+    return made
 
 
 def dequantised(layer: QuantisedLinear) -> torch.nn.Linear:
