@@ -21,9 +21,9 @@ from tests.conftest import ROOT, START_SECONDS, Trainer, environment, made_once,
 from tests.starts import Ended
 from tests.test_containers import written
 from whisper_ft.cli.transcribe.audio_files import AudioFile
-from whisper_ft.cli.transcribe.finished_window import FinishedWindow
 from whisper_ft.cli.transcribe.recording_work import RecordingWork
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.decoding.finished_window import FinishedWindow
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.errors import LockedError
 
