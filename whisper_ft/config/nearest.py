@@ -43,6 +43,8 @@ def nearest(key: str, names: Sequence[str]) -> str | None:
     Returns None if no name is close enough.
     """
     last = last_part(key)
+    if "." not in key and OTHER_NAMES.get(last) in names:
+        return OTHER_NAMES[last]  # batch_size is batch.size, though eval.batch_size ends so
     by_part: dict[str, list[str]] = {}
     for name in names:
         by_part.setdefault(name.rsplit(".", 1)[-1], []).append(name)
