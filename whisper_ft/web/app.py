@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from whisper_ft.web.guard import Guard
 from whisper_ft.web.job_queue import JobQueue
 from whisper_ft.web.loaded_models import LoadedModels
 from whisper_ft.web.models_of_run import LATEST, ServedModels
+from whisper_ft.web.page_routes import page_routes, training_model
 from whisper_ft.web.serve_settings import ServeSettings
 from whisper_ft.web.server import Server
 
@@ -46,6 +48,7 @@ def create_app(settings: ServeSettings, device: torch.device, say: Callable[[str
         Route("/healthz", health),
         Route("/", page),
         Route("/try", page),
+        *page_routes(settings.corrections, partial(training_model, models.served)),
         Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         *transcription_routes.ROUTES,
         *openai_api.ROUTES,

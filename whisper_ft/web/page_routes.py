@@ -16,6 +16,7 @@ from whisper_ft.runtime.regular_file import strict_json
 from whisper_ft.web.api_error import ApiError, json_answer
 from whisper_ft.web.blind_test import BlindTest
 from whisper_ft.web.corrections import Corrections, Provenance, parts_of
+from whisper_ft.web.models_of_run import ServedModels
 from whisper_ft.web.side_by_side import difference_summary
 from whisper_ft.web.upload import Upload, upload_of
 
@@ -42,6 +43,17 @@ def page_routes(folder: Path, model_path: Callable[[str], str]) -> list[BaseRout
         Route("/api/corrections/{name}.wav", answers.sound),
         Route("/api/corrections/{name}", answers.delete, methods=["DELETE"]),
     ]
+
+
+def training_model(served: ServedModels, wanted: str) -> str:
+    """Return the folder or name of a model to train: the wanted one, or the first whole one of its run.
+
+    Raises ApiError if there is no such model.
+    """
+    if (choice := served.find(wanted)) is None:
+        raise ApiError(404, "no_model", f"model {wanted!r} is not there")
+    whole = [other for other in served.choices() if other.kind == "whole" and other.run == choice.run]
+    return choice.place if choice.kind == "whole" or not whole else whole[0].place
 
 
 class _Answers:

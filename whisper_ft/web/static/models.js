@@ -25,7 +25,8 @@ export class Models {
   // Read the models for the first time. Throws ServerError.
   async load() {
     const answer = await getJson("/api/models");
-    this.take(answer, answer.default, answer.compare ?? "");
+    // The start model is compared on demand only, because it takes as long again.
+    this.take(answer, answer.default, answer.compare?.endsWith("start") ? "" : answer.compare ?? "");
     await this.chosen();
   }
 
