@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": "convert any data source to parquet shards, resumable",
     "publish": "upload a model of a run to the Hugging Face Hub, with a card",
     "replay": "print the utterances of any step of a run, without a model",
+    "serve": "try a model on a page in the browser, or by OpenAI's transcription API",
     "transcribe": "transcribe audio and video files into texts and subtitles",
 }
 """Name and help line of each command. The module of a command is `whisper_ft.cli.NAME`."""

@@ -1,6 +1,6 @@
 """Windows of one recording on disk: it is read in blocks and cut where an evaluation cuts it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +42,7 @@ class RecordingWindows:
         """False if no part of the recording could be read."""
         return self.seconds > 0
 
-    def read(self, log_mel: LogMel, known: Collection[int] = ()) -> Iterator[AudioWindow]:
+    def read(self, log_mel: LogMel, known: Collection[int] = ()) -> Generator[AudioWindow]:
         """Yield the windows whose numbers are not in `known`. The cuts are those of `split_at_silence`."""
         row, number, rate = Row(str(self._path), b"", ""), 0, log_mel.sample_rate
         for piece in pieces_at_silence(self._blocks(rate), log_mel.window_samples, rate):

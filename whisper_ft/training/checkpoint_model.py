@@ -14,6 +14,7 @@ from whisper_ft.config.evaluation import Precision
 from whisper_ft.config.parse import config_from_plain
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import with_values
+from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.models.adapters.quantised_base import quantise
 from whisper_ft.models.inference import InferenceModel
 from whisper_ft.models.precision import resolved_precision
@@ -48,7 +49,7 @@ def load_checkpoint(
     Raises UsageError if that model cannot be loaded, and ResumeError if the weights do not fit it.
     """
     record = read_record(checkpoint)
-    base = start or str(record.config["model"]["name"])
+    base = start or start_of(checkpoint)
     try:
         loaded = load_whisper(base)
     except UsageError as error:
@@ -71,14 +72,31 @@ def load_checkpoint(
 def load_checkpoint_for_inference(
     checkpoint: Path, precision: Precision, device: torch.device, say: Callable[[str], object]
 ) -> InferenceModel:
-    """Load the model of a checkpoint as `load_for_inference` loads a folder. `auto` is the precision of the run."""
+    """Load the model of a verified checkpoint as `load_for_inference` loads a folder.
+
+    `auto` is the precision of the run. If the run trained one language, the model writes that one by default.
+    """
     found = load_checkpoint(checkpoint, quantised_on=device)
     if precision == "auto":
         recorded: Precision = found.record.config.get("precision", "auto")
         precision = resolved_precision(recorded, device)
     say(f"precision {precision}, of the run of the checkpoint")
     model, processor = found.loaded
+    if language := own_language(checkpoint):
+        model.generation_config.language = language
     return InferenceModel(model.to(device).eval(), processor, weights_sha256(model), precision)
+
+
+def start_of(checkpoint: Path) -> str:
+    """Return the folder or Hub name of the model from which the run of a checkpoint started."""
+    return str(read_record(checkpoint).config["model"]["name"])
+
+
+def own_language(checkpoint: Path) -> str | None:
+    """Return the code of the only language that the run of a checkpoint trained; None if there are several."""
+    languages = set(config_from_plain(TrainingConfig, read_record(checkpoint).config).data.languages)
+    language = languages.pop()
+    return None if languages or language is None else whisper_language(language)
 
 
 def _release_as_recorded(
