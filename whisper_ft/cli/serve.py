@@ -15,7 +15,7 @@ from whisper_ft.config.evaluation import Device, Precision
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.exit_codes import FINISHED
-from whisper_ft.runtime.printable import say
+from whisper_ft.runtime.printable import printable, say
 from whisper_ft.training.preflight import refuse_missing_gpu, refuse_missing_model
 from whisper_ft.web.serve_settings import ServeSettings, is_loopback
 
@@ -110,7 +110,7 @@ def _refuse_missing_model(name: str) -> None:
 
 def serve(settings: ServeSettings) -> None:
     """Listen until a signal. Raises UsageError if the address cannot be listened on."""
-    listener = _listener(settings.host, settings.port)
+    listener = listener_of(settings.host, settings.port)
     settings = replace(settings, port=int(listener.getsockname()[1]))
     import uvicorn
 
@@ -125,12 +125,13 @@ def serve(settings: ServeSettings) -> None:
         app, http="h11", ws="none", lifespan="on", log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )  # fmt: skip
-    say(*_welcome(settings, device.type))
+    print(*_welcome(settings, device.type), sep="\n", flush=True)  # `say` would hide the token
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listener_of(host: str, port: int) -> socket.socket:
+    """Return a socket on an address. Raises UsageError if it cannot be listened on."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -149,7 +150,7 @@ def _welcome(settings: ServeSettings, device: str) -> list[str]:
     query = "" if settings.token is None else f"?token={settings.token}"
     everywhere = settings.host in ("0.0.0.0", "::")
     host = socket.gethostname() if everywhere else f"[{settings.host}]" if ":" in settings.host else settings.host
-    lines = [f"{settings.served} on {device}: http://{host}:{port}/{query}"]
+    lines = [f"{printable(settings.served)} on {device}: http://{host}:{port}/{query}"]
     if not is_loopback(settings.host):
         lines.append(
             "browsers give the microphone to https and localhost only: use a proxy with https, or on your machine run "
