@@ -204,13 +204,13 @@ def test_a_second_user_does_not_wait_for_a_long_recording(
         client.stream("POST", "/api/transcribe", files={"file": ("lecture.flac", lecture)}) as long,
     ):
         lines = long.iter_lines()
+        assert next(lines) == "event: queued"
+        id = json.loads(next(lines).removeprefix("data: "))["id"]
         while next(lines) != "event: window":
             pass
-        assert (
-            served.transcribe(sounds / "a.flac", words="false")["text"]
-            == (transcribed / "a.flac.txt").read_text().strip()
-        )
-        assert served.server.queue.running == 1, "the long one goes on"
+        text = served.transcribe(sounds / "a.flac", words="false")["text"]
+        assert text == (transcribed / "a.flac.txt").read_text(encoding="utf-8").strip()
+        assert id in served.server.jobs, "the long one goes on"
     wait_for_end(served)
 
 
@@ -356,6 +356,43 @@ def test_a_file_that_is_no_recording_is_refused_in_one_line(
         assert "\n" not in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "headers", "code"),
+    [
+        (b"{}", {"Content-Type": "application/json"}, "no_file"),
+        (b"file=abc", {"Content-Type": "application/x-www-form-urlencoded"}, "no_file"),
+        (b"", {}, "no_file"),
+        (b"abc", {"Content-Type": "multipart/form-data"}, "bad_request"),
+        (b"--y\r\nabc", {"Content-Type": "multipart/form-data; boundary=x"}, "bad_request"),
+        (b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc\r\n--x--\r\n',
+         {"Content-Type": "multipart/form-data; boundary=x"}, "no_file"),
+    ],
+)  # fmt: skip
+def test_a_form_without_a_file_is_refused(served: Serving, body: bytes, headers: dict[str, str], code: str):
+    for path in ("/api/transcribe", "/v1/audio/translations"):
+        with served.client() as client:
+            answer = client.post(path, content=body, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("../../etc/passwd.flac", "passwd.flac"),
+        ("C:\\talks\\мова 1.flac", "мова 1.flac"),
+        ('a"b;c\n\x1b[31m.flac', None),
+        ("x" * 1000, "x" * 255),
+    ],
+)
+def test_a_name_of_a_file_is_only_shown(served: Serving, sounds: Path, name: str, shown: str | None):
+    events = events_in(served.upload("/api/transcribe", name, sounds / "a.flac").text)
+    answer = served.get(f"/api/transcripts/{events[-1][1]['id']}.json")
+    file, disposition = answer.json()["file"], answer.headers["content-disposition"]
+    assert file == shown if shown else not set(file) & set("\n\x1b")
+    assert "/" not in disposition
+    assert disposition.isascii()
+
+
 def test_a_recording_that_ends_early_gives_its_beginning(served: Serving, sounds: Path):
     whole = (sounds / "long.wav").read_bytes()
     events = events_in(served.upload("/api/transcribe", "cut.wav", whole[: len(whole) // 2]).text)
@@ -418,9 +455,12 @@ OTHER = "http://elsewhere.example"
         ({"Host": "elsewhere.example"}, "wrong_host"),
         ({"Host": "127.0.0.1.elsewhere.example:80"}, "wrong_host"),
         ({"Host": "192.168.1.2"}, "wrong_host"),
+        ({"Host": "elsewhere.example@127.0.0.1"}, "wrong_host"),
+        ({"Host": "[::1"}, "wrong_host"),
         ({"Origin": OTHER}, "wrong_origin"),
         ({"Origin": "null"}, "wrong_origin"),
         ({"Origin": "http://127.0.0.1:1"}, "wrong_origin"),
+        ({"Origin": "http://[::1"}, "wrong_origin"),
         ({"Sec-Fetch-Site": "cross-site"}, "wrong_origin"),
         ({"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "no-cors"}, "wrong_origin"),
         ({"Host": "localhost:9000", "Origin": "http://localhost:9000"}, None),

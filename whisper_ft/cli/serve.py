@@ -146,6 +146,8 @@ def listener_of(host: str, port: int) -> socket.socket:
 
 def _welcome(settings: ServeSettings, device: str) -> list[str]:
     """Return the lines that tell the user where the page is."""
+    import torch
+
     port = settings.port
     query = "" if settings.token is None else f"?token={settings.token}"
     everywhere = settings.host in ("0.0.0.0", "::")
@@ -156,6 +158,8 @@ def _welcome(settings: ServeSettings, device: str) -> list[str]:
             "browsers give the microphone to https and localhost only: use a proxy with https, or on your machine run "
             f"ssh -L {port}:localhost:{port} {host} and open http://localhost:{port}/{query}"
         )
+    if settings.device == "auto" and device == "cpu" and torch.cuda.is_available():
+        lines.append("a served run is training, so the GPU is left to it; --device cuda takes it all the same")
     lines.append(f"API: http://{host}:{port}/v1 (docs/web-api.md). Ctrl-C stops the server")
     return lines
 

@@ -56,7 +56,7 @@ def create_app(settings: ServeSettings, device: torch.device, say: Callable[[str
     app = Starlette(
         routes=routes,
         middleware=[Middleware(Guard, settings=settings)],
-        exception_handlers={ApiError: answer_error, 404: _not_found, 405: _not_found},
+        exception_handlers={ApiError: answer_error, 404: _not_found, 405: _not_found, Exception: _bug},
         lifespan=lifespan,
     )
     app.state.server = server
@@ -95,6 +95,12 @@ async def health(request: Request) -> Response:
 async def page(request: Request) -> Response:
     """Answer with the page."""
     return FileResponse(STATIC / "page.html")
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    """Answer to a request that met a bug, which uvicorn prints."""
+    message = f"the server has a bug, described on its console: {type(error).__name__}"
+    return ApiError(500, "bug", message).answer(request.url.path)
 
 
 async def _not_found(request: Request, error: Exception) -> Response:

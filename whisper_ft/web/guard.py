@@ -6,9 +6,10 @@ pointed at this machine (DNS rebinding), and `Origin` and `Sec-Fetch-Site` unmas
 
 import asyncio
 import hmac
+import re
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import RedirectResponse, Response
@@ -21,6 +22,8 @@ COOKIE = "whisper-ft-"  # and the port, because servers on several ports of a ho
 PUBLIC = "/healthz"  # path that needs no token
 DRAIN_SECONDS = 20.0
 """Longest time for the rest of a refused upload. A client reads the answer only after it has sent its request."""
+IDLE_SECONDS = 60.0
+"""Longest pause of a client within its upload, because an upload occupies a place in the queue."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "media-src 'self' data: blob:; connect-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -83,7 +86,7 @@ class Guard:
         if self._token is None and not is_loopback(_name_of(host)):
             raise ApiError(403, "wrong_host", f"Host {host!r}: expected localhost or 127.0.0.1, without a token")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin.lower()).netloc != host:
+        if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
             raise ApiError(403, "wrong_origin", f"Origin {origin!r}: only pages of this server may send requests")
         site = headers.get("sec-fetch-site", "same-origin")
         is_link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
@@ -127,7 +130,12 @@ class _BoundedBody:
 
     async def receive(self) -> Message:
         """Return the next message. Raises ApiError if the body is too large."""
-        message = await self._receive()
+        try:
+            async with asyncio.timeout(None if self._is_read else IDLE_SECONDS):
+                message = await self._receive()
+        except TimeoutError:
+            self._is_read = True  # nothing more is expected
+            raise ApiError(408, "stalled", f"the upload paused for {IDLE_SECONDS:.0f} s") from None
         self._note(message)
         self._left -= len(message.get("body", b""))
         if self._left < 0:
@@ -146,12 +154,9 @@ class _BoundedBody:
 
 
 def _name_of(host: str) -> str:
-    """Return the name or address in a Host header, without port and brackets."""
-    name = urlsplit(f"//{host}")
-    try:
-        return name.hostname or ""
-    except ValueError:
-        return ""
+    """Return the name or address in a Host header, without port and brackets; "" if it has no such form."""
+    found = re.fullmatch(r"\[([0-9a-f:.]+)\](:\d*)?|([^\s:/@\[\]]+)(:\d*)?", host)
+    return (found[1] or found[3]) if found else ""
 
 
 def _stated_bytes(headers: Headers) -> int:

@@ -23,7 +23,7 @@ from whisper_ft.web.api_error import ApiError, json_answer
 from whisper_ft.web.models_of_run import LATEST, Choice
 from whisper_ft.web.server import Server, server_of
 from whisper_ft.web.transcription_job import TranscriptionJob
-from whisper_ft.web.transcription_routes import bad_value, language_in, request_of, running, share
+from whisper_ft.web.transcription_routes import ALIVE_SECONDS, bad_value, language_in, request_of, running, share
 from whisper_ft.web.upload import Upload, upload_of
 
 HOSTED = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
@@ -155,8 +155,10 @@ def _segment(number: int, record: dict[str, Any]) -> dict[str, Any]:
 async def _deltas(job: TranscriptionJob) -> AsyncIterator[str]:
     """Yield OpenAI's events: the text of each window as it comes, and the whole text at the end."""
     is_first = True
-    async for event in job.events():
-        if event.name == "window" and event.data["text"]:
+    async for event in job.events(ALIVE_SECONDS):
+        if event is None:
+            yield ": alive\n\n"
+        elif event.name == "window" and event.data["text"]:
             delta = event.data["text"] if is_first else f" {event.data['text']}"
             is_first = False
             yield _data({"type": "transcript.text.delta", "delta": delta})

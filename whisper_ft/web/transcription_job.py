@@ -90,13 +90,15 @@ class TranscriptionJob:
         self.is_cancelled = False
         self._loop, self._events = asyncio.get_running_loop(), asyncio.Queue[Event]()
 
-    async def events(self) -> AsyncGenerator[Event]:
-        """Yield the events, of which `done` or `error` is the last."""
-        while True:
-            event = await self._events.get()
+    async def events(self, pause: float | None = None) -> AsyncGenerator[Event | None]:
+        """Yield the events, of which `done` or `error` is the last; None after each pause of so many seconds."""
+        event: Event | None = None
+        while event is None or event.name not in LAST_EVENTS:
+            try:
+                event = await asyncio.wait_for(self._events.get(), pause)
+            except TimeoutError:
+                event = None
             yield event
-            if event.name in LAST_EVENTS:
-                return
 
     def emit(self, name: str, **data: Any) -> None:
         """Send an event to the request, from any thread."""

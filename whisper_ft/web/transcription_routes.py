@@ -25,6 +25,7 @@ from whisper_ft.web.transcription_job import Event, TranscriptionJob, Transcript
 from whisper_ft.web.upload import Upload, upload_of
 
 HEADER_RATE = 16_000  # sample rate to open a file with whose samples are not read, in Hz
+ALIVE_SECONDS = 15.0
 MOST_BEAMS = 10
 TASKS = ("transcribe", "translate")
 MEDIA_TYPES = {
@@ -96,9 +97,10 @@ def running(server: Server, wanted: TranscriptRequest) -> Iterator[Transcription
 
 
 async def _lines(server: Server, job: TranscriptionJob) -> AsyncIterator[str]:
-    async for event in job.events():
+    """Yield the events of a job, and a comment now and then, without which a proxy would close the connection."""
+    async for event in job.events(ALIVE_SECONDS):
         server.keep(job)
-        yield as_line(event)
+        yield ": alive\n\n" if event is None else as_line(event)
 
 
 def as_line(event: Event) -> str:

@@ -11,10 +11,13 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from whisper_ft.runtime.printable import printable
+from whisper_ft.scoring.unicode_text import encodable
 from whisper_ft.web.api_error import ApiError
 
 FILE = "file"  # field of the form
 MOST_FIELDS = 64
+MOST_NAME = 255  # characters of a file name that are kept
 MOST_FIELD_BYTES = 1 << 20
 
 
@@ -23,7 +26,7 @@ class Upload:
     """Form of a request."""
 
     name: str
-    """Name of the file, as the client gave it."""
+    """Name of the file for people, without folders."""
     path: Path
     """Path of the file, which can be opened until the end of the request."""
     form: FormData
@@ -52,9 +55,14 @@ async def upload_of(request: Request) -> AsyncIterator[Upload]:
         file = form.get(FILE)
         if not isinstance(file, UploadFile):
             raise ApiError(400, "no_file", f"the form has no file; send it in the field {FILE!r}", field=FILE)
-        yield Upload(file.filename or "recording", _path_of(file), form)
+        yield Upload(_name_of(file), _path_of(file), form)
     finally:
         await form.close()
+
+
+def _name_of(upload: UploadFile) -> str:
+    name = encodable((upload.filename or "").replace("\\", "/").rpartition("/")[2])
+    return printable(name[:MOST_NAME]).strip() or "recording"
 
 
 def _path_of(upload: UploadFile) -> Path:
