@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from tests.conftest import Trainer, ranks, run_script, script_in
-from whisper_ft.config.evaluation import DecodingConfig, EvaluationConfig
+from whisper_ft.config.adapter import AdapterConfig
+from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.optimization import OptimConfig
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import BatchConfig, ModelConfig, TrainingConfig
 from whisper_ft.runtime.device_memory import memory_errors
 from whisper_ft.runtime.errors import DecodingMemoryError, OutOfMemoryError, UsageError
@@ -98,6 +100,7 @@ def test_only_settings_that_can_still_be_lowered_are_named():
         model=ModelConfig(gradient_checkpointing=True, freeze=["encoder"]),
         precision="bf16",
         optim=OptimConfig(name="adafactor"),
+        adapter=AdapterConfig(kind="lora", base="nf4"),
     )
     line = str(with_advice(OutOfMemoryError("out of memory"), lowest))
     assert "--" not in line

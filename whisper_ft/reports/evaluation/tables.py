@@ -1,10 +1,12 @@
 """Tables of an evaluation for a terminal."""
 
+from collections.abc import Mapping, Sequence
+
 from rich.markup import escape
 from rich.table import Table
 
 from whisper_ft.reports.long_form_note import long_form_note
-from whisper_ft.reports.text import percent, percent_range, points, points_range, visible
+from whisper_ft.reports.text import duration, percent, percent_range, points, points_range, visible
 from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.bootstrap import LEVEL, Difference
@@ -13,6 +15,7 @@ from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.hallucination import Check
 from whisper_ft.scoring.runaway import Runaway
 from whisper_ft.scoring.scores import CHARACTERS, Scores
+from whisper_ft.scoring.side_by_side import SystemRates
 from whisper_ft.scoring.slices import Slicing
 from whisper_ft.scoring.unheard import unheard_note
 
@@ -135,6 +138,35 @@ def comparison_table(comparison: SystemComparison) -> Table:
         lines += [visible(f"{title}: {', '.join(named)}")] if named else []
     lines.append(f"p and interval from {comparison.test.resampling}.")
     table.caption = escape("\n".join(lines))
+    return table
+
+
+def side_by_side_table(systems: Sequence[SystemRates], title: str) -> Table:
+    """Make the table of several systems on one set, each with its difference from the first one."""
+    first, table = systems[0], _table(title)
+    name = first.scores.headline[0].upper()
+    interval = f"{LEVEL:.0%} interval"
+    table.add_column("adapter", overflow="fold")
+    for column in ("WER", "CER", f"{interval} of {name}", f"change to {visible(first.name)}", interval, "p"):
+        table.add_column(escape(column), justify="right", overflow="fold")
+    for system in systems:
+        own = system.confidence.cer if system.scores.unit == CHARACTERS else system.confidence.wer
+        rates = [percent(system.scores.words.rate), percent(system.scores.chars.rate), percent_range(own)]
+        compared = [""] * 3 if system.difference is None else _difference(system.difference)[2:]
+        table.add_row(escape(visible(system.name)), *rates, *compared)
+    table.caption = f"change, its interval and p from {first.confidence.resampling}, the same ones for all"
+    return table
+
+
+def sets_table(sets: Mapping[str, Scores], title: str) -> Table:
+    """Make a table with the rates of each set, one set a row, in the order of the evaluation."""
+    table = _table(title)
+    table.add_column("set", overflow="fold")
+    for column in ("WER", "CER", "with an error", "utterances", "audio"):
+        table.add_column(column, justify="right")
+    for name, scores in sets.items():
+        rates = [percent(scores.words.rate), percent(scores.chars.rate), percent(scores.ser)]
+        table.add_row(escape(visible(name)), *rates, f"{scores.utterances:,}", duration(scores.audio_seconds))
     return table
 
 
