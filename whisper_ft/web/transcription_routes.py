@@ -61,8 +61,8 @@ def _state(server: Server) -> dict[str, object]:
 
 async def languages(request: Request) -> Response:
     """Answer with the languages of a model."""
-    model = request.query_params.get("model", LATEST)
-    found = await run_in_threadpool(lambda: languages_of(server_of(request).models.find(model)))
+    server, model = server_of(request), request.query_params.get("model", LATEST)
+    found = await run_in_threadpool(lambda: languages_of(server.models.find(model), server.settings.base))
     return json_answer({"model": model, **found})
 
 
