@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from whisper_ft.reports.html.palette import DARK, LIGHT
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.web.api_error import ApiError, answer_error
-from whisper_ft.web.blind_test import BlindTest, Tally, wilson_interval
+from whisper_ft.web.blind_test import BlindTest, Votes, wilson_interval
 from whisper_ft.web.page_routes import page_routes
 from whisper_ft.web.side_by_side import MAX_TOKENS, difference_summary
 
@@ -69,17 +69,17 @@ def test_the_interval_is_wilsons(successes: int, trials: int, low: float, high: 
 
 def test_without_answers_there_is_no_interval():
     assert wilson_interval(0, 0) is None
-    assert Tally(equal=4).summary()["share"] is None
+    assert Votes(equal=4).summary()["share"] is None
 
 
 def test_answers_count_for_their_models_in_any_order(tmp_path: Path):
     test = BlindTest(tmp_path / "kept")
-    assert test.tally("tuned", "start") == Tally()
+    assert test.tally("tuned", "start") == Votes()
     test.add("tuned", "start", "first", ("a", "b"))
     test.add("start", "tuned", "second", ("b", "a"))
     test.add("start", "tuned", "first", ("b", "a"))
     test.add("tuned", "another", "first", ("a", "c"))
-    assert test.add("tuned", "start", "equal", ("a", "\ud83d")) == Tally(first=2, second=1, equal=1)
+    assert test.add("tuned", "start", "equal", ("a", "\ud83d")) == Votes(first=2, second=1, equal=1)
 
 
 @pytest.mark.parametrize(("first", "second", "better"), [("a", "b", "a"), ("a", "a", "first"), ("", "b", "first")])
@@ -90,8 +90,8 @@ def test_an_answer_about_nothing_is_refused(tmp_path: Path, first: str, second: 
 
 
 def test_many_equal_answers_decide(tmp_path: Path):
-    assert Tally(first=17, second=2).summary()["is_decided"]
-    assert not Tally(first=3, second=0).summary()["is_decided"]
+    assert Votes(first=17, second=2).summary()["is_decided"]
+    assert not Votes(first=3, second=0).summary()["is_decided"]
 
 
 def test_routes_compare_and_count(client: TestClient):

@@ -20,7 +20,7 @@ Z = 1.959963984540054  # quantile of the normal distribution at (1 + LEVEL) / 2,
 
 
 @dataclass(frozen=True)
-class Tally:
+class Votes:
     """Number of answers for each of two models."""
 
     first: int = 0
@@ -64,7 +64,7 @@ class BlindTest:
     def __init__(self, folder: Path) -> None:
         self._path = folder / ANSWERS
 
-    def add(self, first: str, second: str, better: str, texts: tuple[str, str]) -> Tally:
+    def add(self, first: str, second: str, better: str, texts: tuple[str, str]) -> Votes:
         """Keep an answer, and return the tally of these two models. A name of a model has to tell its weights apart.
 
         Raises UsageError for an unknown answer or equal models, and DiskError.
@@ -80,12 +80,12 @@ class BlindTest:
             append_rows(self._path, [{**row, "time": time.strftime("%FT%TZ", time.gmtime())}])
         return self.tally(first, second)
 
-    def tally(self, first: str, second: str) -> Tally:
+    def tally(self, first: str, second: str) -> Votes:
         """Count the answers about two models, in whatever order they were named."""
         return counted_answers(rows_with(self._path, "better"), first, second)
 
 
-def counted_answers(rows: Iterable[Mapping[str, Any]], first: str, second: str) -> Tally:
+def counted_answers(rows: Iterable[Mapping[str, Any]], first: str, second: str) -> Votes:
     """Count the rows about two models."""
     counts: Counter[str] = Counter()
     swapped = {"first": "second", "second": "first", "equal": "equal"}
@@ -94,4 +94,4 @@ def counted_answers(rows: Iterable[Mapping[str, Any]], first: str, second: str) 
             counts[row["better"]] += 1
         elif (row.get("first"), row.get("second")) == (second, first):
             counts[swapped.get(row["better"], "")] += 1
-    return Tally(counts["first"], counts["second"], counts["equal"])
+    return Votes(counts["first"], counts["second"], counts["equal"])

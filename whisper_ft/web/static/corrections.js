@@ -10,7 +10,10 @@ export class Corrections {
   constructor(current, play) {
     Object.assign(this, { current, play });
     byId("correct").addEventListener("click", () => this.open());
-    byId("discard").addEventListener("click", () => this.close());
+    byId("discard").addEventListener("click", () => {
+      this.close();
+      byId("correct").focus();
+    });
     byId("correction").addEventListener("submit", (event) => {
       event.preventDefault();
       this.keep();
@@ -53,8 +56,8 @@ export class Corrections {
     const form = new FormData();
     for (const [name, value] of Object.entries(fields)) form.append(name, value);
     form.append("file", file);
-    const submit = byId("correction").querySelector("[type=submit]");
-    submit.disabled = true;
+    if (this.isKeeping) return;
+    this.isKeeping = true;
     try {
       const { ids, folder } = await postForm("/api/corrections", form);
       this.close();
@@ -64,7 +67,7 @@ export class Corrections {
     } catch (error) {
       showText(byId("keep-problem"), error.message);
     } finally {
-      submit.disabled = false;
+      this.isKeeping = false;
     }
   }
 

@@ -177,7 +177,10 @@ function lightWords() {
 
 for (const event of ["play", "seeked"]) sound.audio.addEventListener(event, lightWords);
 byId("run").addEventListener("click", run);
-byId("cancel").addEventListener("click", () => controller?.abort());
+byId("cancel").addEventListener("click", () => {
+  controller?.abort();
+  byId("text-title").focus(); // the button goes, and its focus with it
+});
 byId("copy").addEventListener("click", (event) => copy(shown.text, event.target));
 byId("colours").addEventListener("change", (event) => view.showColours(event.target.checked));
 byId("next-unsure").addEventListener("click", () => view.nextUnsure());

@@ -85,23 +85,26 @@ export class Sound {
   }
 
   async toggle() {
-    if (this.recorder) return this.finish();
-    this.audio.pause();
-    await this.record();
+    if (this.isStarting) return;
+    if (this.recorder) this.finish();
+    else {
+      this.audio.pause();
+      await this.record();
+    }
   }
 
   async record(deviceId) {
     showText(byId("sound-problem"), "");
     byId("sound-problem").classList.remove("note");
     const recorder = new Recorder((level) => this.showLevel(level), () => this.finish());
-    byId("record").disabled = true;
+    this.isStarting = true; // a disabled button would lose the focus
     try {
       await recorder.start(deviceId);
     } catch (error) {
       showText(byId("sound-problem"), error.message);
       return;
     } finally {
-      byId("record").disabled = false;
+      this.isStarting = false;
     }
     this.recorder = recorder;
     this.loudest = -Infinity;
