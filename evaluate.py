@@ -2,6 +2,7 @@
 
     python evaluate.py --model runs/demo --data.path demo-data/be/test --out runs/demo/test
     NPROC=2 ./launch.sh evaluate.py --model ... --data.path ... --out ...      # the same, in two processes
+    python evaluate.py --adapters '[runs/a, runs/b]' --data.path ... --out ...   # several adapters, on one base
     python evaluate.py --predictions runs/demo/test/predictions.jsonl --compare other/predictions.jsonl --out again
 
 Writes summary.json, predictions.jsonl and report.html to --out and prints tables. Training uses the same transcription
@@ -15,34 +16,32 @@ if __name__ == "__main__":
     early_answer(EvaluationConfig)  # above the imports of torch and transformers, which take seconds
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
 
-import accelerate
 import torch
-import transformers
 
 from normalizers import get_normalizer
 from whisper_ft.config.data import NamedSourceConfig
 from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.parse import load_config
-from whisper_ft.config.tree import to_plain
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.long_recordings import long_recordings
 from whisper_ft.data.sources import open_source, pin
 from whisper_ft.data.stated_durations import first_durations
-from whisper_ft.data.stored_clips import stored_clips
 from whisper_ft.data.used_settings import languages_found, used_lines
 from whisper_ft.decoding.evaluator import Evaluator, augmentation_of_set, encoder_of_set
 from whisper_ft.decoding.resume_log import ResumeLog, job_of
+from whisper_ft.decoding.set_results import SCHEMA, SetOutcome, title_of, write_results
 from whisper_ft.decoding.transcriber import Transcriber
+from whisper_ft.models.adapters.adapter_turns import adapters_in_turn
 from whisper_ft.models.inference import InferenceModel, load_for_inference
 from whisper_ft.models.whisper import quiet_libraries
-from whisper_ft.reports.evaluation.report import write_report
-from whisper_ft.reports.evaluation.tables import tables, wer_line
+from whisper_ft.reports.evaluation.tables import side_by_side_table, tables, wer_line
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
@@ -52,20 +51,18 @@ from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
 from whisper_ft.runtime.lock import lock_folder
 from whisper_ft.runtime.malloc import keep_freed_memory
 from whisper_ft.runtime.parent import end_with_parent
-from whisper_ft.runtime.printable import counted, json_text
+from whisper_ft.runtime.printable import counted
 from whisper_ft.runtime.processes import start_processes
 from whisper_ft.runtime.redaction import redacted
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.predictions import data_columns, read_predictions
 from whisper_ft.scoring.scores import Prediction, Scores, count_word_errors, score
-from whisper_ft.scoring.summary import save_summary
+from whisper_ft.scoring.side_by_side import side_by_side
 from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.next_commands import next_commands
 from whisper_ft.training.preflight import model_of, refuse_impossible_evaluation
-
-SCHEMA = 2  # version of summary.json, raised when a key changes its meaning
 
 
 class Transcribed(NamedTuple):
@@ -77,13 +74,12 @@ class Transcribed(NamedTuple):
     times_real_time: float | None = None  # seconds of audio per second, for utterances transcribed by this start
 
 
-class Outcome(NamedTuple):
-    """Scores and analysis of one set, with the time that the evaluation took."""
+class System(NamedTuple):
+    """A system to score: a model, one of several adapters, or stored predictions, with the settings of its scoring."""
 
-    scores: Scores
-    analysis: Analysis
-    seconds: float
-    times_real_time: float | None
+    name: str  # name of the adapter; empty for the only system
+    config: EvaluationConfig
+    inputs: "Inputs"
 
 
 class Inputs(NamedTuple):
@@ -105,7 +101,27 @@ def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[s
     if config.predictions is not None:
         return Inputs(None, other, [])
     columns = data_columns(config.columns)
-    return Inputs(load_for_inference(model_of(config.model), config.precision, device, say), other, columns)
+    scored = load_for_inference(model_of(config.model), config.precision, device, say, config.base)
+    return Inputs(scored, other, columns)
+
+
+def systems(config: EvaluationConfig, device: torch.device, say: Callable[[str], object]) -> Iterator[System]:
+    """Load each system to score when its turn comes. Raises UsageError or DataError if one cannot be used.
+
+    Several adapters share one base in memory, and each has its own folder. `say` is called as by `load_inputs`.
+    """
+    if not config.adapters:
+        yield System("", config, load_inputs(config, device, say))
+        return
+    names = [name for name, _ in config.named_adapters]
+    paths = [model_of(path) for _, path in config.named_adapters]
+    columns = data_columns(config.columns)
+    with as_usage_error("normalizer"):
+        get_normalizer(config.normalizer)
+    turns = adapters_in_turn(paths, config.model or None, config.precision, device, say)
+    for name, path, scored in zip(names, paths, turns, strict=True):
+        own = replace(config, model=path, base=config.model or None, adapters=[], out=config.out / name)
+        yield System(name, own, Inputs(scored, None, columns))
 
 
 def evaluate(
@@ -115,7 +131,7 @@ def evaluate(
     source: NamedSourceConfig,
     collectives: Collectives,
     tracker: Tracker,
-) -> Outcome | None:
+) -> SetOutcome | None:
     """Transcribe one set, or read its transcripts; score them and write the results to the set's folder.
 
     `name` is that folder below `out`; empty for `out` itself. Every rank must call it. Returns the outcome on rank 0,
@@ -127,11 +143,11 @@ def evaluate(
     else:
         transcribed = transcribe(scored, config, name, source, inputs.columns, collectives, tracker)
 
-    def finish() -> Outcome:
+    def finish() -> SetOutcome:
         scores, analysis = score_set(transcribed, config, inputs)
         refuse_unheard(scores, name or transcribed.source.path or str(config.predictions))
-        outcome = Outcome(scores, analysis, time.monotonic() - begin, transcribed.times_real_time)
-        write(outcome, config, name, transcribed.source, scored)
+        outcome = SetOutcome(scores, analysis, time.monotonic() - begin, transcribed.times_real_time)
+        write_results(outcome, config, name, transcribed.source, scored)
         for table in tables(scores, title_of(config, name or transcribed.source.path), outcome.seconds, analysis):
             tracker.show(table)
         tracker.say(wer_line(scores, analysis.runaway))
@@ -262,78 +278,48 @@ def score_set(transcribed: Transcribed, config: EvaluationConfig, inputs: Inputs
         raise DataError(str(error)) from error
 
 
-def title_of(config: EvaluationConfig, name: str) -> str:
-    """Return the title of an evaluation, such as "runs/demo on be": the model or its predictions, and the set.
+def evaluate_system(system: System, collectives: Collectives, tracker: Tracker) -> dict[str, Scores]:
+    """Evaluate a system on every set. Every rank must call it.
 
-    The set is left out if `name` is empty. Credentials in addresses are hidden.
+    Returns the scores of each set by its name on rank 0, and nothing on other ranks.
     """
-    return redacted(" on ".join(filter(None, [str(config.predictions or config.model), name])))
+    _, config, inputs = system
+    sets: dict[str, Scores] = {}
+    for name, source in config.named_sets:
+        outcome = collectives.run_on_all(partial(evaluate, inputs, config, name, source, collectives, tracker))
+        if outcome is not None:
+            sets[name or redacted(source.path) or str(config.predictions)] = outcome.scores
+    return sets
 
 
-def write(
-    outcome: Outcome, config: EvaluationConfig, name: str, source: NamedSourceConfig, scored: InferenceModel | None
-) -> None:
-    """Write summary.json, predictions.jsonl and report.html of a set, each complete or not at all.
+def conclude(config: EvaluationConfig, results: dict[str, dict[str, Scores]], tracker: Tracker) -> None:
+    """Write the rates of several sets of a system into one summary.json, and compare several adapters in a table.
 
-    Then the predictions kept for an interrupted evaluation are removed. Raises DiskError if a file cannot be written.
+    `results` are the scores of each system on each set. Main process only. If --fail_above is given, raises ScoreError
+    for the first rate that is above it or unknown.
     """
-    scores, analysis, seconds, speed = outcome
-    out = config.out / name
-    with atomic.disk_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    lines = (json_text(row.record()) + "\n" for row in scores.rows)
-    atomic.write_lines(out / "predictions.jsonl", lines)
-    versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
-    facts = (
-        {"model": str(config.model), "data": redacted(source.path)}
-        if scored
-        else {"predictions": str(config.predictions)}
-    )
-    facts["normaliser"] = config.normalizer
-    if scored:  # nothing is known of how other predictions were made
-        facts |= {
-            "decoding": config.decoding.search,
-            "precision": scored.precision,
-            "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
-            "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
-        }
-    audio = stored_clips(source) if config.sound and scored and not source.is_joined and not source.augment else None
-    title = title_of(config, name or source.path)
-    write_report(out / "report.html", scores, title, facts, analysis, audio)
-    summary = {
-        "schema": SCHEMA,
-        **scores.summary(),
-        **analysis.summary(),
-        "seconds": round(seconds, 3),
-        "times_real_time": speed and round(speed, 3),
-        "precision": scored.precision if scored else None,
-        "model_sha256": scored.sha256 if scored else None,
-        "predictions_sha256": atomic.sha256(out / "predictions.jsonl"),
-        "versions": versions,
-        "config": to_plain(config),
-    }
-    save_summary(out / "summary.json", summary)
-    ResumeLog.close(out)
-
-
-def conclude(config: EvaluationConfig, sets: dict[str, Scores]) -> None:
-    """Write the rates of several sets into one summary.json; without `sets`, nothing is written.
-
-    If --fail_above is given, raises ScoreError for the first set whose rate is above it or unknown.
-    """
-    rates = {name: scores.headline for name, scores in sets.items()}
-    if config.sets:
+    for system, rates in results.items() if config.sets else ():
         summary = {
-            name: {"metric": metric, "value": value, "unheard": sets[name].unheard}
-            for name, (metric, value) in rates.items()
+            name: {"metric": scores.headline[0], "value": scores.headline[1], "unheard": scores.unheard}
+            for name, scores in rates.items()
         }
-        atomic.write_json(Path(config.out, "summary.json"), {"schema": SCHEMA, "sets": summary})
+        atomic.write_json(config.out / system / "summary.json", {"schema": SCHEMA, "sets": summary})
+    if config.adapters:
+        sets = list(next(iter(results.values())))
+        compared = {name: side_by_side({own: rates[name] for own, rates in results.items()}) for name in sets}
+        for name, adapters in compared.items():
+            tracker.show(side_by_side_table(adapters, name))
+        facts = {name: [one.summary() for one in adapters] for name, adapters in compared.items()}
+        atomic.write_json(config.out / "summary.json", {"schema": SCHEMA, "adapters": facts})
     if config.fail_above is None:
         return
-    for name, (metric, value) in rates.items():
-        if value is None or value > config.fail_above:
-            shown = "unknown" if value is None else f"{value:.4f}"
-            raise ScoreError(f"{metric} of {name} is {shown}, above --fail_above {config.fail_above:g}")
+    for system, rates in results.items():
+        for name, scores in rates.items():
+            metric, value = scores.headline
+            if value is None or value > config.fail_above:
+                shown = "unknown" if value is None else f"{value:.4f}"
+                of = f"{system} on {name}" if system else name
+                raise ScoreError(f"{metric} of {of} is {shown}, above --fail_above {config.fail_above:g}")
 
 
 def main() -> NoReturn:
@@ -348,15 +334,13 @@ def main() -> NoReturn:
         accelerator = start_processes(config.device)
         collectives = Collectives()
         tracker = Tracker(config.out, steps=0, enabled=accelerator.is_main_process)
-        inputs = collectives.run_on_all(partial(load_inputs, config, accelerator.device, tracker.say))
-        sets: dict[str, Scores] = {}
-        for name, source in config.named_sets:
-            outcome = collectives.run_on_all(partial(evaluate, inputs, config, name, source, collectives, tracker))
-            if outcome is not None:
-                sets[name or redacted(source.path) or str(config.predictions)] = outcome.scores
-        if inputs.scored:
+        results: dict[str, dict[str, Scores]] = {}
+        turns = systems(config, accelerator.device, tracker.say)
+        while system := collectives.run_on_all(partial(next, turns, None)):
+            results[system.name] = evaluate_system(system, collectives, tracker)
+        if config.model and not config.adapters:
             tracker.say_all(next_commands(config.model))
-        collectives.main_only(lambda: conclude(config, sets))
+        collectives.main_only(partial(conclude, config, results, tracker))
     except KeyboardInterrupt:
         code = INTERRUPTED
         report_error(RunError("stopped; the same command continues"), collectives)

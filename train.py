@@ -57,6 +57,9 @@ from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluated_set import open_eval_sets, open_held_out_set
 from whisper_ft.training.evaluation import Evaluation, refuse_unknown_names
 from whisper_ft.training.learner import Learner, build_learner
+from whisper_ft.training.memory.batch_trial import settle_per_device
+from whisper_ft.training.memory.memory_lines import card_lines
+from whisper_ft.training.merged_publication import publish_merged
 from whisper_ft.training.next_commands import next_commands
 from whisper_ft.training.preflight import refuse_impossible
 from whisper_ft.training.published_models import publish_final
@@ -250,6 +253,9 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
     parts.collectives.broadcast_from_main(
         lambda: publish_final(directory, state, learner.model, learner.model_files(), learner.adapter)
     )
+    if learner.adapter:
+        merge = partial(publish_merged, directory, state, config.precision, tracker.say)
+        parts.collectives.broadcast_from_main(merge)
     if state.step < parts.data.steps:
         tracker.say(f"ended: no better evaluation within eval.patience, which is {config.eval.patience}")
     if steps := steps_to_average(state, config, parts.data.steps):
@@ -292,6 +298,9 @@ def build(
     collectives.broadcast_from_main(lambda: refuse_without_previous(config.labels, data.source.parts))
     learner = build_learner(config, accelerator.device, normalizer, tracker.say, found, is_new=start.is_new)
     config = settle_suppression(config, data.source, learner, collectives, tracker.say, is_new=start.is_new)
+    config = settle_per_device(config, learner, collectives, tracker.say)
+    data = data.divided(config, rank, collectives.world)
+    tracker.say_all(card_lines(config, learner.model.config.to_dict(), accelerator.device, collectives.world))
     held_out = open_held_out_set(config, start.held_out, directory.index, learner, get_normalizer)
     sets = open_eval_sets(config, start.sets, directory.index, learner, collectives, get_normalizer)
     evaluation = Evaluation(held_out, sets, config.eval, learner, collectives, tracker, stop)

@@ -156,9 +156,15 @@ def test_a_set_is_scored_under_an_augmentation_and_the_held_out_set_is_clean(tra
         "--precision",
         "fp32",
     ]
-    losses = []
+    losses: list[float] = []
     for name, augment in (("clean", "[]"), ("phone", json.dumps(phone)), ("again", json.dumps(phone))):
         ended = run("evaluate.py", *test, "--augment", augment, "--out", str(out / name))
         assert ended.code == 0, ended.out + ended.err
-        losses.append(json.loads((out / name / "summary.json").read_text())["eval_loss"])
+        summary = json.loads((out / name / "summary.json").read_text())
+        losses.append(summary["eval_loss"])
+        assert [next(iter(one)) for one in summary.get("augment", [])] == [
+            *(["codec", "noise"] if name != "clean" else [])
+        ]
+        told = "augmented by codec, noise" in (out / name / "report.html").read_text(encoding="utf-8")
+        assert told == ("augmented sound: codec, noise" in ended.out) == (name != "clean")
     assert losses[0] != losses[1] == losses[2]

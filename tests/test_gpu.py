@@ -9,11 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bench.memory import LORA, Combination, measured_bytes
 from collator import SpeechCollator
 from tests.conftest import ROOT, Trainer, digest, environment, metrics, script_in
 from whisper_ft.config.optimization import OptimConfig
 from whisper_ft.data.types import Window
 from whisper_ft.optim import optimizer as optim
+from whisper_ft.training.memory.memory_estimate import estimate
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,7 +87,7 @@ def test_the_state_of_an_optimizer_on_a_gpu_comes_back_to_the_bit_in_its_kind_of
     """Paged memory is used from 100,000 elements on, so the micro model has none: a large matrix stands for a layer."""
     settings = OptimConfig(name=name, lr=1e-3, weight_decay=0.1)
 
-    def update(parameters: optim.Named, optimizer: torch.optim.Optimizer, *steps: int) -> None:
+    def update(parameters: optim.NamedParameters, optimizer: torch.optim.Optimizer, *steps: int) -> None:
         for step in steps:
             for parameter in parameters.values():
                 values = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
@@ -119,3 +121,46 @@ def test_a_run_on_a_gpu_with_moments_of_8_bits_ends_the_same_when_it_was_interru
     on_gpu(train, "run", **settings, steps=4)
     on_gpu(train, "run", **settings, allow_change="[steps]")
     assert digest(train.folder / "run") == digest(train.folder / "whole")
+
+
+@pytest.mark.parametrize(
+    "combination",
+    [
+        Combination("small", 4, 200, 2, {"precision": "bf16"}, "cuda"),
+        Combination("small", 8, 448, 1, {"precision": "fp16", "model.gradient_checkpointing": True}, "cuda"),
+        Combination("small", 4, 100, 2, {"optim.name": "adamw_8bit"}, "cuda"),
+        Combination("small", 4, 448, 2, {"precision": "bf16"} | LORA, "cuda"),
+        Combination("small", 8, 448, 2, {"precision": "fp16", "adapter.base": "nf4"} | LORA, "cuda"),
+        Combination("small", 8, 200, 2, {"precision": "bf16", "model.freeze": ["encoder"]}, "cuda"),
+    ],
+    ids=str,
+)
+def test_the_estimate_is_what_a_gpu_allocates(combination: Combination):
+    """The CUDA context is not allocated by torch."""
+    step = estimate(combination.work)
+    assert step.total - step.cuda == pytest.approx(measured_bytes(combination), rel=0.15)
+
+
+def test_auto_finds_the_windows_of_a_pass_on_a_gpu_and_the_run_is_as_with_the_number_written_out(train: Trainer):
+    on_gpu(train, "auto", batch__per_device="auto", eval__every=0)
+    on_gpu(train, "written", batch__per_device=8, eval__every=0)
+    assert "per_device: 8" in (train.folder / "auto/config.yaml").read_text()
+    assert digest(train.folder / "auto") == digest(train.folder / "written")
+
+
+def test_auto_takes_fewer_windows_where_a_gpu_has_less_memory(train: Trainer, tmp_path: Path):
+    """The run may use a share of the card, in which a pass of 256 micro windows does not fit."""
+    limit = (
+        "import torch, train\n"
+        "card = torch.cuda.get_device_properties(0).total_memory\n"
+        "torch.cuda.set_per_process_memory_fraction(0.05 + 4e8 / card)\n"
+        "train.main()\n"
+    )
+    variables = {key: value for key, value in environment(1).items() if key != "ACCELERATE_USE_CPU"}
+    settings = {"batch__size": 256, "batch__per_device": "auto", "eval__every": 0, "steps": 2, "save__every": 0}
+    arguments = train.arguments("run", device="cuda", **settings)
+    argv = [sys.executable, script_in(tmp_path, limit), *arguments]
+    done = subprocess.run(argv, cwd=ROOT, env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = int((train.folder / "run/config.yaml").read_text().split("per_device: ")[1].split()[0])
+    assert 1 <= found < 256

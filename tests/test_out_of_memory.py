@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.conftest import Trainer, ranks, run_script, script_in
+from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.evaluation import DecodingConfig, EvaluationConfig
 from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.optimization import OptimConfig
@@ -98,6 +99,7 @@ def test_only_settings_that_can_still_be_lowered_are_named():
         model=ModelConfig(gradient_checkpointing=True, freeze=["encoder"]),
         precision="bf16",
         optim=OptimConfig(name="adafactor"),
+        adapter=AdapterConfig(kind="lora", base="nf4"),
     )
     line = str(with_advice(OutOfMemoryError("out of memory"), lowest))
     assert "--" not in line

@@ -12,6 +12,7 @@ from whisper_ft.config.waveform import WaveformSetting, transforms_in
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
+ADAPTER_FOLDERS = ("best-adapter", "final-adapter")  # of a run that trains an adapter
 HELD_OUT = "held-out"  # name of the set of eval.path, which chooses the best model
 LONGEST_NAME = 64  # characters of a set's name, which is a folder and a column of tables
 OPENAI_TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -204,7 +205,12 @@ class EvaluationConfig:
     """Score a checkpoint by generation: `python evaluate.py --model DIR --data.path FILE_OR_DIR --out DIR`."""
 
     model: str = ""
-    """Folder of a model, name of a model on the Hub, or a run directory (its best model, else its final one)."""
+    """Folder of a model or an adapter, its name on the Hub, or a run directory (its best model, else its final one)."""
+    base: str | None = None
+    """Base of the adapter in `model`. None: the one that the adapter's files name."""
+    adapters: list[str] = field(default_factory=list)
+    """Several adapters of one base, scored one after the other, each in its own folder: [runs/a, runs/b/best-adapter].
+    `model` may then name the base."""
     data: SourceConfig = field(default_factory=SourceConfig)
     sets: list[NamedSourceConfig] = field(default_factory=list)
     """Several sets in place of `data.path`, each with its own folder: [{path: a, split: test}, {path: b}].
@@ -256,16 +262,28 @@ class EvaluationConfig:
             value = getattr(self.data, inner.name)
             if inner.name not in taken and value != getattr(SourceConfig(), inner.name):
                 raise ValueError(f"--data.{inner.name} {value}: has no effect beside {beside}; leave it out")
-        if self.predictions and (self.model or self.data.path or self.sets):
+        if self.predictions and (self.model or self.base or self.data.path or self.sets):
             raise ValueError(
-                "--predictions: is scored without a model and data; leave out --model, --data.path and sets"
+                "--predictions: is scored without a model and data; leave out --model, --base, --data.path and sets"
             )
         if self.sets and self.compare:
             raise ValueError("--compare: is of one set; compare the others by their --predictions")
         self._refuse_bad_long(beside)
         self._refuse_bad_augmentation(beside)
+        self._refuse_bad_adapters()
         if twice := first_twice(name for name, _ in self.named_sets):
             raise ValueError(f"--sets: two are called {twice!r}; give each a name")
+
+    def _refuse_bad_adapters(self) -> None:
+        """Raise ValueError for adapters beside a setting with which they cannot be combined, or of one name."""
+        if not self.adapters:
+            return
+        for name, is_given in (("predictions", self.predictions), ("compare", self.compare), ("base", self.base)):
+            if is_given:
+                instead = "name the base with --model" if name == "base" else "score the adapters alone"
+                raise ValueError(f"--{name}: cannot be used beside --adapters; {instead}")
+        if twice := first_twice(name.casefold() for name, _ in self.named_adapters):
+            raise ValueError(f"--adapters: two are called {twice!r}, which is a folder; rename or link one of them")
 
     def _refuse_bad_long(self, beside: str | None) -> None:
         """Raise ValueError for settings of long recordings that cannot be used, or have no effect beside another."""
@@ -293,6 +311,16 @@ class EvaluationConfig:
     def label_space(self) -> LeadingSpace | None:
         """Leading space of the labels whose loss is computed; None if no loss is computed."""
         return self.leading_space if self.decoding.with_loss else None
+
+    @property
+    def named_adapters(self) -> list[tuple[str, str]]:
+        """Name and path of each adapter, in order. That of `runs/a/best-adapter` is `a`, as that of the run itself."""
+        named = []
+        for path in self.adapters:
+            folder = Path(path).absolute()
+            folder = folder.parent if folder.name in ADAPTER_FOLDERS else folder
+            named.append((set_name("", folder.name, None), path))
+        return named
 
     @property
     def named_sets(self) -> list[tuple[str, NamedSourceConfig]]:

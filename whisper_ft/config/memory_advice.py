@@ -1,6 +1,8 @@
 """Advice for a run that has no memory: the settings that lower its use, in the order in which to try them."""
 
+import json
 from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from whisper_ft.config.evaluation import DecodingConfig, EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
@@ -13,7 +15,7 @@ def with_advice(error: OutOfMemoryError, config: TrainingConfig | EvaluationConf
         return _with_steps(error, _decoding("decoding.", config.decoding))
     if isinstance(error, DecodingMemoryError):
         return _with_steps(error, _decoding("eval.", config.eval))
-    return _with_steps(error, _training(config))
+    return _with_steps(error, map(str, training_remedies(config)))
 
 
 def with_decoding_advice(error: OutOfMemoryError, settings: DecodingConfig) -> OutOfMemoryError:
@@ -25,18 +27,39 @@ def _with_steps(error: OutOfMemoryError, steps: Iterable[str]) -> OutOfMemoryErr
     return type(error)(f"{error}. Try in this order: {'; '.join([*steps, 'a smaller model'])}")
 
 
-def _training(config: TrainingConfig) -> Iterator[str]:
-    now, optimizer = config.batch.per_device, config.optim.name
+class Remedy(NamedTuple):
+    """A setting that lowers the memory of a training step, with its present and its new value."""
+
+    name: str
+    value: Any
+    present: Any
+    note: str = ""
+
+    def __str__(self) -> str:
+        value = json.dumps(self.value) if isinstance(self.value, bool) else self.value
+        value = f"'[{', '.join(value)}]'" if isinstance(value, list) else value
+        present = json.dumps(self.present) if isinstance(self.present, bool) else self.present
+        return f"--{self.name} {value} (is {present}{self.note and '; ' + self.note})"
+
+
+def training_remedies(config: TrainingConfig) -> Iterator[Remedy]:
+    """Yield the settings that can still be changed to lower the memory of a step, in the order in which to try them."""
+    now, optimizer, adapter = config.batch.per_device, config.optim.name, config.adapter
     if now != "auto" and now > 1:
-        yield f"--batch.per_device {now // 2} (is {now}; the batch of a step stays {config.batch.size})"
+        yield Remedy("batch.per_device", now // 2, now, f"the batch of a step stays {config.batch.size}")
     if not config.model.gradient_checkpointing:
-        yield "--model.gradient_checkpointing true (is false; slower, the same gradient)"
+        yield Remedy("model.gradient_checkpointing", True, False, "slower, the same gradient")
     if config.precision in ("auto", "fp32"):  # auto: the error came before the choice
-        yield f"--precision bf16 (is {config.precision})"
+        yield Remedy("precision", "bf16", config.precision)
     if optimizer == "adamw":
-        yield f"--optim.name adamw_8bit (is {optimizer})"
-    if "encoder" not in config.model.freeze:
-        yield f"--model.freeze '[encoder]' (is {config.model.freeze})"
+        yield Remedy("optim.name", "adamw_8bit", optimizer)
+    frozen = config.model.freeze
+    if not adapter.enabled and "embeddings" not in frozen and len(frozen) < 2:
+        yield Remedy("adapter.kind", "lora", adapter.kind, "only adapters are trained, in a new run")
+    elif adapter.enabled and adapter.base != "nf4":
+        yield Remedy("adapter.base", "nf4", adapter.base, "the frozen base in 4 bits, in a new run")
+    if "encoder" not in frozen and "decoder" not in frozen:
+        yield Remedy("model.freeze", [*frozen, "encoder"], frozen)
 
 
 def _decoding(section: str, config: DecodingConfig) -> Iterator[str]:

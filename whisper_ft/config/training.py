@@ -90,7 +90,7 @@ class BatchConfig:
     """Utterances per optimizer update, in all processes together: the global batch."""
     per_device: int | Auto = setting("free", 16, least=1, auto="auto")
     """Utterances per forward pass on one device, or windows in a packed run; the number of passes per update
-    follows."""
+    follows. auto: as many as fit, found by passes of the longest windows before the first step, and recorded."""
 
     @property
     def per_pass(self) -> int:

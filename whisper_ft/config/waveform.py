@@ -198,6 +198,12 @@ def transforms_in(value: WaveformSetting, setting: str) -> list[ListedTransform]
     return [one for number, item in enumerate(value) for one in _item(item, f"{setting}[{number}]")]
 
 
+def words_for(value: WaveformSetting) -> str:
+    """Return a setting in words: `phone: noise, band, codec, gain`. Paths of recordings are left out."""
+    names = ", ".join(one.name for one in transforms_in(value, "augment"))
+    return f"{value}: {names}" if isinstance(value, str) else names
+
+
 def described(transforms: Sequence[ListedTransform]) -> list[dict[str, Any]]:
     """Return transforms as JSON values, with defaults written out."""
     return [{one.name: _as_json(asdict(one.config))} for one in transforms]

@@ -66,8 +66,9 @@ class Evaluator:
 
     @property
     def notes(self) -> Sequence[str]:
-        """Lines for the user about joined recordings; none for any other set."""
-        return [self.source.note] if isinstance(self.source, JoinedRecordings) else []
+        """Lines for the user about joined recordings and augmented sound; none for any other set."""
+        joined = [self.source.note] if isinstance(self.source, JoinedRecordings) else []
+        return joined if self._augment is None else [*joined, f"scored on augmented sound: {self._augment.words}"]
 
     def transcribe(
         self,

@@ -151,6 +151,7 @@ def _load_weights(name: str, own: WhisperConfig, training: ModelConfig) -> Whisp
         raise UsageError(
             "--model.attention flash_attention_2: needs a GPU and the package flash-attn; sdpa needs neither"
         )
+    _refuse_adapter(name)
     _refuse_pickle(name)
     dropouts = {
         "dropout": training.dropout,
@@ -202,6 +203,12 @@ def _check_weights(
             raise UsageError(f"{name}: {len(keys)} of its weights are {problem}, such as {min(keys)}")
     if is_tied and model.proj_out.weight.data_ptr() != model.model.decoder.embed_tokens.weight.data_ptr():
         raise UsageError(f"{name}: the output projection is not tied to the embeddings, though its config says so")
+
+
+def _refuse_adapter(name: str) -> None:
+    """Raise UsageError for a folder with the files of an adapter, which transformers would load beside its base."""
+    if Path(name, "adapter_config.json").is_file():
+        raise UsageError(f"{name}: holds an adapter_config.json, and a whole model is expected; remove that file")
 
 
 def _refuse_pickle(name: str) -> None:

@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from whisper_ft.config.data import DataConfig
 from whisper_ft.config.training import TrainingConfig
@@ -72,6 +72,10 @@ class TrainingData:
             noise[AUGMENTATION] = self.augmentation.fingerprint
         return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **noise, **source}
 
+    def divided(self, config: TrainingConfig, rank: int, world: int) -> Self:
+        """Return the same data, with the rank's share in passes of `batch.per_device` windows."""
+        return replace(self, partition=partition_of(config, self.order, self.partition.lanes, rank, world))
+
     def ids(self, step: int) -> list[str]:
         """Return the ids of the rows in the global batch of a step, counted from 0, in the order of the stream.
 
@@ -116,9 +120,13 @@ def recordings_of(noise: NoiseFiles | None, augmentation: WaveformChain | None) 
 def partition_of(
     config: TrainingConfig, order: MixedOrder, lanes: int, rank: int, world: int
 ) -> Partition | BlockPartition:
-    """Return the share of one rank. Raises UsageError if a packed step has fewer blocks than there are ranks."""
+    """Return the share of one rank. Raises UsageError if a packed step has fewer blocks than there are ranks.
+
+    While `batch.per_device` is `auto`, the share is one pass.
+    """
     if not config.pack.enabled:
-        return Partition(config.batch.size, config.batch.per_pass, rank, world, lanes)
+        per_pass = config.batch.size if config.batch.per_device == "auto" else config.batch.per_device
+        return Partition(config.batch.size, per_pass, rank, world, lanes)
     partition = BlockPartition(config.batch.size, config.pack.block, rank, world, lanes, order.sources_of_lanes)
     partition.refuse_idle_ranks()
     return partition

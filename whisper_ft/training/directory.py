@@ -30,7 +30,7 @@ checkpoints/      step-00001000/: weights, optimizer, state, and a manifest with
 best.json         step, metric and value of the best evaluation
 best/             the model of that step: a folder for from_pretrained, and for evaluate.py --model
 best-adapter/     of a run with an adapter: the adapter of that step, for peft and for evaluate.py --model. best/ is
-                  written at the end, with that adapter merged. final-adapter/ and average-adapter/ likewise
+                  written at the end, with it merged; without an evaluation, final/ is, from final-adapter/
 final/            the model after the last update, best or not
 average/          with average.of: the mean of the weights of several checkpoints, which its README names
 plots/            curves.png and curves.html, by python -m whisper_ft plot

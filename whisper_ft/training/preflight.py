@@ -23,8 +23,15 @@ from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, is_adapter
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.tracking.backends.packages import refuse_missing_packages
 
+<<<<<<< HEAD
 OPENAI_SIZES = r"(tiny|base|small|medium)(\.en)?|large(-v[123](-turbo)?)?|turbo"
 """Names of models in openai-whisper, for which loading names the model on the Hub."""
+=======
+START_MODEL = "model.name"  # setting of the model that a run starts from
+RUN_MODELS = ("best-adapter", "best", "final-adapter", "final")
+"""Folders of a run with a model, in the order in which programs prefer them. An adapter comes before its merge, because
+the run has scored the adapter."""
+>>>>>>> refs/rewritten/Merge-main
 
 
 def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> None:
@@ -44,7 +51,7 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
         refuse_missing_recordings(transforms_in(one.augment, f"eval.sets[{number}].augment"))
     if config.labels.no_speech_path:
         refuse_missing("labels.no_speech_path", config.labels.no_speech_path)
-    refuse_missing_model("model.name", config.model.name)
+    refuse_missing_model(START_MODEL, config.model.name)
     refuse_missing_gpu(config.device)
     refuse_missing_packages(config.track.to)
     elsewhere = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -75,7 +82,12 @@ def refuse_impossible_evaluation(config: EvaluationConfig) -> None:
             raise UsageError(f"--{name} {path}: there is no such file; give a predictions.jsonl")
     if config.predictions is not None:
         return
-    refuse_missing_model("model", model_of(config.model))
+    for adapter in config.adapters:
+        refuse_missing_model("adapters", model_of(adapter))
+    if config.model or not config.adapters:
+        refuse_missing_model("model", model_of(config.model))
+    if config.base is not None:
+        refuse_missing_model("base", config.base)
     for number, (_, source) in enumerate(config.named_sets):
         refuse_missing("sets: path" if config.sets else "data.path", source.path)
         setting = f"sets[{number}].augment" if config.sets else "augment"
@@ -133,36 +145,60 @@ def refuse_missing_recordings(transforms: Iterable[ListedTransform]) -> None:
 
 
 def refuse_missing_model(name: str, path: str) -> None:
-    """Raise UsageError if `path` is empty, or a folder that is missing or holds no model.
+    """Raise UsageError if `path` is empty, or a folder that is missing or holds no model or adapter.
 
+<<<<<<< HEAD
     `name` is its setting; empty for an argument without a name. `owner/name` is accepted, because it may be a model on
     the Hub, unless it looks like a local path. The names of openai-whisper are answered when the model is loaded.
+=======
+    `name` is its setting; empty for an argument without a name. `owner/name` or a plain name without a local folder is
+    accepted, because it may be a model on the Hub. `model.name`, from which a run starts, must be a whole model.
+>>>>>>> refs/rewritten/Merge-main
     """
     if not path:
         raise UsageError(f"--{name} is missing: give a folder in the Hugging Face format, or a name on the Hub")
     given = f"--{name} {path}" if name else path
+<<<<<<< HEAD
     if not Path(path).exists() and looks_local(path, MODEL_PARTS) and not re.fullmatch(OPENAI_SIZES, path):
         hint = "" if "/" in path else "; a model on the Hub is named owner/name, such as openai/whisper-small"
         raise UsageError(f"{given}: {missing_message(path, 'folder')}{hint}")
+=======
+    on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
+    if not Path(path).exists() and not on_hub:
+        raise UsageError(f"{given}: there is no such folder")
+    if is_adapter(path):
+        if name == START_MODEL:
+            raise UsageError(
+                f"{given}: is an adapter, and a run starts from a whole model; name its base as --{START_MODEL}, and "
+                f"go on from the adapter with --adapter.kind lora --adapter.init {path}"
+            )
+        return
+>>>>>>> refs/rewritten/Merge-main
     if Path(path).exists() and not Path(path, "config.json").exists():
         if Path(path, "config.yaml").exists() and Path(path, "status.json").exists():
             raise UsageError(
-                f"{given}: is a run without a model, because neither best/ nor final/ is there yet; wait for its first "
-                f"evaluation or its end, or take a checkpoint: python -m whisper_ft checkpoint export {path}"
+                f"{given}: is a run without a model, because there is no best/, final/ or adapter yet; wait for its "
+                f"first evaluation or its end, or take a checkpoint: python -m whisper_ft checkpoint export {path}"
             )
-        raise UsageError(f"{given}: has no config.json, so it is not a model in the Hugging Face format")
+        raise UsageError(
+            f"{given}: has no config.json and no {ADAPTER_CONFIG}, so it is no model in the Hugging Face format"
+        )
 
 
 def model_of(path: str) -> str:
-    """Return the folder of the model in a run directory: best/, or final/ if there is no best/.
+    """Return the folder of the model in a run directory: the first of RUN_MODELS that is there.
 
     Any other path, such as a model folder or a name on the Hub, is returned unchanged.
     """
-    if path and not Path(path, "config.json").exists():
-        for part in ("best", "final"):
-            if Path(path, part, "config.json").exists():
+    if path and not _holds_model(Path(path)):
+        for part in RUN_MODELS:
+            if _holds_model(Path(path, part)):
                 return str(Path(path, part))
     return path
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").exists() or is_adapter(folder)
 
 
 def refuse_missing_gpu(device: Device) -> None:

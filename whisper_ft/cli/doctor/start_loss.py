@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -17,8 +18,13 @@ from whisper_ft.data.sources import open_mixture
 from whisper_ft.data.types import RejectedError
 from whisper_ft.data.used_settings import languages_found
 from whisper_ft.decoding.teacher_forced import LabelLoss, label_losses
-from whisper_ft.models.whisper import load_whisper
+from whisper_ft.models.adapters.adapted_whisper import attach
+from whisper_ft.models.adapters.adapter_folder import read_adapter
+from whisper_ft.models.adapters.quantised_base import load_base
+from whisper_ft.models.precision import resolved_precision
+from whisper_ft.models.whisper import LoadedWhisper
 
+CPU = torch.device("cpu")
 CHOICES: tuple[LeadingSpace, ...] = ("auto", "always", "never")
 HEAD = ("labels.leading_space", "loss per token of the text", "loss of its first token")
 
@@ -38,7 +44,7 @@ def start_loss(
     """
     source = open_mixture(config.data)
     rows, found = list(first_rows(source, most)), languages_found(source.parts)
-    model, processor = load_whisper(config.model.name)
+    model, processor = _start_model(config)
     log_mel, tokenizer = LogMel(processor.feature_extractor), processor.tokenizer
     make = partial(LabelEncoder.of, model, tokenizer, config.data.languages[0], config.data.tasks[0], rewrite, found)
     encoders = {choice: make(choice) for choice in CHOICES}
@@ -66,6 +72,18 @@ def start_loss(
     ]
     used = len(losses["auto"])
     return NumberTable((*HEAD, "rows"), [(*row, f"{used:,}") for row in table])
+
+
+def _start_model(config: TrainingConfig) -> LoadedWhisper:
+    """Load the model before the first update: with the quantised base of an adapter, and with `adapter.init`.
+
+    Without `adapter.init`, an adapter has no effect before the first update, so it is left out.
+    """
+    base = config.adapter.base
+    loaded = load_base(config.model.name, base, resolved_precision(config.precision, CPU), CPU)
+    if config.adapter.init is not None:
+        attach(loaded, read_adapter(Path(config.adapter.init)))
+    return loaded
 
 
 def _mean(sums: list[float], tokens: list[int]) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from whisper_ft.cli.export.export_arguments import ExportArguments
+from whisper_ft.cli.export.export_arguments import CheckedModel
 from whisper_ft.config import yaml12
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.parse import load_config
@@ -34,7 +34,7 @@ class CheckData:
     """Name of the normaliser."""
 
 
-def open_check_data(arguments: ExportArguments, loaded: LoadedWhisper) -> CheckData | None:
+def open_check_data(arguments: CheckedModel, loaded: LoadedWhisper) -> CheckData | None:
     """Open the data of a check. None if the user wants no check, or names no data for a model that belongs to no run.
 
     Raises UsageError or DataError if the data cannot be opened, or if its language is not known.

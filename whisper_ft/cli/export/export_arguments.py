@@ -1,5 +1,6 @@
 """Command line of export. torch is not imported, so that --help and errors are quick."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +19,37 @@ output is compared with that of the model itself."""
 
 
 @dataclass(frozen=True)
-class ExportArguments:
-    """Checked arguments of an export."""
+class CheckedModel:
+    """Arguments of a command that writes a model in another form and checks it on clips."""
 
     model: str
-    """Folder of the model, or its name on the Hub."""
+    """Folder of the model or adapter, or its name on the Hub."""
+    base: str | None
+    """Base of an adapter; None for the one that its files name."""
     run: Path | None
     """Run directory that the model belongs to, with its config.yaml; None for any other model."""
-    target: ExportTarget
-    quantization: Quantization
     out: Path
     language: str | None
     data: str | None
     """Path of the clips for the check; None for the held-out set of the run."""
     clips: int | None
     """Number of utterances in the check; None for as many as hold DEFAULT_WORDS words, 0 for no check."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model for others: of a folder, the last part of its path, with the run if it has one."""
+        folder = Path(self.model)
+        if self.run is not None:
+            return f"{self.run.resolve().name}/{folder.name}"
+        return folder.resolve().name if folder.exists() else self.model
+
+
+@dataclass(frozen=True)
+class ExportArguments(CheckedModel):
+    """Checked arguments of an export."""
+
+    target: ExportTarget
+    quantization: Quantization
 
 
 def parse_arguments(argv: Sequence[str]) -> ExportArguments | Path:
@@ -51,15 +68,24 @@ def parse_arguments(argv: Sequence[str]) -> ExportArguments | Path:
         raise UsageError(f"missing: {names}; for example `export runs/mine --to ct2 --out mine-ct2`")
     target = TARGETS[args.to]
     quantization = target.quantization(args.quantization)
+    checked = checked_model(args)
+    target.refuse_missing_packages()
+    return ExportArguments(**vars(checked), target=target, quantization=quantization)
+
+
+def checked_model(args: argparse.Namespace) -> CheckedModel:
+    """Check the arguments that `add_model_arguments` and `add_check_arguments` add.
+
+    Raises UsageError if the model or the data is missing, or the folder --out is taken.
+    """
     model = model_of(args.model)
     refuse_missing_model("MODEL", model)
     data, clips = _check_of(args.check or [])
     if data is not None:
         refuse_missing("check", data)
     refuse_taken(args.out, args.overwrite)
-    target.refuse_missing_packages()
     run = next((folder for folder in (Path(args.model), Path(model).parent) if _is_run(folder)), None)
-    return ExportArguments(model, run, target, quantization, args.out, args.language, data, clips)
+    return CheckedModel(model, args.base, run, args.out, args.language, data, clips)
 
 
 def _is_run(folder: Path) -> bool:
@@ -78,23 +104,34 @@ def _check_of(values: Sequence[str]) -> tuple[str | None, int | None]:
 def _parser() -> Parser:
     formats = "; ".join(f"{target.name}: {target.what}" for target in TARGETS.values())
     parser = Parser(prog="python -m whisper_ft export", description=DESCRIPTION)
-    parser.add_argument(
-        "model", nargs="?", metavar="RUN|MODEL",
-        help="run directory (its best model, else its final one), folder of a model, or name on the Hub",
-    )  # fmt: skip
+    add_model_arguments(parser, "RUN|MODEL")
     parser.add_argument("--to", choices=list(TARGETS), help=f"format. {formats}")
     parser.add_argument(
         "--quantization", metavar="NAME",
         help=f"number format of the weights: {', '.join(quantization_names())}, as far as the format has it "
         f"(default: {', '.join(f'{target.quantizations[0].name} for {name}' for name, target in TARGETS.items())})",
     )  # fmt: skip
+    add_check_arguments(parser, "an earlier export")
+    parser.add_argument("--verify", metavar="DIR", help="only compare each file of an export with its recorded sha256")
+    return parser
+
+
+def add_model_arguments(parser: Parser, metavar: str) -> None:
+    """Add the arguments that name a model; `metavar` stands for it in the help."""
+    parser.add_argument(
+        "model", nargs="?", metavar=metavar,
+        help="run directory (its best model, else its final one), folder of a model or an adapter, or name on the Hub",
+    )  # fmt: skip
+    parser.add_argument("--base", metavar="MODEL", help="base of the adapter in MODEL (the one that its files name)")
+
+
+def add_check_arguments(parser: Parser, replaced: str) -> None:
+    """Add the arguments of the folder to write and of its check; `replaced` is a folder that --overwrite replaces."""
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to create")
-    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is an earlier export")
+    parser.add_argument("--overwrite", action="store_true", help=f"replace DIR if it is {replaced}")
     parser.add_argument(
         "--check", nargs="+", metavar="N|DATA",
         help="number of clips, and data to take them from, in any format that evaluate.py reads "
         f"(default: clips with {DEFAULT_WORDS:,} words of the run's held-out set); 0: no check",
     )  # fmt: skip
     parser.add_argument("--language", metavar="CODE", help="language of the clips (default: as in the data or the run)")
-    parser.add_argument("--verify", metavar="DIR", help="only compare each file of an export with its recorded sha256")
-    return parser

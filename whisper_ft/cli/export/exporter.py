@@ -2,40 +2,30 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from whisper_ft.cli.export.check_clips import CheckClip, read_clips
-from whisper_ft.cli.export.check_data import CheckData, open_check_data
-from whisper_ft.cli.export.export_arguments import DEFAULT_WORDS, ExportArguments
+from whisper_ft.cli.export.check_input import CheckInput, read_check_input
+from whisper_ft.cli.export.export_arguments import ExportArguments
 from whisper_ft.cli.export.export_card import HEADER, card, table_rows, usage
 from whisper_ft.cli.export.export_check import EngineReport, ExportCheck
 from whisper_ft.cli.export.export_folder import export_folder, keep_failed
 from whisper_ft.cli.export.export_record import write_record
 from whisper_ft.cli.export.own_decoder import OwnDecoder
+from whisper_ft.models.adapters.merge import load_merged
 from whisper_ft.models.export.hf import config_files
-from whisper_ft.models.whisper import LoadedWhisper, load_whisper, quiet_libraries, weights_sha256
+from whisper_ft.models.whisper import LoadedWhisper, quiet_libraries, weights_sha256
 from whisper_ft.reports.safe_console import SafeConsole
 from whisper_ft.runtime.device_memory import memory_errors
-from whisper_ft.runtime.errors import CheckError, DataError, UsageError
+from whisper_ft.runtime.errors import CheckError
 from whisper_ft.runtime.printable import counted, say
 from whisper_ft.scoring.normalizer import NormalizerFactory
 
 OTHER_FILES_BYTES = 8_000_000  # of an export besides the weights: vocabulary, tokenizer, card
 SIGNS = '"#()*+/:;<=>@[]^_{|}~'  # some of the signs that other engines never write by default, as OpenAI's models
-
-
-@dataclass(frozen=True)
-class CheckInput:
-    """Clips of a check, and the data that they are from."""
-
-    data: CheckData
-    clips: list[CheckClip]
-    words: int
 
 
 def export(arguments: ExportArguments, get_normalizer: NormalizerFactory) -> None:
@@ -47,16 +37,16 @@ def export(arguments: ExportArguments, get_normalizer: NormalizerFactory) -> Non
     quiet_libraries()
     target, quantization = arguments.target, arguments.quantization
     with memory_errors("while the model was loaded"):
-        loaded = load_whisper(arguments.model, on_repair=say)
+        loaded = load_merged(arguments.model, arguments.base, say)
     loaded.model.eval()
     writer = import_module(f"whisper_ft.models.export.{target.writer}")
     writer.refuse(loaded)
-    given = _check_input(arguments, loaded)
+    given = read_check_input(arguments, loaded)
     weights = sum(parameter.numel() for parameter in loaded.model.parameters())
     facts: dict[str, Any] = {
         "target": target.name,
         "quantization": quantization.name,
-        "model": _name_of(arguments),
+        "model": arguments.name,
         "weights": weights,
         "weights_sha256": weights_sha256(loaded.model),
     }
@@ -84,39 +74,9 @@ def _status(reports: Sequence[EngineReport]) -> str:
     return next((status for status in ("failed", "passed") if status in found), "unchecked")
 
 
-def _name_of(arguments: ExportArguments) -> str:
-    """Return the name of the model for others: of a folder, the last part of its path, with the run if it has one."""
-    folder = Path(arguments.model)
-    if arguments.run is not None:
-        return f"{arguments.run.resolve().name}/{folder.name}"
-    return folder.resolve().name if folder.exists() else arguments.model
-
-
 def _sizes(folder: Path, weights: int) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return {"bytes": size, "size_ratio": size / (4 * weights)}  # to the weights in float32
-
-
-def _check_input(arguments: ExportArguments, loaded: LoadedWhisper) -> CheckInput | None:
-    """Read the clips of the check, before anything is written. None, with a line about it, if there is no check.
-
-    Raises DataError if no clip can be read, and UsageError for a number of clips without data to take them from.
-    """
-    data = open_check_data(arguments, loaded)
-    if data is None:
-        if arguments.clips:
-            raise UsageError(
-                f"--check {arguments.clips}: the model belongs to no run with a held-out set; add a data set"
-            )
-        if arguments.clips is None:
-            say("unchecked: there are no clips, because the model belongs to no run; name a data set: --check DATA")
-        return None
-    clips, words = read_clips(data.rows, loaded, data.encode, arguments.clips, DEFAULT_WORDS)
-    if not clips:
-        raise DataError(f"{data.name}: no audio could be read for the check; --check DATA names another set")
-    if words < DEFAULT_WORDS:
-        say(f"the check has {words:,} words; with fewer than {DEFAULT_WORDS:,} its error rates are rough")
-    return CheckInput(data, clips, words)
 
 
 def _check(

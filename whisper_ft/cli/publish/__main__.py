@@ -23,6 +23,7 @@ def publish(args: argparse.Namespace) -> None:
 
     torch is imported here, because it takes seconds that --help and a wrong argument need not wait for.
     """
+    from whisper_ft.cli.publish.adapter_base import files_naming_base
     from whisper_ft.cli.publish.bundle import bundled, file_sizes
     from whisper_ft.cli.publish.card import CURVES, README, read_card, render_card
     from whisper_ft.cli.publish.preview import collect, local_paths, preview_lines
@@ -36,6 +37,7 @@ def publish(args: argparse.Namespace) -> None:
         say(f"written: {args.write_card}; nothing was uploaded")
         return
     generated = {README: str(card).encode(), CURVES: curves}
+    generated |= files_naming_base(publication.model, publication.base_model)
     with bundled(publication.model, generated, secrets=local_paths(args.run, publication.config)) as folder:
         say(*preview_lines(args, publication, file_sizes(folder)))
         token = token_of_environment()

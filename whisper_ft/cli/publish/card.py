@@ -12,9 +12,8 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from whisper_ft.cli.publish.model_to_publish import ModelToPublish
 from whisper_ft.cli.publish.publish_arguments import HUB_NAME
 from whisper_ft.cli.publish.results import EvaluationResult
-from whisper_ft.config.augment import WAVEFORM
 from whisper_ft.config.training import DEFAULT_STEPS, TrainingConfig
-from whisper_ft.config.waveform import transforms_in
+from whisper_ft.config.waveform import words_for
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.reports.long_form_note import long_form_note
 from whisper_ft.reports.text import percent
@@ -112,17 +111,19 @@ def card_metadata(publication: Publication) -> ModelCardData:
         for metric in ("wer", "cer")
         if (rate := result.rate(metric)) is not None
     ]
+    relation: dict[str, Any] = {"base_model_relation": "adapter"} if publication.model.is_adapter else {}
     return ModelCardData(
         model_name=publication.name,
         base_model=publication.base_model,
         language=publication.languages or None,
         license=publication.license,
-        library_name="transformers",
+        library_name="peft" if publication.model.is_adapter else "transformers",
         pipeline_tag="automatic-speech-recognition",
         datasets=[name for name in publication.datasets if HUB_NAME.fullmatch(name)] or None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         tags=["whisper", "whisper-ft"],
         eval_results=results or None,
+        **relation,
     )
 
 
@@ -159,6 +160,14 @@ def _settings(publication: Publication) -> Iterator[tuple[str, str]]:
         "length of the run",
         f"{config.epochs:g} epochs" if config.epochs else counted(config.steps or DEFAULT_STEPS, "step"),
     )
+    if config.adapter.enabled:
+        adapter = config.adapter
+        kinds = ["LoRA", *(["rank-stabilised"] if adapter.rslora else []), *(["DoRA"] if adapter.dora else [])]
+        targets = adapter.targets if isinstance(adapter.targets, str) else ", ".join(adapter.targets)
+        yield (
+            "adapter",
+            f"{', '.join(kinds)}: r {adapter.r}, alpha {adapter.alpha:g}, {targets} layers, base in {adapter.base}",
+        )
     yield "utterances per step", f"{config.batch.size}"
     yield "optimizer", f"{optim.name}, weight decay {optim.weight_decay:g}, gradients clipped at {optim.clip_norm:g}"
     yield "learning rate", f"{optim.peak_lr:g}, {schedule.kind}, warm-up {_duration(schedule.warmup)}"
@@ -174,9 +183,7 @@ def _settings(publication: Publication) -> Iterator[tuple[str, str]]:
     if augment.time_masks or augment.frequency_masks:
         yield "SpecAugment", f"{augment.time_masks} masks in time, {augment.frequency_masks} in frequency"
     if augment.waveform:
-        names = [one.name for one in transforms_in(augment.waveform, WAVEFORM)]
-        preset = f"{augment.waveform}: " if isinstance(augment.waveform, str) else ""
-        yield "transforms of the sound", preset + ", ".join(names)
+        yield "transforms of the sound", words_for(augment.waveform)
     yield "seed", f"{config.seed}"
     if publication.versions:
         yield "software", ", ".join(f"{name} {version}" for name, version in sorted(publication.versions.items()))

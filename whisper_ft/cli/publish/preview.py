@@ -28,6 +28,7 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
     """
     run = args.run
     config = load_config(TrainingConfig, ["--config", str(run / "config.yaml")])
+    augmented = [one.name for one in config.eval.sets_beside(config.data) if one.augment]
     history, model = read_history(run), find_model(run, args.what)
     record = newest_record(run / "checkpoints")
     publication = Publication(
@@ -36,7 +37,7 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
         config=config,
         results=[
             *(result_of_evaluation(folder, model) for folder in args.evaluation),
-            *results_of_run(run, history, model),
+            *results_of_run(run, history, model, augmented),
         ],
         base_model=args.base_model or hub_model(config.model.name),
         datasets={one_line(name): "" for name in args.dataset} or hub_datasets(config, record.data if record else {}),

@@ -4,13 +4,14 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from whisper_ft.models.adapters.adapter_config import is_adapter
 from whisper_ft.runtime.command import Parser
 from whisper_ft.runtime.errors import UsageError, one_line
 
-What = Literal["best", "final", "average"]
-WHAT: tuple[What, ...] = ("best", "final", "average")
+What = Literal["best", "final", "average", "best-adapter", "final-adapter", "average-adapter"]
+WHAT: tuple[What, ...] = get_args(What)
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -24,7 +25,11 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--repo", required=True, metavar="NAME", help="repository on the Hub: owner/name")
-    parser.add_argument("--what", choices=WHAT, default="best", help="which model of the run (%(default)s)")
+    parser.add_argument(
+        "--what",
+        choices=WHAT,
+        help="which model of the run (best-adapter if the run trained an adapter, else best)",
+    )
     parser.add_argument("--public", action="store_true", help="make a new repository public; else it is private")
     parser.add_argument("--yes", action="store_true", help="upload without confirmation")
     parser.add_argument(
@@ -41,6 +46,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--write_card", type=Path, metavar="FILE", help="write the generated card, and upload nothing")
     args = parser.parse_args(argv)
     _refuse_impossible(args)
+    args.what = args.what or ("best-adapter" if is_adapter(args.run / "best-adapter") else "best")
     return args
 
 

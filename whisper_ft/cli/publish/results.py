@@ -1,7 +1,7 @@
 """Error rates of the published model on evaluation sets, with their confidence intervals."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,15 @@ class EvaluationResult:
         return self.rate(self.headline)
 
 
-def results_of_run(run: Path, history: History, model: ModelToPublish) -> list[EvaluationResult]:
-    """Return the results that the run measured for this model: on its held-out set, and on sets of eval.sets."""
+def results_of_run(
+    run: Path, history: History, model: ModelToPublish, augmented: Collection[str] = ()
+) -> list[EvaluationResult]:
+    """Return the results that the run measured for this model: on its held-out set, and on sets of eval.sets.
+
+    `augmented` are the names of the sets whose sound is augmented, which the card says.
+    """
     recorded = [EvaluationResult(HELD_OUT, dict([model.recorded]))] if model.recorded else []
-    if model.what == "average":
+    if model.what.startswith("average"):
         return recorded
     (step,) = model.steps
 
@@ -59,7 +64,8 @@ def results_of_run(run: Path, history: History, model: ModelToPublish) -> list[E
     folder = run / "predictions"
     results = measured(HELD_OUT, history.evaluated, folder) or recorded
     for name, curve in history.sets.items():
-        results += measured(f"{name} (set of the run)", curve, folder / name)
+        sound = ", augmented sound" if name in augmented else ""
+        results += measured(f"{name} (set of the run{sound})", curve, folder / name)
     return results
 
 
@@ -78,12 +84,13 @@ def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResul
     if is_another or evaluated.name != model.folder.name:
         raise UsageError(f"--evaluation {folder}: is of {evaluated}, not of {model.folder}; evaluate that model")
     name = folder.resolve().name + (f", first {counted(first, 'utterance')}" if first else "")
+    name += ", augmented sound" if summary.get("augment") else ""
     return _result(name, summary, folder / "predictions.jsonl")
 
 
 def is_older(folder: Path, model: ModelToPublish) -> bool:
     """Return True if the summary.json of an evaluation is older than the weights of the model, by the files' times."""
-    return (folder / "summary.json").stat().st_mtime < (model.folder / "model.safetensors").stat().st_mtime
+    return (folder / "summary.json").stat().st_mtime < model.weights.stat().st_mtime
 
 
 def _result(name: str, summary: Mapping[str, Any], predictions: Path) -> EvaluationResult:

@@ -71,7 +71,7 @@ def _transcribe(
         note(f"nothing to do: the transcripts of {counted(len(files), 'file')} exist; --overwrite replaces them")
         return
     mine = shared_out(lengths, collectives.world)[collectives.rank]
-    loaded = load_for_inference(model_of(args.model), args.precision, device, note)
+    loaded = load_for_inference(model_of(args.model), args.precision, device, note, args.base)
     transcriber, task = prepare(args, loaded, note)
     log_mel, total = LogMel(loaded.processor.feature_extractor), sum(lengths[place] or 0.0 for place in mine)
     with Display(total, has_bar=collectives.rank == 0) as display:

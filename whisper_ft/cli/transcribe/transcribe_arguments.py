@@ -21,8 +21,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         "with the same command, and `NPROC=2 ./launch.sh transcribe ...` shares the files between processes.",
     )
     parser.add_argument(
-        "model", metavar="MODEL", help="run directory (its best/, else final/), folder of a model, or name on the Hub"
-    )
+        "model", metavar="MODEL",
+        help="run directory (its best model, else its final one), folder of a model or an adapter, or name on the Hub",
+    )  # fmt: skip
+    parser.add_argument("--base", metavar="MODEL", help="base of the adapter in MODEL (the one that its files name)")
     parser.add_argument(
         "files", nargs="+", metavar="FILE", help="audio or video file, folder (searched for such files), or glob"
     )

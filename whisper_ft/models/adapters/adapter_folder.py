@@ -7,13 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from whisper_ft.checkpoint.safetensors_stream import parts
+from whisper_ft.config.adapter import AdapterBase
 from whisper_ft.models.adapters.adapter_config import (
     ADAPTER_CONFIG,
     ADAPTER_PICKLE,
@@ -23,14 +24,14 @@ from whisper_ft.models.adapters.adapter_config import (
     read_adapter_config,
     read_base_record,
 )
+from whisper_ft.models.adapters.lora import ADAPTER_NAME
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import UsageError, one_line
 from whisper_ft.runtime.printable import json_text
 
-NAME = "default"  # name of the adapter inside a model; peft leaves it out of its files
 PREFIX = "base_model.model."
 """Begin of the names in peft's files, which peft wraps twice around a model."""
-_OWN = re.compile(rf"(\.lora_\w+)\.{NAME}(?:(?<=magnitude_vector\.{NAME})\.weight)?(?=\.|$)")
+_OWN = re.compile(rf"(\.lora_\w+)\.{ADAPTER_NAME}(?:(?<=magnitude_vector\.{ADAPTER_NAME})\.weight)?(?=\.|$)")
 _PEFT = re.compile(r"(\.lora_(?:A|B|embedding_A|embedding_B|magnitude_vector))(?=\.|$)")
 
 
@@ -47,6 +48,16 @@ class AdapterFolder:
     """Content of base.json; None for an adapter of another program."""
     tensors: Mapping[str, torch.Tensor]
     """Weights by their names in a model with the injected adapter, such as `...q_proj.lora_A.default.weight`."""
+
+    @property
+    def quantisation(self) -> AdapterBase:
+        """Number format of the base in the training; float for an adapter of another program, which records none."""
+        found = (self.identity or {}).get("quantisation", "float")
+        if found not in get_args(AdapterBase):
+            raise UsageError(
+                f"{self.path / BASE_RECORD}: quantisation is {found!r}; this version knows none of that name"
+            )
+        return cast(AdapterBase, found)
 
 
 def write_adapter(
@@ -102,7 +113,7 @@ def peft_name(name: str) -> str:
 def own_name(name: str) -> str:
     """Return the name in a model with an adapter of a weight in peft's file. Weights without `lora_` keep theirs."""
     plain = _OWN.sub(r"\1", name.removeprefix(PREFIX))
-    named = _PEFT.sub(rf"\1.{NAME}", plain)
+    named = _PEFT.sub(rf"\1.{ADAPTER_NAME}", plain)
     return named + ".weight" * plain.endswith(".lora_magnitude_vector")
 
 

@@ -2,8 +2,7 @@
 
 Their product is that of the dequantised weights, in training and in evaluation alike. The layers of bitsandbytes have
 other products. Its int8 rounds the inputs too, and keeps them for the backward pass even if activations are recomputed.
-Its nf4 changes the weights in an evaluation on CPUs with AVX512-BF16, and no gradient passes afterwards. Both cast the
-bias.
+Its nf4 changes the weights in an evaluation on CPUs with AVX512-BF16, and training then fails. Both cast the bias.
 """
 
 from typing import Any

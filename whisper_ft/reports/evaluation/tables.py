@@ -1,5 +1,7 @@
 """Tables of an evaluation for a terminal."""
 
+from collections.abc import Sequence
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,6 +15,7 @@ from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.hallucination import Check
 from whisper_ft.scoring.runaway import Runaway
 from whisper_ft.scoring.scores import CHARACTERS, Scores
+from whisper_ft.scoring.side_by_side import SystemRates
 from whisper_ft.scoring.slices import Slicing
 from whisper_ft.scoring.unheard import unheard_note
 
@@ -135,6 +138,23 @@ def comparison_table(comparison: SystemComparison) -> Table:
         lines += [visible(f"{title}: {', '.join(named)}")] if named else []
     lines.append(f"p and interval from {comparison.test.resampling}.")
     table.caption = escape("\n".join(lines))
+    return table
+
+
+def side_by_side_table(systems: Sequence[SystemRates], title: str) -> Table:
+    """Make the table of several systems on one set, each with its difference from the first one."""
+    first, table = systems[0], _table(title)
+    name = first.scores.headline[0].upper()
+    interval = f"{LEVEL:.0%} interval"
+    table.add_column("adapter", overflow="fold")
+    for column in ("WER", "CER", f"{interval} of {name}", f"change to {visible(first.name)}", interval, "p"):
+        table.add_column(escape(column), justify="right", overflow="fold")
+    for system in systems:
+        own = system.confidence.cer if system.scores.unit == CHARACTERS else system.confidence.wer
+        rates = [percent(system.scores.words.rate), percent(system.scores.chars.rate), percent_range(own)]
+        compared = [""] * 3 if system.difference is None else _difference(system.difference)[2:]
+        table.add_row(escape(visible(system.name)), *rates, *compared)
+    table.caption = f"change, its interval and p from {first.confidence.resampling}, the same ones for all"
     return table
 
 

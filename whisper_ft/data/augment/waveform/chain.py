@@ -85,6 +85,11 @@ class WaveformChain:
         return cls(listed, seed) if listed else None
 
     @property
+    def words(self) -> str:
+        """Names of the transforms: `noise, band, codec`."""
+        return ", ".join(one.name for one in self._listed)
+
+    @property
     def fingerprint(self) -> str:
         """Number and digest of the recordings of each path, in the order of the settings; "" without recordings."""
         return ", ".join(files.fingerprint for files in self.recordings.values())
