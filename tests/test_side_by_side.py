@@ -14,8 +14,8 @@ from whisper_ft.reports.html.palette import DARK, LIGHT
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.web.api_error import ApiError, answer_error
 from whisper_ft.web.blind_test import BlindTest, Votes, wilson_interval
+from whisper_ft.web.differences import MAX_TOKENS, difference_summary
 from whisper_ft.web.page_routes import page_routes
-from whisper_ft.web.side_by_side import MAX_TOKENS, difference_summary
 
 
 @pytest.fixture

@@ -281,8 +281,8 @@ def test_an_evaluation_sends_its_main_figures_first_and_its_transcripts_as_text(
     tracker = Tracker(tmp_path, steps=8, enabled=True, backends=["tensorboard"], run=run_in(tmp_path))
     scores = score([Prediction("a", "добры дзень", "добры # дзэнь", 1.0, 3)], get_normalizer("lower"))
     with tracker.live(0):
-        names = "lr grad_norm loss_scale label_tokens skipped unusable utterances_per_second data_wait"
-        tracker.log_step({"step": 1, "loss": 2.5} | dict.fromkeys(names.split(), 1.0))
+        names = "lr grad_norm loss_scale label_tokens skipped unusable utterances_per_second data_wait audio_hours"
+        tracker.log_step({"step": 1, "loss": 2.5} | dict.fromkeys([*names.split(), "memory_gb"], 1.0))
         tracker.log_evaluation(TrainState(step=2), scores, {"read": scores}, "fp32")
     tracker.close(0)
     accumulator = EventAccumulator(str(tmp_path / "tensorboard"))

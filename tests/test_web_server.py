@@ -14,7 +14,9 @@ import psutil
 import pytest
 import soundfile
 
+from tests.conftest import Trainer
 from tests.serving import Serving, events_in, serving
+from tests.test_adapter_resume import NF4
 from tests.test_containers import written
 from whisper_ft.checkpoint.state import Best
 from whisper_ft.models.export.hf import config_files, export
@@ -114,6 +116,18 @@ def test_models_of_a_run_can_be_chosen(served: Serving, sounds: Path, micro_whis
     languages = served.get("/api/languages", params={"model": "step-00000040"}).json()
     assert languages["own"] == "be"
     assert {"code": "be", "name": "belarusian"} in languages["languages"]
+
+
+def test_adapters_and_their_checkpoints_are_served(train: Trainer, sounds: Path):
+    with serving(train.reference(**NF4)) as served:
+        state = served.get("/api/models").json()
+        by_id = {choice["id"]: choice for choice in state["choices"]}
+        assert (by_id["latest"]["follows"], by_id["best-adapter"]["kind"]) == ("best-adapter", "adapter")
+        checkpoint = f"step-{by_id['latest']['step']:08d}"
+        texts = {name: served.transcribe(sounds / "a.flac", model=name)["text"] for name in ("latest", checkpoint)}
+        assert texts["latest"] == texts[checkpoint], "both on the base as it was quantised"
+        assert served.get("/api/languages", params={"model": "best-adapter"}).json()["is_multilingual"]
+        assert len(served.server.models.loaded) <= 2
 
 
 def test_a_new_best_is_used_between_requests(trained: Path, micro_whisper: Path, sounds: Path, tmp_path: Path):

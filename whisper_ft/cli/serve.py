@@ -49,6 +49,7 @@ def parse_arguments(argv: Sequence[str]) -> ServeSettings:
         "served", metavar="RUN|MODEL", help="run, folder of runs, folder of a model, or name of a model on the Hub"
     )
     parser.add_argument("--compare", metavar="MODEL", help="second model (the one from which the run started)")
+    parser.add_argument("--base", metavar="MODEL", help="base of the served adapters (the one that their files name)")
     parser.add_argument(
         "--host", default=ServeSettings.host, help="address to listen on; another than %(default)s needs a token"
     )

@@ -85,13 +85,17 @@ def load_any_for_inference(
 
 @memory_errors("while the checkpoint was loaded")
 def load_checkpoint_for_inference(
-    checkpoint: Path, precision: Precision, device: torch.device, say: Callable[[str], object]
+    checkpoint: Path,
+    precision: Precision,
+    device: torch.device,
+    say: Callable[[str], object],
+    start: str | None = None,
 ) -> InferenceModel:
     """Load the model of a verified checkpoint as `load_for_inference` loads a folder.
 
     `auto` is the precision of the run. If the run trained one language, the model writes that one by default.
     """
-    found = load_checkpoint(checkpoint, quantised_on=device)
+    found = load_checkpoint(checkpoint, start, quantised_on=device)
     if precision == "auto":
         recorded: Precision = found.record.config.get("precision", "auto")
         precision = resolved_precision(recorded, device)

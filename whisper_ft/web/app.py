@@ -34,7 +34,8 @@ def create_app(settings: ServeSettings, device: torch.device, say: Callable[[str
         device: on which the models decode
         say: called with a line for the user about a model that is loaded
     """
-    models = LoadedModels(ServedModels(settings.served, settings.compare), device, settings.precision, say)
+    served = ServedModels(settings.served, settings.compare)
+    models = LoadedModels(served, device, settings.precision, say, settings.base)
     server = Server(settings, JobQueue(settings.queue), models)
 
     @asynccontextmanager

@@ -42,12 +42,22 @@ class LoadedModel:
 
 
 class LoadedModels:
-    """Models in memory. Only the thread of the queue loads and takes them."""
+    """Models in memory. Only the thread of the queue loads and takes them.
+
+    Parameters
+        say: called with a line for the user about a model that is loaded
+        base: base of the adapters, if it is not where their files name it
+    """
 
     def __init__(
-        self, served: ServedModels, device: torch.device, precision: Precision, say: Callable[[str], object]
+        self,
+        served: ServedModels,
+        device: torch.device,
+        precision: Precision,
+        say: Callable[[str], object],
+        base: str | None = None,
     ) -> None:
-        self.served, self.device, self._precision, self._say = served, device, precision, say
+        self.served, self.device, self._precision, self._say, self._base = served, device, precision, say, base
         self._places: list[LoadedModel] = []
         self._taken = 0
 
@@ -62,10 +72,15 @@ class LoadedModels:
             raise ApiError(404, "no_model", f"model {wanted!r} is not there; the models are {ids}", field="model")
         return choice
 
+    @property
+    def loaded(self) -> list[LoadedModel]:
+        """Models in memory."""
+        return [*self._places]
+
     def is_loaded(self, choice: Choice) -> bool:
         """Return True if a model is in memory, as it lies in its folder at present."""
         version = choice.version
-        return any(held.choice.place == choice.place and held.version == version for held in [*self._places])
+        return any(held.choice.place == choice.place and held.version == version for held in self.loaded)
 
     def has_room(self, choice: Choice) -> bool:
         """Return True if a model is in memory, or can be loaded without one too many."""
@@ -113,10 +128,11 @@ class LoadedModels:
 
     def _read(self, choice: Choice) -> InferenceModel:
         if choice.kind != "checkpoint":
-            return load_for_inference(choice.place, self._precision, self.device, self._say)
+            base = self._base if choice.kind == "adapter" else None
+            return load_for_inference(choice.place, self._precision, self.device, self._say, base)
         if problem := verify(Path(choice.place), deep=False):
             raise UsageError(f"{choice.place}: {problem}")
-        return load_checkpoint_for_inference(Path(choice.place), self._precision, self.device, self._say)
+        return load_checkpoint_for_inference(Path(choice.place), self._precision, self.device, self._say, self._base)
 
     def _make_room(self, choice: Choice) -> None:
         """Forget the model that another one replaces, or else the one that was not used for the longest time."""
@@ -130,20 +146,22 @@ class LoadedModels:
                 torch.cuda.empty_cache()
 
 
-def languages_of(choice: Choice) -> dict[str, Any]:
+def languages_of(choice: Choice, base: str | None) -> dict[str, Any]:
     """Return the languages of a model as JSON values; its weights are not read. Raises ApiError if it has no files."""
     try:
-        languages = _languages(_parts_folder(choice), choice.version)
+        languages = _languages(_parts_folder(choice, base), choice.version)
         return languages | ({"own": own_language(Path(choice.place))} if choice.kind == "checkpoint" else {})
     except RunError as error:
         raise ApiError(500, "model_error", f"{choice.name}: {error}") from error
 
 
-def _parts_folder(choice: Choice) -> str:
+def _parts_folder(choice: Choice, base: str | None) -> str:
     """Return the folder or Hub name with the configuration of a model."""
+    if choice.kind == "whole":
+        return choice.place
     if choice.kind == "adapter":
-        return base_name(read_adapter_config(Path(choice.place)))
-    return start_of(Path(choice.place)) if choice.kind == "checkpoint" else choice.place
+        return base or base_name(read_adapter_config(Path(choice.place)))
+    return base or start_of(Path(choice.place))
 
 
 @lru_cache(maxsize=16)

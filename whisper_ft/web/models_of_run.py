@@ -17,13 +17,14 @@ from typing import Any, Literal
 from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST
 from whisper_ft.checkpoint.format import list_checkpoints
 from whisper_ft.checkpoint.record import TRAINER
-from whisper_ft.checkpoint.state import PUBLISHED_AS, Best, read_best
+from whisper_ft.checkpoint.state import Best, read_best
 from whisper_ft.config import yaml12
 from whisper_ft.config.data import is_hub_name
 from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter
 from whisper_ft.runtime.jsonl import rows_with
 from whisper_ft.runtime.printable import printable
 from whisper_ft.runtime.regular_file import open_regular, read_regular, strict_json
+from whisper_ft.training.preflight import RUN_MODELS
 
 Kind = Literal["whole", "adapter", "checkpoint"]
 LATEST, START, COMPARE, MODEL = "latest", "start", "compare", "model"
@@ -189,18 +190,16 @@ def choices_of_run(run: Path) -> list[Choice]:
         choices.append(
             replace(_named(START, f"start model, {start}", start), run=run.name, **_figure(0, metric, values))
         )
-    first = _latest_of(choices, run)
+    first = _latest_of(choices)
     return (
         choices if first is None else [replace(first, id=LATEST, name=_latest_name(first), follows=first.id), *choices]
     )
 
 
-def _latest_of(choices: list[Choice], run: Path) -> Choice | None:
-    """Return the best model, in the form that was evaluated; without one, the first of the others."""
-    is_adapter_run = _json_of(run / "best.json").get(PUBLISHED_AS) == "adapter"
-    order = ["best-adapter", "best"] if is_adapter_run else ["best", "best-adapter"]
+def _latest_of(choices: list[Choice]) -> Choice | None:
+    """Return the model that other programs take for a run; without one, the first of all."""
     by_id = {choice.id: choice for choice in choices}
-    return next((by_id[name] for name in order if name in by_id), choices[0] if choices else None)
+    return next((by_id[name] for name in RUN_MODELS if name in by_id), choices[0] if choices else None)
 
 
 def _latest_name(first: Choice) -> str:

@@ -20,11 +20,11 @@ from whisper_ft.decoding.transcript_options import TranscriptOptions
 from whisper_ft.reports.transcript_formats import Transcript, segment_record, written
 from whisper_ft.runtime.printable import json_text
 from whisper_ft.web.api_error import ApiError, json_answer
+from whisper_ft.web.form_upload import Upload, upload_of
 from whisper_ft.web.models_of_run import LATEST, Choice
 from whisper_ft.web.server import Server, server_of
 from whisper_ft.web.transcription_job import TranscriptionJob
 from whisper_ft.web.transcription_routes import ALIVE_SECONDS, bad_value, language_in, request_of, running, share
-from whisper_ft.web.upload import Upload, upload_of
 
 HOSTED = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """OpenAI's own names, which programs send by default; they stand for the latest model."""

@@ -16,9 +16,9 @@ from whisper_ft.runtime.regular_file import strict_json
 from whisper_ft.web.api_error import ApiError, json_answer
 from whisper_ft.web.blind_test import BlindTest
 from whisper_ft.web.corrections import Corrections, Provenance, parts_of
+from whisper_ft.web.differences import difference_summary
+from whisper_ft.web.form_upload import Upload, upload_of
 from whisper_ft.web.models_of_run import ServedModels
-from whisper_ft.web.side_by_side import difference_summary
-from whisper_ft.web.upload import Upload, upload_of
 
 MAX_JSON_BYTES = 4_000_000
 """Most bytes of a JSON body. Two hours of speech have 100 kB of text."""

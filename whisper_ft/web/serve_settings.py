@@ -17,6 +17,8 @@ class ServeSettings:
     """Run, folder of runs, folder of a model, or name of a model on the Hub."""
     compare: str | None = None
     """Second model to choose from: the same, or an id of the served run such as `final`."""
+    base: str | None = None
+    """Base of the served adapters, if it is not where their files name it."""
     host: str = "127.0.0.1"
     port: int = 7860
     token: str | None = None

@@ -18,11 +18,11 @@ from whisper_ft.reports.transcript_formats import written
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.printable import json_text
 from whisper_ft.web.api_error import ApiError, json_answer
+from whisper_ft.web.form_upload import Upload, upload_of
 from whisper_ft.web.loaded_models import languages_of
 from whisper_ft.web.models_of_run import LATEST
 from whisper_ft.web.server import Server, server_of
 from whisper_ft.web.transcription_job import Event, TranscriptionJob, TranscriptRequest, unreadable
-from whisper_ft.web.upload import Upload, upload_of
 
 HEADER_RATE = 16_000  # sample rate to open a file with whose samples are not read, in Hz
 ALIVE_SECONDS = 15.0
@@ -61,8 +61,8 @@ def _state(server: Server) -> dict[str, object]:
 
 async def languages(request: Request) -> Response:
     """Answer with the languages of a model."""
-    model = request.query_params.get("model", LATEST)
-    found = await run_in_threadpool(lambda: languages_of(server_of(request).models.find(model)))
+    server, model = server_of(request), request.query_params.get("model", LATEST)
+    found = await run_in_threadpool(lambda: languages_of(server.models.find(model), server.settings.base))
     return json_answer({"model": model, **found})
 
 
