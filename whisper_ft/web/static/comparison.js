@@ -36,9 +36,11 @@ export class Comparison {
   }
 
   // Show the texts of two models. In a blind test their names are hidden, and a coin gives their order.
-  async show(first, second) {
-    this.sides = [first, second]; // { model, text }
+  // isCurrent() is false once another transcription has begun.
+  async show(first, second, isCurrent) {
     const { stretches, changed, words } = await postJson("/api/differences", { first: first.text, second: second.text });
+    if (!isCurrent()) return;
+    this.sides = [first, second]; // { model, text }
     this.isHidden = this.isBlind && first.text.trim() !== second.text.trim();
     this.order = this.isHidden && Comparison.isSwapped() ? [1, 0] : [0, 1];
     const texts = [byId("first-text"), byId("second-text")];
