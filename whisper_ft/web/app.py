@@ -20,8 +20,8 @@ from whisper_ft.web.guard import Guard
 from whisper_ft.web.job_queue import JobQueue
 from whisper_ft.web.loaded_models import LoadedModels
 from whisper_ft.web.models_of_run import LATEST, ServedModels
-from whisper_ft.web.overview import overview_page, overview_routes
 from whisper_ft.web.page_routes import page_routes, training_model
+from whisper_ft.web.run_overview import overview_page, overview_routes
 from whisper_ft.web.serve_settings import ServeSettings
 from whisper_ft.web.server import Server
 
@@ -68,6 +68,8 @@ def create_app(settings: ServeSettings, device: torch.device, say: Callable[[str
 
 def device_of(wanted: Device, served: str) -> torch.device:
     """Return the device for a setting. `auto` is a GPU if there is one and no served run trains at present."""
+    if wanted == "mps":
+        return torch.device(wanted)
     is_free = torch.cuda.is_available() and not ServedModels(served).is_training
     return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and is_free) else "cpu")
 
