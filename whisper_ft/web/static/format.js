@@ -42,13 +42,13 @@ export function when(time) {
 // Name of a model with the step of its weights, by which answers of a blind test are told apart.
 export function modelName(model) {
   const prefix = model.run && model.id.includes("/") ? `${model.run}: ` : "";
-  return prefix + model.name + (model.step == null || model.id.includes("step-") ? "" : `, step ${model.step.toLocaleString("en")}`);
+  return prefix + model.name + (!model.step || model.id.includes("step-") ? "" : `, step ${model.step.toLocaleString("en")}`);
 }
 
 export function modelFacts(model) {
   const rate = model.value == null ? null : `${(model.metric ?? "rate").toUpperCase()} ${percent(model.value, 2)}`;
   const facts = [
-    model.step == null ? null : `step ${model.step.toLocaleString("en")}`,
+    !model.step ? null : `step ${model.step.toLocaleString("en")}`,
     rate,
     model.time ? `saved ${when(model.time)}` : null,
     model.is_loaded ? "in memory" : "read at the first use",
