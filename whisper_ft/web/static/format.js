@@ -41,13 +41,13 @@ export function when(time) {
 
 // Name of a model for people, with the step of its weights.
 export function modelName(model) {
-  const prefix = model.run && model.id.includes("/") ? `${model.run}: ` : "";
-  return prefix + model.name + (!model.step || model.id.includes("step-") ? "" : `, step ${model.step.toLocaleString("en")}`);
+  return model.name + (!model.step || model.id.includes("step-") ? "" : `, step ${model.step.toLocaleString("en")}`);
 }
 
 // Name by which answers about a model are counted: with its run and its weights, of which no other model has both.
 export function weightsName(model) {
-  return (model.run ? `${model.run}: ` : "") + model.name + (model.step ? `, step ${model.step}` : model.time ? `, ${model.time}` : "");
+  const run = model.run && !model.name.startsWith(`${model.run}: `) ? `${model.run}: ` : ""; // a folder of runs has it in the name
+  return run + model.name + (model.step ? `, step ${model.step}` : model.time ? `, ${model.time}` : "");
 }
 
 export function modelFacts(model) {
