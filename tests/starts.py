@@ -209,8 +209,8 @@ def import_programs() -> None:
         runpy.run_path(str(ROOT / program), run_name="imported")
     from transformers import conversion_mapping
 
-    from whisper_ft.config.evaluation import EvaluationConfig
     from whisper_ft.config.parse import load_config
+    from whisper_ft.config.scoring import EvaluationConfig
     from whisper_ft.config.training import TrainingConfig
 
     conversion_mapping.get_checkpoint_conversion_mapping("whisper")  # compiles 1,000 expressions in 0.4 s

@@ -23,8 +23,8 @@ from whisper_ft.cli.doctor.start_loss import start_loss
 from whisper_ft.cli.export.__main__ import main as export
 from whisper_ft.cli.merge.__main__ import main as merge
 from whisper_ft.cli.publish.__main__ import main as publish
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import load_config
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.models.adapters.adapter_turns import adapters_in_turn
 from whisper_ft.models.inference import load_for_inference

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
-from tests.conftest import Trainer
+from tests.conftest import Trainer, run_fresh, script_in
 from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import ModelConfig, TrainingConfig
@@ -203,6 +203,19 @@ def test_the_rate_of_an_adapter_is_ten_times_that_of_all_weights_and_recorded(tr
         assert json.loads(recorded)["config"]["optim"]["lr"] == rate
         assert any("warm-up" in line and "warning" in line for line in ended.out.splitlines()) == bool(more)
         assert any(line.startswith("adapter: ") for line in ended.out.splitlines()) == bool(more)
+
+
+def test_a_run_without_an_adapter_imports_neither_peft_nor_bitsandbytes(train: Trainer, tmp_path: Path):
+    """Transformers imports both for its Adafactor; it takes seconds, and a line on kernels would be printed."""
+    source = """
+import sys, train
+train.exit_process = lambda code, report: print("imported:", sorted({"peft", "bitsandbytes"} & set(sys.modules)))
+train.main()
+"""
+    arguments = train.arguments("run", steps=1, eval__every=0, save__every=0)
+    ended = run_fresh(script_in(tmp_path, source), *arguments)
+    assert "imported: []" in ended.out, ended.err
+    assert "kernels" not in ended.err
 
 
 @pytest.mark.parametrize(

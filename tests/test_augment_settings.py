@@ -11,9 +11,9 @@ import soundfile
 from tests.conftest import Trainer
 from whisper_ft.config import yaml12
 from whisper_ft.config.augment import AugmentConfig
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import config_from_plain, load_config
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.transform_values import Codec
 from whisper_ft.config.tree import to_plain

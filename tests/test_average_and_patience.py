@@ -62,7 +62,7 @@ def test_patience_ends_a_run_and_starting_it_again_changes_nothing(train: Traine
     assert "eval.patience" in ended.out
     run_dir = train.folder / "run"
     assert max(metrics(run_dir)) == 6
-    assert best(run_dir) == {"step": 2, "metric": "hits", "value": 0}
+    assert best(run_dir) == {"step": 2, "metric": "hits", "value": 0, "model": "whole"}
     assert json.loads((run_dir / "status.json").read_text())["state"] == "finished"
     before = digest(run_dir)
     train("run", **settings)

@@ -60,6 +60,7 @@ def test_each_better_model_replaces_the_one_before(train: Trainer):
     assert best(run_dir) == {
         "step": min(step for step, rate in rates.items() if rate == lowest),
         "metric": "cer",
+        "model": "whole",
         "value": lowest,
     }
     assert is_the_model_of(run_dir, best(run_dir)["step"])

@@ -11,11 +11,11 @@ from whisper_ft.checkpoint.record import CheckpointRecord
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.checkpoint.writer import write as write_checkpoint
 from whisper_ft.config import yaml12
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.local_paths import looks_local
 from whisper_ft.config.parse import config_from_plain, load_config
 from whisper_ft.config.resume_page import page
 from whisper_ft.config.resume_policy import refuse_changes
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.runtime.errors import UsageError

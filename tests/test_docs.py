@@ -38,8 +38,8 @@ from tests.test_train_sources import (
 )
 from whisper_ft import COMMANDS
 from whisper_ft.config import yaml12
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.parse import load_config
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import leaves
 from whisper_ft.runtime.errors import UsageError

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import Trainer, metrics, run
 from tests.wild_model import noise, wild
-from whisper_ft.config.evaluation import DecodingConfig, EvalConfig, EvaluationConfig
+from whisper_ft.config.evaluation import DecodingConfig, EvalConfig
 from whisper_ft.config.parse import load_config
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.decoding.eval_protocol import EvalProtocol

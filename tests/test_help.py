@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from whisper_ft.config.evaluation import EvaluationConfig
 from whisper_ft.config.help import FIRST_HELP, help_text
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.resume_policy import rules
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.trainer_names import TRAINER_NAMES
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import leaves

@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetDict
 from tests.elsewhere import AUDIO
 from tests.test_columns import table, webdataset
 from whisper_ft.config.data import Format, NamedSourceConfig, SourceConfig, WeightedSourceConfig
-from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import with_values
 from whisper_ft.data.formats.honoured import REFUSED, refuse_unhonoured

@@ -20,8 +20,9 @@ from tests.test_stream import Rows, clip, spoken
 from tests.test_transcriber import noise, write_always
 from whisper_ft.checkpoint.format import newest_record
 from whisper_ft.config.data import NamedSourceConfig
-from whisper_ft.config.evaluation import DecodingConfig, EvaluationConfig
+from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.config.parse import load_config
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.joined_recordings import PAUSE_SECONDS, SAMPLE_RATE, JoinedRecordings, plan_recordings

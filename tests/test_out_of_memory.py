@@ -8,9 +8,10 @@ import torch
 
 from tests.conftest import Trainer, ranks, run_script, script_in
 from whisper_ft.config.adapter import AdapterConfig
-from whisper_ft.config.evaluation import DecodingConfig, EvaluationConfig
+from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.config.memory_advice import with_advice
 from whisper_ft.config.optimization import OptimConfig
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import BatchConfig, ModelConfig, TrainingConfig
 from whisper_ft.runtime.device_memory import memory_errors
 from whisper_ft.runtime.errors import DecodingMemoryError, OutOfMemoryError, UsageError

@@ -9,7 +9,7 @@ import pytest
 
 from normalizers import get_normalizer
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import LabelsConfig, TrainingConfig
 from whisper_ft.config.tree import with_values
 from whisper_ft.data.labels.previous_text import MAX_CHARACTERS, previous_text, prompt_of, refuse_without_previous

@@ -88,8 +88,8 @@ def check(program: str, arguments: Sequence[str]) -> int | None:
     path = Path(program).resolve()
     if path.parent != ROOT or path.name not in ("train.py", "evaluate.py"):
         return None
-    from whisper_ft.config.evaluation import EvaluationConfig
     from whisper_ft.config.parse import load_config
+    from whisper_ft.config.scoring import EvaluationConfig
     from whisper_ft.config.training import TrainingConfig
     from whisper_ft.training.preflight import refuse_impossible, refuse_impossible_evaluation
 

@@ -1,18 +1,16 @@
-"""Settings of decoding and evaluation, for train.py and evaluate.py."""
+"""Settings of decoding, for train.py and evaluate.py, and of the evaluations of a run."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from whisper_ft.config.data import LongForm, NamedSourceConfig, SourceConfig, first_twice, long_problem, set_name
-from whisper_ft.config.setting import LeadingSpace, require, require_bounds, setting
-from whisper_ft.config.waveform import WaveformSetting, transforms_in
+from whisper_ft.config.setting import require, setting
+from whisper_ft.config.waveform import transforms_in
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda"]
-ADAPTER_FOLDERS = ("best-adapter", "final-adapter")  # of a run that trains an adapter
 HELD_OUT = "held-out"  # name of the set of eval.path, which chooses the best model
 LONGEST_NAME = 64  # characters of a set's name, which is a folder and a column of tables
 OPENAI_TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -161,7 +159,7 @@ class EvalConfig(DecodingConfig):
 
 def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
     """Raise ValueError for a set of eval.sets without path, with a name that cannot be used, or with a bad number."""
-    _refuse_prompt_columns(sets, "--eval.sets: ")
+    refuse_prompt_columns(sets, "--eval.sets: ")
     for number, one in enumerate(sets):
         require(bool(one.path), "eval.sets: path", "nothing", "given for each set")
         name = set_name(one.name, one.path, one.split)
@@ -184,7 +182,7 @@ def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
         raise ValueError(f"--eval.sets: two are called {twice!r}; give each a name of its own")
 
 
-def _refuse_prompt_columns(sets: Sequence[SourceConfig], prefix: str) -> None:
+def refuse_prompt_columns(sets: Sequence[SourceConfig], prefix: str) -> None:
     """Raise ValueError for a set with a column of previous text, which only labels have."""
     for where in sets:
         if where.prompt_column:
@@ -198,146 +196,3 @@ def refuse_long(prefix: str, long: LongForm, long_seconds: float | None) -> None
     """Raise ValueError for settings of long recordings that cannot be used. `prefix` begins their names."""
     if problem := long_problem(long, long_seconds):
         raise ValueError(f"--{prefix}long_seconds {long_seconds:g}: {problem}")
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """Score a checkpoint by generation: `python evaluate.py --model DIR --data.path FILE_OR_DIR --out DIR`."""
-
-    model: str = ""
-    """Folder of a model or an adapter, its name on the Hub, or a run directory (its best model, else its final one)."""
-    base: str | None = None
-    """Base of the adapter in `model`. None: the one that the adapter's files name."""
-    adapters: list[str] = field(default_factory=list)
-    """Several adapters of one base, scored one after the other, each in its own folder: [runs/a, runs/b/best-adapter].
-    `model` may then name the base."""
-    data: SourceConfig = field(default_factory=SourceConfig)
-    sets: list[NamedSourceConfig] = field(default_factory=list)
-    """Several sets in place of `data.path`, each with its own folder: [{path: a, split: test}, {path: b}].
-
-    A set without `language` or `task` has that of data.*."""
-    predictions: Path | None = None
-    """File predictions.jsonl to score again, in place of a model and data."""
-    compare: Path | None = None
-    """File predictions.jsonl of another system on the same utterances, for a paired test and a list of differences."""
-    columns: list[str] = field(default_factory=list)
-    """Columns by whose values the error rates are also broken down: [gender, accents]. They are columns of the data,
-    which predictions.jsonl then contains, or of --predictions. The evaluation itself adds the columns problem,
-    windows, hit_token_limit and detected_language."""
-    fail_above: float | None = field(default=None, metadata={"least": 0})
-    """Exit code 8 if the rate (WER, or CER for a language written without spaces) is above this: 0.25 is 25 %."""
-    sound: bool = True
-    """Put the audio of the utterances with the highest error rates into report.html, up to 16 MB."""
-    out: Path = Path("evaluation")
-    """Folder for summary.json, predictions.jsonl and report.html."""
-    decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    normalizer: str = "golden"
-    """Normaliser of references and hypotheses before the comparison; see normalizers.py."""
-    max_utterances: int | None = field(default=None, metadata={"least": 1})
-    """Number of utterances to score, from the start of the set. None: all."""
-    long: LongForm = False
-    """Score long recordings. true: the clips of each speaker are joined to recordings, or all clips if the data has no
-    speakers. given: the recordings of the data are long already."""
-    long_seconds: float | None = None
-    """Length of a joined recording in seconds, for `long: true`; a few are shorter or longer by half. None: 120."""
-    augment: WaveformSetting = field(default_factory=list)
-    """Transforms of the sound before it is transcribed, as augment.waveform of a run: phone, or a list. The draws
-    depend on the utterance alone. Empty: the sound as it is."""
-    leading_space: LeadingSpace = "auto"
-    """Space before the text of a reference, for decoding.with_loss; a run has it as labels.leading_space."""
-    precision: Precision = "auto"
-    """Arithmetic of encoder and decoder. auto: as in the run which wrote the model, so the rates are those of its log.
-    For any other model, auto is bf16 on a GPU that has it, else fp16, and fp32 on a CPU, as in training."""
-    device: Device = "auto"
-    """auto uses a GPU if there is one."""
-
-    def __post_init__(self) -> None:
-        require_bounds(self)
-        _refuse_prompt_columns([self.data, *self.sets], "--data.")
-        if self.sets and self.data.path:
-            raise ValueError(f"--data.path {self.data.path}: `sets` names the data already; give one of the two")
-        beside = "sets" if self.sets else "--predictions" if self.predictions else None
-        taken = ("path", "language", "task") if self.sets else ("path", "language")
-        for inner in fields(SourceConfig) if beside else ():
-            value = getattr(self.data, inner.name)
-            if inner.name not in taken and value != getattr(SourceConfig(), inner.name):
-                raise ValueError(f"--data.{inner.name} {value}: has no effect beside {beside}; leave it out")
-        if self.predictions and (self.model or self.base or self.data.path or self.sets):
-            raise ValueError(
-                "--predictions: is scored without a model and data; leave out --model, --base, --data.path and sets"
-            )
-        if self.sets and self.compare:
-            raise ValueError("--compare: is of one set; compare the others by their --predictions")
-        self._refuse_bad_long(beside)
-        self._refuse_bad_augmentation(beside)
-        self._refuse_bad_adapters()
-        if twice := first_twice(name for name, _ in self.named_sets):
-            raise ValueError(f"--sets: two are called {twice!r}; give each a name")
-
-    def _refuse_bad_adapters(self) -> None:
-        """Raise ValueError for adapters beside a setting with which they cannot be combined, or of one name."""
-        if not self.adapters:
-            return
-        for name, is_given in (("predictions", self.predictions), ("compare", self.compare), ("base", self.base)):
-            if is_given:
-                instead = "name the base with --model" if name == "base" else "score the adapters alone"
-                raise ValueError(f"--{name}: cannot be used beside --adapters; {instead}")
-        if twice := first_twice(name.casefold() for name, _ in self.named_adapters):
-            raise ValueError(f"--adapters: two are called {twice!r}, which is a folder; rename or link one of them")
-
-    def _refuse_bad_long(self, beside: str | None) -> None:
-        """Raise ValueError for settings of long recordings that cannot be used, or have no effect beside another."""
-        refuse_long("", self.long, self.long_seconds)
-        for one in self.sets:
-            refuse_long("sets: ", one.long, one.long_seconds)
-        if beside and self.long is not False:
-            reason = "give it to each set" if self.sets else "predictions.jsonl says which recordings are long"
-            raise ValueError(f"--long {str(self.long).lower()}: has no effect beside {beside}; {reason}")
-        if self.decoding.with_loss and all(one.is_long for _, one in self.named_sets):
-            raise ValueError(
-                "--decoding.with_loss true: has no effect on long recordings, whose references are longer than a window"
-            )
-
-    def _refuse_bad_augmentation(self, beside: str | None) -> None:
-        """Raise ValueError for transforms that cannot be used, or have no effect beside another setting."""
-        transforms_in(self.augment, "augment")
-        for number, one in enumerate(self.sets):
-            transforms_in(one.augment, f"sets[{number}].augment")
-        if beside and self.augment:
-            reason = "give it to each set" if self.sets else "the transcripts are made already"
-            raise ValueError(f"--augment {self.augment}: has no effect beside {beside}; {reason}")
-
-    @property
-    def label_space(self) -> LeadingSpace | None:
-        """Leading space of the labels whose loss is computed; None if no loss is computed."""
-        return self.leading_space if self.decoding.with_loss else None
-
-    @property
-    def named_adapters(self) -> list[tuple[str, str]]:
-        """Name and path of each adapter, in order. That of `runs/a/best-adapter` is `a`, as that of the run itself."""
-        named = []
-        for path in self.adapters:
-            folder = Path(path).absolute()
-            folder = folder.parent if folder.name in ADAPTER_FOLDERS else folder
-            named.append((set_name("", folder.name, None), path))
-        return named
-
-    @property
-    def named_sets(self) -> list[tuple[str, NamedSourceConfig]]:
-        """Name and source of each evaluation set, in order. If `data` is the only set, its name is empty.
-
-        A set without language or task gets that of `data`. Characters of a name that do not suit a folder become
-        hyphens.
-        """
-        if not self.sets:
-            own = {f.name: getattr(self.data, f.name) for f in fields(SourceConfig)}
-            return [
-                ("", NamedSourceConfig(**own, long=self.long, long_seconds=self.long_seconds, augment=self.augment))
-            ]
-        return [
-            (
-                set_name(one.name, one.path, one.split),
-                replace(one, language=one.language or self.data.language, task=one.task or self.data.task),
-            )
-            for one in self.sets
-        ]

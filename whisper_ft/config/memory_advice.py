@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from whisper_ft.config.evaluation import DecodingConfig, EvaluationConfig
+from whisper_ft.config.evaluation import DecodingConfig
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.errors import DecodingMemoryError, OutOfMemoryError
 

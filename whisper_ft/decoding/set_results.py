@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from whisper_ft.config.data import NamedSourceConfig
-from whisper_ft.config.evaluation import EvaluationConfig
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.config.waveform import described, transforms_in, words_for
 from whisper_ft.data.stored_clips import stored_clips
@@ -54,25 +54,9 @@ def write_results(
         out.mkdir(parents=True, exist_ok=True)
     lines = (json_text(row.record()) + "\n" for row in scores.rows)
     atomic.write_lines(out / "predictions.jsonl", lines)
-    versions = {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
-    facts = (
-        {"model": str(config.model), "data": redacted(source.path)}
-        if scored
-        else {"predictions": str(config.predictions)}
-    )
-    facts["normaliser"] = config.normalizer
-    if scored:  # nothing is known of how other predictions were made
-        facts |= {
-            "decoding": config.decoding.search,
-            "precision": scored.precision,
-            "seconds": f"{seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
-            "versions": ", ".join(f"{package} {version}" for package, version in versions.items()),
-        }
-    if source.augment:
-        facts["sound"] = f"augmented by {words_for(source.augment)}"
     audio = stored_clips(source) if config.sound and scored and not source.is_joined and not source.augment else None
     title = title_of(config, name or source.path)
-    write_report(out / "report.html", scores, title, facts, analysis, audio)
+    write_report(out / "report.html", scores, title, _facts(outcome, config, source, scored), analysis, audio)
     summary = {
         "schema": SCHEMA,
         **scores.summary(),
@@ -82,9 +66,32 @@ def write_results(
         "precision": scored.precision if scored else None,
         "model_sha256": scored.sha256 if scored else None,
         "predictions_sha256": atomic.sha256(out / "predictions.jsonl"),
-        "versions": versions,
+        "versions": _versions(),
         **({"augment": described(transforms_in(source.augment, "augment"))} if source.augment else {}),
         "config": to_plain(config),
     }
     save_summary(out / "summary.json", summary)
     ResumeLog.close(out)
+
+
+def _versions() -> dict[str, str]:
+    return {module.__name__: module.__version__ for module in (torch, transformers, accelerate)}
+
+
+def _facts(
+    outcome: SetOutcome, config: EvaluationConfig, source: NamedSourceConfig, scored: InferenceModel | None
+) -> dict[str, str]:
+    """Return the facts on the page of the report. Nothing is known of how stored predictions were made."""
+    if scored is None:
+        return {"predictions": str(config.predictions), "normaliser": config.normalizer}
+    speed = outcome.times_real_time
+    facts = {
+        "model": str(config.model),
+        "data": redacted(source.path),
+        "normaliser": config.normalizer,
+        "decoding": config.decoding.search,
+        "precision": scored.precision,
+        "seconds": f"{outcome.seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
+        "versions": ", ".join(f"{package} {version}" for package, version in _versions().items()),
+    }
+    return facts | ({"sound": f"augmented by {words_for(source.augment)}"} if source.augment else {})

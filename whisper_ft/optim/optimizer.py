@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers.optimization import Adafactor
 
 from whisper_ft.config.optimization import OptimConfig
-from whisper_ft.runtime.bitsandbytes_package import import_bitsandbytes
+from whisper_ft.runtime.bitsandbytes_package import import_bitsandbytes, quiet_bitsandbytes
 from whisper_ft.runtime.errors import ResumeError
 
 NamedParameters = Mapping[str, torch.nn.Parameter]
@@ -31,6 +30,9 @@ def build_optimizer(parameters: NamedParameters, settings: OptimConfig) -> torch
         return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, fused=True)
     optimizer: torch.optim.Optimizer  # the classes below have no types
     if settings.name == "adafactor":
+        with quiet_bitsandbytes():
+            from transformers.optimization import Adafactor  # imports peft and bitsandbytes, where they are installed
+
         # torch.optim.Adafactor scales updates by the size of the weights and bounds them by 1/sqrt(step). `lr` and the
         # schedule would then not mean the same as for the other optimizers.
         optimizer = Adafactor(groups, lr=lr, scale_parameter=False, relative_step=False, warmup_init=False)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneration
 
+from whisper_ft.checkpoint.format import is_checkpoint, verify
 from whisper_ft.checkpoint.loading import load_weights
 from whisper_ft.checkpoint.record import CheckpointRecord, read_record
 from whisper_ft.config.evaluation import Precision
@@ -16,7 +17,7 @@ from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import with_values
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.models.adapters.quantised_base import quantise
-from whisper_ft.models.inference import InferenceModel
+from whisper_ft.models.inference import InferenceModel, load_for_inference
 from whisper_ft.models.precision import resolved_precision
 from whisper_ft.models.suppression import SuppressedTokens, release, released_tokens
 from whisper_ft.models.whisper import LoadedWhisper, load_whisper, weights_sha256
@@ -66,6 +67,20 @@ def load_checkpoint(
     adapter.refuse_another_base(record, checkpoint)
     load_weights(checkpoint, loaded.model, without=adapter.base_names)
     return CheckpointModel(loaded, record, base, adapter)
+
+
+def load_any_for_inference(
+    path: str, precision: Precision, device: torch.device, say: Callable[[str], object], base: str | None = None
+) -> InferenceModel:
+    """Load a checkpoint of a run, or anything that `load_for_inference` loads, for which the parameters are.
+
+    Raises UsageError also if the checkpoint is damaged.
+    """
+    if not is_checkpoint(Path(path)):
+        return load_for_inference(path, precision, device, say, base)
+    if problem := verify(Path(path)):
+        raise UsageError(f"{path}: {problem}")
+    return load_checkpoint_for_inference(Path(path), precision, device, say)
 
 
 @memory_errors("while the checkpoint was loaded")

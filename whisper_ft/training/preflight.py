@@ -8,13 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from whisper_ft.checkpoint.format import newest_record
+from whisper_ft.checkpoint.format import is_checkpoint, list_checkpoints, newest_record
 from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.augment import WAVEFORM
 from whisper_ft.config.data import DataConfig, is_hub_name
-from whisper_ft.config.evaluation import Device, EvaluationConfig
+from whisper_ft.config.evaluation import Device
 from whisper_ft.config.local_paths import MODEL_PARTS, looks_local, missing_message
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
+from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.transform_values import listed
 from whisper_ft.config.waveform import NOISES, ROOM, ListedTransform, transforms_in
@@ -23,12 +24,12 @@ from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, is_adapter
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.tracking.backends.packages import refuse_missing_packages
 
-OPENAI_SIZES = r"(tiny|base|small|medium)(\.en)?|large(-v[123](-turbo)?)?|turbo"
-"""Names of models in openai-whisper, for which loading names the model on the Hub."""
 START_MODEL = "model.name"  # setting of the model that a run starts from
 RUN_MODELS = ("best-adapter", "best", "final-adapter", "final")
 """Folders of a run with a model, in the order in which programs prefer them. An adapter comes before its merge, because
 the run has scored the adapter."""
+OPENAI_SIZES = r"(tiny|base|small|medium)(\.en)?|large(-v[123](-turbo)?)?|turbo"
+"""Names of models in openai-whisper, for which loading names the model on the Hub."""
 
 
 def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> None:
@@ -161,7 +162,16 @@ def refuse_missing_model(name: str, path: str) -> None:
                 f"go on from the adapter with --adapter.kind lora --adapter.init {path}"
             )
         return
+    if is_checkpoint(Path(path)):
+        if name == START_MODEL:
+            raise UsageError(
+                f"{given}: is a checkpoint; --resume {path} continues from it, and `python -m whisper_ft checkpoint "
+                f"export {path} --out DIR` makes a model of it"
+            )
+        return
     if Path(path).exists() and not Path(path, "config.json").exists():
+        if checkpoints := list_checkpoints(Path(path)):
+            raise UsageError(f"{given}: holds several checkpoints; name one, such as {checkpoints[0].path}")
         if Path(path, "config.yaml").exists() and Path(path, "status.json").exists():
             raise UsageError(
                 f"{given}: is a run without a model, because there is no best/, final/ or adapter yet; wait for its "

@@ -20,6 +20,7 @@ from whisper_ft.web.guard import Guard
 from whisper_ft.web.job_queue import JobQueue
 from whisper_ft.web.loaded_models import LoadedModels
 from whisper_ft.web.models_of_run import LATEST, ServedModels
+from whisper_ft.web.overview import overview_page, overview_routes
 from whisper_ft.web.page_routes import page_routes, training_model
 from whisper_ft.web.serve_settings import ServeSettings
 from whisper_ft.web.server import Server
@@ -47,8 +48,9 @@ def create_app(settings: ServeSettings, device: torch.device, say: Callable[[str
 
     routes = [
         Route("/healthz", health),
-        Route("/", page),
+        Route("/", overview_page if served.is_folder_of_runs else page),
         Route("/try", page),
+        *overview_routes(served),
         *page_routes(settings.corrections, partial(training_model, models.served)),
         Mount("/static", StaticFiles(directory=STATIC, check_dir=False)),
         *transcription_routes.ROUTES,

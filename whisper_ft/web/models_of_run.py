@@ -129,7 +129,7 @@ class ServedModels:
     def choices(self) -> list[Choice]:
         """Return all models, the one to choose first at the beginning."""
         if self.is_folder_of_runs:
-            by_run = [list(_prefixed(choices_of_run(run), run.name)) for run in self._refreshed()]
+            by_run = [list(_prefixed(choices_of_run(run), run.name)) for run in self.present_runs()]
             by_run.sort(key=lambda found: -_newest(found))
             choices = [choice for found in by_run for choice in found]
         elif self.runs:
@@ -157,7 +157,7 @@ class ServedModels:
     def run_records(self) -> list[dict[str, Any]]:
         """Return name, state and step of each run as JSON values."""
         records = []
-        for run in self._refreshed():
+        for run in self.present_runs():
             status = _json_of(run / "status.json")
             records.append({"name": run.name, "state": status.get("state"), "step": _logged_step(run)})
         return records
@@ -165,9 +165,10 @@ class ServedModels:
     @property
     def is_training(self) -> bool:
         """True if a served run says that it is running."""
-        return any(_json_of(run / "status.json").get("state") == "running" for run in self._refreshed())
+        return any(_json_of(run / "status.json").get("state") == "running" for run in self.present_runs())
 
-    def _refreshed(self) -> list[Path]:
+    def present_runs(self) -> list[Path]:
+        """Return the run directories that are served at present; [] for a single model."""
         return runs_in(Path(self.served)) if self.is_folder_of_runs else self.runs
 
 
@@ -188,7 +189,7 @@ def choices_of_run(run: Path) -> list[Choice]:
             choices.append(_choice(listed.path.name, name, listed.path, run, listed.step, metric, values, None))
     if start := _start_of(run):
         choices.append(
-            replace(_named(START, f"start model, {start}", start), run=run.name, **_figure(0, metric, values))
+            replace(_named(START, f"start model, {_short(start)}", start), run=run.name, **_figure(0, metric, values))
         )
     first = _latest_of(choices)
     return (
@@ -226,6 +227,11 @@ def _figure(step: int | None, metric: str, values: Mapping[int, float]) -> dict[
     """Return the fields about an evaluated step."""
     value = None if step is None else values.get(step)
     return {"step": step, "metric": None if value is None else metric, "value": value}
+
+
+def _short(model: str) -> str:
+    """Return the name of a model for people: on the Hub with its owner, on the disk that of its folder."""
+    return Path(model).name if Path(model).exists() else model
 
 
 def _named(id: str, name: str, place: str) -> Choice:

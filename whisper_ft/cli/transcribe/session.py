@@ -21,7 +21,7 @@ from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.decoding.transcript_options import AUTO, TranscriptOptions, decoding_of
-from whisper_ft.models.inference import InferenceModel, load_for_inference
+from whisper_ft.models.inference import InferenceModel
 from whisper_ft.models.suppression import fingerprint
 from whisper_ft.models.whisper import quiet_libraries
 from whisper_ft.runtime.collectives import Collectives
@@ -32,6 +32,7 @@ from whisper_ft.runtime.printable import counted, say
 from whisper_ft.runtime.processes import start_processes
 from whisper_ft.runtime.redaction import redacted
 from whisper_ft.tracking.console.eta import clock
+from whisper_ft.training.checkpoint_model import load_any_for_inference
 from whisper_ft.training.preflight import model_of
 
 SCHEMA = 1  # version of the windows in a log; windows of another version are transcribed again
@@ -71,7 +72,7 @@ def _transcribe(
         note(f"nothing to do: the transcripts of {counted(len(files), 'file')} exist; --overwrite replaces them")
         return
     mine = shared_out(lengths, collectives.world)[collectives.rank]
-    loaded = load_for_inference(model_of(args.model), args.precision, device, note, args.base)
+    loaded = load_any_for_inference(model_of(args.model), args.precision, device, note, args.base)
     transcriber, task = prepare(args, loaded, note)
     log_mel, total = LogMel(loaded.processor.feature_extractor), sum(lengths[place] or 0.0 for place in mine)
     with Display(total, has_bar=collectives.rank == 0) as display:

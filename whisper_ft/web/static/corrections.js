@@ -3,6 +3,7 @@
 import { byId, clock, copy, counted, element, show, showText, when } from "./format.js";
 import { getJson, postForm, remove } from "./server.js";
 
+const MOST_SHOWN = 100; // newest corrections; all of them are in the folder
 const REMEMBERED = ["speaker", "consent"];
 
 export class Corrections {
@@ -80,9 +81,12 @@ export class Corrections {
     byId("kept-news").textContent = rows.length ? "" : "None yet. A corrected text is kept with its sound, and the folder is training data as it is.";
     show(byId("training"), rows.length > 0);
     show(byId("kept-details"), rows.length > 0);
-    byId("command").textContent = command;
-    byId("kept-count").textContent = `${counted(rows.length, "part")}, ${clock(seconds, true)}, in ${folder}`;
-    byId("kept-rows").replaceChildren(...rows.toReversed().map((row) => this.rowOf(row)));
+    // Each option stays on one line with its value, if there is room.
+    const options = command.split(/ (?=--)/).flatMap((option) => [element("span", { textContent: option }), " "]);
+    byId("command").replaceChildren(...options.slice(0, -1));
+    byId("kept-count").textContent = `${counted(rows.length, "part")}, ${clock(seconds, true)}, in ${folder}` +
+      (rows.length > MOST_SHOWN ? `; the newest ${MOST_SHOWN} are here` : "");
+    byId("kept-rows").replaceChildren(...rows.slice(-MOST_SHOWN).reverse().map((row) => this.rowOf(row)));
   }
 
   rowOf(row) {

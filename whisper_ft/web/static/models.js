@@ -1,6 +1,6 @@
 // Choice of the models, and news about them: a run that trains brings newer ones.
 
-import { byId, element, modelFacts, modelName, percent, showText } from "./format.js";
+import { byId, element, modelFacts, modelName, percent, show, showText } from "./format.js";
 import { getJson } from "./server.js";
 
 const POLL_MS = 5000;
@@ -27,16 +27,18 @@ export class Models {
     const answer = await getJson("/api/models");
     // The start model is compared on demand only, because it takes as long again.
     this.take(answer, answer.default, answer.compare?.endsWith("start") ? "" : answer.compare ?? "");
+    this.isLoaded = true;
     await this.chosen();
   }
 
   async poll() {
-    if (document.hidden || !this.choices.size) return;
+    if (document.hidden || !this.isLoaded) return;
     const before = this.model;
     const answer = await getJson("/api/models").catch(() => null); // the next request of the user says why
     if (!answer) return;
     this.take(answer, byId("model").value, byId("compare").value);
     const now = this.model;
+    if (!before && now) await this.chosen();
     if (before && now && before.step !== now.step && now.follows) {
       const rate = now.value == null ? "" : ` (${now.metric.toUpperCase()} ${percent(now.value, 2)})`;
       showText(byId("model-news"), `A newer best model is there: step ${now.step}${rate}. The next transcription uses it.`);
@@ -49,6 +51,7 @@ export class Models {
     this.choices = new Map(answer.choices.map((choice) => [choice.id, choice]));
     fill(byId("model"), answer.choices, chosen);
     fill(byId("compare"), [null, ...answer.choices], compared);
+    show(byId("all-runs"), answer.choices.some((choice) => choice.id.includes("/")));
     this.showFacts();
   }
 

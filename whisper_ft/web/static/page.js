@@ -30,6 +30,7 @@ async function run() {
   const mine = (controller = new AbortController());
   clear();
   try {
+    if (!models.model) throw new Error("No model is there yet. The run writes one at its first evaluation; this page notices it.");
     refuseLarge(sound.file);
     const second = models.compared;
     const isHidden = Boolean(second) && comparison.isBlind;
@@ -46,7 +47,7 @@ async function run() {
     endProgress();
     if (!second) revealText();
     else if (isHidden) byId("text-facts").textContent = "hidden until you choose";
-    if (second) await comparison.show(...results);
+    if (second) await comparison.show(...results, () => controller === mine);
   } catch (error) {
     if (error.name === "AbortError") {
       if (controller === mine) showText(byId("problem"), "Cancelled. The text up to here is kept on the page.");
@@ -175,6 +176,9 @@ function lightWords() {
   if (!sound.audio.paused) requestAnimationFrame(lightWords);
 }
 
+window.addEventListener("beforeunload", (event) => {
+  if (sound.recorder) event.preventDefault(); // the browser asks, so that no recording is lost
+});
 for (const event of ["play", "seeked"]) sound.audio.addEventListener(event, lightWords);
 byId("run").addEventListener("click", run);
 byId("cancel").addEventListener("click", () => {

@@ -27,18 +27,22 @@ export class TranscriptView {
     return this.words.filter((word) => word.probability < UNSURE).length;
   }
 
-  // Add a window of the transcription, as a paragraph with the time of its begin.
+  // Add a window of the transcription: a paragraph for each phrase to which the model gave a time, else one for all.
   add(window) {
     this.windows.push(window);
     if (!window.text && !window.signs.length) return;
-    const time = element("button", { type: "button", className: "time", textContent: clock(window.begin), tabIndex: -1 });
-    time.setAttribute("aria-label", `Play from ${clock(window.begin)}`);
-    time.addEventListener("click", () => this.play(window.begin));
-    const text = element("span", { dir: "auto", className: "paragraph-text" });
-    if (!window.text) text.append(element("em", { className: "soft", textContent: "no speech" }));
-    for (const segment of window.segments) text.append(...this.nodesOf(segment));
-    const marked = window.signs.length ? " has-signs" : "";
-    this.place.append(element("p", { className: `paragraph${marked}` }, time, text));
+    const isTimed = window.segments.length > 1;
+    for (const segments of isTimed ? window.segments.map((segment) => [segment]) : [window.segments]) {
+      const begin = isTimed ? segments[0].start : window.begin;
+      const time = element("button", { type: "button", className: "time", textContent: clock(begin), tabIndex: -1 });
+      time.setAttribute("aria-label", `Play from ${clock(begin)}`);
+      time.addEventListener("click", () => this.play(begin));
+      const text = element("span", { dir: "auto", className: "paragraph-text" });
+      if (!window.text) text.append(element("em", { className: "soft", textContent: "no speech" }));
+      for (const segment of segments) text.append(...this.nodesOf(segment));
+      const marked = window.signs.length ? " has-signs" : "";
+      this.place.append(element("p", { className: `paragraph${marked}` }, time, text));
+    }
   }
 
   nodesOf(segment) {
