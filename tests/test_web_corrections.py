@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shlex
+import signal
 import threading
 from pathlib import Path
 
@@ -120,6 +122,25 @@ def test_audio_that_a_killed_process_left_is_removed_and_other_files_stay(correc
         (audio / name).write_bytes(b"RIFF")
     (second,) = corrections.add(recording, [CorrectedPart(1, 2, "two")], ADA)
     assert {path.name for path in audio.iterdir()} == {f"{kept}.wav", f"{second}.wav", "mine.wav"}
+
+
+def test_a_kill_leaves_whole_corrections_only(corrections: Corrections, recording: Path):
+    child = os.fork()
+    if not child:
+        try:
+            while True:
+                corrections.add(recording, [CorrectedPart(0, 1, "one"), CorrectedPart(1, 2, "two")], ADA)
+        finally:
+            os._exit(1)
+    while len(corrections.rows()) < 8:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended by itself"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    rows = corrections.rows()
+    assert [row["text"] for row in rows] == ["one", "two"] * (len(rows) // 2)
+    assert all(soundfile.info(corrections.folder / row["file_name"]).frames == RATE for row in rows)
+    corrections.add(recording, [CorrectedPart(0, 1, "three")], ADA)
+    assert files_in(corrections.folder) == {METADATA, *(row["file_name"] for row in corrections.rows())}
 
 
 def test_corrections_of_many_threads_are_all_kept(corrections: Corrections, recording: Path):

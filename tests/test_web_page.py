@@ -324,7 +324,7 @@ def test_two_models_side_by_side_and_a_blind_test_whose_answers_are_counted(visi
         assert f"latest best model, step 8: {vote}" in visit.text("#tally")
         assert page.is_visible("#text")
     rows = [json.loads(line) for line in (kept / "blind_test.jsonl").read_text().splitlines()]
-    assert [row["better"] for row in rows] == ["first", "first"]
+    assert [(row["first"], row["better"]) for row in rows] == [("mine: latest best model, step 8", "first")] * 2
     assert all("interval" in visit.text("#tally") for _ in rows)
 
 

@@ -21,7 +21,7 @@ from whisper_ft.web.job_queue import JobQueue
 from whisper_ft.web.loaded_models import LoadedModels
 from whisper_ft.web.models_of_run import LATEST, ServedModels
 from whisper_ft.web.page_routes import page_routes, training_model
-from whisper_ft.web.run_overview import overview_page, overview_routes
+from whisper_ft.web.runs_overview import overview_page, overview_routes
 from whisper_ft.web.serve_settings import ServeSettings
 from whisper_ft.web.server import Server
 

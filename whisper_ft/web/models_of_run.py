@@ -189,7 +189,7 @@ def choices_of_run(run: Path) -> list[Choice]:
             choices.append(_choice(listed.path.name, name, listed.path, run, listed.step, metric, values, None))
     if start := _start_of(run):
         choices.append(
-            replace(_named(START, f"start model, {start}", start), run=run.name, **_figure(0, metric, values))
+            replace(_named(START, f"start model, {_short(start)}", start), run=run.name, **_figure(0, metric, values))
         )
     first = _latest_of(choices)
     return (
@@ -227,6 +227,11 @@ def _figure(step: int | None, metric: str, values: Mapping[int, float]) -> dict[
     """Return the fields about an evaluated step."""
     value = None if step is None else values.get(step)
     return {"step": step, "metric": None if value is None else metric, "value": value}
+
+
+def _short(model: str) -> str:
+    """Return the name of a model for people: on the Hub with its owner, on the disk that of its folder."""
+    return Path(model).name if Path(model).exists() else model
 
 
 def _named(id: str, name: str, place: str) -> Choice:

@@ -123,7 +123,7 @@ class TranscriptionJob:
         with self._models.use(choice) as held:
             used = choice if choice.version == held.version else held.choice
             self.emit("started", id=self.id, model=used.record(), seconds=self._request.seconds)
-            yield from self._decode(held, used.name)
+            yield from self._decode(held, used.title)
 
     def _decode(self, held: LoadedModel, model: str) -> Iterator[None]:
         decoding = decoding_of(held.model, self._request.options)

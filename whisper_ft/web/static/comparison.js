@@ -1,6 +1,6 @@
 // Two models side by side, and the blind test: which text is better, without knowing whose it is?
 
-import { byId, counted, element, modelName, percent, show } from "./format.js";
+import { byId, counted, element, modelName, percent, show, weightsName } from "./format.js";
 import { postJson } from "./server.js";
 
 const KINDS = { same: null, spelling: "spelling", changed: "changed", first_only: "only", second_only: "only" };
@@ -73,9 +73,10 @@ export class Comparison {
   async vote(place) {
     const [first, second] = this.sides;
     const better = place < 0 ? "equal" : ["first", "second"][this.order[place]];
-    const answer = { first: modelName(first.model), second: modelName(second.model), better, texts: [first.text, second.text] };
+    const answer = { first: weightsName(first.model), second: weightsName(second.model), better, texts: [first.text, second.text] };
     try {
-      showTally(await postJson("/api/blind_test", answer), answer, place);
+      const names = { first: modelName(first.model), second: modelName(second.model) };
+      showTally(await postJson("/api/blind_test", answer), names, better, place);
     } catch (error) {
       byId("tally").textContent = error.message;
       return;
@@ -96,9 +97,8 @@ function marked(stretches, side) {
   });
 }
 
-function showTally(tally, { first, second, better }, place) {
-  const chosen = { first, second }[better];
-  const said = place < 0 ? "You saw no difference." : `You chose ${"AB"[place]}: ${chosen}.`;
+function showTally(tally, { first, second }, better, place) {
+  const said = place < 0 ? "You saw no difference." : `You chose ${"AB"[place]}: ${{ first, second }[better]}.`;
   const lines = [element("p", {}, element("strong", { textContent: said }))];
   const bar = element("div", { className: "shares" });
   for (const [name, count] of [["first", tally.first], ["equal", tally.equal], ["second", tally.second]]) {

@@ -81,7 +81,9 @@ export class Corrections {
     byId("kept-news").textContent = rows.length ? "" : "None yet. A corrected text is kept with its sound, and the folder is training data as it is.";
     show(byId("training"), rows.length > 0);
     show(byId("kept-details"), rows.length > 0);
-    byId("command").textContent = command;
+    // Each option stays on one line with its value, if there is room.
+    const options = command.split(/ (?=--)/).flatMap((option) => [element("span", { textContent: option }), " "]);
+    byId("command").replaceChildren(...options.slice(0, -1));
     byId("kept-count").textContent = `${counted(rows.length, "part")}, ${clock(seconds, true)}, in ${folder}` +
       (rows.length > MOST_SHOWN ? `; the newest ${MOST_SHOWN} are here` : "");
     byId("kept-rows").replaceChildren(...rows.slice(-MOST_SHOWN).reverse().map((row) => this.rowOf(row)));

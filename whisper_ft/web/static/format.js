@@ -39,16 +39,21 @@ export function when(time) {
   return new Date(time).toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
 }
 
-// Name of a model with the step of its weights, by which answers of a blind test are told apart.
+// Name of a model for people, with the step of its weights.
 export function modelName(model) {
-  const prefix = model.run && model.id.includes("/") ? `${model.run}: ` : "";
-  return prefix + model.name + (model.step == null || model.id.includes("step-") ? "" : `, step ${model.step.toLocaleString("en")}`);
+  return model.name + (!model.step || model.id.includes("step-") ? "" : `, step ${model.step.toLocaleString("en")}`);
+}
+
+// Name by which answers about a model are counted: with its run and its weights, of which no other model has both.
+export function weightsName(model) {
+  const run = model.run && !model.name.startsWith(`${model.run}: `) ? `${model.run}: ` : ""; // a folder of runs has it in the name
+  return run + model.name + (model.step ? `, step ${model.step}` : model.time ? `, ${model.time}` : "");
 }
 
 export function modelFacts(model) {
   const rate = model.value == null ? null : `${(model.metric ?? "rate").toUpperCase()} ${percent(model.value, 2)}`;
   const facts = [
-    model.step == null ? null : `step ${model.step.toLocaleString("en")}`,
+    !model.step ? null : `step ${model.step.toLocaleString("en")}`,
     rate,
     model.time ? `saved ${when(model.time)}` : null,
     model.is_loaded ? "in memory" : "read at the first use",

@@ -6,7 +6,8 @@ export function obstacle() {
   if (window.isSecureContext) return "This browser cannot record. Upload a file instead.";
   const port = location.port || "80";
   return "Browsers give the microphone only to pages of https or of this machine. Uploads work. To record, run " +
-    `"ssh -L ${port}:localhost:${port} ${location.hostname}" here and open http://localhost:${port}/, or serve by https.`;
+    `"ssh -L ${port}:localhost:${port} ${location.hostname}" here, and open the address that the server printed with localhost in ` +
+    `place of ${location.hostname}; or serve by https.`;
 }
 
 const REASONS = {
