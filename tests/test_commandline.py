@@ -275,6 +275,12 @@ def test_what_is_not_there_is_named_before_anything_starts(argv: list[str], told
     assert told in str(refused.value)
 
 
+def test_a_split_is_named_as_a_split_where_its_files_are(tmp_path: Path):
+    (tmp_path / "train-00000-of-00001.parquet").touch()
+    with pytest.raises(UsageError, match=f"did you mean the path {tmp_path} with the split train"):
+        refuse_missing("data.path", str(tmp_path / "train"))
+
+
 @pytest.mark.parametrize("name", ["openai/whisper-small", "google/fleurs", "me/whisper-be.v2", "test-org/best-of-be"])
 def test_a_name_on_the_hub_does_not_look_local(name: str):
     assert not looks_local(name)
