@@ -14,7 +14,7 @@ import psutil
 import pytest
 import soundfile
 
-from tests.conftest import Trainer
+from tests.conftest import START_SECONDS, Trainer, digest
 from tests.serving import Serving, events_in, serving
 from tests.test_adapter_resume import NF4
 from tests.test_containers import written
@@ -195,6 +195,28 @@ def test_a_run_in_training_is_neither_locked_nor_written(trained: Path, sounds: 
     assert files() == before
     lock.close()
     lock_folder(run, "run").close()
+
+
+@pytest.mark.long
+def test_a_run_that_is_served_while_it_trains_ends_with_the_same_weights(train: Trainer, sounds: Path):
+    run, started = train.folder / "run", train.start(train.arguments("run"), 1)
+    deadline = time.monotonic() + START_SECONDS
+    while not (run / "config.yaml").exists():
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    steps = list[int | None]()
+    with serving(run) as served:
+        is_over = False
+        while not is_over:
+            is_over = started.poll() is not None
+            events = dict(served.events(sounds / "phone.wav", words="false"))
+            assert "done" in events, events["error"]
+            steps.append(events["started"]["model"]["step"])
+    assert started.wait(START_SECONDS) == 0
+    assert steps == sorted(steps, key=lambda step: step or 0)
+    assert steps[-1] == json.loads((run / "best.json").read_text())["step"]
+    assert digest(run) == digest(train.reference())
 
 
 def test_a_folder_of_runs_offers_all_of_them(trained: Path, sounds: Path, tmp_path: Path):
