@@ -261,13 +261,14 @@ def test_a_recorded_configuration_is_read_back():
         (["--data.path", ".", "--run_dir", "README.md"], "--run_dir README.md: is a file"),
         (["--data.path", ".", "--resume", "yes"], "--resume yes: "),
         (["--data.path", ".", "--device", "cuda"], "--device cuda: torch sees no GPU here"),
+        (["--data.path", ".", "--device", "mps"], "--device mps: torch sees no GPU of an Apple processor here"),
     ],
 )
 def test_what_is_not_there_is_named_before_anything_starts(argv: list[str], told: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
-    if "cuda" in argv:
+    if {"cuda", "mps"} & {*argv}:
         torch = pytest.importorskip("torch")
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() or torch.backends.mps.is_available():
             pytest.skip("this machine has a GPU")
     with pytest.raises(UsageError) as refused:
         refuse_impossible(load_config(TrainingConfig, argv))

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_ty
 from whisper_ft.config.nearest import answer_to
 from whisper_ft.runtime.errors import UsageError
 
+HELP = ("--help", "-h")
 GENERAL = "general"  # group of the settings outside every section
 WIDEST_LINE = 100  # characters; longer lines are hard to read
 INDENT = 6  # characters before the meaning of a setting
@@ -90,6 +91,12 @@ class HelpEntry(NamedTuple):
     def group(self) -> str:
         """Section of the setting; GENERAL for one outside every section."""
         return self.name.rpartition(".")[0] or GENERAL
+
+
+def is_help(argv: Sequence[str]) -> str | None:
+    """Return the word after --help or -h in a command line, "" if none follows; None without such an option."""
+    place = next((place for place, argument in enumerate(argv) if argument in HELP), None)
+    return None if place is None else next(iter(argv[place + 1 :]), "")
 
 
 def help_text(cls: Any, program: str, topic: str = "") -> str:

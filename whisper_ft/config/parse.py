@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from whisper_ft.config import yaml12
-from whisper_ft.config.help import help_text
+from whisper_ft.config.help import help_text, is_help
 from whisper_ft.config.nearest import answer_to
 from whisper_ft.config.resume_policy import rules
 from whisper_ft.config.training import TrainingConfig
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="DataclassInstance")
 
-HELP = ("--help", "-h")
 MAIN_SETTINGS = ("name", "path", "kind", "enabled", "size", "every", "to", "of", "num_beams")
 """Last parts of the settings that a section's name stands for, if it is given a single value: `--model X`."""
 
@@ -45,10 +44,9 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | 
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     program = program or Path(sys.argv[0]).name
-    for place, argument in enumerate(argv):
-        if argument in HELP:
-            _print_lines(help_text(cls, program, next(iter(argv[place + 1 :]), "")))
-            raise SystemExit(FINISHED)
+    if (topic := is_help(argv)) is not None:
+        _print_lines(help_text(cls, program, topic))
+        raise SystemExit(FINISHED)
     _refuse_unknown(cls, argv)
     _refuse_single_values(cls, argv)
     _refuse_other_notations(cls, argv)

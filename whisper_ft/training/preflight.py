@@ -200,11 +200,13 @@ def _holds_model(folder: Path) -> bool:
 
 def refuse_missing_gpu(device: Device) -> None:
     """Raise UsageError if a GPU is requested and torch sees none."""
-    if device == "cuda":
+    if device in ("cuda", "mps"):
         import torch  # takes seconds, which only a user who requests a GPU pays here
 
-        if not torch.cuda.is_available():
-            raise UsageError("--device cuda: torch sees no GPU here; use --device auto or cpu to train on the CPU")
+        is_there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+        if not is_there:
+            name = "GPU" if device == "cuda" else "GPU of an Apple processor"
+            raise UsageError(f"--device {device}: torch sees no {name} here; use --device auto or cpu, for the CPU")
 
 
 def saved_config(run_dir: Path) -> dict[str, Any] | None:

@@ -68,6 +68,8 @@ def create_app(settings: ServeSettings, device: torch.device, say: Callable[[str
 
 def device_of(wanted: Device, served: str) -> torch.device:
     """Return the device for a setting. `auto` is a GPU if there is one and no served run trains at present."""
+    if wanted == "mps":
+        return torch.device(wanted)
     is_free = torch.cuda.is_available() and not ServedModels(served).is_training
     return torch.device("cuda" if wanted == "cuda" or (wanted == "auto" and is_free) else "cpu")
 

@@ -113,24 +113,30 @@ def check_data(
     preview = StepPreview.of(config, source, encode, log_mel)
     suppressed = SuppressedTokens.of(model.generation_config, tokenizer)
     check = RowCheck(encode, log_mel, _row_ids(source), suppressed)
-
     total = min(sum(source.rows), max_rows or sum(source.rows))
     listening = Listening(total, log_mel.sample_rate)
     overlaps = _check_rows(check, source, total, evaluated, leakage, progress, preview.recordings, listening)
     statistics, shared = check.statistics, leakage_section(overlaps, is_compared=leakage != "none")
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
-    sections |= {"outliers": listening.outlier_section(), "samples": listening.sample_section()}
+    sections |= _sections_to_hear(config, listening, preview, encode, log_mel)
     sections["data"] += used_settings(config, source, evaluated, encode, statistics)
     sections["label tokens"] += as_written
     released = released_by(config, source, encode, suppressed, tokenizer)
     sections["suppressed tokens"] = suppressed_section(statistics.suppressed, tokenizer, released) + as_written
-    sections |= {"packing": packing_section(preview, encode, log_mel)} if config.pack.enabled else {}
-    sections |= {"augmented sound": augment_section(preview, log_mel)} if config.augment.waveform else {}
     sections["one batch"] = first_batch(config, preview, encode, log_mel, tokenizer, collator) + as_written
     figures = report_figures(statistics, config, sum(source.rows))
     held_out = overlaps.get(HELD_OUT)
-    blocking = blocking_reasons(statistics, held_out, config)
-    return DataReport(figures, sections, problems_of(statistics, held_out, released), blocking)
+    problems = problems_of(statistics, held_out, released)
+    return DataReport(figures, sections, problems, blocking_reasons(statistics, held_out, config))
+
+
+def _sections_to_hear(
+    config: TrainingConfig, listening: Listening, preview: StepPreview, encode: LabelEncoder, log_mel: LogMel
+) -> dict[str, list[Block]]:
+    """Return the sections with utterances that the page plays: outliers, samples, and what a run makes of some."""
+    sections = {"outliers": listening.outlier_section(), "samples": listening.sample_section()}
+    sections |= {"packing": packing_section(preview, encode, log_mel)} if config.pack.enabled else {}
+    return sections | ({"augmented sound": augment_section(preview, log_mel)} if config.augment.waveform else {})
 
 
 def _training_rows(config: TrainingConfig) -> MixedSource:
