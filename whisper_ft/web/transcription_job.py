@@ -112,6 +112,11 @@ class TranscriptionJob:
         self.error = error
         self.emit("error", code=error.code, message=error.message)
 
+    def cancel(self, error: ApiError) -> None:
+        """End the transcription before its next step. The request gets the error."""
+        self.is_cancelled = True
+        self.fail(error)
+
     def steps(self) -> Iterator[None]:
         """Decode a few windows with each item."""
         choice = self._models.find(self._request.model)
