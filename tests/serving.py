@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx2
 import torch
-import uvicorn
 
 from whisper_ft.cli.serve import listener_of
 from whisper_ft.web.app import create_app
+from whisper_ft.web.http_server import HttpServer
 from whisper_ft.web.serve_settings import ServeSettings
 from whisper_ft.web.server import Server
 
@@ -69,7 +69,7 @@ def serving(served: Path, **settings: Any) -> Iterator[Serving]:
     port = listener.getsockname()[1]
     values = replace(ServeSettings(str(served), port=port), **settings)
     app = create_app(values, torch.device("cpu"), said.append)
-    server = uvicorn.Server(uvicorn.Config(app, http="h11", log_level="warning", timeout_graceful_shutdown=1))
+    server = HttpServer(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:

@@ -1,5 +1,6 @@
 """`python -m whisper_ft serve`: its start, its end, and its refusals."""
 
+import io
 import os
 import re
 import signal
@@ -10,7 +11,9 @@ import time
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
+import soundfile
 
 from tests.conftest import ROOT, START_SECONDS, environment
 from whisper_ft.cli.serve import main, parse_arguments
@@ -35,10 +38,25 @@ def test_it_serves_until_it_is_told_to_stop(micro_whisper: Path, tmp_path: Path)
         listening = {"127.0.0.1"} if sys.platform != "linux" else addresses_of(started.pid)
         assert listening == {"127.0.0.1"}
         assert os.getpriority(os.PRIO_PROCESS, started.pid) > os.getpriority(os.PRIO_PROCESS, 0)
+        with httpx2.Client(headers={"Authorization": f"Bearer {token}"}, timeout=START_SECONDS) as client:
+            files = {"file": ("noise.flac", noise(600))}
+            with client.stream("POST", f"{address}/api/transcribe", files=files) as answer:
+                text = next(parts := answer.iter_text())
+                started.send_signal(signal.SIGTERM)
+                text += "".join(parts)
+        assert '"stopped"' in text.split("\n\n")[-2]
     finally:
         started.send_signal(signal.SIGTERM)
     assert started.wait(30) == 0
     assert "Traceback" not in log.read_text()
+    assert "ERROR" not in log.read_text()
+
+
+def noise(seconds: int) -> bytes:
+    file = io.BytesIO()
+    samples = np.random.default_rng(0).normal(0, 0.05, 8000 * seconds).astype(np.float32)
+    soundfile.write(file, samples, 8000, format="OGG", subtype="OPUS")
+    return file.getvalue()
 
 
 def addresses_of(pid: int) -> set[str]:

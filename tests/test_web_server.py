@@ -14,7 +14,7 @@ import psutil
 import pytest
 import soundfile
 
-from tests.conftest import Trainer
+from tests.conftest import START_SECONDS, Trainer, digest
 from tests.serving import Serving, events_in, serving
 from tests.test_adapter_resume import NF4
 from tests.test_containers import written
@@ -22,6 +22,7 @@ from whisper_ft.checkpoint.state import Best
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.lock import lock_folder
+from whisper_ft.web.models_of_run import ServedModels
 
 MB = 1_000_000
 FILES = {"a.flac": "a.flac", "a.mp3": "a.mp3", "deep/b.m4a": "deep/b", "phone.wav": "phone", "long.wav": "long"}
@@ -118,6 +119,14 @@ def test_models_of_a_run_can_be_chosen(served: Serving, sounds: Path, micro_whis
     assert {"code": "be", "name": "belarusian"} in languages["languages"]
 
 
+def test_a_folder_of_a_model_or_a_checkpoint_is_a_single_model(trained: Path, monkeypatch: pytest.MonkeyPatch):
+    for place, kind, step in (("best", "whole", 40), ("checkpoints/step-00000040", "checkpoint", None)):
+        (choice,) = ServedModels(str(trained / place)).choices()
+        assert (choice.id, choice.kind, choice.step) == ("model", kind, step)
+    monkeypatch.chdir(trained)
+    assert ServedModels(".").choices()[0].run == trained.name, "a run has the name of its folder"
+
+
 def test_adapters_and_their_checkpoints_are_served(train: Trainer, sounds: Path):
     with serving(train.reference(**NF4)) as served:
         state = served.get("/api/models").json()
@@ -153,7 +162,6 @@ def test_a_best_that_is_replaced_while_it_is_read_is_read_again(trained: Path, m
     import torch
 
     from whisper_ft.web.loaded_models import LoadedModels
-    from whisper_ft.web.models_of_run import ServedModels
 
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     replaced = list[bool]()
@@ -170,7 +178,6 @@ def test_a_best_that_is_replaced_while_it_is_read_is_read_again(trained: Path, m
 
 
 def test_half_written_folders_are_no_models(trained: Path, tmp_path: Path):
-    from whisper_ft.web.models_of_run import ServedModels
 
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     whole = [choice.id for choice in ServedModels(str(run)).choices()]
@@ -195,6 +202,28 @@ def test_a_run_in_training_is_neither_locked_nor_written(trained: Path, sounds: 
     assert files() == before
     lock.close()
     lock_folder(run, "run").close()
+
+
+@pytest.mark.long
+def test_a_run_that_is_served_while_it_trains_ends_with_the_same_weights(train: Trainer, sounds: Path):
+    run, started = train.folder / "run", train.start(train.arguments("run"), 1)
+    deadline = time.monotonic() + START_SECONDS
+    while not (run / "config.yaml").exists():
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    steps = list[int | None]()
+    with serving(run) as served:
+        is_over = False
+        while not is_over:
+            is_over = started.poll() is not None
+            events = dict(served.events(sounds / "phone.wav", words="false"))
+            assert "done" in events, events["error"]
+            steps.append(events["started"]["model"]["step"])
+    assert started.wait(START_SECONDS) == 0
+    assert steps == sorted(steps, key=lambda step: step or 0)
+    assert steps[-1] == json.loads((run / "best.json").read_text())["step"]
+    assert digest(run) == digest(train.reference())
 
 
 def test_a_folder_of_runs_offers_all_of_them(trained: Path, sounds: Path, tmp_path: Path):

@@ -24,7 +24,6 @@ PACKAGES = {"starlette": "starlette", "uvicorn": "uvicorn", "python_multipart": 
 TOKEN = "WHISPER_FT_TOKEN"  # variable with the token, for a server that keeps it over its starts
 NICENESS = 10
 """Priority below that of other programs, so that a training on this machine gets the processor first."""
-GRACE_SECONDS = 3  # time for open requests after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,22 +112,17 @@ def serve(settings: ServeSettings) -> None:
     """Listen until a signal. Raises UsageError if the address cannot be listened on."""
     listener = listener_of(settings.host, settings.port)
     settings = replace(settings, port=int(listener.getsockname()[1]))
-    import uvicorn
-
     from whisper_ft.models.whisper import quiet_libraries
     from whisper_ft.web.app import create_app, device_of
+    from whisper_ft.web.http_server import HttpServer
 
     quiet_libraries()
     os.nice(NICENESS)
     device = device_of(settings.device, settings.served)
     app = create_app(settings, device, say)
-    config = uvicorn.Config(
-        app, http="h11", ws="none", lifespan="on", log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )  # fmt: skip
     print(*_welcome(settings, device.type), sep="\n", flush=True)  # `say` would hide the token
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    uvicorn.Server(config).run(sockets=[listener])
+    HttpServer(app).run(sockets=[listener])
 
 
 def listener_of(host: str, port: int) -> socket.socket:

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from whisper_ft.web.api_error import ApiError
@@ -125,5 +125,6 @@ def _do_step(job: Job, steps: Iterator[None]) -> bool:
 
 def _close(steps: Iterator[None]) -> None:
     """End a generator early, so that it releases its model and its file."""
-    if close := getattr(steps, "close", None):
-        close()
+    with suppress(Exception):  # its client is gone, and other requests go on
+        if close := getattr(steps, "close", None):
+            close()

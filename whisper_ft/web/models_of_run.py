@@ -5,12 +5,10 @@ folders get their names once they are complete. A model is chosen by its id, suc
 several runs are served.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,13 +16,10 @@ from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST
 from whisper_ft.checkpoint.format import list_checkpoints
 from whisper_ft.checkpoint.record import TRAINER
 from whisper_ft.checkpoint.state import Best, read_best
-from whisper_ft.config import yaml12
-from whisper_ft.config.data import is_hub_name
 from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter
-from whisper_ft.runtime.jsonl import rows_with
 from whisper_ft.runtime.printable import printable
-from whisper_ft.runtime.regular_file import open_regular, read_regular, strict_json
 from whisper_ft.training.preflight import RUN_MODELS
+from whisper_ft.web.run_files import evaluations, is_run, json_of, logged_step, published_step, runs_in, start_model
 
 Kind = Literal["whole", "adapter", "checkpoint"]
 LATEST, START, COMPARE, MODEL = "latest", "start", "compare", "model"
@@ -46,8 +41,6 @@ WATCHED = (
     MANIFEST,
 )
 """Files whose change means that another model lies in a folder."""
-SMALL = 1 << 20  # bytes of the largest small file that is read
-TAIL = 1 << 16  # bytes of the end of metrics.jsonl, which has less than 1 kB in a line
 
 Version = tuple[tuple[str, int, int, int], ...]
 """Name, inode, time and size of the files of a model. It differs once another model lies in the folder."""
@@ -101,18 +94,6 @@ def version_of(folder: Path) -> Version:
     return tuple(found)
 
 
-def is_run(folder: Path) -> bool:
-    """Return True for a run directory."""
-    return (folder / "config.yaml").is_file() and ((folder / "status.json").exists() or (folder / "best.json").exists())
-
-
-def runs_in(folder: Path) -> list[Path]:
-    """Return the runs directly in a folder, sorted by name; hidden folders are left out."""
-    with suppress(OSError):
-        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_run(path))
-    return []
-
-
 class ServedModels:
     """Models that a server offers. Each call reads the present state of the folders.
 
@@ -123,6 +104,8 @@ class ServedModels:
 
     def __init__(self, served: str, compare: str | None = None) -> None:
         self.served, self._compare, folder = served, compare, Path(served)
+        if folder.name in ("", ".."):  # a run has the name of its folder
+            folder = folder.resolve()
         self.runs = [folder] if is_run(folder) else runs_in(folder)
         self.is_folder_of_runs = bool(self.runs) and self.runs != [folder]
 
@@ -135,7 +118,8 @@ class ServedModels:
         elif self.runs:
             choices = choices_of_run(self.runs[0])
         else:
-            choices = [_named(MODEL, Path(self.served).name or self.served, self.served)]
+            one = _named(MODEL, Path(self.served).name or self.served, self.served)
+            choices = [replace(one, step=published_step(Path(self.served), None))]
         compared = self.compare_id(choices)
         if self._compare is not None and compared == COMPARE:
             choices.append(replace(_compared(self._compare), id=COMPARE))
@@ -158,14 +142,14 @@ class ServedModels:
         """Return name, state and step of each run as JSON values."""
         records = []
         for run in self.present_runs():
-            status = _json_of(run / "status.json")
-            records.append({"name": run.name, "state": status.get("state"), "step": _logged_step(run)})
+            status = json_of(run / "status.json")
+            records.append({"name": run.name, "state": status.get("state"), "step": logged_step(run)})
         return records
 
     @property
     def is_training(self) -> bool:
         """True if a served run says that it is running."""
-        return any(_json_of(run / "status.json").get("state") == "running" for run in self.present_runs())
+        return any(json_of(run / "status.json").get("state") == "running" for run in self.present_runs())
 
     def present_runs(self) -> list[Path]:
         """Return the run directories that are served at present; [] for a single model."""
@@ -176,18 +160,18 @@ def choices_of_run(run: Path) -> list[Choice]:
     """Return the models of a run: the latest, the published ones, checkpoints from the newest on, the start model."""
     best = read_best(run / "best.json")
     metric = best.metric if best else "wer"
-    values = {row["step"]: row[metric] for row in _evaluations(run, metric) if isinstance(row[metric], int | float)}
+    values = {row["step"]: row[metric] for row in evaluations(run, metric) if isinstance(row[metric], int | float)}
     choices = []
     for folder, name in FOLDERS.items():
         place = run / folder
         if _is_model(place):
-            step = _step_of(place, best if folder.startswith("best") else None)
+            step = published_step(place, best if folder.startswith("best") else None)
             choices.append(_choice(folder, name, place, run, step, metric, values, best))
     for listed in list_checkpoints(run / "checkpoints"):
         if listed.problem is None:
             name = f"checkpoint of step {listed.step:,}"
             choices.append(_choice(listed.path.name, name, listed.path, run, listed.step, metric, values, None))
-    if start := _start_of(run):
+    if start := start_model(run):
         choices.append(
             replace(_named(START, f"start model, {_short(start)}", start), run=run.name, **_figure(0, metric, values))
         )
@@ -252,23 +236,6 @@ def _is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file() or is_adapter(folder)
 
 
-def _step_of(folder: Path, best: Best | None) -> int | None:
-    """Return the step of a published model. Its README names it, and is replaced with the weights at once."""
-    with suppress(OSError, ValueError):
-        if found := re.search(rb"\bat step (\d+)|update, step (\d+)", read_regular(folder / "README.md", SMALL)):
-            return int(found[1] or found[2])
-    return best.step if best else None
-
-
-def _start_of(run: Path) -> str | None:
-    """Return the model from which a run started, if it can be found from here."""
-    with suppress(OSError, ValueError, KeyError, TypeError, yaml12.Error):
-        name = str(yaml12.load(read_regular(run / "config.yaml", SMALL).decode())["model"]["name"])
-        if Path(name, "config.json").exists() or (not Path(name).exists() and is_hub_name(name)):
-            return name
-    return None
-
-
 def _prefixed(choices: list[Choice], run: str) -> Iterator[Choice]:
     for choice in choices:
         follows = choice.follows and f"{run}/{choice.follows}"
@@ -278,37 +245,3 @@ def _prefixed(choices: list[Choice], run: str) -> Iterator[Choice]:
 def _newest(choices: list[Choice]) -> int:
     """Return the time of the first of some models, in nanoseconds; 0 if there is none."""
     return max((item[2] for item in choices[0].version), default=0) if choices else 0
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    """Return the object in a small file; {} if there is none."""
-    with suppress(OSError, ValueError):
-        value = strict_json(read_regular(path, SMALL))
-        return value if isinstance(value, dict) else {}
-    return {}
-
-
-def _logged_step(run: Path) -> int | None:
-    """Return the step of the last whole line of metrics.jsonl; None without one."""
-    with suppress(OSError):
-        with open_regular(run / "metrics.jsonl") as file:
-            file.seek(max(file.seek(0, 2) - TAIL, 0))
-            lines = file.read().split(b"\n")
-        for line in reversed(lines):
-            with suppress(ValueError, TypeError, KeyError):
-                return int(strict_json(line)["step"])
-    return None
-
-
-def _evaluations(run: Path, field: str) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl that have a field and a step. They are read again once the file has changed."""
-    path = run / "metrics.jsonl"
-    with suppress(OSError):
-        stat = path.stat()
-        return _rows(path, field, stat.st_mtime_ns, stat.st_size)
-    return []
-
-
-@lru_cache(maxsize=64)
-def _rows(path: Path, field: str, modified: int, size: int) -> list[dict[str, Any]]:
-    return [row for row in rows_with(path, field) if isinstance(row.get("step"), int)]

@@ -129,7 +129,7 @@ def _answer(transcript: Transcript, form: str, task: str, granularities: set[str
 def _verbose(transcript: Transcript, task: str, granularities: set[str]) -> dict[str, Any]:
     value: dict[str, Any] = {
         "task": task,
-        "language": language_name(transcript.language or "en"),
+        "language": language_name("en" if task == "translate" else transcript.language or "en"),
         "duration": round(transcript.seconds, 3),
         "text": transcript.text,
     }

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from starlette.requests import Request
 
 from whisper_ft.reports.transcript_formats import Transcript
+from whisper_ft.web.api_error import ApiError
 from whisper_ft.web.job_queue import JobQueue
 from whisper_ft.web.loaded_models import LoadedModels
 from whisper_ft.web.serve_settings import ServeSettings
@@ -33,6 +34,11 @@ class Server:
             self.transcripts[job.id] = job.transcript
             while len(self.transcripts) > KEPT:
                 self.transcripts.popitem(last=False)
+
+    def end_requests(self) -> None:
+        """End all requests that wait or are decoded, because the server stops."""
+        for job in self.jobs.values():
+            job.cancel(ApiError(503, "stopped", "the server was stopped"))
 
 
 def server_of(request: Request) -> Server:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from whisper_ft.config.memory_advice import with_decoding_advice
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.finished_window import FinishedWindow
@@ -112,6 +113,11 @@ class TranscriptionJob:
         self.error = error
         self.emit("error", code=error.code, message=error.message)
 
+    def cancel(self, error: ApiError) -> None:
+        """End the transcription before its next step. The request gets the error."""
+        self.is_cancelled = True
+        self.fail(error)
+
     def steps(self) -> Iterator[None]:
         """Decode a few windows with each item."""
         choice = self._models.find(self._request.model)
@@ -184,8 +190,11 @@ def _heard(batch: list[AudioWindow], decoding: Decoding, read: RecordingWindows)
     """Decode a batch. A window without sound is not decoded, because Whisper would invent a text for it."""
     transcriber = decoding.transcriber
     loud = [window for window in batch if read.peaks[window.number] >= SILENT_PEAK]
-    with memory_errors("while transcribing", DecodingMemoryError):
-        found = transcriber.generate(loud, transcriber.prompt(loud[0])) if loud else []
+    try:
+        with memory_errors("while transcribing", DecodingMemoryError):
+            found = transcriber.generate(loud, transcriber.prompt(loud[0])) if loud else []
+    except OutOfMemoryError as error:
+        raise with_decoding_advice(error, decoding.settings) from error
     by_number = {window.number: transcript for window, transcript in zip(loud, found, strict=True)}
     for window in batch:
         if transcript := by_number.get(window.number):

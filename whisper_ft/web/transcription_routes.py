@@ -199,8 +199,7 @@ async def forget(request: Request) -> Response:
     """Cancel a request, and forget its transcript."""
     server, id = server_of(request), request.path_params["id"]
     if job := server.jobs.get(id):
-        job.is_cancelled = True
-        job.fail(ApiError(409, "cancelled", "the request was cancelled"))
+        job.cancel(ApiError(409, "cancelled", "the request was cancelled"))
     elif server.transcripts.pop(id, None) is None:
         raise ApiError(404, "no_transcript", f"there is no request {id}")
     return Response(status_code=204)
