@@ -251,6 +251,7 @@ def test_a_recorded_configuration_is_read_back():
         (["--data.path", ".", "--model.name", "./nowhere"], "--model.name ./nowhere: there is no such folder"),
         (["--data.path", ".", "--model.name", "tests"], "--model.name tests: has no config.json"),
         (["--data.path", "my-data/train"], "--data.path my-data/train: there is no such file or folder in "),
+        (["--data.path", "my-data/train"], "; a data set of that name on the Hub is hf://datasets/my-data/train"),
         (["--data.path", "user/train.jsonl"], "--data.path user/train.jsonl: there is no such file or folder in "),
         (["--data.path", "docs/recipe.md"], "no such file or folder; did you mean docs/recipes.md?"),
         (["--data.path", "~/nowhere/at-all"], "--data.path ~/nowhere/at-all: there is no such file or folder"),

@@ -4,6 +4,8 @@ import difflib
 import re
 from pathlib import Path
 
+HUB_NAME = r"[\w-][\w.-]*/[\w.-]+"
+"""Form of a name on the Hub, `owner/name`."""
 FOLDERS = ("runs", "checkpoints", "corpora", "data", "datasets", "demo-data", "exp", "my-data", "output", "outputs")
 """First parts of paths as people call their folders."""
 MODEL_PARTS = r"(best|final|average)(-adapter)?|(step|checkpoint)-\d+|checkpoints"
@@ -24,7 +26,7 @@ def looks_local(path: str, last_parts: str = f"{MODEL_PARTS}|{DATA_PARTS}") -> b
     """
     if "://" in path:
         return False
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path):
+    if not re.fullmatch(HUB_NAME, path):
         return True
     owner, name = path.split("/")
     return (
