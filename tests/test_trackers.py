@@ -177,8 +177,7 @@ def test_it_stores_what_it_has_and_ends_when_its_run_was_killed(package: Callabl
     package(RECORDER.format(place=str(tmp_path / "rows.json")))
     run = f"""
         import os, signal
-        from whisper_ft.scoring.scores import Prediction, score
-from whisper_ft.tracking.backends.packages import RunInfo
+        from whisper_ft.tracking.backends.packages import RunInfo
         from whisper_ft.tracking.backends.process import TrackerProcess
         process = TrackerProcess("trackio", {run_in(tmp_path)!r}, 0)
         process.send(1, {{"train/loss": 1.0}})
