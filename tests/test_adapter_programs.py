@@ -234,6 +234,7 @@ def foreign(shared: Path, corpus: Path, micro_whisper: Path) -> Path:
     return made_once(shared / "foreign-adapter", make)
 
 
+@pytest.mark.long
 def test_an_adapter_of_plain_peft_and_a_trainer_is_scored(
     foreign: Path, micro_whisper: Path, corpus: Path, tmp_path: Path
 ):
@@ -268,6 +269,29 @@ def test_several_adapters_of_one_base_are_scored_as_each_alone(micro_whisper: Pa
     assert hypotheses(tmp_path / "both/first") != hypotheses(tmp_path / "both/second")
 
 
+@pytest.mark.long
+def test_two_processes_score_adapters_of_a_quantised_base_as_one_does(
+    micro_whisper: Path, corpus: Path, tmp_path: Path
+):
+    paths = [own_adapter(micro_whisper, tmp_path / name, "nf4", seed) for seed, name in enumerate(("a", "b"))]
+    sets = json.dumps([{"path": str(corpus / name), "language": "be"} for name in ("validation", "test")])
+    arguments = ["--adapters", json.dumps([*map(str, paths)]), "--sets", sets, "--decoding.max_new_tokens", "20"]
+    for processes in (1, 2):
+        out = str(tmp_path / f"out-{processes}")
+        ended = run("evaluate.py", *arguments, "--out", out, "--fail_above", "0.001", processes=processes)
+        assert ended.code == 8, ended.err
+        assert "a on validation" in ended.err
+    one, two = (json.loads((tmp_path / f"out-{number}/summary.json").read_text()) for number in (1, 2))
+    assert one == two
+    assert {*one["adapters"]} == {"validation", "test"}
+    for name in ("a/validation", "a/test", "b/validation", "b/test"):
+        assert hypotheses(tmp_path / "out-1" / name) == hypotheses(tmp_path / "out-2" / name)
+    rates = json.loads((tmp_path / "out-1/b/summary.json").read_text())["sets"]
+    assert {name: row["value"] for name, row in rates.items()} == {
+        name: rows[1]["value"] for name, rows in one["adapters"].items()
+    }
+
+
 def test_adapters_of_other_bases_are_not_scored_together(micro_whisper: Path, tmp_path: Path):
     shutil.copytree(micro_whisper, tmp_path / "base")
     weights = load_file(tmp_path / "base/model.safetensors")
@@ -281,6 +305,16 @@ def test_adapters_of_other_bases_are_not_scored_together(micro_whisper: Path, tm
             with pytest.raises(UsageError) as refusal:
                 next(adapters_in_turn([*map(str, pair)], base, "auto", CPU, lambda line: None))
             assert str(pair[1]) in str(refusal.value)
+
+
+def test_an_adapter_has_the_name_of_its_run_or_folder():
+    def names(*paths: str) -> list[str]:
+        config = load_config(EvaluationConfig, ["--adapters", json.dumps(paths), "--data.path", "x"])
+        return [name for name, _ in config.named_adapters]
+
+    assert names("runs/a", "runs/b/best-adapter", "me/lora") == ["a", "b", "lora"]
+    assert names("runs/a/best-adapter", "runs/a/final-adapter") == ["a-best-adapter", "a-final-adapter"]
+    assert names("runs/a", "runs/a/final-adapter") == ["a", "a-final-adapter"]
 
 
 @pytest.mark.parametrize(
@@ -302,7 +336,8 @@ def test_settings_that_adapters_leave_no_room_for_are_refused(arguments: list[st
 
 
 @needs_openai
-@pytest.mark.parametrize("target", ["ct2", *(pytest.param(name, marks=pytest.mark.long) for name in ("ggml", "hf"))])
+@pytest.mark.long
+@pytest.mark.parametrize("target", ["ct2", "ggml", "hf"])
 def test_an_adapter_is_exported_merged_and_checked_in_its_engine(
     speaker: Path,  # noqa: F811 - the fixture
     corpus: Path,

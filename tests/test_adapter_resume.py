@@ -25,7 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "int8": {"precision": "bf16", "save__background": "true", "adapter__targets": "attention"},
     "nf4": {
         "pack__enabled": "true", "pack__block": 8, "model__gradient_checkpointing": "true",
-        "model__freeze": "[encoder]", "adapter__rslora": "true", "optim__layer_decay": 0.5,
+        "model__freeze": "[encoder]", "adapter__rslora": "true", "optim__layer_decay": 0.5, "precision": "fp16",
     },
 }  # fmt: skip
 NF4 = LORA | SETTINGS["nf4"] | {"adapter__base": "nf4"}

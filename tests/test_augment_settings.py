@@ -17,7 +17,7 @@ from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.transform_values import Codec
 from whisper_ft.config.tree import to_plain
-from whisper_ft.config.waveform import PRESETS, TRANSFORMS, CodecConfig, described, transforms_in
+from whisper_ft.config.waveform import PRESETS, TRANSFORMS, CodecConfig, described, transforms_in, words_for
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.training.preflight import refuse_impossible_evaluation
 
@@ -67,6 +67,13 @@ def test_a_preset_is_its_list_alone_and_within_a_list():
         assert whole == described(transforms_in(of_preset, "a"))
         assert described(transforms_in([{"gain": 1}, {"preset": name}], "a"))[1:] == whole
     assert set(PRESETS) == {"light", "phone", "room"}
+
+
+def test_a_setting_in_words_names_transforms_and_no_path():
+    assert words_for("phone") == "phone: noise, band, codec, gain"
+    assert (
+        words_for([{"noise": {"of": ["white", "/secret/place"]}}, {"preset": "light"}]) == "noise, speed, gain, noise"
+    )
 
 
 def test_every_transform_has_defaults():
@@ -181,3 +188,4 @@ def test_noise_is_part_of_the_data_of_a_run(train: Trainer, tmp_path: Path):
         "run", **short | {"steps": 3}, augment__waveform="light", allow_change="[steps, augment.waveform]"
     )
     assert other.code == 0, other.err
+    assert any("light: speed, gain, noise" in line for line in other.out.splitlines()), "told at the start"

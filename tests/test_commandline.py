@@ -251,6 +251,7 @@ def test_a_recorded_configuration_is_read_back():
         (["--data.path", ".", "--model.name", "./nowhere"], "--model.name ./nowhere: there is no such folder"),
         (["--data.path", ".", "--model.name", "tests"], "--model.name tests: has no config.json"),
         (["--data.path", "my-data/train"], "--data.path my-data/train: there is no such file or folder in "),
+        (["--data.path", "my-data/train"], "; a data set of that name on the Hub is hf://datasets/my-data/train"),
         (["--data.path", "user/train.jsonl"], "--data.path user/train.jsonl: there is no such file or folder in "),
         (["--data.path", "docs/recipe.md"], "no such file or folder; did you mean docs/recipes.md?"),
         (["--data.path", "~/nowhere/at-all"], "--data.path ~/nowhere/at-all: there is no such file or folder"),
@@ -273,6 +274,12 @@ def test_what_is_not_there_is_named_before_anything_starts(argv: list[str], told
     with pytest.raises(UsageError) as refused:
         refuse_impossible(load_config(TrainingConfig, argv))
     assert told in str(refused.value)
+
+
+def test_a_split_is_named_as_a_split_where_its_files_are(tmp_path: Path):
+    (tmp_path / "train-00000-of-00001.parquet").touch()
+    with pytest.raises(UsageError, match=f"did you mean the path {tmp_path} with the split train"):
+        refuse_missing("data.path", str(tmp_path / "train"))
 
 
 @pytest.mark.parametrize("name", ["openai/whisper-small", "google/fleurs", "me/whisper-be.v2", "test-org/best-of-be"])

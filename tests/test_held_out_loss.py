@@ -91,7 +91,7 @@ def test_the_loss_may_choose_the_best(train: Trainer):
     run_dir = train("run", **SHORT | {"steps": 4}, eval__metric="loss")
     losses = {step: row["eval_loss"] for step, row in metrics(run_dir, having="wer").items()}
     best = json.loads((run_dir / "best.json").read_text())
-    assert best == {"step": 4, "metric": "eval_loss", "value": min(losses.values())}
+    assert best == {"step": 4, "metric": "eval_loss", "value": min(losses.values()), "model": "whole"}
 
 
 def test_a_loss_that_is_not_computed_cannot_choose(train: Trainer):

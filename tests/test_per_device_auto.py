@@ -77,8 +77,11 @@ def test_two_processes_take_the_same_number(train: Trainer):
     assert digest(pair) == digest(train("written", processes=2, **AUTO | {"batch__per_device": 4}))
 
 
-def test_a_trial_leaves_no_trace(train: Trainer):
-    config, learner = learner_of(train, model__dropout=0.3, model__layerdrop=0.2)
+@pytest.mark.parametrize(
+    "settings", [{}, {"adapter__kind": "lora", "adapter__base": "nf4", "adapter__dropout": 0.1}], ids=["full", "nf4"]
+)
+def test_a_trial_leaves_no_trace(train: Trainer, settings: dict[str, object]):
+    config, learner = learner_of(train, model__dropout=0.3, model__layerdrop=0.2, **settings)
     before = {name: value.clone() for name, value in learner.model.state_dict().items()}
     torch.manual_seed(5)
     np.random.seed(5)
@@ -94,11 +97,11 @@ def test_a_trial_leaves_no_trace(train: Trainer):
 
 
 def test_fewer_windows_are_taken_where_less_memory_is_free(train: Trainer):
-    config, learner = learner_of(train, batch__size=64)
+    config, learner = learner_of(train, batch__size=16)
     said: list[str] = []
-    settled = settle_per_device(config, learner, Collectives(), said.append, room=150_000_000)
-    assert 1 <= settled.batch.per_pass < 64
-    assert settled.batch.size == 64
+    settled = settle_per_device(config, learner, Collectives(), said.append, room=60_000_000)
+    assert 1 <= settled.batch.per_pass < 16
+    assert settled.batch.size == 16
     assert [str(settled.batch.per_device) in line for line in said] == [True]
     assert settle_per_device(settled, learner, Collectives(), said.append, room=0) == settled, "it is resolved once"
 

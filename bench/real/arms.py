@@ -1,14 +1,13 @@
 """Arms of `make real`: the unmodified model, the community's recipe, and train.py, trained for the same minutes."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.log import logged_steps
 from bench.real.inputs import Inputs, Set
@@ -27,8 +26,6 @@ KEPT = (
     *("deletion_rate", "late_deletions", "timestamps"),
 )
 """Figures of a summary that are kept; the last three are those of long recordings."""
-RSS_UNIT = 1 if sys.platform == "darwin" else 1024
-"""Bytes in the unit of `ru_maxrss`."""
 CALIBRATION_STEPS = 3  # updates; the first one is left out, because it allocates memory
 
 
@@ -52,25 +49,16 @@ class Extent:
         return max(round(60 * self.minutes / seconds_per_update), 1)
 
 
-class Finished(NamedTuple):
-    """Output of a program that ended well, and the peak of its resident memory."""
-
-    text: str
-    peak_bytes: int
-
-
-def run(arguments: Sequence[str], log: Path) -> Finished:
-    """Run a program of this project. Its output is also in `log`. Raises ArmError if it fails."""
+def run(arguments: Sequence[str], log: Path) -> str:
+    """Run a program of this project, and return its output, which is also in `log`. Raises ArmError if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as file:
-        started = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(started.pid, 0)
-    started.returncode = os.waitstatus_to_exitcode(status)
+        done = subprocess.run([sys.executable, *arguments], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
     text = log.read_text(encoding="utf-8")
-    if started.returncode:
+    if done.returncode:
         last = text.strip().splitlines()[-1:] or ["no output"]
-        raise ArmError(f"{arguments[0]} ended with {started.returncode}: {last[0]}; {log} has the rest")
-    return Finished(text, usage.ru_maxrss * RSS_UNIT)
+        raise ArmError(f"{arguments[0]} ended with {done.returncode}: {last[0]}; {log} has the rest")
+    return text
 
 
 def prepare(train: Set, out: Path) -> None:
@@ -82,21 +70,14 @@ def seconds_of_recipe(recipe: Recipe) -> list[float]:
     """Train by the recipe. Returns the seconds of each update."""
     out = Path(recipe.out)
     shutil.rmtree(out, ignore_errors=True)
-    text = run(["-m", "bench.real.recipe", json.dumps(asdict(recipe))], out.with_suffix(".log")).text
+    text = run(["-m", "bench.real.recipe", json.dumps(asdict(recipe))], out.with_suffix(".log"))
     return list(json.loads(text.strip().splitlines()[-1])["seconds"])
 
 
-class Trained(NamedTuple):
-    """Logged row of each update of a training, and the peak of its resident memory."""
-
-    rows: list[dict[str, Any]]
-    peak_bytes: int
-
-
-def train_ours(
+def rows_of_ours(
     inputs: Inputs, data: Path, out: Path, extent: Extent, steps: int, changed: Mapping[str, str] | None = None
-) -> Trained:
-    """Train by train.py, or continue an interrupted run.
+) -> list[dict[str, Any]]:
+    """Train by train.py, or continue an interrupted run. Returns the logged row of each update.
 
     Parameters
         changed: settings in place of those of `make real`.
@@ -113,16 +94,11 @@ def train_ours(
         "save.every": "10",
         **(changed or {}),
     }
-    arguments = [text for name, value in settings.items() for text in (f"--{name}", value)]
-    done = run(["train.py", *arguments], out.with_suffix(".log"))
-    return Trained(logged_steps(out), done.peak_bytes)
-
-
-def rows_of_ours(
-    inputs: Inputs, data: Path, out: Path, extent: Extent, steps: int, changed: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
-    """Train as `train_ours` does. Returns the logged row of each update."""
-    return train_ours(inputs, data, out, extent, steps, changed).rows
+    run(
+        ["train.py", *(text for name, value in settings.items() for text in (f"--{name}", value))],
+        out.with_suffix(".log"),
+    )
+    return logged_steps(out)
 
 
 def seconds_of_ours(inputs: Inputs, data: Path, out: Path, extent: Extent, steps: int) -> list[float]:

@@ -69,33 +69,30 @@ def _checkpoints(folder: Path) -> "list[ListedCheckpoint]":
 
 def _list(checkpoints: "list[ListedCheckpoint]") -> None:
     """Print a table of the checkpoints. Its last column says which are pinned, and which is the best."""
-    from rich.markup import escape
-    from rich.table import Table
-
     from whisper_ft.checkpoint.checkpoint_manifest import read_manifest
     from whisper_ft.checkpoint.format import verify
     from whisper_ft.checkpoint.retention import PINNED
     from whisper_ft.checkpoint.state import read_best
-    from whisper_ft.reports.safe_console import SafeConsole
+    from whisper_ft.reports.safe_console import print_table
 
-    table = Table("checkpoint", "save", "after", "MB", "written (UTC)", "sizes", "kept as")
+    rows = []
     for item in checkpoints:
         problem = item.problem or verify(item.path, deep=False)
         manifest = None if item.problem else read_manifest(item.path)
         kept = [PINNED] if (item.path / PINNED).exists() else []
         best = read_best(item.path.parents[1] / "best.json")
         kept += ["best"] if best and item.step == best.step else []
-        table.add_row(
+        row = (
             item.path.name,
             "" if manifest is None else str(item.save),
-            escape((manifest and manifest.parent) or ""),
+            (manifest and manifest.parent) or "",
             "" if problem or manifest is None else f"{manifest.bytes / 1e6:.1f}",
-            escape(manifest.time if manifest else ""),
-            escape(problem or "right"),
+            manifest.time if manifest else "",
+            problem or "right",
             ", ".join(kept),
         )
-    # A pipe has no width, and a table cut at 80 columns is useless.
-    SafeConsole(width=None if sys.stdout.isatty() else 160).print(table)
+        rows.append(row)
+    print_table(("checkpoint", "save", "after", "MB", "written (UTC)", "sizes", "kept as"), rows)
 
 
 def _verify(checkpoints: "list[ListedCheckpoint]") -> None:

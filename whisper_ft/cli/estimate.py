@@ -78,15 +78,22 @@ def report(args: argparse.Namespace, config: TrainingConfig, names_model: bool) 
 def lines_of_model(
     config: TrainingConfig, model: ModelDimensions, gpu_gb: float | None, processes: int
 ) -> Iterator[str]:
-    """Yield the parts of a step, the windows of a pass that fit into a card, and the settings that make it fit."""
-    on_gpu = config.device != "cpu"
-    step, windows = estimate_of(config, model, on_gpu=on_gpu, processes=processes), windows_of(config, processes)
+    """Yield the parts of a step, the windows of a pass that fit into a card, and the settings that make it fit.
+
+    `batch.per_device: auto` stands for the windows that fit into the card, or without one for the whole share.
+    """
+    on_gpu, windows = config.device != "cpu", windows_of(config, processes)
+    work = Workload.of(config, model, on_gpu=on_gpu, windows=windows, processes=processes)
+    if config.batch.per_device == "auto":
+        fitting = largest_pass(work, usable(int(gpu_gb * 1e9))) if gpu_gb else windows
+        windows = max(min(windows, fitting), 1)
+        config = with_values(config, {"batch.per_device": windows})
+    step = estimate_of(config, model, on_gpu=on_gpu, processes=processes)
     yield f"{config.model.name}: {counted(model.weights, 'weight')}, {counted(windows, 'window')} in a pass"
     for name, count in step.parts.items():
         if count:
             yield f"  {name:<12} {gigabytes(count):>9}"
     yield f"  {'total':<12} {gigabytes(step.total):>9}"
-    work = Workload.of(config, model, on_gpu=on_gpu, windows=windows, processes=processes)
     for size in (gpu_gb,) if gpu_gb else CARDS_GB:
         most = largest_pass(work, usable(int(size * 1e9)))
         advice = f"--batch.per_device up to {most}" if most else "does not fit with these settings"

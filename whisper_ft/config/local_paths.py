@@ -4,6 +4,8 @@ import difflib
 import re
 from pathlib import Path
 
+HUB_NAME = r"[\w-][\w.-]*/[\w.-]+"
+"""Form of a name on the Hub, `owner/name`."""
 FOLDERS = ("runs", "checkpoints", "corpora", "data", "datasets", "demo-data", "exp", "my-data", "output", "outputs")
 """First parts of paths as people call their folders."""
 MODEL_PARTS = r"(best|final|average)(-adapter)?|(step|checkpoint)-\d+|checkpoints"
@@ -24,7 +26,7 @@ def looks_local(path: str, last_parts: str = f"{MODEL_PARTS}|{DATA_PARTS}") -> b
     """
     if "://" in path:
         return False
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path):
+    if not re.fullmatch(HUB_NAME, path):
         return True
     owner, name = path.split("/")
     return (
@@ -41,6 +43,8 @@ def missing_message(path: str, kind: str) -> str:
     """
     message = f"there is no such {kind}"
     given = Path(path).expanduser()
+    if re.fullmatch(DATA_PARTS, given.name) and any(_is_of_split(name, given.name) for name in _names_in(given.parent)):
+        return f"{message}; did you mean the path {given.parent} with the split {given.name}?"
     present = next((parent for parent in given.parents if parent.exists()), None)
     if present is None or (given.is_absolute() and present == Path("/")):
         return message
@@ -49,6 +53,11 @@ def missing_message(path: str, kind: str) -> str:
     if near:
         return f"{message}; did you mean {present.joinpath(near[0], *rest[1:])}?"
     return message if given.is_absolute() else f"{message} in {Path.cwd()}"
+
+
+def _is_of_split(name: str, split: str) -> bool:
+    """Return True for the name of a file of a split, such as train-00000-of-00001.parquet."""
+    return re.match(rf"{split}[-._]", name) is not None
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from whisper_ft.config.evaluation import DecodingConfig, Device, Precision, refu
 from whisper_ft.config.setting import LeadingSpace, require_bounds
 from whisper_ft.config.waveform import WaveformSetting, transforms_in
 
-ADAPTER_FOLDERS = ("best-adapter", "final-adapter")  # of a run that trains an adapter
+ADAPTER_FOLDERS = ("best-adapter", "final-adapter", "average-adapter")  # of a run that trains an adapter
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,17 @@ class EvaluationConfig:
 
     @property
     def named_adapters(self) -> list[tuple[str, str]]:
-        """Name and path of each adapter, in order. That of `runs/a/best-adapter` is `a`, as that of the run itself."""
-        named = []
-        for path in self.adapters:
-            folder = Path(path).absolute()
-            folder = folder.parent if folder.name in ADAPTER_FOLDERS else folder
-            named.append((set_name("", folder.name, None), path))
-        return named
+        """Name and path of each adapter, in order. That of `runs/a/best-adapter` is `a`, as that of the run itself.
+
+        If two of one run are given, each has the name of its folder, too: `a-best-adapter`.
+        """
+        folders = [Path(path).absolute() for path in self.adapters]
+        runs = [folder.parent if folder.name in ADAPTER_FOLDERS else folder for folder in folders]
+        names = [
+            f"{run.name}-{folder.name}" if runs.count(run) > 1 and run != folder else run.name
+            for run, folder in zip(runs, folders, strict=True)
+        ]
+        return [(set_name("", name, None), path) for name, path in zip(names, self.adapters, strict=True)]
 
     @property
     def named_sets(self) -> list[tuple[str, NamedSourceConfig]]:

@@ -1,11 +1,16 @@
 """Console of the package rich that prints no character which a terminal would obey, whatever is in a table or bar."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.markup import escape
 from rich.segment import Segment
+from rich.table import Table
 
 from whisper_ft.runtime.printable import printable
+
+PIPE_COLUMNS = 160  # width of a table that is not printed to a terminal
 
 
 class SafeConsole(Console):
@@ -18,3 +23,11 @@ class SafeConsole(Console):
                 yield segment
             else:
                 yield Segment(printable(segment.text, keep_lines=True), segment.style)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table as wide as the terminal. A pipe has no width, and a table cut at 80 columns is useless."""
+    table = Table(*head)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    SafeConsole(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(table)

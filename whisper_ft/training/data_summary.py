@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.waveform import words_for
 from whisper_ft.data.formats.mixture import MixedSource
 from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.tokens import LabelEncoder
@@ -39,6 +40,8 @@ def settings_lines(
         yield from used_lines(f"set {name}", of_set, encode.language)
     if sets and held_out is None:
         yield "no held-out set (eval.path, eval.split), so no best model is chosen; eval.sets are only reported"
+    if config.augment.waveform:
+        yield f"sound of training utterances: augmented by {words_for(config.augment.waveform)}"
     yield from ignored_settings(config)
 
 

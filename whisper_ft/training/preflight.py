@@ -13,7 +13,7 @@ from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.augment import WAVEFORM
 from whisper_ft.config.data import DataConfig, is_hub_name
 from whisper_ft.config.evaluation import Device
-from whisper_ft.config.local_paths import MODEL_PARTS, looks_local, missing_message
+from whisper_ft.config.local_paths import HUB_NAME, MODEL_PARTS, looks_local, missing_message
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
 from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
@@ -128,7 +128,9 @@ def refuse_missing(name: str, path: str) -> None:
     if glob.glob(expanded(local)[0]):  # numbered shards in braces, of which the first must exist
         return
     if not is_hub_name(path):
-        raise UsageError(f"--{name} {path}: {missing_message(path, 'file or folder')}")
+        is_name = re.fullmatch(HUB_NAME, path) and not Path(path).parent.exists()
+        on_hub = f"; a data set of that name on the Hub is hf://datasets/{path}" if is_name else ""
+        raise UsageError(f"--{name} {path}: {missing_message(path, 'file or folder')}{on_hub}")
 
 
 def refuse_missing_recordings(transforms: Iterable[ListedTransform]) -> None:

@@ -1,6 +1,5 @@
 """Export of a model: it is loaded, written by the writer of the target, checked in the engines, and recorded."""
 
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +17,7 @@ from whisper_ft.cli.export.own_decoder import OwnDecoder
 from whisper_ft.models.adapters.merge import load_merged
 from whisper_ft.models.export.hf import config_files
 from whisper_ft.models.whisper import LoadedWhisper, quiet_libraries, weights_sha256
-from whisper_ft.reports.safe_console import SafeConsole
+from whisper_ft.reports.safe_console import print_table
 from whisper_ft.runtime.device_memory import memory_errors
 from whisper_ft.runtime.errors import CheckError
 from whisper_ft.runtime.printable import counted, say
@@ -112,18 +111,8 @@ def _check(
     facts |= {"audio_seconds": check.audio_seconds, "threads": torch.get_num_threads()}
     facts["model"] = check.rates.summary() | {"times_real_time": check.audio_seconds / check.seconds}
     facts["engines"] = [report.summary(check.audio_seconds, check.seconds) for report in reports]
-    _show(facts)
+    print_table(HEADER, table_rows(facts))
     return facts, reports
-
-
-def _show(check: dict[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*HEADER)
-    for row in table_rows(check):
-        table.add_row(*map(escape, row))
-    SafeConsole(width=None if sys.stdout.isatty() else 160).print(table)  # a pipe has no width
 
 
 def _program(arguments: ExportArguments, loaded: LoadedWhisper, given: CheckInput | None) -> str:

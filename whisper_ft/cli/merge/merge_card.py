@@ -9,9 +9,9 @@ HEAD = ("merged onto", "rate of the adapter", "rate when merged", "equal transcr
 WORDS = {"float": "the base as it is stored", "dequantised": "the quantised base, dequantised"}
 
 
-def table(check: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return the rows of the table, the head first, from the check in export.json."""
-    rows: list[tuple[str, ...]] = [HEAD]
+def table_rows(check: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return the rows of the table, one for each target, from the check in export.json."""
+    rows: list[tuple[str, ...]] = []
     for outcome in check["outcomes"]:
         before, after = (f"{outcome['metric'].upper()} {percent(outcome[name])}" for name in ("before", "after"))
         equal = f"{outcome['equal']} of {check['clips']}"
@@ -31,15 +31,11 @@ def merge_card(facts: Mapping[str, Any], problem: str | None) -> str:
     if problem:
         lines += [f"This model did not pass its check: {problem}.", ""]
     if check:
-        head, *rows = ("| " + " | ".join(row) + " |" for row in table(check))
-        rule = "| " + " | ".join(["---"] * len(table(check)[0])) + " |"
         lines += [
             f"Checked on {check['clips']:,} clips with {check['words']:,} words of: {check['data']}. All decoding was "
             "greedy and in float32.",
             "",
-            head,
-            rule,
-            *rows,
+            *("| " + " | ".join(row) + " |" for row in (HEAD, ["---"] * len(HEAD), *table_rows(check))),
             "",
         ]
     else:

@@ -1,6 +1,5 @@
 """Merge of an adapter: onto each target, scored beside the adapter, and the better model written."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,9 @@ import torch
 from whisper_ft.cli.export.check_input import CheckInput, read_check_input
 from whisper_ft.cli.export.export_folder import export_folder, keep_failed
 from whisper_ft.cli.export.export_record import write_record
+from whisper_ft.cli.export.exporter import OTHER_FILES_BYTES
 from whisper_ft.cli.merge.merge_arguments import MergeArguments
-from whisper_ft.cli.merge.merge_card import merge_card, table
+from whisper_ft.cli.merge.merge_card import HEAD, merge_card, table_rows
 from whisper_ft.cli.merge.merge_outcome import MergeOutcome, Transcripts, better
 from whisper_ft.models.adapters.adapted_whisper import attach, checked_base, local_adapter
 from whisper_ft.models.adapters.adapter_folder import AdapterFolder, read_adapter
@@ -19,13 +19,11 @@ from whisper_ft.models.adapters.quantised_base import load_base
 from whisper_ft.models.export.hf import write
 from whisper_ft.models.precision import precision_record, recorded_precision
 from whisper_ft.models.whisper import LoadedWhisper, quiet_libraries, weights_sha256
-from whisper_ft.reports.safe_console import SafeConsole
+from whisper_ft.reports.safe_console import print_table
 from whisper_ft.runtime.device_memory import memory_errors
 from whisper_ft.runtime.errors import CheckError, UsageError
 from whisper_ft.runtime.printable import counted, say
 from whisper_ft.scoring.normalizer import Normalizer, NormalizerFactory
-
-SIDE_BYTES = 8_000_000  # of a model folder besides the weights: vocabulary, tokenizer, card
 
 
 def merge(arguments: MergeArguments, get_normalizer: NormalizerFactory) -> None:
@@ -134,12 +132,12 @@ def _write(
     model = merged.model.cpu()
     problem = None
     if outcomes:
-        _show(facts["check"])
+        print_table(HEAD, table_rows(facts["check"]))
         rise = better(outcomes).rise
         if rise > arguments.max_rise:
             problem = f"the error rate rises by {rise:.2f} points, above --max_wer_rise {arguments.max_rise:g}"
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    with export_folder(arguments.out, weights + SIDE_BYTES) as aside:
+    with export_folder(arguments.out, weights + OTHER_FILES_BYTES) as aside:
         write(merged, aside, "float32")
         for name, content in files.items():
             (aside / name).write_bytes(content)
@@ -153,14 +151,3 @@ def _write(
 def _public_name(base: str) -> str:
     """Return the name of a base without a path of this machine: of a folder, the last part."""
     return Path(base).resolve().name if Path(base).exists() else base
-
-
-def _show(check: dict[str, Any]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    head, *rows = table(check)
-    shown = Table(*head)
-    for row in rows:
-        shown.add_row(*map(escape, row))
-    SafeConsole(width=None if sys.stdout.isatty() else 160).print(shown)  # a pipe has no width

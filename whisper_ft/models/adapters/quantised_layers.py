@@ -96,7 +96,9 @@ def _nf4(layer: torch.nn.Linear, dtype: torch.dtype, device: torch.device) -> NF
     if block is None:
         raise UsageError(f"nf4 needs layers with inputs in multiples of {NF4_BLOCKS[-1]}, not {layer.in_features}")
     options = {"compress_statistics": False, "quant_type": "nf4"}
-    made = NF4Linear(layer.in_features, layer.out_features, compute_dtype=dtype, device="meta", **options)
+    # peft gives the low-rank weights the `compute_dtype`, and all trained weights are float32.
+    sizes = layer.in_features, layer.out_features
+    made = NF4Linear(*sizes, compute_dtype=torch.float32, device="meta", **options)
     weight = bitsandbytes.nn.Params4bit(layer.weight.data, requires_grad=False, module=made, blocksize=block, **options)
     made.weight = weight.to(device)
     made.weight.quant_state.dtype = dtype

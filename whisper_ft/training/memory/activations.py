@@ -11,7 +11,7 @@ from typing import Literal
 from whisper_ft.training.memory.workload import ATTENTION, INNER, Kind, Side, Workload
 
 FLOAT = 4  # bytes of a float32, in which the sums between layers and the norms are computed
-DORA_OUTPUTS = 3  # outputs of a layer that DoRA stores: of base and adapter, and their scaled sum
+DORA_OUTPUTS = 2  # outputs of a layer that DoRA stores: of the base and of the adapter
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Activations:
         """Return the tensors that exist at once while one layer runs, beside the stored ones.
 
         Forward they are those of a layer that stores nothing. Backward they are the gradients before and behind a
-        feed-forward block.
+        feed-forward block, or those of stored attention weights.
         """
         model, work = self.work.model, self.work
         positions = model.positions if side == "encoder" else work.labels
@@ -93,7 +93,10 @@ class Activations:
             return positions * (2 * self.layer_input + 2 * inner * self.work.compute_bytes)
         copies = 2 if any(work.kind(side, name) == "adapted" for name in INNER) else 1
         of_sum = self.layer_input + (model.width * work.compute_bytes if work.compute_bytes < FLOAT else 0)
-        return positions * (of_sum + copies * inner * self.work.compute_bytes)
+        widest = copies * inner * work.compute_bytes
+        if work.eager:
+            widest = max(widest, 2 * self._attention_weights(model.positions))
+        return positions * (of_sum + widest)
 
     def _attention(self, side: Side, keys: int, reads: tuple[str, ...] = ATTENTION[:3], results: int = 3) -> int:
         """Return the bytes of an attention for each position of the queries.
@@ -107,19 +110,26 @@ class Activations:
         width, bytes_each = model.width, work.compute_bytes
         kinds = [work.kind(side, name) for name in reads]
         total = self.layer_input + width * self._inputs(kinds) + results * width * bytes_each
-        if work.eager:
-            weights = FLOAT if bytes_each == FLOAT else FLOAT + bytes_each
-            total += model.heads * keys * weights
-        else:
-            total += model.heads * FLOAT  # the logarithm of the sum of exponentials, per head
-        total += width * (bytes_each + self._copy_of_16_bits(work.kind(side, "out_proj")))
+        # Without the weights, only the logarithm of the sum of exponentials is stored, for each head.
+        total += self._attention_weights(keys) if work.eager else model.heads * FLOAT
+        total += width * (bytes_each + self._copied_input(work.kind(side, "out_proj")))
         return total + sum(self._of_adapter(work.kind(side, name), width) for name in (*reads, "out_proj"))
+
+    def _attention_weights(self, keys: int) -> int:
+        """Return the bytes of the weights of a query for so many keys, in all heads.
+
+        A GPU computes the softmax in float32, of which the product with the values stores a copy in 16 bits.
+        """
+        work = self.work
+        copied = FLOAT if work.on_gpu and work.compute_bytes < FLOAT else 0
+        return self.work.model.heads * keys * (work.compute_bytes + copied)
 
     def _keys_and_values(self) -> int:
         """Return the bytes of the keys and values of the encoder's output, for each of its positions."""
         width, kinds = self.work.model.width, [self.work.kind("decoder", name) for name in ("k_proj", "v_proj")]
-        # In float32 both read the encoder's output itself, which is counted once.
-        copies = self._inputs(kinds) if self.work.compute_bytes < FLOAT else 0
+        # In float32 both read the encoder's output itself, which is counted once, unless a dropout makes others.
+        is_shared = self.work.compute_bytes == FLOAT and not self.work.adapter.dropout
+        copies = 0 if is_shared else self._inputs(kinds)
         return width * (copies + 2 * self.work.compute_bytes) + sum(self._of_adapter(kind, width) for kind in kinds)
 
     def _inner(self, side: Side) -> int:
@@ -129,22 +139,34 @@ class Activations:
         first, second = (work.kind(side, name) for name in INNER)
         total = self.layer_input + model.width * self._inputs([first]) + inner * self.work.compute_bytes
         if second != "frozen":
-            total += inner * work.compute_bytes
+            total += inner * (work.compute_bytes + self._dropped_mask(second))
         return total + self._of_adapter(first, inner) + self._of_adapter(second, model.width)
 
     def _inputs(self, kinds: list[Kind]) -> int:
         """Return the bytes of a number of the norm's output, as often as the layers that read it store it."""
         work = self.work
         keeps = sum(kind != "frozen" for kind in kinds)
-        dropped = sum(kind == "adapted" for kind in kinds) if work.adapter.dropout else 0
-        if work.compute_bytes == FLOAT:
-            return (FLOAT if keeps > dropped else 0) + dropped * (FLOAT + self._mask_bytes)
-        return keeps * work.compute_bytes + dropped * self._mask_bytes
+        masks = sum(map(self._dropped_mask, kinds))
+        if work.compute_bytes < FLOAT:
+            return keeps * work.compute_bytes + masks
+        return FLOAT * (keeps if masks else min(keeps, 1)) + masks
 
-    def _copy_of_16_bits(self, kind: Kind) -> int:
-        """Bytes of the copy that peft makes of an input in 16 bits: it goes through float32 and back."""
-        is_copied = kind == "adapted" and self.work.compute_bytes < FLOAT and self.work.adapter.base == "float"
-        return self.work.compute_bytes if is_copied else 0
+    def _copied_input(self, kind: Kind) -> int:
+        """Return the bytes of a number that a layer stores of an input that is stored already, by the one before.
+
+        peft takes an input in 16 bits through float32 and back, and a dropout makes another tensor.
+        """
+        work = self.work
+        is_float = work.adapter.base == "float"
+        if kind != "adapted" or not (work.adapter.dropout or (is_float and work.compute_bytes < FLOAT)):
+            return 0
+        return work.compute_bytes + self._dropped_mask(kind)
+
+    def _dropped_mask(self, kind: Kind) -> int:
+        """Return the bytes of a number in the mask of an adapter's dropout: a flag on a GPU, a float32 on a CPU."""
+        if kind != "adapted" or not self.work.adapter.dropout:
+            return 0
+        return 1 if self.work.on_gpu else FLOAT
 
     def _of_adapter(self, kind: Kind, outputs: int) -> int:
         """Return the bytes of an adapter for each position: the output of its first matrix, and more with DoRA."""

@@ -171,8 +171,8 @@ def _logits(work: Workload) -> tuple[int, int]:
     """Return the bytes of logits and loss at the end of the forward pass, and while the loss goes back.
 
     Forward: logits, their copy in float32 with autocast, and their log-softmax. Backward: the log-softmax and two
-    gradients of its size, or three with label smoothing. More tokens than TOKENS_AT_ONCE are taken in blocks.
+    gradients of its size. More tokens than TOKENS_AT_ONCE are taken in blocks.
     """
     values = min(work.windows * work.labels, TOKENS_AT_ONCE) * work.model.vocabulary
     forward = 2 * FLOAT if work.compute_bytes == FLOAT else 2 * FLOAT + work.compute_bytes
-    return values * forward, values * FLOAT * (4 if work.label_smoothing else 3)
+    return values * forward, values * FLOAT * 3

@@ -38,7 +38,6 @@ class Workload:
     eager: bool = False
     """Attention that stores its weights for each pair of positions."""
     dropout: float = 0.0
-    label_smoothing: float = 0.0
     accumulates: bool = True
     """True if an update has several passes. The gradients then exist while the next pass runs."""
     processes: int = 1
@@ -60,14 +59,13 @@ class Workload:
             checkpointing=config.model.gradient_checkpointing,
             eager=config.model.attention == "eager",
             dropout=config.model.dropout or 0.0,
-            label_smoothing=config.loss.label_smoothing,
             accumulates=config.batch.size > windows * processes,
             processes=processes,
         )
 
     def with_windows(self, windows: int) -> Self:
-        """Return the same step with other windows in a pass."""
-        return replace(self, windows=windows)
+        """Return a step with other windows in a pass, of which an update has several."""
+        return replace(self, windows=windows, accumulates=True)
 
     def with_labels(self, labels: int) -> Self:
         """Return the same step with labels of another length."""

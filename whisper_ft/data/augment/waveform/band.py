@@ -1,10 +1,12 @@
 """Transform that keeps the frequencies of a band, without a delay."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from whisper_ft.config.waveform import BandConfig
 from whisper_ft.data.audio.containers import Waveform
-from whisper_ft.data.augment.waveform.fourier import fast_length
+from whisper_ft.data.augment.waveform.fourier import CACHED, fast_length
 from whisper_ft.data.augment.waveform.transform_draws import TransformDraws
 from whisper_ft.data.augment.waveform.waveform_transform import Surroundings, Transformed
 
@@ -27,7 +29,14 @@ class Band:
 def in_band(waveform: Waveform, rate: int, low: float, high: float) -> Waveform:  # [n] -> [n]
     """Return the frequencies from `low` to `high` of a waveform. Beyond EDGE_HZ outside the band nothing is left."""
     size = fast_length(len(waveform) + round(2 * rate / EDGE_HZ))  # room for the ringing, which would wrap around
+    spectrum = np.fft.rfft(waveform, size) * _weights(size, rate, low, high)
+    return np.fft.irfft(spectrum, size)[: len(waveform)].astype(np.float32)
+
+
+@lru_cache(maxsize=CACHED)
+def _weights(size: int, rate: int, low: float, high: float) -> Waveform:  # -> [size / 2 + 1]
+    """Return the weight of each frequency of a spectrum, with edges like half a cosine."""
     frequencies = np.fft.rfftfreq(size, 1 / rate)
     inside = np.interp(frequencies, [low - EDGE_HZ, low, high, high + EDGE_HZ], [0.0, 1.0, 1.0, 0.0])
-    weights = (0.5 - 0.5 * np.cos(np.pi * inside)).astype(np.float32)
-    return np.fft.irfft(np.fft.rfft(waveform, size) * weights, size)[: len(waveform)].astype(np.float32)
+    weights: Waveform = (0.5 - 0.5 * np.cos(np.pi * inside)).astype(np.float32)
+    return weights

@@ -4,6 +4,9 @@ import numpy as np
 
 from whisper_ft.data.audio.containers import Waveform
 
+CACHED = 8
+"""Weights of spectra that are kept for each purpose: clips of 2 to 30 s have about so many fast lengths."""
+
 
 def fast_length(length: int) -> int:
     """Return the least length of at least `length` that is 1, 3 or 5 times a power of two: such transforms are fast."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from whisper_ft.config.waveform import NoiseConfig
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.decode import decode_beginning
 from whisper_ft.data.audio.noise_files import NoiseFiles
-from whisper_ft.data.augment.waveform.fourier import fast_length
+from whisper_ft.data.augment.waveform.fourier import CACHED, fast_length
 from whisper_ft.data.augment.waveform.level import power, speech_power
 from whisper_ft.data.augment.waveform.transform_draws import TransformDraws
 from whisper_ft.data.augment.waveform.waveform_transform import Parameters, Surroundings, Transformed
@@ -61,9 +62,14 @@ def _made(kind: str, waveform: Waveform, draws: TransformDraws, around: Surround
 def pink(white: Waveform, rate: int) -> Waveform:  # [n] -> [n]
     """Return white noise with a power that falls by 3 dB an octave."""
     size = fast_length(len(white))
-    frequencies = np.fft.rfftfreq(size, 1 / rate)
-    spectrum = np.fft.rfft(white, size) / np.sqrt(np.maximum(frequencies, LOWEST_HZ)).astype(np.float32)
+    spectrum = np.fft.rfft(white, size) * _pink_weights(size, rate)
     return np.fft.irfft(spectrum, size)[: len(white)].astype(np.float32)
+
+
+@lru_cache(maxsize=CACHED)
+def _pink_weights(size: int, rate: int) -> Waveform:  # -> [size / 2 + 1]
+    weights: Waveform = (1 / np.sqrt(np.maximum(np.fft.rfftfreq(size, 1 / rate), LOWEST_HZ))).astype(np.float32)
+    return weights
 
 
 def babble(waveform: Waveform, draws: TransformDraws, around: Surroundings) -> Waveform:  # [n] -> [n]
