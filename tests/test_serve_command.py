@@ -81,6 +81,9 @@ def test_a_port_in_use_is_named(micro_whisper: Path, capsys: pytest.CaptureFixtu
     [
         (["{tmp}/none"], "none"),
         (["{tmp}"], "config.json"),
+        (["{tmp}/empty"], "config.json"),
+        (["base"], "openai/whisper-base"),
+        (["{model}", "--compare", "{tmp}"], "config.json"),
         (["{model}", "--compare", "{tmp}/none"], "none"),
         (["{model}", "--port", "70000"], "70000"),
         (["{model}", "--queue", "0"], "--queue"),
@@ -92,6 +95,8 @@ def test_a_port_in_use_is_named(micro_whisper: Path, capsys: pytest.CaptureFixtu
 def test_arguments_that_cannot_work_are_refused(
     micro_whisper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
 ):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/config.json").write_text("{}")
     filled = [argument.format(tmp=tmp_path, model=micro_whisper) for argument in arguments]
     assert main(filled) == 2
     error = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from whisper_ft.checkpoint.state import Best
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.lock import lock_folder
+from whisper_ft.web import guard
 from whisper_ft.web.models_of_run import ServedModels
 
 MB = 1_000_000
@@ -354,6 +356,18 @@ def test_an_upload_over_the_limit_is_refused(served: Serving, sounds: Path, is_s
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
     assert "50 MB" in answer.json()["error"]["message"]
     assert served.transcribe(sounds / "a.flac")["text"]
+
+
+def test_an_upload_that_stalls_gives_its_place_to_others(trained: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(guard, "IDLE_SECONDS", 0.2)
+    with serving(trained, queue=1) as served:
+        host, _, port = served.address.removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            head = f"POST /api/transcribe HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n"
+            connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+            answer = connection.recv(65536).decode()
+        assert answer.startswith("HTTP/1.1 408 ")
+        assert served.transcribe(sounds / "a.flac")["text"]
 
 
 @pytest.mark.parametrize("megabytes", [120, pytest.param(500, marks=pytest.mark.long)])

@@ -88,24 +88,29 @@ def refuse_missing(settings: ServeSettings) -> None:
     if missing := [package for module, package in PACKAGES.items() if find_spec(module) is None]:
         raise UsageError(f"{', '.join(missing)}: not installed; pip install 'whisper-ft[web]'")
     # After the packages, because their names tell a user more than a missing model.
-    from whisper_ft.web.models_of_run import START, ServedModels
+    from whisper_ft.web.models_of_run import COMPARE, ServedModels
+    from whisper_ft.web.run_files import is_run
 
-    models = ServedModels(settings.served, settings.compare)
+    models, compare = ServedModels(settings.served, settings.compare), settings.compare
     if not models.runs:
-        _refuse_missing_model(settings.served)
-    if models.compare_id(models.choices()) not in (None, START) and settings.compare is not None:
-        ids = [choice.id for choice in ServedModels(settings.served).choices()]
-        if settings.compare not in ids and not ServedModels(settings.compare).runs:
-            _refuse_missing_model(settings.compare)
+        _refuse_unusable(settings.served)
+    if compare is not None and models.compare_id(models.choices()) == COMPARE and not is_run(Path(compare)):
+        _refuse_unusable(compare)
     refuse_missing_gpu(settings.device)
 
 
-def _refuse_missing_model(name: str) -> None:
+def _refuse_unusable(name: str) -> None:
+    """Raise UsageError for a folder or Hub name without a usable model. Weights are not read."""
     from whisper_ft.checkpoint.record import TRAINER
     from whisper_ft.models.adapters.adapter_config import is_adapter
 
-    if not (is_adapter(name) or Path(name, TRAINER).exists()):
-        refuse_missing_model("", name)
+    if is_adapter(name) or Path(name, TRAINER).exists():
+        return
+    refuse_missing_model("", name)
+    from whisper_ft.models.whisper import load_parts, quiet_libraries
+
+    quiet_libraries()
+    load_parts(name)
 
 
 def serve(settings: ServeSettings) -> None:
