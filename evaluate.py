@@ -39,9 +39,10 @@ from whisper_ft.decoding.resume_log import ResumeLog, job_of
 from whisper_ft.decoding.set_results import SCHEMA, SetOutcome, title_of, write_results
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.adapters.adapter_turns import adapters_in_turn
-from whisper_ft.models.inference import InferenceModel, load_for_inference
+from whisper_ft.models.inference import InferenceModel
 from whisper_ft.models.whisper import quiet_libraries
-from whisper_ft.reports.evaluation.tables import side_by_side_table, tables, wer_line
+from whisper_ft.reports.evaluation.set_index import write_set_index
+from whisper_ft.reports.evaluation.tables import sets_table, side_by_side_table, tables, wer_line
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
@@ -61,6 +62,7 @@ from whisper_ft.scoring.scores import Prediction, Scores, count_word_errors, sco
 from whisper_ft.scoring.side_by_side import side_by_side
 from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.checkpoint_model import load_any_for_inference
 from whisper_ft.training.next_commands import next_commands
 from whisper_ft.training.preflight import model_of, refuse_impossible_evaluation
 
@@ -101,7 +103,7 @@ def load_inputs(config: EvaluationConfig, device: torch.device, say: Callable[[s
     if config.predictions is not None:
         return Inputs(None, other, [])
     columns = data_columns(config.columns)
-    scored = load_for_inference(model_of(config.model), config.precision, device, say, config.base)
+    scored = load_any_for_inference(model_of(config.model), config.precision, device, say, config.base)
     return Inputs(scored, other, columns)
 
 
@@ -293,7 +295,7 @@ def evaluate_system(system: System, collectives: Collectives, tracker: Tracker) 
 
 
 def conclude(config: EvaluationConfig, results: dict[str, dict[str, Scores]], tracker: Tracker) -> None:
-    """Write the rates of several sets of a system into one summary.json, and compare several adapters in a table.
+    """Write the rates of several sets into one summary.json and a page, and compare several adapters in a table.
 
     `results` are the scores of each system on each set. Main process only. If --fail_above is given, raises ScoreError
     for the first rate that is above it or unknown.
@@ -304,6 +306,8 @@ def conclude(config: EvaluationConfig, results: dict[str, dict[str, Scores]], tr
             for name, scores in rates.items()
         }
         atomic.write_json(config.out / system / "summary.json", {"schema": SCHEMA, "sets": summary})
+        write_set_index(config.out / system, title_of(config, system), rates)
+        tracker.show(sets_table(rates, title_of(config, system)))
     if config.adapters:
         sets = list(next(iter(results.values())))
         compared = {name: side_by_side({own: rates[name] for own, rates in results.items()}) for name in sets}

@@ -4,6 +4,7 @@ All pytest processes of a session share the corpus, the model, the reference run
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -18,8 +19,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: on a busy machine, threads that wait for each other crawl
@@ -366,6 +370,48 @@ def pids_of(started: Started) -> list[int]:
 def train(tmp_path: Path, corpus: Path, micro_whisper: Path, shared: Path) -> Trainer:
     """Runs of train.py in this test's folder."""
     return Trainer(tmp_path, corpus, micro_whisper, shared)
+
+
+@pytest.fixture(scope="session")
+def trained(shared: Path, corpus: Path, micro_whisper: Path) -> Path:
+    """A run whose model writes words."""
+    settings: dict[str, Any] = {"eval__max_utterances": 100, "eval__max_new_tokens": 100, "eval__every": 40}
+    trainer = Trainer(shared, corpus, micro_whisper, shared)
+    return trainer.reference(steps=40, optim__lr=3e-3, save__every=0, log__every=10, **settings)
+
+
+@pytest.fixture(scope="session")
+def sounds(shared: Path, corpus: Path) -> Path:
+    """Clips as people have them: flac, mp3, m4a, stereo at 44.1 kHz, 8 kHz in mu-law, and one of 40 s."""
+
+    def make(folder: Path) -> None:
+        from tests.test_containers import written
+
+        rows = [
+            clip for path in sorted((corpus / "test").glob("*.parquet")) for clip in pq.read_table(path).to_pylist()
+        ]
+        clips = [soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")[0] for row in rows]
+        (folder / "deep").mkdir(parents=True)
+        soundfile.write(folder / "a.flac", clips[0], 16_000)
+        soundfile.write(folder / "a.mp3", clips[1], 16_000)
+        soundfile.write(folder / "phone.wav", clips[2][::2], 8_000, subtype="ULAW")
+        soundfile.write(folder / "deep/stereo.ogg", np.stack([clips[3].repeat(3)] * 2, 1), 48_000)
+        (folder / "deep/b.m4a").write_bytes(written("m4a", clips[4].repeat(3)[:, None]))
+        soundfile.write(folder / "long.wav", np.concatenate(clips), 16_000)
+
+    return made_once(shared / "sounds", make)
+
+
+@pytest.fixture(scope="session")
+def transcribed(shared: Path, trained: Path, sounds: Path) -> Path:
+    """Transcripts of all sounds, in all formats."""
+
+    def make(out: Path) -> None:
+        arguments = trained, sounds, "--out", out, "--to", "txt,srt,vtt,tsv,json", "--batch_size", 4
+        ended = run("whisper_ft/__main__.py", "transcribe", *map(str, arguments))
+        assert ended.code == 0, ended.out + ended.err
+
+    return made_once(shared / "transcribed", make)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ FLOORS = (  # from the lowest
     ("data", "models", "optim", "reports"),
     ("decoding", "tracking"),
     ("training",),
+    ("web",),
     ("cli",),
 )
 PROGRAMS = ("train", "evaluate")  # root files that compose; they may import everything
@@ -28,7 +29,6 @@ FREE_PLACES = {
     "sharded and parallel models": "models/parallel.py",
     "exports for other engines": "models/export/",
     "labels with timestamps and prompts": "data/labels/",
-    "the web page": "web/",
 }  # modules that later work adds, and where
 LEAVES = ("collator", "normalizers")  # root files that are passed to the package as arguments; it never imports them
 

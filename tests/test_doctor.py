@@ -22,21 +22,28 @@ from normalizers import get_normalizer
 from tests.conftest import ROOT, START_SECONDS, environment, run
 from tests.elsewhere import serve
 from whisper_ft.cli.doctor.__main__ import main
-from whisper_ft.cli.doctor.blocks import BatchRow, NumberTable
+from whisper_ft.cli.doctor.blocks import BatchRow, Finding, NumberTable, Sound, block_lines
 from whisper_ft.cli.doctor.data_check import Depth, check_data
-from whisper_ft.cli.doctor.data_report import DataReport
+from whisper_ft.cli.doctor.data_report import DataReport, leakage_section
 from whisper_ft.cli.doctor.histogram import Histogram, histogram, quantiles
 from whisper_ft.cli.doctor.levels import Levels
+from whisper_ft.cli.doctor.listening import Listening
 from whisper_ft.cli.doctor.report_page import write_page
+from whisper_ft.cli.doctor.row_check import RowStatistics
 from whisper_ft.cli.doctor.spelling import shown, suspicions
+from whisper_ft.cli.doctor.tally import Tally
+from whisper_ft.cli.doctor.verdict import blocking_reasons, warnings_of
 from whisper_ft.cli.replay.step_rows import replay
+from whisper_ft.config.evaluation import HELD_OUT
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.leakage import LeakageComparison, keys_of
 from whisper_ft.data.sampling.order import default_lanes
 from whisper_ft.data.sources import open_mixture
+from whisper_ft.data.types import Row
 from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.models.whisper import load_parts
 
@@ -264,7 +271,11 @@ def test_a_sick_set_ends_the_program_with_4_if_fail_is_given(
     assert "held-out rows that are also training rows (audio): 1," in ended.out.splitlines()[-1]
     page = ElementTree.fromstring((tmp_path / "out/doctor.html").read_text(encoding="utf-8"))
     assert len(page.findall(".//svg")) == 3
-    assert "9 problems found" in "".join(page.itertext())
+    text = "".join(page.itertext())
+    assert "9 problems found" in text
+    verdict = next(line for line in ended.out.splitlines() if line.startswith("blocks: "))
+    assert verdict.startswith("blocks: recordings of the held-out set are in the training data; ")
+    assert verdict in text, "the page agrees"
 
 
 def test_a_hostile_transcript_is_only_text_on_the_page(micro_whisper: Path, corpus: Path, tmp_path: Path):
@@ -283,6 +294,64 @@ def test_a_hostile_transcript_is_only_text_on_the_page(micro_whisper: Path, corp
     assert hostile[0] in isolated, "the first window of the batch, with nothing of it lost"
     assert "\u05e9" in isolated
     assert not any("\u05e9" in text and "parquet" in text for text in isolated), "each is isolated from its id"
+
+
+def paced(*texts: str, seconds: float = 2.0, rows: int = 0) -> Listening:
+    """Utterances of ten letters in two seconds, with the given texts among them."""
+    listening = Listening(rows or 40 + len(texts), 16_000)
+    noise = np.random.default_rng(1).uniform(-0.3, 0.3, round(16_000 * seconds)).astype(np.float32)
+    for number, text in enumerate(("добры дзень", *texts, *["добры дзень"] * 39)):
+        listening.add(Row(f"row{number}", b"", text), noise)
+    return listening
+
+
+def test_transcripts_that_are_far_too_long_or_short_for_their_audio_are_found_and_can_be_heard():
+    blocks = paced("слова " * 20, *["доўгае слова доўгае слова доўгае слова"] * 4, "так").outlier_section()
+    fast, slow = [block for block in blocks if isinstance(block, Finding)]
+    assert (fast.count, fast.level, fast.examples[0]) == ("5", "fair", ("row1", "50.0 characters per second"))
+    assert (slow.count, slow.level) == ("0", "good")  # a short word in silence says little
+    sounds = [block for block in blocks if isinstance(block, Sound)]
+    assert sounds[0].title == "row1, 2.0 s, 50.0 characters per second"
+    assert sounds[0].text.startswith("слова слова")
+    assert sounds[0].address.startswith("data:audio/flac;base64,")
+    assert len(sounds) == 3 + 1
+
+
+def test_usual_data_has_no_outlier_and_its_samples_are_spread_over_it():
+    listening = paced()
+    assert [block.level for block in listening.outlier_section() if isinstance(block, Finding)] == ["good", "good"]
+    titles = [block.title.split(",")[0] for block in listening.sample_section() if isinstance(block, Sound)]
+    assert titles == ["row0", "row8", "row16", "row24", "row32"]
+
+
+def test_data_without_a_usable_row_has_nothing_to_hear():
+    listening = Listening(2, 16_000)
+    for text in ("а", None):
+        listening.add(Row("row", b"", text), None)
+    assert listening.sample_section() == listening.outlier_section() == ["no usable utterance"]
+
+
+def test_equal_names_of_files_alone_are_no_warning():
+    def row(name: str, text: str) -> Row:
+        return Row(name, name.encode(), text)
+
+    comparison = LeakageComparison([row("test/1.wav", "адзін"), row("test/2.wav", "два")])
+    for one in (row("train/1.wav", "тры"), row("train/2.wav", "чатыры")):
+        comparison.add(one, keys_of(one))
+    sections = {"leakage": leakage_section({HELD_OUT: comparison.result()}, is_compared=True)}
+    assert any(
+        "the same file name, but other words: 2 held-out rows" in line for line in block_lines(sections["leakage"])
+    )
+    assert warnings_of(sections) == []
+
+
+@pytest.mark.parametrize(
+    ("unusable", "limit", "blocks"), [(30, 0.01, True), (19, 0.01, False), (30, 0.5, False), (100, 1.0, True)]
+)
+def test_unusable_rows_block_where_a_run_would_stop(unusable: int, limit: float, blocks: bool):
+    config = load_config(TrainingConfig, ["--data.max_unusable_share", str(limit)])
+    statistics = RowStatistics(rows=100, unusable={"silent": Tally(unusable)})
+    assert bool(blocking_reasons(statistics, None, config)) == blocks
 
 
 @pytest.mark.parametrize("moment", ["while it starts", pytest.param("while it reads", marks=pytest.mark.matrix)])
@@ -315,6 +384,7 @@ def test_healthy_data_is_left_alone(micro_whisper: Path, corpus: Path, capsys: p
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "no problems found"
+    assert out.splitlines()[-2].startswith("nothing blocks; ")
     assert "20 utterances (the first of 100;" in out
 
 

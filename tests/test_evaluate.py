@@ -4,8 +4,11 @@ import io
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import time
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from whisper_ft.config.parse import load_config
 from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.training.preflight import refuse_impossible_evaluation
+from whisper_ft.training.preflight import refuse_impossible_evaluation, refuse_missing_model
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +132,38 @@ def test_several_sets_are_scored_in_one_call_each_into_its_folder(trained: Path,
         assert whole["sets"][name] == {"metric": "wer", "value": own["wer"], "unheard": 0}
         assert own["utterances"] == len(predictions(tmp_path / name)) == 12
         assert (tmp_path / name / "report.html").exists()
+        shown = f"{100 * own['wer']:.2f}%"
+        assert any(
+            name in line and shown in line for line in ended.out[ended.out.rindex("with an error") :].splitlines()
+        )
     assert "%WER" in ended.out
+    page = ET.parse(tmp_path / "index.html").getroot()
+    links = [str(link.get("href")) for link in page.iter("a")]
+    assert links == ["test/report.html", "dev/report.html"]
+    assert all((tmp_path / link).exists() for link in links)
+
+
+def test_a_checkpoint_is_scored_as_its_run_scored_it(trained: Path, corpus: Path, tmp_path: Path):
+    checkpoint = trained / "checkpoints/step-00000040"
+    summary = evaluate(checkpoint, corpus / "validation", tmp_path, "--decoding.max_new_tokens", "100")
+    logged = metrics(trained, having="wer")[40]
+    assert [summary[name] for name in ("wer", "cer", "utterances")] == [logged[n] for n in ("wer", "cer", "utterances")]
+
+
+def test_a_checkpoint_is_no_start_and_a_folder_of_checkpoints_no_model(trained: Path, corpus: Path, tmp_path: Path):
+    checkpoint = str(trained / "checkpoints/step-00000040")
+    with pytest.raises(UsageError, match=re.escape(f"--resume {checkpoint}")):
+        refuse_missing_model("model.name", checkpoint)
+    with pytest.raises(UsageError, match=r"holds several checkpoints; name one, such as .*step-00000040"):
+        refuse_missing_model("model", str(trained / "checkpoints"))
+    damaged = tmp_path / "step-00000040"
+    shutil.copytree(checkpoint, damaged)
+    with (damaged / "model.safetensors").open("r+b") as file:
+        file.seek(-8, 2)
+        file.write(b"\1" * 8)
+    ended = run("evaluate.py", "--model", str(damaged), "--data.path", str(corpus / "test"), "--out", str(tmp_path))
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "its sha256 differs" in ended.err
 
 
 def test_transcripts_are_scored_again_without_a_model_and_compared(

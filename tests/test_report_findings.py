@@ -12,7 +12,7 @@ from rich.console import Console
 from normalizers import get_normalizer
 from tests.test_report import HOSTILE, text_of
 from whisper_ft.reports.evaluation.alignment import whole_letters
-from whisper_ft.reports.evaluation.audio_clips import CLIP_BYTES, PAGE_BYTES, Audio, media_type
+from whisper_ft.reports.evaluation.audio_clips import CLIP_BYTES, PAGE_BYTES, Audio, media_type, smaller
 from whisper_ft.reports.evaluation.charts import rates_in_order
 from whisper_ft.reports.evaluation.report import write_report
 from whisper_ft.reports.evaluation.tables import tables
@@ -135,8 +135,10 @@ def test_hostile_texts_stay_text_in_every_section(tmp_path: Path, audio: Audio |
     html = page(tmp_path, scores, findings, audio)
     allowed = {"audio"} if audio else set()
     elements = list(ET.fromstring(html).iter())  # also says that the page is well-formed
-    assert not {element.tag for element in elements} & ({"script", "img", "u", "a", "audio", "form"} - allowed)
-    names = {name for element in elements if element.tag != "audio" for name in element.attrib}
+    assert not {element.tag for element in elements} & ({"img", "u", "audio", "form"} - allowed)
+    assert [element.tag for element in elements].count("script") == 1  # our own
+    names = {name for element in elements if element.tag not in ("a", "audio") for name in element.attrib}
+    assert all(str(element.get("href")).startswith("#") for element in elements if element.tag == "a")
     assert not names & {"src", "href", "style", "onerror", "onload"}
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffe\uffff]", html)
     policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html)
@@ -158,6 +160,24 @@ def test_audio_is_named_by_what_it_is(kind: str, named: str):
     assert media_type(encoded(kind)) == named
 
 
+@pytest.mark.parametrize(("kind", "subtype"), [("WAV", "PCM_16"), ("AIFF", "PCM_16"), ("WAV", "FLOAT")])
+def test_a_clip_without_compression_is_played_from_flac_of_half_its_size(kind: str, subtype: str):
+    sound = np.sin(np.arange(32_000) / 9)[:, None] * [0.5, 0.3]
+    file = io.BytesIO()
+    soundfile.write(file, sound, 16_000, format=kind, subtype=subtype)
+    clip = smaller(file.getvalue())
+    assert media_type(clip) == "audio/flac"
+    assert 2 * len(clip) < len(file.getvalue())
+    played, rate = soundfile.read(io.BytesIO(clip))
+    assert (rate, len(played), played.ndim) == (16_000, 32_000, 1)
+    np.testing.assert_allclose(played, sound.mean(axis=1), atol=1e-4)
+
+
+@pytest.mark.parametrize("clip", [encoded("MP3"), encoded("OGG"), b"", b"RIFF\0\0\0\0WAVEtext", b"text"])
+def test_other_clips_stay_as_they_are(clip: bytes):
+    assert smaller(clip) == clip
+
+
 def test_what_is_no_audio_is_not_put_into_the_page():
     assert (
         media_type(b"<svg onload='alert(1)'/>") is media_type(b"") is media_type(b"\xff") is media_type(b"RIFF") is None
@@ -165,7 +185,7 @@ def test_what_is_no_audio_is_not_put_into_the_page():
 
 
 def test_the_worst_utterances_are_heard_until_the_page_is_full(tmp_path: Path, scores: Scores, findings: Analysis):
-    clip = encoded("WAV")
+    clip = encoded("OGG")
     clip += bytes(CLIP_BYTES - len(clip))
     asked: list[str] = []
 
@@ -175,7 +195,7 @@ def test_the_worst_utterances_are_heard_until_the_page_is_full(tmp_path: Path, s
 
     html = page(tmp_path, scores, findings, audio)
     room = PAGE_BYTES // CLIP_BYTES
-    assert html.count("<audio") == room
+    assert html.count("<audio ") == room
     assert f"Audio of {room}; that of {122 - 1 - room} had no room on the page." in text_of(html)
     assert asked[:2] == ["looped", "latin"]
     assert len(asked) == 2 + room + 1  # one more found no room, and reading audio for nothing takes time

@@ -25,6 +25,7 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.scoring.scores import Prediction, Scores, score
 from whisper_ft.tracking.console.eta import Eta, clock
 from whisper_ft.tracking.console.eval_table import sparkline
+from whisper_ft.tracking.console.plain_progress import PlainProgress
 from whisper_ft.tracking.console.step_line import fitted, step_figures
 from whisper_ft.tracking.tracker import Tracker
 
@@ -320,6 +321,20 @@ def test_a_trend_is_drawn_between_its_lowest_and_highest(values: list[float | No
 )
 def test_a_time_is_shown_for_people(seconds: float | None, shown: str):
     assert clock(seconds) == shown
+
+
+def test_a_long_evaluation_shows_in_a_plain_log_that_it_moves(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    seconds, lines = iter([0.0, 10.0, 31.0, 40.0, 62.0, 90.0]), list[str]()
+    progress = PlainProgress(lines.append, "evaluating", 2000, lambda: next(seconds))
+    for done, text in ((100, "WER so far 40.0%"), (200, "WER so far 30.0%"), (100, ""), (100, ""), (1500, "")):
+        progress(done, text)
+    assert lines == [
+        "evaluating: 300 of 2,000  ETA 2:56  WER so far 30.0%",
+        "evaluating: 500 of 2,000  ETA 3:06",
+    ]  # at 31 s and at 62 s; the end has a line of its own
+    with Tracker(tmp_path, steps=0, enabled=True).progress_bar("evaluating", 3) as advance:
+        advance(1)
+    assert capsys.readouterr().out == "", "a short one prints nothing"
 
 
 def test_the_time_left_counts_all_that_was_done_and_only_this_start():

@@ -16,9 +16,12 @@ from typing import Any
 import psutil
 import pytest
 
+from normalizers import get_normalizer
 from tests.conftest import ROOT, Trainer, digest, environment, logged, metrics
+from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.training import TrackConfig, TrainingConfig
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.scores import Prediction, score
 from whisper_ft.tracking.backends.packages import RunInfo, refuse_missing_packages
 from whisper_ft.tracking.backends.process import TrackerProcess
 from whisper_ft.tracking.tracker import Tracker, identity_of
@@ -86,6 +89,7 @@ RECORDER = """
         def log(self, figures, step): self.rows.append([step, figures])
         def finish(self): pathlib.Path({place!r}).write_text(json.dumps(self.rows))
     def init(**settings): return Run(**settings)
+    Markdown = str
 """
 
 
@@ -267,6 +271,42 @@ def test_tensorboard_shows_the_rows_of_a_run_that_was_killed_and_resumed(train: 
     assert set(tagged(run_dir, "eval/cer")) == set(evaluations) == {4, 8}
     assert set(tagged(run_dir, "eval/read/cer")) == {2, 4, 6, 8}
     assert set(tagged(run_dir, "train/audio_hours")) == set(range(1, 9))
+
+
+@needs("tensorboard")
+def test_an_evaluation_sends_its_main_figures_first_and_its_transcripts_as_text(tmp_path: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = Tracker(tmp_path, steps=8, enabled=True, backends=["tensorboard"], run=run_in(tmp_path))
+    scores = score([Prediction("a", "добры дзень", "добры # дзэнь", 1.0, 3)], get_normalizer("lower"))
+    with tracker.live(0):
+        names = "lr grad_norm loss_scale label_tokens skipped unusable utterances_per_second data_wait audio_hours"
+        tracker.log_step({"step": 1, "loss": 2.5} | dict.fromkeys([*names.split(), "memory_gb"], 1.0))
+        tracker.log_evaluation(TrainState(step=2), scores, {"read": scores}, "fp32")
+    tracker.close(0)
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard"))
+    accumulator.Reload()
+    tags = sorted(accumulator.Tags()["scalars"])
+    first = ["0_main/cer", "0_main/loss", "0_main/read/cer", "0_main/read/wer", "0_main/wer"]
+    assert tags[: len(first)] == first
+    assert {"eval/wer", "eval/read/cer", "train/loss", "train/lr"} <= set(tags)
+    (event,) = accumulator.Tensors("0_main/transcripts")
+    assert event.step == 2
+    text = event.tensor_proto.string_val[0].decode()
+    assert "ref добры [дзень]" in text
+    assert "hyp добры [# дзэнь]" in text
+
+
+def test_trackio_gets_the_transcripts_as_a_report(
+    package: Callable[[str], None], start: Callable[[], TrackerProcess], tmp_path: Path
+):
+    package(RECORDER.format(place=str(tmp_path / "rows.json")))
+    process = start()
+    process.send(3, {"eval/wer": 0.5}, "ref # a\nhyp *b*")
+    process.finish(0)
+    assert process.close(time.monotonic() + LONG) == []
+    _, *rows = json.loads((tmp_path / "rows.json").read_text())
+    assert rows == [[3, {"eval/wer": 0.5}], [3, {"0_main/transcripts": "    ref # a\n    hyp *b*\n"}]]
 
 
 @needs("tensorboard")

@@ -1,6 +1,5 @@
 """transcribe: the texts of evaluate.py for any file, in bounded memory, continued after a kill, shared by processes."""
 
-import io
 import json
 import os
 import re
@@ -11,19 +10,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
-import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from tests.conftest import ROOT, START_SECONDS, Trainer, environment, made_once, parent, pids_of, run, run_script, start
+from tests.conftest import ROOT, START_SECONDS, Trainer, environment, parent, pids_of, run, run_script, start
 from tests.starts import Ended
-from tests.test_containers import written
 from whisper_ft.cli.transcribe.audio_files import AudioFile
-from whisper_ft.cli.transcribe.finished_window import FinishedWindow
 from whisper_ft.cli.transcribe.recording_work import RecordingWork
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.decoding.finished_window import FinishedWindow
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.errors import LockedError
 
@@ -31,47 +27,8 @@ PROGRAM = "whisper_ft/__main__.py"
 SECONDS = re.compile(r"(\d+):(\d\d) of audio")
 
 
-@pytest.fixture(scope="session")
-def trained(shared: Path, corpus: Path, micro_whisper: Path) -> Path:
-    """A run whose model writes words."""
-    settings: dict[str, Any] = {"eval__max_utterances": 100, "eval__max_new_tokens": 100, "eval__every": 40}
-    trainer = Trainer(shared, corpus, micro_whisper, shared)
-    return trainer.reference(steps=40, optim__lr=3e-3, save__every=0, log__every=10, **settings)
-
-
-@pytest.fixture(scope="session")
-def sounds(shared: Path, corpus: Path) -> Path:
-    """Clips as people have them: flac, mp3, m4a, stereo at 44.1 kHz, 8 kHz in mu-law, and one of 40 s."""
-
-    def make(folder: Path) -> None:
-        rows = [
-            clip for path in sorted((corpus / "test").glob("*.parquet")) for clip in pq.read_table(path).to_pylist()
-        ]
-        clips = [soundfile.read(io.BytesIO(row["audio"]["bytes"]), dtype="float32")[0] for row in rows]
-        (folder / "deep").mkdir(parents=True)
-        soundfile.write(folder / "a.flac", clips[0], 16_000)
-        soundfile.write(folder / "a.mp3", clips[1], 16_000)
-        soundfile.write(folder / "phone.wav", clips[2][::2], 8_000, subtype="ULAW")
-        soundfile.write(folder / "deep/stereo.ogg", np.stack([clips[3].repeat(3)] * 2, 1), 48_000)
-        (folder / "deep/b.m4a").write_bytes(written("m4a", clips[4].repeat(3)[:, None]))
-        soundfile.write(folder / "long.wav", np.concatenate(clips), 16_000)
-
-    return made_once(shared / "sounds", make)
-
-
 def transcribe(model: Path, *arguments: object, processes: int = 1) -> Ended:
     return run(PROGRAM, "transcribe", str(model), *map(str, arguments), processes=processes)
-
-
-@pytest.fixture(scope="session")
-def transcribed(shared: Path, trained: Path, sounds: Path) -> Path:
-    """All sounds, in all formats."""
-
-    def make(out: Path) -> None:
-        ended = transcribe(trained, sounds, "--out", out, "--to", "txt,srt,vtt,tsv,json", "--batch_size", 4)
-        assert ended.code == 0, ended.out + ended.err
-
-    return made_once(shared / "transcribed", make)
 
 
 STEMS = ("a.flac", "a.mp3", "deep/b", "deep/stereo", "long", "phone")

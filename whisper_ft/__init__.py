@@ -11,6 +11,7 @@ COMMANDS = {
     "checkpoint": "list, verify or export the checkpoints of a run",
     "demo": "make a spoken corpus and a micro Whisper to try everything on",
     "doctor": "check the data of a run before any GPU time",
+    "evaluate": "score a model on a test set: evaluate.py, on all GPUs",
     "estimate": "estimate the memory of a training run, without a GPU",
     "export": "export a model to the format of another engine, and check it there",
     "import": "turn a model of faster-whisper or whisper.cpp into a Hugging Face folder, to fine-tune it",
@@ -19,6 +20,8 @@ COMMANDS = {
     "prepare": "convert any data source to parquet shards, resumable",
     "publish": "upload a model of a run to the Hugging Face Hub, with a card",
     "replay": "print the utterances of any step of a run, without a model",
+    "serve": "try a model on a page in the browser, or by OpenAI's transcription API",
+    "train": "fine-tune Whisper: train.py, on all GPUs",
     "transcribe": "transcribe audio and video files into texts and subtitles",
 }
 """Name and help line of each command. The module of a command is `whisper_ft.cli.NAME`."""

@@ -55,6 +55,11 @@ def list_checkpoints(folder: Path) -> list[ListedCheckpoint]:
     return sorted(listed, key=lambda item: (item.problem is not None, item.save), reverse=True)
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Return True if a folder is a checkpoint, by the files in it; it may be damaged."""
+    return (folder / TRAINER).is_file() and (folder / MANIFEST).is_file()
+
+
 def foreign_folders(folder: Path) -> list[str]:
     """Return the names of folders that begin like a checkpoint's and do not end in a step, such as `step-²`, sorted."""
     names = (path.name for path in folder.glob("step-*") if path.is_dir())

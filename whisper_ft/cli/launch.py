@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whisper_ft.runtime.errors import RunError, UsageError
 from whisper_ft.runtime.exit_codes import FINISHED, INTERRUPTED
@@ -55,6 +55,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # during the check: no program was started yet
         say("stopped", file=sys.stderr)
         return INTERRUPTED
+
+
+def launch_program(name: str, cls: Any, argv: Sequence[str]) -> int:
+    """Launch train.py or evaluate.py of the clone that holds this package, and return the exit code.
+
+    Parameters
+        name: command and name of the program, without .py.
+        cls: configuration class of the program, for --help.
+        argv: arguments of the program and options of launch.sh.
+    """
+    from whisper_ft.config.help import help_text, is_help
+    from whisper_ft.runtime.command import exit_code_of
+
+    program = ROOT / f"{name}.py"
+
+    def refuse() -> None:
+        if (topic := is_help(argv)) is not None:
+            say(*help_text(cls, f"python -m whisper_ft {name}", topic).split("\n"))
+        elif not program.is_file():
+            raise UsageError(
+                f"{name}: {program.name} is not beside the installed package; clone the project, and there "
+                "`pip install -e .` or `make setup`"
+            )
+
+    code = exit_code_of(refuse)
+    if code or is_help(argv) is not None:
+        return code
+    root = str(ROOT)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    return main([str(program), *argv])
 
 
 def _refuse_bare_python() -> None:

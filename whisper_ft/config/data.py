@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from whisper_ft.config.local_paths import looks_local
 from whisper_ft.config.setting import require, setting
 from whisper_ft.config.waveform import WaveformSetting
 from whisper_ft.runtime.redaction import redacted
@@ -197,5 +198,5 @@ def first_twice(names: Iterable[str]) -> str | None:
 
 
 def is_hub_name(path: str) -> bool:
-    """Return True if a path is the `owner/name` of a data set on the Hub, and no folder `owner` exists here."""
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", path)) and not Path(path.split("/")[0]).exists()
+    """Return True if a path is the `owner/name` of a data set on the Hub, and does not look like a local path."""
+    return "://" not in path and not looks_local(path)

@@ -10,7 +10,7 @@ from whisper_ft.config.setting import require, setting
 from whisper_ft.config.waveform import transforms_in
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 HELD_OUT = "held-out"  # name of the set of eval.path, which chooses the best model
 LONGEST_NAME = 64  # characters of a set's name, which is a folder and a column of tables
 OPENAI_TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)

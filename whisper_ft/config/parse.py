@@ -4,6 +4,7 @@ A `--section.field VALUE` takes precedence over a `--config FILE`, and a file ov
 several times; later files take precedence. torch is not imported here.
 """
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,37 +13,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 from whisper_ft.config import yaml12
-from whisper_ft.config.nearest import nearest
+from whisper_ft.config.help import help_text, is_help
+from whisper_ft.config.nearest import answer_to
 from whisper_ft.config.resume_policy import rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import flatten, leaves
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.exit import exit_process, report_error
 from whisper_ft.runtime.exit_codes import FINISHED
+from whisper_ft.runtime.printable import say
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
 
+MAIN_SETTINGS = ("name", "path", "kind", "enabled", "size", "every", "to", "of", "num_beams")
+"""Last parts of the settings that a section's name stands for, if it is given a single value: `--model X`."""
+
 
 def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | None = None) -> C:
     """Parse a command line into a configuration. Raises UsageError, with a message of one line, for an invalid one.
 
-    jsonargparse checks types, prints the help and applies the precedence. Unknown keys are refused before it runs, with
-    the nearest known name in the message. After --help, SystemExit is raised.
+    jsonargparse checks types and applies the precedence. Unknown keys are refused before it runs, with the nearest
+    known name in the message. --help prints the help of `whisper_ft.config.help` and raises SystemExit.
 
     Parameters
         argv: arguments; None for those of this process.
         program: name shown in the help; None for that of the script.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    program = program or Path(sys.argv[0]).name
+    if (topic := is_help(argv)) is not None:
+        _print_lines(help_text(cls, program, topic))
+        raise SystemExit(FINISHED)
     _refuse_unknown(cls, argv)
+    _refuse_single_values(cls, argv)
     _refuse_other_notations(cls, argv)
-    config = _parse(cls, argv, program or Path(sys.argv[0]).name)
+    config = _parse(cls, argv, program)
     if isinstance(config, TrainingConfig):
         _refuse_bad_changes(config)
     return config
+
+
+def _print_lines(text: str) -> None:
+    """Print a text of several lines, also if its reader has ended, as in `| head`."""
+    try:
+        say(*text.split("\n"))
+    except BrokenPipeError:  # the interpreter would report it again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def early_answer(cls: type[C]) -> None:
@@ -81,7 +100,7 @@ def _parse(cls: type[C], given: list[str] | dict[str, Any], program: str) -> C:
     jsonargparse.set_loader("yaml12", yaml12.load, (yaml12.Error,))
     parser = jsonargparse.ArgumentParser(
         prog=program,
-        description=cls.__doc__,
+        add_help=False,
         exit_on_error=False,
         allow_abbrev=False,
         print_config=None,
@@ -129,12 +148,26 @@ def _refuse_unknown(cls: Any, argv: Sequence[str]) -> None:
     names = [name for name, _ in leaves(cls)]
     for key, _, file in _settings_of(cls, argv):
         if key not in _sections(cls) and key not in (names if file else [*names, "config", "help"]):
-            raise UsageError(f"{file and file + ': '}unknown setting {key!r}{_nearest(key, names)}")
+            raise UsageError(f"{file and file + ': '}unknown setting {key!r}{answer_to(key, names)}")
     for name, section in _lists_of_sections(cls):
         known = [inner for inner, _ in leaves(section, f"{name}.")]
         for key, _, file in _inner_settings_of(cls, argv, name):
             if key not in known:
-                raise UsageError(f"{file and file + ': '}unknown setting {key!r}{_nearest(key, known)}")
+                raise UsageError(f"{file and file + ': '}unknown setting {key!r}{answer_to(key, known)}")
+
+
+def _refuse_single_values(cls: Any, argv: Sequence[str]) -> None:
+    """Raise UsageError for a section that is given one value, such as `--model X`, with the setting that is meant.
+
+    A section may be given a mapping, or a YAML file that holds one.
+    """
+    names = [name for name, _ in leaves(cls)]
+    for key, value, file in _settings_of(cls, argv):
+        is_value = isinstance(value, str | int | float | list) and value != ""
+        if key in _sections(cls) and is_value and (file or not Path(str(value)).is_file()):
+            meant = [f"{key}.{part}" for part in MAIN_SETTINGS if f"{key}.{part}" in names]
+            hint = f"did you mean --{meant[0]} {value}?" if meant else f"--help {key} lists them"
+            raise UsageError(f"{file and file + ': '}--{key} {value}: {key} is a section of settings; {hint}")
 
 
 def _lists_of_sections(cls: Any) -> list[tuple[str, Any]]:
@@ -149,11 +182,6 @@ def _inner_settings_of(cls: Any, argv: Sequence[str], name: str) -> Iterator[tup
         for section in (value if isinstance(value, list) else [value]) if key == name else ():
             if isinstance(section, dict):
                 yield from ((f"{name}.{inner}", text, file) for inner, text in section.items())
-
-
-def _nearest(key: str, names: Sequence[str]) -> str:
-    near = nearest(key, names)
-    return f"; did you mean {near!r}?" if near else "; --help lists all settings"
 
 
 def _refuse_other_notations(cls: Any, argv: Sequence[str]) -> None:
@@ -180,7 +208,7 @@ def _refuse_bad_changes(config: TrainingConfig) -> None:
     for name in config.allow_change:
         kind = rules().get(name)
         if kind is None:
-            near = _nearest(name, [other for other, kind in rules().items() if kind == "change"])
+            near = answer_to(name, [other for other, kind in rules().items() if kind == "change"])
             raise UsageError(f"--allow_change: unknown setting {name!r}{near}")
         if kind == "exact":
             raise UsageError(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, get_type_hints
 
+from whisper_ft.config.help import meanings_of
 from whisper_ft.config.resume_policy import SECTIONS_OF_LISTS, rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.command import exit_code_of
@@ -74,13 +75,7 @@ def page() -> str:
 
 def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
     """Yield name, rule, default and meaning of each setting, in the order of the configuration."""
-    from docstring_parser import parse_from_object  # jsonargparse reads the same docstrings for --help
-
-    meanings = {
-        attribute.arg_name: attribute.description or ""
-        for base in reversed(cls.__mro__[:-1])
-        for attribute in parse_from_object(base).params
-    }
+    meanings = meanings_of(cls)
     hints = get_type_hints(cls)
     for leaf in fields(cls):
         if is_dataclass(hints[leaf.name]):
@@ -88,7 +83,7 @@ def _rows(cls: Any, prefix: str) -> Iterator[tuple[str, str, str, str]]:
         else:
             default = leaf.default_factory() if callable(leaf.default_factory) else leaf.default
             shown = "none" if default is None or default == "" else f"`{default}`"
-            meaning = " ".join(meanings[leaf.name].split()).replace("|", "\\|")
+            meaning = meanings[leaf.name].replace("|", "\\|")
             yield f"{prefix}{leaf.name}", rules()[f"{prefix}{leaf.name}".replace(".N.", ".")], shown, meaning
 
 

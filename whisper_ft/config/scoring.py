@@ -16,7 +16,8 @@ class EvaluationConfig:
     """Score a checkpoint by generation: `python evaluate.py --model DIR --data.path FILE_OR_DIR --out DIR`."""
 
     model: str = ""
-    """Folder of a model or an adapter, its name on the Hub, or a run directory (its best model, else its final one)."""
+    """Folder of a model or an adapter, its name on the Hub, a run directory (its best model, else its final one), or a
+    checkpoint of a run."""
     base: str | None = None
     """Base of the adapter in `model`. None: the one that the adapter's files name."""
     adapters: list[str] = field(default_factory=list)

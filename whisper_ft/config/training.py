@@ -171,7 +171,7 @@ class TrainingConfig:
     """Number format of forward and backward pass: fp32, bf16 or fp16. auto: bf16 on a GPU that has it, else fp16, and
     fp32 on a CPU; chosen once and recorded. Weights, optimizer moments and loss are always float32."""
     device: Device = setting("free", "auto")
-    """auto uses a GPU if there is one."""
+    """auto uses a GPU if there is one. mps is the GPU of an Apple processor, in fp32 and untested (docs/install.md)."""
     rank_timeout: float = setting("free", 600.0)
     """Longest wait in seconds for another process within a step. Evaluations and saves may take hours."""
     model: ModelConfig = field(default_factory=ModelConfig)

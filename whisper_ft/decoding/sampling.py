@@ -20,6 +20,7 @@ class Sampler:
 
     def __call__(self, logits: torch.Tensor, rows: Sequence[int], position: int) -> torch.Tensor:
         """Return a token of each row: the first at which the sum of probabilities passes the row's number."""
-        sums = (logits.double() / self._temperature).softmax(-1).cumsum(-1)  # [B, V]
-        numbers = torch.from_numpy(self._numbers[[*rows], position]).to(logits.device)
-        return torch.searchsorted(sums, (numbers * sums[:, -1])[:, None], right=True)[:, 0]
+        device = "cpu" if logits.device.type == "mps" else logits.device  # MPS has no float64
+        sums = (logits.to(device).double() / self._temperature).softmax(-1).cumsum(-1)  # [B, V]
+        numbers = torch.from_numpy(self._numbers[[*rows], position]).to(device)
+        return torch.searchsorted(sums, (numbers * sums[:, -1])[:, None], right=True)[:, 0].to(logits.device)

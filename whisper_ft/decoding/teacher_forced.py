@@ -54,7 +54,7 @@ def label_losses(
     ).last_hidden_state
     # One row at a time: logits of a whole batch would take gigabytes.
     losses = [
-        F.cross_entropy(model.proj_out(row).float(), target, reduction="none", ignore_index=IGNORE).double().cpu()
+        F.cross_entropy(model.proj_out(row).float(), target, reduction="none", ignore_index=IGNORE).cpu().double()
         for row, target in zip(hidden, targets.to(device), strict=True)
     ]
     result: list[LabelLoss | None] = [None] * len(rows)

@@ -92,7 +92,7 @@ class WordAligner:
             before, length = len(row.prompt) - 1, len(row.prompt) + len(row.text)
             own = {layer: (query[place, :length], keys[place]) for layer, (query, keys) in projections.items()}
             costs = -self._weights(own, row.positions)[before:]  # of the places that predict the text and the end
-            times = [float(column) * SECONDS_PER_POSITION for column in first_columns(costs.double().cpu().numpy())]
+            times = [float(column) * SECONDS_PER_POSITION for column in first_columns(costs.cpu().double().numpy())]
             words[index] = self._words(row, times, self._probabilities(hidden[place, before : length - 1], row.text))
         return words
 

@@ -95,12 +95,13 @@ def _json(transcript: Transcript) -> Iterator[str]:
         "language": transcript.language,
         "model": transcript.model,
         "text": transcript.text,
-        "segments": [_record(number, segment) for number, segment in enumerate(transcript.segments)],
+        "segments": [segment_record(number, segment) for number, segment in enumerate(transcript.segments)],
     }
     yield json_text(value | ({"problem": transcript.problem} if transcript.problem else {}), indent=1) + "\n"
 
 
-def _record(number: int, segment: Segment) -> dict[str, Any]:
+def segment_record(number: int, segment: Segment) -> dict[str, Any]:
+    """Return a segment as JSON values, under the names that openai-whisper uses."""
     record = {
         "id": number,
         "start": round(segment.start, 3),

@@ -15,7 +15,7 @@ def start_processes(device: str, timeout: float = RANK_TIMEOUT) -> accelerate.Ac
     """Join the process group and choose the device. Precision, accumulation and data are left to the programs.
 
     Parameters
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda` or `mps`. A GPU must be there if it is named.
         timeout: longest wait in seconds for another process in a step.
 
     On a CPU this switches torch to deterministic algorithms. Otherwise some sums are added in the order in which

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from whisper_ft.scoring.normalizer import Unit
 from whisper_ft.scoring.scores import CHARACTERS, ScoredRow, Scores
 from whisper_ft.scoring.unicode_text import script_of
 
@@ -134,16 +135,18 @@ def compression_ratio(text: str) -> float:
     return len(text) / len(zlib.compress(coded))
 
 
-def _loop(row: ScoredRow, unit: str) -> str | None:
-    def run(text: str) -> tuple[int, str]:
-        if unit == CHARACTERS:
-            times, repeated = longest_run(text, MAX_LOOP_SPAN["characters"])
-            return times, "".join(repeated)
-        times, repeated = longest_run(text.split(), MAX_LOOP_SPAN["words"])
-        return times, " ".join(repeated)
+def longest_loop(text: str, unit: Unit) -> tuple[int, str]:
+    """Return how often the most repeated n-gram of a text comes in a row, and the n-gram, of words or characters."""
+    if unit == CHARACTERS:
+        times, repeated = longest_run(text, MAX_LOOP_SPAN["characters"])
+        return times, "".join(repeated)
+    times, repeated = longest_run(text.split(), MAX_LOOP_SPAN["words"])
+    return times, " ".join(repeated)
 
-    times, repeated = run(row.hyp_norm)
-    if times >= LOOP_TIMES and times > run(row.ref_norm)[0]:
+
+def _loop(row: ScoredRow, unit: Unit) -> str | None:
+    times, repeated = longest_loop(row.hyp_norm, unit)
+    if times >= LOOP_TIMES and times > longest_loop(row.ref_norm, unit)[0]:
         return f"{repeated!r} {times:,} times in a row"
     ratio = compression_ratio(row.prediction.hyp)
     if ratio > MAX_COMPRESSION_RATIO and ratio > compression_ratio(row.prediction.ref):

@@ -35,6 +35,8 @@ from whisper_ft.tracking.quarantine import Quarantine
 
 FINISHED_SECONDS = 30.0  # seconds that backends have to store the rest after a run that finished
 STOPPED_SECONDS = 5.0  # the same after a stop signal or an error; a reclaimed machine gives little time
+MAIN_GROUP = "0_main"  # trackers sort groups by name
+MAIN_FIGURES = ("wer", "cer", "loss", "eval_loss")  # `loss` is that of training; a set has NAME/wer and so on
 IDENTITY = "tracker-id"  # file of the run directory with the run's identity for the backends
 
 
@@ -160,7 +162,8 @@ class Tracker:
             self._show_held_out(state, scores)
         self._show_sets(state, sets)
         self.say_all(filter(None, (warnings or {}).values()))
-        self._send("eval", {"step": state.step, **figures})
+        text = "\n".join(transcript_lines(scores)) if scores is not None else ""
+        self._send("eval", {"step": state.step, **figures}, text)
 
     def _show_held_out(self, state: TrainState, scores: Scores) -> None:
         steps = [0, *(step for step, _ in state.evaluated if step < state.step)] if state.step else []
@@ -191,7 +194,7 @@ class Tracker:
     def progress_bar(self, label: str, total: int) -> AbstractContextManager[Advance]:
         """Show a second bar for a task that takes a while; the block receives the function that advances the bar.
 
-        Nothing is shown unless the first bar is.
+        Without the first bar, a line is printed every 30 seconds.
         """
         return self._screen.progress_bar(label, total)
 
@@ -227,15 +230,21 @@ class Tracker:
                 self.say(f"warning: {process.name}: {problem}")
         self._processes = []
 
-    def _send(self, part: str, row: Mapping[str, Any]) -> None:
-        """Send the finite numbers of a row to the backends, and print the problems that they report."""
-        figures = {
-            f"{part}/{name}": float(value)
+    def _send(self, part: str, row: Mapping[str, Any], text: str = "") -> None:
+        """Send the finite numbers of a row to the backends, and print the problems that they report.
+
+        The figures that matter most are sent a second time, under names that trackers sort first. `text` are sample
+        transcripts.
+        """
+        finite = {
+            name: float(value)
             for name, value in row.items()
             if name != "step" and isinstance(value, int | float) and math.isfinite(value)
         }
+        main = {f"{MAIN_GROUP}/{name}": value for name, value in finite.items() if name.split("/")[-1] in MAIN_FIGURES}
+        figures = main | {f"{part}/{name}": value for name, value in finite.items()}
         for process in self._processes:
-            process.send(row["step"], figures)
+            process.send(row["step"], figures, text)
             for problem in process.problems():
                 self.say(f"warning: {process.name}: {problem}; training goes on")
 

@@ -13,5 +13,6 @@ def next_commands(model: str) -> list[str]:
     return [
         *([merge] if is_adapter(model_of(model)) else []),
         f"transcribe with it: python -m whisper_ft transcribe {name} FILE",
+        f"try it in a browser: python -m whisper_ft serve {name}",
         f"take it to faster-whisper: python -m whisper_ft export {name} --to ct2 --out DIR",
     ]

@@ -8,11 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from whisper_ft.checkpoint.format import newest_record
+from whisper_ft.checkpoint.format import is_checkpoint, list_checkpoints, newest_record
 from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.augment import WAVEFORM
 from whisper_ft.config.data import DataConfig, is_hub_name
 from whisper_ft.config.evaluation import Device
+from whisper_ft.config.local_paths import HUB_NAME, MODEL_PARTS, looks_local, missing_message
 from whisper_ft.config.resume_policy import as_resumed, refuse_changes
 from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
@@ -27,6 +28,8 @@ START_MODEL = "model.name"  # setting of the model that a run starts from
 RUN_MODELS = ("best-adapter", "best", "final-adapter", "final")
 """Folders of a run with a model, in the order in which programs prefer them. An adapter comes before its merge, because
 the run has scored the adapter."""
+OPENAI_SIZES = r"(tiny|base|small|medium)(\.en)?|large(-v[123](-turbo)?)?|turbo"
+"""Names of models in openai-whisper, for which loading names the model on the Hub."""
 
 
 def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> None:
@@ -125,7 +128,9 @@ def refuse_missing(name: str, path: str) -> None:
     if glob.glob(expanded(local)[0]):  # numbered shards in braces, of which the first must exist
         return
     if not is_hub_name(path):
-        raise UsageError(f"--{name} {path}: there is no such file or folder")
+        is_name = re.fullmatch(HUB_NAME, path) and not Path(path).parent.exists()
+        on_hub = f"; a data set of that name on the Hub is hf://datasets/{path}" if is_name else ""
+        raise UsageError(f"--{name} {path}: {missing_message(path, 'file or folder')}{on_hub}")
 
 
 def refuse_missing_recordings(transforms: Iterable[ListedTransform]) -> None:
@@ -142,15 +147,16 @@ def refuse_missing_recordings(transforms: Iterable[ListedTransform]) -> None:
 def refuse_missing_model(name: str, path: str) -> None:
     """Raise UsageError if `path` is empty, or a folder that is missing or holds no model or adapter.
 
-    `name` is its setting; empty for an argument without a name. `owner/name` or a plain name without a local folder is
-    accepted, because it may be a model on the Hub. `model.name`, from which a run starts, must be a whole model.
+    `name` is its setting; empty for an argument without a name. `owner/name` is accepted, because it may be a model on
+    the Hub, unless it looks like a local path. The names of openai-whisper are answered when the model is loaded.
+    `model.name`, from which a run starts, must be a whole model.
     """
     if not path:
         raise UsageError(f"--{name} is missing: give a folder in the Hugging Face format, or a name on the Hub")
     given = f"--{name} {path}" if name else path
-    on_hub = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", path) and not path.startswith(".")
-    if not Path(path).exists() and not on_hub:
-        raise UsageError(f"{given}: there is no such folder")
+    if not Path(path).exists() and looks_local(path, MODEL_PARTS) and not re.fullmatch(OPENAI_SIZES, path):
+        hint = "" if "/" in path else "; a model on the Hub is named owner/name, such as openai/whisper-small"
+        raise UsageError(f"{given}: {missing_message(path, 'folder')}{hint}")
     if is_adapter(path):
         if name == START_MODEL:
             raise UsageError(
@@ -158,7 +164,16 @@ def refuse_missing_model(name: str, path: str) -> None:
                 f"go on from the adapter with --adapter.kind lora --adapter.init {path}"
             )
         return
+    if is_checkpoint(Path(path)):
+        if name == START_MODEL:
+            raise UsageError(
+                f"{given}: is a checkpoint; --resume {path} continues from it, and `python -m whisper_ft checkpoint "
+                f"export {path} --out DIR` makes a model of it"
+            )
+        return
     if Path(path).exists() and not Path(path, "config.json").exists():
+        if checkpoints := list_checkpoints(Path(path)):
+            raise UsageError(f"{given}: holds several checkpoints; name one, such as {checkpoints[0].path}")
         if Path(path, "config.yaml").exists() and Path(path, "status.json").exists():
             raise UsageError(
                 f"{given}: is a run without a model, because there is no best/, final/ or adapter yet; wait for its "
@@ -187,11 +202,13 @@ def _holds_model(folder: Path) -> bool:
 
 def refuse_missing_gpu(device: Device) -> None:
     """Raise UsageError if a GPU is requested and torch sees none."""
-    if device == "cuda":
+    if device in ("cuda", "mps"):
         import torch  # takes seconds, which only a user who requests a GPU pays here
 
-        if not torch.cuda.is_available():
-            raise UsageError("--device cuda: torch sees no GPU here; use --device auto or cpu to train on the CPU")
+        is_there = torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+        if not is_there:
+            name = "GPU" if device == "cuda" else "GPU of an Apple processor"
+            raise UsageError(f"--device {device}: torch sees no {name} here; use --device auto or cpu, for the CPU")
 
 
 def saved_config(run_dir: Path) -> dict[str, Any] | None:

@@ -97,7 +97,8 @@ def report(args: argparse.Namespace, config: TrainingConfig) -> None:
     if args.out:
         title = f"Data of {redacted(config.data.path) or f'{len(config.data.sources)} sources'}"
         say("", f"written: {write_page(args.out, shown(title), result)}")
-    say("", *map(spelled_out, result.problems or [problem_count(result)]))
+    say("", *(spelled_out(f"warning: {line}") for line in result.warnings), spelled_out(result.verdict))
+    say(*map(spelled_out, result.problems or [problem_count(result)]))
     if args.fail and result.problems:
         raise DataError(f"{problem_count(result)} (--fail)")
 

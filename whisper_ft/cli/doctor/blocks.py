@@ -122,10 +122,12 @@ class Sound:
     title: str
     address: str
     """The encoded sound as a `data:` address."""
+    text: str = ""
+    """Transcript."""
 
     def lines(self) -> list[str]:
-        """Return a line that names the sound, because text cannot play it."""
-        return [f"{self.title}: in the page that --out writes"]
+        """Return a line that names the sound, because text cannot play it, and one with the transcript."""
+        return [f"{self.title}: in the page that --out writes", *([f"  {self.text}"] if self.text else [])]
 
 
 def _with_ids(tokens: Sequence[Token]) -> str:

@@ -17,8 +17,10 @@ from whisper_ft.cli.doctor.data_report import (
     report_sections,
     suppressed_section,
 )
+from whisper_ft.cli.doctor.listening import Listening
 from whisper_ft.cli.doctor.packing_section import packing_section
 from whisper_ft.cli.doctor.row_check import RowCheck, RowStatistics
+from whisper_ft.cli.doctor.verdict import blocking_reasons
 from whisper_ft.config.evaluation import HELD_OUT
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.audio.containers import Waveform
@@ -111,20 +113,30 @@ def check_data(
     preview = StepPreview.of(config, source, encode, log_mel)
     suppressed = SuppressedTokens.of(model.generation_config, tokenizer)
     check = RowCheck(encode, log_mel, _row_ids(source), suppressed)
-
     total = min(sum(source.rows), max_rows or sum(source.rows))
-    overlaps = _check_rows(check, source, total, evaluated, leakage, progress, preview.recordings)
+    listening = Listening(total, log_mel.sample_rate)
+    overlaps = _check_rows(check, source, total, evaluated, leakage, progress, preview.recordings, listening)
     statistics, shared = check.statistics, leakage_section(overlaps, is_compared=leakage != "none")
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
+    sections |= _sections_to_hear(config, listening, preview, encode, log_mel)
     sections["data"] += used_settings(config, source, evaluated, encode, statistics)
     sections["label tokens"] += as_written
     released = released_by(config, source, encode, suppressed, tokenizer)
     sections["suppressed tokens"] = suppressed_section(statistics.suppressed, tokenizer, released) + as_written
-    sections |= {"packing": packing_section(preview, encode, log_mel)} if config.pack.enabled else {}
-    sections |= {"augmented sound": augment_section(preview, log_mel)} if config.augment.waveform else {}
     sections["one batch"] = first_batch(config, preview, encode, log_mel, tokenizer, collator) + as_written
     figures = report_figures(statistics, config, sum(source.rows))
-    return DataReport(figures, sections, problems_of(statistics, overlaps.get(HELD_OUT), released))
+    held_out = overlaps.get(HELD_OUT)
+    problems = problems_of(statistics, held_out, released)
+    return DataReport(figures, sections, problems, blocking_reasons(statistics, held_out, config))
+
+
+def _sections_to_hear(
+    config: TrainingConfig, listening: Listening, preview: StepPreview, encode: LabelEncoder, log_mel: LogMel
+) -> dict[str, list[Block]]:
+    """Return the sections with utterances that the page plays: outliers, samples, and what a run makes of some."""
+    sections = {"outliers": listening.outlier_section(), "samples": listening.sample_section()}
+    sections |= {"packing": packing_section(preview, encode, log_mel)} if config.pack.enabled else {}
+    return sections | ({"augmented sound": augment_section(preview, log_mel)} if config.augment.waveform else {})
 
 
 def _training_rows(config: TrainingConfig) -> MixedSource:
@@ -163,10 +175,11 @@ def _check_rows(
     leakage: Depth,
     progress: Progress,
     recordings: Sequence[Path],
+    listening: Listening,
 ) -> dict[str, Leakage]:
     """Check the first `total` rows, and return their overlap with the rows of each evaluated set, by its name.
 
-    `recordings` are compared like rows, because a run hears them, too.
+    `recordings` are compared like rows, because a run hears them, too. `listening` gets each training row.
     """
     comparisons = {}
     for one in evaluated:
@@ -175,6 +188,7 @@ def _check_rows(
         comparisons[one.name] = LeakageComparison(rows, _decoder(check) if leakage == "full" else None)
     for row in _counted(first_rows(source, total), "training rows", total, progress):
         keys, waveform = check.check(row)
+        listening.add(row, waveform)
         if leakage == "full" and comparisons:
             keys |= keys_of(row, waveform)
         for comparison in comparisons.values():

@@ -10,6 +10,7 @@ from whisper_ft.cli.doctor.histogram import histogram, quantiles
 from whisper_ft.cli.doctor.row_check import RowStatistics
 from whisper_ft.cli.doctor.spelling import NOTED, SUSPECT, is_odd, shown
 from whisper_ft.cli.doctor.tally import Tally
+from whisper_ft.cli.doctor.verdict import verdict, warnings_of
 from whisper_ft.config.evaluation import HELD_OUT
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.data.leakage import LEAKS, MEANING, Leakage
@@ -30,6 +31,17 @@ class DataReport:
     figures: dict[str, str]  # name and value of the main figures
     sections: dict[str, list[Block]]  # by title
     problems: list[str]  # one line each; each should be repaired, or accepted on purpose, before training
+    blocking: Sequence[str] = ()  # reasons why a run would stop, or its score would be worthless
+
+    @property
+    def warnings(self) -> list[str]:
+        """Findings that are no problems but should be looked at, one line each."""
+        return warnings_of(self.sections)
+
+    @property
+    def verdict(self) -> str:
+        """Verdict in one line, such as `nothing blocks; 3 warnings`."""
+        return verdict(self.blocking, self.problems, self.warnings)
 
     def text(self, title: str) -> list[str]:
         """Return the section with this title as lines of text."""
@@ -241,7 +253,8 @@ def _steps(config: TrainingConfig, rows: int) -> list[Block]:
 def leakage_section(overlaps: Mapping[str, Leakage], *, is_compared: bool) -> list[Block]:
     """Return the overlap of the training data with each evaluated set, by the name of the set.
 
-    In a set of eval.sets, equal recordings are a warning and no leak, because its rates choose no model.
+    In a set of eval.sets, equal recordings are a warning and no leak, because its rates choose no model. Equal names of
+    files with other words are neither, because many corpora number their clips from 1.
     """
     if not is_compared:
         return ["not compared (--leakage none)"]
@@ -260,7 +273,7 @@ def _overlap(shared: Leakage, *, is_held_out: bool) -> list[Block]:
     blocks: list[Block] = [f"{shared.train_rows:,} training rows against {shared.heldout_rows:,} {scored}"]
     for overlap in shared.overlaps:
         leak: Level = "poor" if overlap.kind in LEAKS and is_held_out else "fair"
-        level: Level = leak if overlap.train_rows else "good"
+        level: Level = leak if overlap.train_rows and overlap.kind != "name_only" else "good"
         rank = {"good": "", "fair": "warning: ", "poor": "LEAK: "}[level]
         share = percent(overlap.heldout_rows / max(shared.heldout_rows, 1))
         count = f"{overlap.heldout_rows:,} {scored} ({share}), {overlap.train_rows:,} training rows"

@@ -12,17 +12,16 @@ import torch
 
 from whisper_ft.cli.transcribe.audio_files import AudioFile, shared_out
 from whisper_ft.cli.transcribe.display import Display
-from whisper_ft.cli.transcribe.transcribe_arguments import AUTO
 from whisper_ft.cli.transcribe.transcription import FileCounts, Task, Transcription
 from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.config.memory_advice import with_decoding_advice
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.audio.recording import Recording
 from whisper_ft.data.labels.languages import whisper_language
-from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.transcriber import Transcriber
-from whisper_ft.models.inference import InferenceModel, load_for_inference
+from whisper_ft.decoding.transcript_options import AUTO, TranscriptOptions, decoding_of
+from whisper_ft.models.inference import InferenceModel
 from whisper_ft.models.suppression import fingerprint
 from whisper_ft.models.whisper import quiet_libraries
 from whisper_ft.runtime.collectives import Collectives
@@ -33,6 +32,7 @@ from whisper_ft.runtime.printable import counted, say
 from whisper_ft.runtime.processes import start_processes
 from whisper_ft.runtime.redaction import redacted
 from whisper_ft.tracking.console.eta import clock
+from whisper_ft.training.checkpoint_model import load_any_for_inference
 from whisper_ft.training.preflight import model_of
 
 SCHEMA = 1  # version of the windows in a log; windows of another version are transcribed again
@@ -72,7 +72,7 @@ def _transcribe(
         note(f"nothing to do: the transcripts of {counted(len(files), 'file')} exist; --overwrite replaces them")
         return
     mine = shared_out(lengths, collectives.world)[collectives.rank]
-    loaded = load_for_inference(model_of(args.model), args.precision, device, note, args.base)
+    loaded = load_any_for_inference(model_of(args.model), args.precision, device, note, args.base)
     transcriber, task = prepare(args, loaded, note)
     log_mel, total = LogMel(loaded.processor.feature_extractor), sum(lengths[place] or 0.0 for place in mine)
     with Display(total, has_bar=collectives.rank == 0) as display:
@@ -109,40 +109,35 @@ def prepare(
 
     Without --language, the language is that of the model's fine-tuning, and is detected if there is none.
     """
-    model, tokenizer = loaded.model, loaded.processor.tokenizer
-    generation = model.generation_config
-    own = getattr(generation, "language", None)
-    detect = generation.is_multilingual and (args.language == AUTO or (args.language is None and not own))
-    decoding = DecodingConfig(
-        batch_size=_batch_size(args, model.device),
-        num_beams=args.num_beams,
-        detect_language=detect,
+    options = TranscriptOptions(
+        language=args.language,
+        task=args.task,
         timestamps=args.timestamps,
+        words=args.words,
         prompt=args.prompt,
+        num_beams=args.num_beams,
         max_new_tokens=args.max_new_tokens,
         no_speech_threshold=args.no_speech_threshold,
         temperature_fallback=args.temperature_fallback,
+        batch_size=_batch_size(args, loaded.model.device),
     )
-    named = None if args.language == AUTO else args.language
     with _own_names():
-        # With language detection the prompt needs some language; the detected one takes its place.
-        encode = LabelEncoder.of(model, tokenizer, "en" if detect else named, args.task)
-        transcriber = Transcriber(model, tokenizer, encode, decoding, loaded.precision, words=args.words)
-    for line in transcriber.notes:
+        decoding = decoding_of(loaded, options)
+    for line in decoding.transcriber.notes:
         note(line)
-    language = None if detect else encode.language and whisper_language(encode.language)
     job = {
         "schema": SCHEMA,
         "model": loaded.sha256,
-        "decoding": {**asdict(decoding), "batch_size": None},
-        "language": language,
+        "decoding": {**asdict(decoding.settings), "batch_size": None},
+        "language": decoding.language,
         "task": args.task,
         "words": args.words,
         "precision": loaded.precision,
-        "suppressed": fingerprint(generation),
+        "suppressed": fingerprint(loaded.model.generation_config),
     }
-    task = Task(args.to, args.overwrite, decoding.batch_size, job, redacted(model_of(args.model)), language)
-    return transcriber, task
+    name = redacted(model_of(args.model))
+    task = Task(args.to, args.overwrite, options.batch_size, job, name, decoding.language)
+    return decoding.transcriber, task
 
 
 def _batch_size(args: argparse.Namespace, device: torch.device) -> int:

@@ -11,7 +11,6 @@ from whisper_ft.runtime.errors import UsageError, one_line
 
 FORMATS = ("txt", "srt", "vtt", "json", "tsv")
 DEFAULT_FORMATS = ("txt",)
-AUTO = "auto"
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -8,9 +8,9 @@ from typing import Any
 
 from whisper_ft.cli.transcribe.audio_files import AudioFile
 from whisper_ft.cli.transcribe.display import Display
-from whisper_ft.cli.transcribe.finished_window import FinishedWindow
 from whisper_ft.cli.transcribe.recording_work import RecordingWork
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.decoding.finished_window import FinishedWindow
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.transcribe import batches_of
 from whisper_ft.decoding.transcriber import Transcriber

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from whisper_ft.cli.transcribe.finished_window import FinishedWindow
+from whisper_ft.decoding.finished_window import FinishedWindow
 from whisper_ft.runtime.atomic import disk_errors
 from whisper_ft.runtime.jsonl import append_rows, rows_with
 from whisper_ft.runtime.lock import lock_file

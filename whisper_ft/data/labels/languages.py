@@ -61,6 +61,11 @@ def code_of_name(language: str) -> str:
     return _OTHER_NAMES.get(name) or _LACKING_NAMES.get(name) or language
 
 
+def language_name(code: str) -> str:
+    """Return Whisper's English name of a language, in lower case; the code itself for one that it lacks."""
+    return str(LANGUAGES.get(code, code))
+
+
 def is_same_language(one: str, other: str) -> bool:
     """True if two codes, locales or names mean the same language of Whisper.
 

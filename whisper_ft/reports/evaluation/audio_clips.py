@@ -1,9 +1,14 @@
 """Audio clips inside a page, up to a limit of its size."""
 
 import base64
+import io
 from collections.abc import Callable
 
-CLIP_BYTES = 1_000_000  # bytes of one clip: 30 s of 16 kHz wav are just below
+import numpy as np
+import soundfile
+
+CLIP_BYTES = 1_000_000  # bytes of one clip: 60 s of 16 kHz flac are below
+FILE_BYTES = 12_000_000  # bytes of a file that is encoded anew: 30 s of two channels at 96 kHz and 16 bit are below
 PAGE_BYTES = 12_000_000  # bytes of all clips: as base64 they are 16 MB, which a phone still opens
 
 Audio = Callable[[str], bytes | None]  # id of an utterance -> its encoded file, or None without one
@@ -23,7 +28,8 @@ class AudioClips:
     def address(self, utterance: str) -> str | None:
         """Return the clip of an utterance as a `data:` address.
 
-        None if there is no clip or no room, if it is larger than CLIP_BYTES, or if browsers do not play its format.
+        A clip without compression is encoded as FLAC, which halves it. None if there is no clip or no room, if it is
+        larger than CLIP_BYTES, or if browsers do not play its format.
         """
         if self._audio is None:
             return None
@@ -31,6 +37,7 @@ class AudioClips:
         if clip is None:
             self.left_out += self._is_full
             return None
+        clip = smaller(clip)
         kind = media_type(clip)
         if kind is None or len(clip) > min(CLIP_BYTES, self._room):
             self._is_full = self._room < len(clip) <= CLIP_BYTES
@@ -39,6 +46,25 @@ class AudioClips:
         self._room -= len(clip)
         self.included += 1
         return f"data:{kind};base64,{base64.b64encode(clip).decode()}"
+
+
+def smaller(clip: bytes) -> bytes:
+    """Return a file without compression as FLAC with one channel, at its own rate; any other file as it is.
+
+    So is one that cannot be read, or would lose more than 16 bits keep, such as float samples above 1.
+    """
+    if media_type(clip) not in ("audio/wav", None) or len(clip) > FILE_BYTES:
+        return clip
+    try:
+        samples, rate = soundfile.read(io.BytesIO(clip), dtype="float32", always_2d=True)
+        mono = samples.mean(axis=1)
+        if not len(mono) or not np.abs(mono).max() <= 1:
+            return clip
+        written = io.BytesIO()
+        soundfile.write(written, mono, rate, format="FLAC", subtype="PCM_16")
+    except (soundfile.LibsndfileError, ValueError):
+        return clip
+    return min(written.getvalue(), clip, key=len) if media_type(clip) else written.getvalue()
 
 
 def media_type(clip: bytes) -> str | None:

@@ -1,12 +1,15 @@
 """Cards of the page: each shows one utterance with its rate, alignment, audio and texts."""
 
-from collections.abc import Sequence
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from whisper_ft.reports.evaluation.alignment import Alignment, aligned, worst_rows
 from whisper_ft.reports.evaluation.audio_clips import AudioClips
 from whisper_ft.scoring.comparison import Change, SystemComparison
+from whisper_ft.scoring.confidence_figures import utterance_confidence
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.hallucination import Check
 from whisper_ft.scoring.scores import Prediction, ScoredRow, Scores
@@ -24,6 +27,15 @@ class UtteranceCard:
     count: ErrorCount
     alignment: Alignment
     audio: str | None  # address of the clip
+    place: int  # index in the set
+    signs: Sequence[Check] = ()  # checks that flag it
+
+    @property
+    def confidence(self) -> float | None:
+        """Geometric mean of the probabilities of its tokens, from 0 to 1; None if they are not known."""
+        windows = self.prediction.window_confidence
+        mean = utterance_confidence(windows)["avg_logprob"] if windows else None
+        return None if mean is None else round(math.exp(mean), 4)
 
     @property
     def level(self) -> Literal["good", "fair", "poor"]:
@@ -50,17 +62,33 @@ class ChangeCard:
     systems: Sequence[tuple[str, str | None, Alignment]]  # name, language, alignment
 
 
-def worst_cards(scores: Scores, clips: AudioClips) -> list[UtteranceCard]:
+def worst_cards(scores: Scores, checks: Sequence[Check], clips: AudioClips) -> list[UtteranceCard]:
     """Make cards of the 500 utterances with the highest error rates, the worst one first.
 
     Correct utterances are included if there is room. Clips are requested in this order.
     """
+    places = {row.prediction.id: place for place, row in enumerate(scores.rows)}
+    signs = signs_by_id(checks)
     return [
         UtteranceCard(
-            row.prediction, scores.errors_of(row), aligned(row, scores.unit), clips.address(row.prediction.id)
+            row.prediction,
+            scores.errors_of(row),
+            aligned(row, scores.unit),
+            clips.address(row.prediction.id),
+            places[row.prediction.id],
+            signs.get(row.prediction.id, ()),
         )
         for row in worst_rows(scores, MAX_ROWS)
     ]
+
+
+def signs_by_id(checks: Sequence[Check]) -> Mapping[str, Sequence[Check]]:
+    """Return the checks that flag an utterance, by its id."""
+    signs = defaultdict[str, list[Check]](list)
+    for check in checks:
+        for flagged in check.flagged:
+            signs[flagged.row.prediction.id].append(check)
+    return signs
 
 
 def flagged_cards(check: Check, clips: AudioClips) -> list[FlaggedCard]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from whisper_ft.reports.evaluation import charts
-from whisper_ft.reports.evaluation.alignment import frequent_mistakes, shown_token
+from whisper_ft.reports.evaluation.alignment import Kind, frequent_mistakes, shown_token
 from whisper_ft.reports.evaluation.audio_clips import Audio, AudioClips
+from whisper_ft.reports.evaluation.card_filters import card_filters
 from whisper_ft.reports.evaluation.cards import change_cards, flagged_cards, worst_cards
 from whisper_ft.reports.evaluation.tables import MAX_GROUPS, notes
 from whisper_ft.reports.html.page import render_page
@@ -38,42 +40,79 @@ def write_report(
     analysis: Analysis,
     audio: Audio | None = None,
 ) -> None:
-    """Write the page atomically. It loads nothing, runs nothing and is well-formed XML.
+    """Write the page atomically. It loads nothing and is well-formed XML. Its script finds and sorts utterances.
 
     `audio` returns the encoded file of an utterance by its id, or None. It is called for the utterances on the page.
     Clips are put into the page until it is full, beginning with the worst utterances.
     """
     clips = AudioClips(audio)
     # The worst utterances stand below the flagged ones, but come first here, so that their clips find room.
-    cards = worst_cards(scores, clips)
-    included, left_out = clips.included, clips.left_out
+    worst = _worst(scores, analysis, clips)
+    mistakes = frequent_mistakes(scores, MAX_MISTAKES)
+    slicings = [_slicing(slicing, scores) for slicing in analysis.slicings if len(slicing.groups) > 1]
     page = render_page(
         "evaluation",
         title,
         policy="" if audio is None else "media-src data:",
+        script="find_utterances.js",
+        contents=_contents(analysis, slicings, mistakes, bool(worst["cards"])),
         scores=scores,
         metric=scores.headline[0].upper(),
         unit="characters" if scores.unit == CHARACTERS else "words",
         level=f"{LEVEL:.0%}",
-        rates=_rates(scores, analysis),
-        errors=_errors(scores),
-        resampling=analysis.confidence.resampling if analysis.confidence.wer else None,
-        notes=notes(scores, analysis.runaway),
+        **_headline(scores, analysis),
         comparison=_comparison(analysis.comparison) if analysis.comparison else None,
         histogram=charts.utterances_by_rate(scores),
         normalizer_rows=analysis.normalizer_rows,
         about=ABOUT,
         facts=facts,
-        slicings=[_slicing(slicing, scores) for slicing in analysis.slicings if len(slicing.groups) > 1],
+        slicings=slicings,
         checks=[(check, flagged_cards(check, clips)) for check in analysis.checks],
-        mistakes=frequent_mistakes(scores, MAX_MISTAKES),
+        mistakes=mistakes,
         shown_token=shown_token,
-        cards=cards,
-        clips_included=included,
-        clips_left_out=left_out,
+        **worst,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, page)
+
+
+def _worst(scores: Scores, analysis: Analysis, clips: AudioClips) -> dict[str, Any]:
+    """Return the values for the worst utterances: their cards and filters, and the numbers of their clips."""
+    cards = worst_cards(scores, analysis.checks, clips)
+    return {
+        "cards": cards,
+        "filters": card_filters(cards, analysis.checks),
+        "clips_included": clips.included,
+        "clips_left_out": clips.left_out,
+    }
+
+
+def _headline(scores: Scores, analysis: Analysis) -> dict[str, Any]:
+    """Return the values for the first card and the notes below it."""
+    return {
+        "rates": _rates(scores, analysis),
+        "errors": _errors(scores),
+        "resampling": analysis.confidence.resampling if analysis.confidence.wer else None,
+        "notes": notes(scores, analysis.runaway),
+    }
+
+
+def _contents(
+    analysis: Analysis,
+    slicings: Sequence[object],
+    mistakes: Mapping[Kind, Sequence[object]],
+    has_cards: bool,
+) -> list[tuple[str, str]]:
+    """Return the sections that the page has, each as its id and name."""
+    sections = [
+        ("rates", "Error rates", True),
+        ("compared", "Comparison", analysis.comparison is not None),
+        ("slices", "Where the errors are", bool(slicings)),
+        ("signs", "Signs of hallucination", bool(analysis.checks)),
+        ("mistakes", "Most frequent mistakes", any(mistakes.values())),
+        ("utterances", "Utterances", has_cards),
+    ]
+    return [(section, name) for section, name, is_there in sections if is_there]
 
 
 def _rates(scores: Scores, analysis: Analysis) -> list[dict[str, object]]:

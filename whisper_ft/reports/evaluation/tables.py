@@ -1,12 +1,12 @@
 """Tables of an evaluation for a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 from rich.table import Table
 
 from whisper_ft.reports.long_form_note import long_form_note
-from whisper_ft.reports.text import percent, percent_range, points, points_range, visible
+from whisper_ft.reports.text import duration, percent, percent_range, points, points_range, visible
 from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.analysis import Analysis
 from whisper_ft.scoring.bootstrap import LEVEL, Difference
@@ -155,6 +155,18 @@ def side_by_side_table(systems: Sequence[SystemRates], title: str) -> Table:
         compared = [""] * 3 if system.difference is None else _difference(system.difference)[2:]
         table.add_row(escape(visible(system.name)), *rates, *compared)
     table.caption = f"change, its interval and p from {first.confidence.resampling}, the same ones for all"
+    return table
+
+
+def sets_table(sets: Mapping[str, Scores], title: str) -> Table:
+    """Make a table with the rates of each set, one set a row, in the order of the evaluation."""
+    table = _table(title)
+    table.add_column("set", overflow="fold")
+    for column in ("WER", "CER", "with an error", "utterances", "audio"):
+        table.add_column(column, justify="right")
+    for name, scores in sets.items():
+        rates = [percent(scores.words.rate), percent(scores.chars.rate), percent(scores.ser)]
+        table.add_row(escape(visible(name)), *rates, f"{scores.utterances:,}", duration(scores.audio_seconds))
     return table
 
 

@@ -1,4 +1,4 @@
-"""HTML pages from Jinja templates. A page is one file that loads nothing, runs nothing and is valid XML."""
+"""HTML pages from Jinja templates. A page is one file that loads nothing and is valid XML."""
 
 import base64
 import hashlib
@@ -15,26 +15,36 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_page(
-    template: str, title: str, visible: Callable[[str], str] = text.visible, policy: str = "", **values: object
+    template: str,
+    title: str,
+    visible: Callable[[str], str] = text.visible,
+    policy: str = "",
+    script: str = "",
+    **values: object,
 ) -> str:
     """Render a page from `templates/<template>.html.j2`, to which `values` are passed. A missing value is an error.
 
     Every text is escaped for HTML, after `visible` has replaced the characters that must not reach a page.
 
-    The content policy of the page allows its own style sheet, identified by its hash, and nothing else. So markup in a
-    transcript could neither run nor load anything. `policy` adds directives, such as `img-src data:`.
+    The content policy of the page allows its own style sheet and script, identified by their hashes, and nothing else.
+    So markup in a transcript could neither run nor load anything. `policy` adds directives, such as `img-src data:`.
+    `script` is the name of a file in `templates/`; without it nothing on the page runs.
     """
-    style = style_sheet()
-    fingerprint = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style, program = style_sheet(), (TEMPLATES / script).read_text(encoding="utf-8") if script else ""
     directives = [
         "default-src 'none'",
-        f"style-src 'sha256-{fingerprint}'",
+        f"style-src 'sha256-{_fingerprint(style)}'",
+        f"script-src 'sha256-{_fingerprint(program)}'" if program else "",
         "base-uri 'none'",
         "form-action 'none'",
         policy,
     ]
     page = _environment(visible).get_template(f"{template}.html.j2")
-    return page.render(title=title, style=style, policy="; ".join(filter(None, directives)), **values)
+    return page.render(title=title, style=style, program=program, policy="; ".join(filter(None, directives)), **values)
+
+
+def _fingerprint(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 @cache

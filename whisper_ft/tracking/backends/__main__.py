@@ -73,6 +73,8 @@ def main(name: str) -> int:
         else:
             try:
                 backend.log(message["step"], message["figures"])
+                if text := message.get("text"):
+                    backend.show(message["step"], text)
             except Exception as error:  # noqa: BLE001 - as above
                 failures.add(error)
     timer = threading.Timer(END_SECONDS, os._exit, [1])

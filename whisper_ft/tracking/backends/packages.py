@@ -1,5 +1,6 @@
 """Tracker packages behind one interface. Each package is imported only in the process of its own backend."""
 
+import html
 import importlib.util
 import json
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from whisper_ft.runtime.errors import UsageError
+
+TRANSCRIPTS = "0_main/transcripts"
+"""Name of the sample transcripts in every tracker."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,9 @@ class Backend(Protocol):
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Store the figures of a step."""
+
+    def show(self, step: int, text: str) -> None:
+        """Store the sample transcripts of an evaluation, plain text of several lines."""
 
     def close(self, exit_code: int) -> None:
         """Store what is left, and record the exit code of the run."""
@@ -62,6 +69,10 @@ class TensorBoard:
         values = [self._summary.Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
         self._add(step, summary=self._summary.Summary(value=values))
 
+    def show(self, step: int, text: str) -> None:
+        """Write the transcripts for the tab of texts."""
+        self._add(step, summary=self._text(TRANSCRIPTS, text))
+
     def close(self, exit_code: int) -> None:
         """Flush and close the file."""
         self._writer.close()
@@ -88,6 +99,7 @@ class WeightsAndBiases:
 
     def __init__(self, run: RunInfo, step: int) -> None:
         wandb = import_module("wandb")
+        self._wandb = wandb
         self._run = wandb.init(
             project=run.project,
             name=run.name,
@@ -105,6 +117,11 @@ class WeightsAndBiases:
         """Log the figures, and the step as one of them."""
         self._run.log({"step": step, **figures})
 
+    def show(self, step: int, text: str) -> None:
+        """Log the transcripts as a panel of preformatted text."""
+        page = f'<pre style="white-space: pre-wrap">{html.escape(text)}</pre>'
+        self._run.log({"step": step, TRANSCRIPTS: self._wandb.Html(page, inject=False)})
+
     def close(self, exit_code: int) -> None:
         """Finish the run with this exit code."""
         self._run.finish(exit_code=exit_code)
@@ -115,6 +132,7 @@ class Trackio:
 
     def __init__(self, run: RunInfo, step: int) -> None:
         trackio = import_module("trackio")
+        self._trackio = trackio
         # trackio knows runs by name alone, and two run directories called `demo` must not become one run.
         name = f"{run.name}-{run.identity}"
         self._run = trackio.init(project=run.project, name=name, config=run.config, resume="allow", embed=False)
@@ -122,6 +140,11 @@ class Trackio:
     def log(self, step: int, figures: Mapping[str, float]) -> None:
         """Log the figures at their step."""
         self._run.log(figures, step=step)
+
+    def show(self, step: int, text: str) -> None:
+        """Log the transcripts as a report, which is a block of code, so that no sign in them is Markdown."""
+        lines = "".join(f"    {line}\n" for line in text.splitlines())
+        self._run.log({TRANSCRIPTS: self._trackio.Markdown(lines)}, step=step)
 
     def close(self, exit_code: int) -> None:
         """Store what is left."""

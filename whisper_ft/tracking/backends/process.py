@@ -34,12 +34,12 @@ class TrackerProcess:
             os.set_blocking(pipe.fileno(), False)
         self._put({"run": asdict(run), "step": step})
 
-    def send(self, step: int, figures: Mapping[str, float]) -> None:
-        """Send the figures of a step to the backend, or drop them if too many bytes wait already."""
+    def send(self, step: int, figures: Mapping[str, float], text: str = "") -> None:
+        """Send the figures of a step and a text to the backend, or drop them if too many bytes wait already."""
         if len(self._waiting) > MAX_WAITING_BYTES:
             self.dropped += 1
         else:
-            self._put({"step": step, "figures": dict(figures)})
+            self._put({"step": step, "figures": dict(figures)} | ({"text": text} if text else {}))
 
     def problems(self) -> list[str]:
         """Return the problems that the backend reported since the last call.

@@ -16,6 +16,7 @@ from whisper_ft.config.training import ScreenMode
 from whisper_ft.reports.safe_console import SafeConsole
 from whisper_ft.runtime.printable import printable
 from whisper_ft.tracking.console.eta import Eta, clock
+from whisper_ft.tracking.console.plain_progress import PlainProgress
 from whisper_ft.tracking.console.stdout import Stdout
 from whisper_ft.tracking.console.step_line import Figure, fitted, one_line
 
@@ -113,11 +114,11 @@ class Screen:
     def progress_bar(self, label: str, total: int) -> Iterator[Advance]:
         """Show a second bar for a task that takes a while; the block receives the function that advances the bar.
 
-        Without a first bar nothing is shown, and the function does nothing.
+        Without a first bar, lines of text are printed from time to time, unless the mode is quiet.
         """
         progress = self._progress
         if progress is None:
-            yield lambda done, text="": None
+            yield PlainProgress(self.say, label, total)
             return
         task = progress.add_task(label, total=total)
         before = self._figures
