@@ -99,6 +99,7 @@ def test_models_are_listed(client: Any):
         ({"model": "whisper-9"}, "NotFoundError", "no_model"),
         ({"response_format": "mp3"}, "BadRequestError", "bad_value"),
         ({"temperature": 3}, "BadRequestError", "bad_value"),
+        ({"temperature": 0.5}, "BadRequestError", "bad_value"),
         ({"language": "klingon"}, "BadRequestError", "bad_value"),
         ({"timestamp_granularities": ["letter"]}, "BadRequestError", "bad_value"),
         ({"prompt": "слова " * 400}, "BadRequestError", "bad_value"),

@@ -61,7 +61,8 @@ class Speech:
 
     def _options(self, upload: Upload, server: Server) -> TranscriptOptions:
         fields = upload.fields
-        share(fields, "temperature")  # accepted as OpenAI's is; decoding is without randomness
+        if share(fields, "temperature"):
+            raise bad_value("temperature", fields["temperature"], "0, because decoding is without randomness")
         options = TranscriptOptions(
             language=language_in(fields),
             task=self._task,
