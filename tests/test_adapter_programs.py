@@ -140,6 +140,7 @@ def published(adapted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(adapted, tmp_path / "mine"))
 
 
+@pytest.mark.long
 def test_the_card_of_an_adapter_names_its_base_and_runs_it_with_peft(
     published: Path, micro_whisper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -251,6 +252,7 @@ def test_an_adapter_of_plain_peft_and_a_trainer_is_scored(
 # --- several adapters ---
 
 
+@pytest.mark.long
 def test_several_adapters_of_one_base_are_scored_as_each_alone(micro_whisper: Path, corpus: Path, tmp_path: Path):
     names = {"first": {"seed": 1}, "second": {"seed": 2, "r": 2, "use_dora": True}}
     paths = {name: own_adapter(micro_whisper, tmp_path / name, **given) for name, given in names.items()}
@@ -269,7 +271,7 @@ def test_several_adapters_of_one_base_are_scored_as_each_alone(micro_whisper: Pa
     assert hypotheses(tmp_path / "both/first") != hypotheses(tmp_path / "both/second")
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_two_processes_score_adapters_of_a_quantised_base_as_one_does(
     micro_whisper: Path, corpus: Path, tmp_path: Path
 ):

@@ -53,7 +53,7 @@ def test_two_processes_killed_and_resumed_end_with_the_same_bytes(train: Trainer
     assert digest(train("run", 2, **settings), FINAL) == digest(train.reference(2, **settings), FINAL)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_two_processes_train_the_adapter_of_one_up_to_rounding(train: Trainer):
     settings = LORA | {"adapter__dropout": 0, "model__dropout": 0, "steps": 3, "eval__every": 0, "batch__size": 16}
     one, two = (load_file(train(f"run-{n}", n, **settings) / FINAL) for n in (1, 2))

@@ -265,6 +265,7 @@ def test_an_adapter_of_another_program_may_not_break_the_tie(micro_whisper: Path
         inject(model, LoraConfig(**{"r": 2, "target_modules": ["q_proj"]} | more), 1)
 
 
+@pytest.mark.long
 def test_a_run_begins_with_the_adapter_of_another_and_only_with_one_that_fits(train: Trainer, build: Build):
     settings = {"adapter__kind": "lora", "adapter__r": 2, "steps": 2, "eval__every": 2, "save__every": 0}
     first = train("first", **settings) / "best-adapter"
@@ -312,6 +313,7 @@ def test_the_mean_of_adapters_has_the_mean_of_their_effects(build: Build):
         assert (mean["r"], mean["lora_alpha"]) == (12, 64 * factor)
 
 
+@pytest.mark.long
 def test_the_average_of_a_run_with_an_adapter_is_an_adapter(train: Trainer):
     settings = {"adapter__kind": "lora", "adapter__r": 2, "average__of": "last", "average__checkpoints": 2}
     run_dir = train("run", steps=4, save__every=2, eval__every=0, **settings)

@@ -34,13 +34,14 @@ AUGMENTED: dict[str, Any] = {"augment__waveform": CHAIN, "eval__every": 0, "step
 FIGURES = ("loss", "label_tokens", "audio_hours", "unusable")
 
 
+@pytest.mark.long
 def test_an_augmented_run_that_is_killed_and_resumed_with_other_workers_ends_alike(train: Trainer):
     whole = train.reference(**AUGMENTED)
     assert train.interrupt("killed", logged(3), signal.SIGKILL, **AUGMENTED, data__workers=2) == -signal.SIGKILL
     assert digest(train("killed", **AUGMENTED)) == digest(whole)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_probability_of_0_ends_in_the_weights_of_a_run_without_augmentation(train: Trainer):
     plain = train.reference(**AUGMENTED | {"augment__waveform": "[]"})
     assert digest(plain) != digest(train.reference(**AUGMENTED))
@@ -58,7 +59,7 @@ def test_two_processes_hear_the_same_sound(train: Trainer):
         assert together[step]["loss"] == pytest.approx(row["loss"], rel=1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_an_augmented_and_packed_run_resumes_alike(train: Trainer):
     settings = AUGMENTED | {
         "pack__enabled": "true",
@@ -110,7 +111,8 @@ def test_the_doctor_plays_utterances_before_and_after(
     assert any("12 of the first 12" in line for line in lines)
     assert sum("gain (db -6.0)" in line for line in lines) == 10
     page = ElementTree.fromstring((tmp_path / "doctor.html").read_text(encoding="utf-8"))
-    players = [element.attrib["src"] for element in page.iter() if element.tag == "audio"]
+    pairs = [element for element in page.iter("audio") if element.attrib["aria-label"] in ("before", "after")]
+    players = [element.attrib["src"] for element in pairs]
     sounds = [soundfile.read(io.BytesIO(base64.b64decode(source.partition(",")[2])))[0] for source in players]
     assert len(sounds) == 20
     for before, after in zip(sounds[::2], sounds[1::2], strict=True):

@@ -105,7 +105,7 @@ def test_a_changed_evaluation_judges_best_anew_and_keeps_it_until_then(train: Tr
     assert best(run_dir)["value"] != before["value"]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_change_made_without_evaluations_is_noticed_at_the_next_one(train: Trainer):
     run_dir = copied(train)
     fewer = LEARNS | {"eval__max_utterances": 3}
@@ -139,7 +139,7 @@ def test_another_held_out_set_at_the_same_path_is_noticed(train: Trainer, corpus
     assert evaluations() == 2
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_fork_of_another_run_takes_its_best_along(train: Trainer, tmp_path: Path):
     source = copied(train, "source")
     fork = train("fork", **LEARNS, eval__every=0, resume=source / "checkpoints/step-00000044")

@@ -126,6 +126,7 @@ def test_patience_ends_a_run_with_every_set_scored(train: Trainer, corpus: Path)
     assert [(row["step"], names_in(row)) for row in rows_of(run_dir)] == [(1, {""}), (2, {"", "test"})]
 
 
+@pytest.mark.long
 def test_a_stopped_evaluation_is_repeated_whole(train: Trainer, corpus: Path):
     """The second set takes seconds: its utterances are decoded one by one, each to the token limit."""
     sets = as_sets({"name": "slow", "path": corpus / "train"})

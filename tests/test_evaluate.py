@@ -215,6 +215,7 @@ def test_a_rate_above_what_is_allowed_is_an_exit_code_for_ci(evaluated: tuple[di
     assert all(fact in ended.err for fact in facts)
 
 
+@pytest.mark.long
 def test_a_killed_evaluation_continues_and_writes_the_same_predictions(trained: Path, corpus: Path, tmp_path: Path):
     arguments = ["--model", str(trained), "--data.path", str(corpus / "train"), "--decoding.batch_size", "4"]
     whole = run("evaluate.py", *arguments, "--out", str(tmp_path / "whole"))

@@ -59,7 +59,7 @@ def test_unusable_rows_are_listed_once_and_too_many_end_the_run(train: Trainer, 
     assert status(tmp_path / "run")["reason"] in ended.err
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_few_bad_rows_do_not_add_up_over_the_epochs(train: Trainer, corpus: Path, tmp_path: Path):
     """One row in 100, met 28 times, was 28 slots of 2,800; but 1 % of all rows is not over 1 %."""
     rows = pq.read_table(corpus / "train").slice(0, 8).to_pylist()
@@ -182,7 +182,7 @@ def test_a_folder_that_is_no_place_for_a_run_is_told(train: Trainer, tmp_path: P
 FAILS_AT_THE_START = """
 import train
 from whisper_ft.runtime.errors import UsageError
-def fails(*_):
+def fails(*_, **__):
     raise UsageError("model.name: the folder is empty on this machine")
 train.build_learner = fails
 train.main()

@@ -134,7 +134,7 @@ def test_the_package_is_found_by(mode: str, house: Path, tmp_path: Path):
         assert len(files) >= 1 + len(variables.get("WORKERS", "").split())
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_package_is_found_where_the_projects_own_script_hides_it():
     code = (
         "from whisper_ft.runtime.installed_package import evaluate; import evaluate as bare; "

@@ -69,7 +69,7 @@ def test_a_run_killed_in_a_save_ends_with_the_weights_of_one_that_was_not(train:
     assert digest(train.folder / "run", "best/model.safetensors") == digest(whole, "best/model.safetensors")
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_data_workers_of_a_killed_run_hold_no_lock_and_end(train: Trainer):
     started = train.start(train.arguments("run", steps=10_000, eval__every=0, data__workers=2), 1)
     (pid,) = pids_of(started)

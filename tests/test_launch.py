@@ -99,7 +99,7 @@ def test_nproc_makes_one_group_of_that_many_processes(train: Trainer, tmp_path: 
     assert ended.out.count("finished at step 2") == 1, "only the main process speaks"
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_another_program_by_its_name(micro_whisper: Path, corpus: Path, tmp_path: Path):
     arguments = ["--model", str(micro_whisper), "--data.path", str(corpus / "test"), "--data.language", "be"]
     limits = ["--max_utterances", "2", "--decoding.max_new_tokens", "5"]
@@ -387,7 +387,7 @@ def test_the_processes_get_the_gpus_and_the_program_its_arguments(tmp_path: Path
         assert seen["ACCELERATE_USE_CPU"] == ""
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_output_may_be_closed_and_training_goes_on(train: Trainer):
     """`./launch.sh ... | head -1`."""
     arguments = " ".join(train.arguments("run", steps=3))

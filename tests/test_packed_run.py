@@ -55,7 +55,7 @@ def test_more_processes_train_on_the_same_windows(train: Trainer, processes: int
         assert together[step]["loss"] == pytest.approx(row["loss"], rel=1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_packed_run_trains_on_the_same_speech_in_fewer_windows(train: Trainer):
     packed = metrics(train.reference(**PACKED))
     plain = metrics(train("plain", batch__size=16, batch__per_device=4, eval__every=0, steps=6))
@@ -66,7 +66,7 @@ def test_a_packed_run_trains_on_the_same_speech_in_fewer_windows(train: Trainer)
         assert not {"windows", "fill"} & set(plain[step])
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_masks_prompts_and_partial_epochs_resume_alike(train: Trainer):
     settings = PACKED | {
         "labels__prompt_share": 0.5,
@@ -165,5 +165,5 @@ def test_the_doctor_shows_the_fill_and_a_window_that_can_be_played(
     assert all("4 utterances in" in " ".join(words) and "%" in " ".join(words) for words in blocks)
     assert any("start s" in line and "end s" in line for line in lines)
     page = ElementTree.fromstring((tmp_path / "doctor.html").read_text(encoding="utf-8"))
-    (player,) = (element for element in page.iter() if element.tag == "audio")
+    (player,) = (element for element in page.iter("audio") if element.attrib["aria-label"] == "sound of this window")
     assert player.attrib["src"].startswith("data:audio/flac;base64,")

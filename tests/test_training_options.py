@@ -48,7 +48,7 @@ def test_gradient_checkpointing_changes_no_bit(train: Trainer):
     assert digest(train("run", **SHORT, model__gradient_checkpointing=True)) == digest(train.reference(**SHORT))
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_another_implementation_of_attention_changes_the_last_bits_alone(train: Trainer):
     eager = train("run", **SHORT, model__attention="eager", model__dropout=0)
     sdpa = train("other", **SHORT, model__dropout=0)
@@ -67,7 +67,7 @@ def test_a_compiled_model_learns_the_same_up_to_rounding(train: Trainer):
         assert compiled[step]["grad_norm"] == pytest.approx(row["grad_norm"], rel=1e-4)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_layerdrop_trains_in_two_processes_and_comes_back_to_the_bit(train: Trainer):
     """Also where a layer took part in no micro-batch yet: half of the layers are passed by."""
     settings = {**SHORT, "steps": 4, "save__every": 1, "model__layerdrop": 0.5}

@@ -60,6 +60,7 @@ def test_the_texts_are_those_of_evaluate(trained: Path, sounds: Path, transcribe
     assert texts(transcribed) == expected
 
 
+@pytest.mark.long
 def test_every_format_tells_the_same(transcribed: Path):
     assert {str(path.relative_to(transcribed)) for path in transcribed.rglob("*") if path.is_file()} == {
         f"{stem}.{form}" for stem in STEMS for form in ("txt", "srt", "vtt", "tsv", "json")

@@ -19,7 +19,7 @@ from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.formats.detect import format_of
 from whisper_ft.runtime.atomic import new_folder, write_json
 
-pytestmark = needs_browser
+pytestmark = [*needs_browser, pytest.mark.long]
 __all__ = ["playwright"]  # a fixture
 
 MOST_CER = 0.02

@@ -125,7 +125,7 @@ def serve(settings: ServeSettings) -> None:
     os.nice(NICENESS)
     device = device_of(settings.device, settings.served)
     app = create_app(settings, device, say)
-    print(*_welcome(settings, device.type), sep="\n", flush=True)  # `say` would hide the token
+    say(*_welcome(settings, device.type), redact=False)  # the address has the token
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     HttpServer(app).run(sockets=[listener])
 

@@ -32,10 +32,13 @@ def printable(text: object, *, keep_lines: bool = False) -> str:
     return redacted((_OBEYED_BUT_LINE_FEED if keep_lines else _OBEYED).sub(_escape, str(text)))
 
 
-def say(*lines: object, file: TextIO | None = None) -> None:
-    """Print each text on one line, cleaned by `printable`, to a file or to standard output."""
+def say(*lines: object, file: TextIO | None = None, redact: bool = True) -> None:
+    """Print each text on one line, cleaned by `printable`, to a file or to standard output.
+
+    Without `redact`, credentials in addresses are shown, as in the address of a page that the user is to open.
+    """
     for line in lines:
-        print(printable(line), file=file or sys.stdout, flush=True)
+        print(printable(line) if redact else _OBEYED.sub(_escape, str(line)), file=file or sys.stdout, flush=True)
 
 
 def counted(count: int, noun: str) -> str:
