@@ -4,10 +4,7 @@ Both trainings take the same minutes. All figures are in OUT/results.json, and t
 was interrupted continues: what OUT/results.json has is not done again.
 """
 
-import argparse
 import io
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.real import arms
-from bench.real.arms import CALIBRATION_STEPS, ArmError, Extent, per_update
-from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.arms import CALIBRATION_STEPS, Extent, per_update
+from bench.real.command import measured, parser_of
+from bench.real.inputs import Inputs
 from bench.real.recipe import Recipe
 from bench.real.record import Record
 from bench.real.silence import write_silence
@@ -70,34 +68,21 @@ def mean_seconds(data: Path) -> float:
     return float(sum(seconds) / len(seconds))
 
 
-def main() -> int:
-    """Measure, print the table, and write it as Markdown. Returns 2 for inputs that cannot be used, 1 for a failure."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.real",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, default=Path("runs/real"), metavar="DIR", help="folder (%(default)s)")
+def main() -> None:
+    """Measure, print the table, and write it as Markdown."""
+    parser = parser_of("bench.real", __doc__, "runs/real")
     parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
     parser.add_argument("--passes", type=int, default=2, help="forward passes per update (%(default)s)")
     parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
     args = parser.parse_args()
-    try:
-        minutes = float(os.environ.get("REAL_MINUTES", "15"))
-        extent = Extent(minutes, args.batch, args.passes, args.english, os.cpu_count() or 1)
-        results = measure(inputs_of(), extent, args.out)
-    except (InputError, ArmError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+    results = measured(measure, args.out, batch=args.batch, passes=args.passes, english=args.english)
     table = Table(*HEAD, title=f"{results['corpus']} ({results['language']})", title_justify="left", box=SIMPLE)
     for row in rows_of(results):
         table.add_row(*row)
     Console(highlight=False, markup=False, width=WIDTH).print(table)
     (args.out / "results.md").write_text(markdown(results), encoding="utf-8")
     print(f"written: {args.out / 'results.md'}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,17 +6,15 @@ that of the process while it trains, which keeps what it frees. A run that was i
 does.
 """
 
-import argparse
-import os
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.real import arms
-from bench.real.arms import CALIBRATION_STEPS, ArmError, Extent, per_update
-from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.arms import CALIBRATION_STEPS, Extent, per_update
+from bench.real.command import measured, parser_of, show_table
+from bench.real.inputs import Inputs
 from bench.real.record import Record
 from bench.real.silence import write_silence
 from bench.real.table import percent, words_per_minute
@@ -85,32 +83,14 @@ def _row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def main() -> int:
-    """Measure, and print the table as Markdown. Returns 2 for inputs that cannot be used, 1 for a failure."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.real.adapters",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/real-adapters"), metavar="DIR", help="folder (%(default)s)"
-    )
+def main() -> None:
+    """Measure, and print the table as Markdown."""
+    parser = parser_of("bench.real.adapters", __doc__, "runs/real-adapters")
     parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
     parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
     args = parser.parse_args()
-    try:
-        minutes = float(os.environ.get("REAL_MINUTES", "15"))
-        extent = Extent(minutes, args.batch, 2, args.english, os.cpu_count() or 1)
-        results = measure(inputs_of(), extent, args.out)
-    except (InputError, ArmError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows_of(results)))
-    (args.out / "results.md").write_text(table + "\n", encoding="utf-8")
-    print(table)
-    return 0
+    show_table(HEAD, rows_of(measured(measure, args.out, batch=args.batch, english=args.english)), args.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

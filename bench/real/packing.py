@@ -5,16 +5,14 @@ packed windows that have timestamps and previous text. Each model is scored on t
 recordings joined from them, and on sound without speech. A run that was interrupted continues, as `make real` does.
 """
 
-import argparse
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.real import arms
-from bench.real.arms import CALIBRATION_STEPS, ArmError, Extent, per_update
-from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.arms import CALIBRATION_STEPS, Extent, per_update
+from bench.real.command import measured, parser_of, show_table
+from bench.real.inputs import Inputs
 from bench.real.record import Record
 from bench.real.silence import write_silence
 from bench.real.table import percent, words_per_minute
@@ -103,29 +101,11 @@ def _row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def main() -> int:
-    """Measure, and print the table as Markdown. Returns 2 for inputs that cannot be used, 1 for a failure."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.real.packing",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/real-packing"), metavar="DIR", help="folder (%(default)s)"
-    )
-    args = parser.parse_args()
-    try:
-        minutes = float(os.environ.get("REAL_MINUTES", "15"))
-        results = measure(inputs_of(), Extent(minutes, 8, 2, 40, os.cpu_count() or 1), args.out)
-    except (InputError, ArmError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (HEAD, ["---"] * len(HEAD), *rows_of(results)))
-    (args.out / "results.md").write_text(table + "\n", encoding="utf-8")
-    print(table)
-    return 0
+def main() -> None:
+    """Measure, and print the table as Markdown."""
+    out = parser_of("bench.real.packing", __doc__, "runs/real-packing").parse_args().out
+    show_table(HEAD, rows_of(measured(measure, out)), out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

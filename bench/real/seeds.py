@@ -6,17 +6,15 @@ number of updates is therefore the same on a busy machine. The WER of both arms 
 the clips; a clip is drawn with its transcripts of all seeds.
 """
 
-import argparse
-import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.real import arms
-from bench.real.arms import ArmError, Extent
-from bench.real.inputs import InputError, Inputs, inputs_of
+from bench.real.arms import Extent
+from bench.real.command import measured, parser_of
+from bench.real.inputs import InputError, Inputs
 from bench.real.packing import ARMS
 from bench.real.record import Record
 from bench.real.table import percent
@@ -73,38 +71,28 @@ def pooled(first: Transcripts, second: Transcripts, language: str, *, loops: boo
     return paired_test(side(first, second), side(second, first)).wer
 
 
-def main() -> int:
-    """Measure, and print the differences. Returns 2 for inputs that cannot be used, 1 for a failure."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.real.seeds",
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/real-packing"), metavar="DIR", help="folder (%(default)s)"
-    )
-    args = parser.parse_args()
-    try:
-        minutes = float(os.environ.get("REAL_MINUTES", "15"))
-        inputs, extent = inputs_of(), Extent(minutes, 8, 2, 40, os.cpu_count() or 1)
-        first, second = (transcripts(inputs, extent, args.out, arm) for arm in COMPARED)
-    except (InputError, ArmError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, InputError) else 1
+def both(inputs: Inputs, extent: Extent, out: Path) -> tuple[str, Transcripts, Transcripts]:
+    """Return the language of the corpus, and the transcripts of both arms."""
+    first, second = (transcripts(inputs, extent, out, arm) for arm in COMPARED)
+    return inputs.language, first, second
+
+
+def main() -> None:
+    """Measure, and print the differences."""
+    out = parser_of("bench.real.seeds", __doc__, "runs/real-packing").parse_args().out
+    language, first, second = measured(both, out)
     for arm, by_seed in zip(COMPARED, (first, second), strict=True):
-        normalizer = get_normalizer("golden", language=inputs.language)
+        normalizer = get_normalizer("golden", language=language)
         print(arm, *(f"seed {seed} {percent(score(rows, normalizer).wer)}" for seed, rows in by_seed.items()), sep=", ")
     for name, loops in (("WER", True), ("without clips at the token limit", False)):
-        change = pooled(first, second, inputs.language, loops=loops)
+        change = pooled(first, second, language, loops=loops)
         if change is not None and change.interval is not None:
             low, high = change.interval.low, change.interval.high
             print(
                 f"{name}: {percent(change.first)} to {percent(change.second)}, "
                 f"{100 * change.change:.1f} points ({100 * low:.1f} to {100 * high:.1f}), p = {change.p_value:.3f}"
             )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,9 +1,9 @@
 """Settings of an adapter: low-rank weights (LoRA), trained in place of the model's own."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
-from whisper_ft.config.setting import require, setting
+from whisper_ft.config.setting import refuse_unused, require, setting
 
 AdapterBase = Literal["float", "int8", "nf4"]
 FULL_LR, ADAPTER_LR = 1e-5, 1e-4
@@ -45,15 +45,8 @@ class AdapterConfig:
         require(self.targets != [], "adapter.targets", self.targets, "attention, linear or a list of names")
         for name in self.targets if isinstance(self.targets, list) else ():
             require(name.rsplit(".", 1)[-1] not in TIED, "adapter.targets", name, UNTIED)
-        if self.enabled:
-            return
-        for setting_field in fields(self):
-            value = getattr(self, setting_field.name)
-            if value != setting_field.default:
-                raise ValueError(
-                    f"--adapter.{setting_field.name} {value}: has no effect while adapter.kind is none; set "
-                    "--adapter.kind lora, or leave it out"
-                )
+        if not self.enabled:
+            refuse_unused(self, "adapter", "adapter.kind is none", "--adapter.kind lora")
 
     @property
     def enabled(self) -> bool:

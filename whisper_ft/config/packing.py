@@ -1,9 +1,9 @@
 """Settings of packing: several utterances in one window of the model."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
-from whisper_ft.config.setting import require, setting
+from whisper_ft.config.setting import refuse_unused, require, setting
 
 MAX_GAP = 5.0
 """Longest gap in seconds that can be set. Speech should fill a window of 30 s, and a few longer gaps would."""
@@ -31,15 +31,8 @@ class PackConfig:
         require(0 <= low <= high <= MAX_GAP, "pack.gap", list(self.gap), f"two rising seconds from 0 to {MAX_GAP:g}")
         share = self.partial_last_share
         require(share is None or 0 <= share <= 1, "pack.partial_last_share", share, "from 0 to 1")
-        if self.enabled:
-            return
-        for setting_field in fields(self):
-            value = getattr(self, setting_field.name)
-            if value != setting_field.default:
-                raise ValueError(
-                    f"--pack.{setting_field.name} {value}: has no effect while pack.enabled is false; set "
-                    "--pack.enabled true, or leave it out"
-                )
+        if not self.enabled:
+            refuse_unused(self, "pack", "pack.enabled is false", "--pack.enabled true")
 
     def refuse_beside(self, batch_size: int, timestamps_share: float) -> None:
         """Raise ValueError for a block larger than a step, and for partial utterances without timestamps."""

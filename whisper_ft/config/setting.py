@@ -1,7 +1,7 @@
 """Definition of a setting, with its default, resume rule and bounds, and the checks of these bounds."""
 
 import math
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Any, Literal, TypeVar
 
 from whisper_ft.config.tree import flatten, leaves, to_plain
@@ -39,6 +39,20 @@ def require(allowed: bool, name: str, value: Any, what: str) -> None:
     """
     if not allowed:
         raise ValueError(f"--{name} must be {what}, got {value}")
+
+
+def refuse_unused(section: Any, name: str, state: str, remedy: str) -> None:
+    """Raise ValueError for the first setting of a section that differs from its default, because it has no effect.
+
+    Parameters
+        section: dataclass of the settings.
+        name: its name, such as `pack`.
+        state: state in which the section has no effect, such as `pack.enabled is false`.
+        remedy: argument that gives it an effect, such as `--pack.enabled true`.
+    """
+    for one in fields(section):
+        if (value := getattr(section, one.name)) != one.default:
+            raise ValueError(f"--{name}.{one.name} {value}: has no effect while {state}; set {remedy}, or leave it out")
 
 
 def decided(value: Number | Auto, name: str) -> Number:
