@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from threading import Condition
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests import loopback
+from tests.conftest import START_SECONDS
 
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 TOKEN = "hf_of_the_test"  # needed for the data set with `gated` in its name
@@ -48,13 +50,29 @@ class Elsewhere:
     ranges: list[str] = field(default_factory=list)
     sent: int = 0  # bytes
     refused: list[int] = field(default_factory=list)  # statuses of the next answers, of a server that is busy
+    answering: int = 0  # requests
+    answered: Condition = field(default_factory=Condition)
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def forget(self) -> None:
-        self.asked, self.ranges, self.sent = [], [], 0
+        """Set all counts to zero, once the bytes of the answers so far are counted: a client has them earlier."""
+        with self.answered:
+            assert self.answered.wait_for(lambda: self.answering == 0, timeout=START_SECONDS)
+            self.asked, self.ranges, self.sent = [], [], 0
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        with self.answered:
+            self.answering += 1
+        try:
+            yield
+        finally:
+            with self.answered:
+                self.answering -= 1
+                self.answered.notify_all()
 
     def answer(self, path: str, query: str, headers: Any) -> tuple[int, dict[str, str], bytes]:
         """Status, headers, body."""
@@ -112,7 +130,10 @@ class Handler(BaseHTTPRequestHandler):
     elsewhere: Elsewhere
 
     def do_GET(self) -> None:
-        where = self.elsewhere
+        with self.elsewhere.request():
+            self.respond(self.elsewhere)
+
+    def respond(self, where: Elsewhere) -> None:
         where.asked.append((self.command, self.path))
         url = urlsplit(self.path)
         if where.refused:

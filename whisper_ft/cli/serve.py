@@ -137,6 +137,7 @@ def listener_of(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # before the address is printed, so that an early request waits instead of being refused
     except OSError as error:
         listener.close()
         reason = error.strerror or str(error)
