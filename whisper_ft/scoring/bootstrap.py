@@ -210,21 +210,44 @@ def paired_test(first: Scores, second: Scores, resamples: int = RESAMPLES, seed:
     return PairedTest(_difference(sums, totals, 0), _difference(sums, totals, 3), resampling)
 
 
+def paired_ratio(rows: Sequence[ScoredRow], counts: Sequence[tuple[float, float, float, float]]) -> Difference | None:
+    """Compare a figure that is a ratio of sums between two systems; None if one of them has an empty denominator.
+
+    Parameters
+        rows: rows of the first system, which name the speakers.
+        counts: for each row numerator and denominator of the first system, then those of the second.
+    """
+    sums = _sums_by_unit(counts, _units(rows))
+    if not len(sums) or not sums[:, 1].sum() or not sums[:, 3].sum():
+        return None
+    first, first_length, second, second_length = sums.sum(axis=0)
+    changes = None
+    if len(sums) > 1:
+        totals = _resampled(sums, RESAMPLES, SEED)  # [R, 4]
+        known = totals[(totals[:, 1] > 0) & (totals[:, 3] > 0)]
+        changes = known[:, 2] / known[:, 3] - known[:, 0] / known[:, 1] if len(known) else None
+    return _tested(float(first / first_length), float(second / second_length), changes)
+
+
 def _difference(sums: CountMatrix, totals: CountMatrix | None, at: int) -> Difference:
     """Compute one difference from three columns that begin at `at`.
 
     They are the errors of the first system, the errors of the second, and the length of the references.
     """
     first, second, length = sums[:, at : at + 3].sum(axis=0)
-    if totals is None:
-        return Difference(float(first / length), float(second / length), None, None, None)
-    more = totals[:, at + 1] - totals[:, at]
-    below, above = int((more < 0).sum()), int((more > 0).sum())
-    equal = len(more) - below - above
+    changes = None if totals is None else (totals[:, at + 1] - totals[:, at]) / totals[:, at + 2]
+    return _tested(float(first / length), float(second / length), changes)
+
+
+def _tested(first: float, second: float, changes: CountMatrix | None) -> Difference:
+    """Make a difference from two rates and the changes between them in the resamples, [R]; None without resamples."""
+    if changes is None:
+        return Difference(first, second, None, None, None)
+    below, above = int((changes < 0).sum()), int((changes > 0).sum())
+    equal = len(changes) - below - above
     # Twice the share of resamples on the rarer side of zero. The 1 counts the set itself as one more resample.
-    p_value = min(1.0, 2 * (1 + equal + min(below, above)) / (len(more) + 1))
-    interval = _interval(more / totals[:, at + 2])
-    return Difference(float(first / length), float(second / length), interval, p_value, (below + equal / 2) / len(more))
+    p_value = min(1.0, 2 * (1 + equal + min(below, above)) / (len(changes) + 1))
+    return Difference(first, second, _interval(changes), p_value, (below + equal / 2) / len(changes))
 
 
 def _units(rows: Sequence[ScoredRow]) -> list[tuple[UnitKind, str]]:
@@ -245,7 +268,7 @@ def _resampling(units: Sequence[tuple[UnitKind, str]], resamples: int, rows: Seq
     return Resampling("utterance", kinds.total(), 0, resamples, len(speakers) == 1 and None not in speakers)
 
 
-def _sums_by_unit(counts: Sequence[tuple[int, ...]], units: Sequence[tuple[UnitKind, str]]) -> CountMatrix:
+def _sums_by_unit(counts: Sequence[tuple[float, ...]], units: Sequence[tuple[UnitKind, str]]) -> CountMatrix:
     """Add up the counts of the rows of each unit: [U, K], with units in the order of their first row."""
     if not counts:
         return np.zeros((0, 0))

@@ -16,6 +16,7 @@ from whisper_ft.scoring.unicode_text import as_written, encodable, single_spaces
 WORDS: Final = "words"
 CHARACTERS: Final = "characters"  # of languages written without spaces: the headline rate is the CER
 LOSS: Final = "eval_loss"  # `loss` in a row of metrics.jsonl is that of training
+INVENTED: Final = "invented_words_per_minute"
 BLOCK_UTTERANCES = 4000  # utterances compared at a time, so that few copies of texts exist; counts add up exactly
 MAX_NAMED_IDS = 5  # ids named in an error message
 
@@ -66,6 +67,11 @@ class ScoredRow:
     def is_scored(self) -> bool:
         """True if the row counts in WER and CER, because its normalised reference is not empty."""
         return bool(self.ref_norm)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the audio; 0 if its length is not known."""
+        return _finite_or_none(self.prediction.audio_seconds) or 0.0
 
     def record(self) -> dict[str, Any]:
         """Return the row as a record of predictions.jsonl, with further columns as texts. It can be encoded as UTF-8.
@@ -182,7 +188,13 @@ class Scores:
     @property
     def audio_seconds(self) -> float:
         """Seconds of all audio; a row of unknown length adds nothing."""
-        return math.fsum(_finite_or_none(row.prediction.audio_seconds) or 0.0 for row in self.rows)
+        return math.fsum(row.seconds for row in self.rows)
+
+    @property
+    def invented_words_per_minute(self) -> float | None:
+        """Words transcribed for empty references, per minute of their audio; None without such audio."""
+        minutes = math.fsum(row.seconds for row in self.rows if not row.is_scored) / 60
+        return self.words_on_empty_references / minutes if minutes else None
 
     @property
     def token_limit_hits(self) -> int:
@@ -259,6 +271,7 @@ class Scores:
             "char_insertions": self.chars.insertions,
             "empty_references": self.empty_references,
             "words_on_empty_references": self.words_on_empty_references,
+            INVENTED: self.invented_words_per_minute,
             "empty_hypotheses": self.empty_hypotheses,
             "token_limit_hits": self.token_limit_hits,
             "no_speech_windows": self.no_speech_windows,
