@@ -28,6 +28,7 @@ from collator import SpeechCollator
 from normalizers import get_normalizer
 from whisper_ft.checkpoint.state import Counts, TrainState
 from whisper_ft.config.parse import given_settings, load_config
+from whisper_ft.config.unevaluated import lines_about_no_evaluation
 from whisper_ft.data.labels.previous_text import refuse_without_previous
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.loader import StepBatches, TrainStream
@@ -291,6 +292,7 @@ def build(
     data = replace(data, content=collectives.broadcast_from_main(data.source.content))
     tracker = Tracker.of_run(config, data.steps, enabled=rank == 0, is_own=lambda: directory.is_own)
     tracker.say_all(rate_lines(start, data.steps))
+    tracker.say_all(lines_about_no_evaluation(config, given))
     refuse_unknown_names(config, get_normalizer)
     with as_usage_error("data.normalizer"):
         normalizer = LabelNormalizer.named(config.data.normalizer, get_normalizer)

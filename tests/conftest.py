@@ -32,7 +32,7 @@ from tests.preparing import Prepare, preparer
 from tests.starts import Ended, Forked, Parent, Ranks, locked, rank_variables
 from whisper_ft.cli.demo.corpus import write_corpus
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
-from whisper_ft.config.parse import load_config
+from whisper_ft.config.parse import given_settings, load_config
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.signals import STOP_SIGNALS
@@ -47,6 +47,10 @@ DURATIONS = Path(__file__).parent / "data/durations.json"  # seconds by group of
 SHORT_SECONDS = 2.0  # shorter groups are not recorded, and start last
 SET_MEANWHILE = ("TOKENIZERS_PARALLELISM", "PYTEST_")  # variables set in this process by libraries and by pytest
 Started = subprocess.Popen[bytes] | Forked | Ranks
+UNEVALUATED = dict.fromkeys(
+    f"eval__{name}" for name in ("path", "every", "at_start", "max_utterances", "max_new_tokens")
+)
+"""Settings for `Trainer.arguments` of a run that has nothing to score."""
 START_SECONDS = 120  # a program that has not got somewhere by then hangs
 
 # Same examples every time, and no deadline: a shared machine is slow now and then.
@@ -266,7 +270,10 @@ class Trainer:
         self.folder, self.corpus, self.model, self.shared = folder, corpus, model, shared
 
     def arguments(self, name: str, **settings: Any) -> list[str]:
-        """Arguments of a short run with dropout, evaluations and checkpoints; `optim__lr=1` means --optim.lr 1."""
+        """Arguments of a short run with dropout, evaluations and checkpoints.
+
+        `optim__lr=1` means --optim.lr 1, and None leaves out an argument.
+        """
         values: dict[str, Any] = {
             "run_dir": self.folder / name,
             "steps": 8,
@@ -287,7 +294,8 @@ class Trainer:
             "save.every": 2,
         }
         values |= {key.replace("__", "."): value for key, value in settings.items()}
-        return [text for key, value in values.items() for text in (f"--{key}", str(value))]
+        given = {key: value for key, value in values.items() if value is not None}
+        return [text for key, value in given.items() for text in (f"--{key}", str(value))]
 
     def __call__(self, name: str, processes: int = 1, **settings: Any) -> Path:
         """The run directory of a run that must end well."""
@@ -312,8 +320,9 @@ class Trainer:
 
     def refusal(self, name: str, **settings: Any) -> UsageError:
         """The error with which the check before the start refuses a run; in this process."""
+        arguments = self.arguments(name, **settings)
         with pytest.raises(UsageError) as caught:
-            refuse_impossible(load_config(TrainingConfig, self.arguments(name, **settings)))
+            refuse_impossible(load_config(TrainingConfig, arguments), given_settings(TrainingConfig, arguments))
         return caught.value
 
     def end(self, name: str, processes: int = 1, **settings: Any) -> Ended:

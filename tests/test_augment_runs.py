@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from tests.conftest import Trainer, digest, logged, metrics, run
+from tests.conftest import UNEVALUATED, Trainer, digest, logged, metrics, run
 from tests.test_packed_run import printed
 from whisper_ft.cli.doctor.__main__ import main as doctor
 from whisper_ft.cli.replay.__main__ import main as replay
@@ -105,7 +105,8 @@ def test_replay_writes_what_is_heard_and_another_epoch_hears_other_draws(
 def test_the_doctor_plays_utterances_before_and_after(
     train: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    settings = AUGMENTED | {"augment__waveform": '[{"gain": {"db": -6, "p": 1}}]', "eval__path": "", "batch__size": 12}
+    settings = AUGMENTED | UNEVALUATED
+    settings |= {"augment__waveform": '[{"gain": {"db": -6, "p": 1}}]', "batch__size": 12}
     assert doctor([*train.arguments("run", **settings), "--max_rows", "4", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert any("12 of the first 12" in line for line in lines)

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.conftest import Trainer, digest, logged, metrics
+from tests.conftest import UNEVALUATED, Trainer, digest, logged, metrics
 from whisper_ft.cli.doctor.__main__ import main as doctor
 from whisper_ft.cli.replay.__main__ import main as replay
 
@@ -157,7 +157,7 @@ def printed(
 def test_the_doctor_shows_the_fill_and_a_window_that_can_be_played(
     train: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    arguments = train.arguments("run", **PACKED | {"eval__path": ""})
+    arguments = train.arguments("run", **PACKED | UNEVALUATED)
     assert doctor([*arguments, "--leakage", "none", "--max_rows", "4", "--out", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     blocks = [line.split() for line in lines if line.strip().startswith("block ")]

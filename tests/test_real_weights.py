@@ -308,7 +308,7 @@ def test_base_that_was_killed_and_resumed_has_the_weights_of_an_uninterrupted_ru
     train = Trainer(tmp_path, file.parent, Path(MODELS or ".", "whisper-base"), tmp_path)
     settings: dict[str, Any] = {
         "steps": 3, "batch__size": 2, "batch__per_device": 1, "optim__lr": 1e-5, "save__every": 1, "eval__every": 0,
-        "data__path": file, "data__language": language_of(file), "eval__path": "",
+        "data__path": file, "data__language": language_of(file),
     }  # fmt: skip
     expected = digest(train("whole", processes, **settings))
     shutil.rmtree(tmp_path / "whole")  # gigabytes

@@ -196,7 +196,6 @@ def test_an_upload_of_any_format_has_the_text_of_evaluate_py(
     assert not visit.complaints
 
 
-@pytest.mark.long
 def test_a_dropped_and_a_pasted_file_are_transcribed(visit: Visit, files: Path, evaluated: str):
     content = list((files / "clip.wav").read_bytes())
     give = """([content, kind]) => {
@@ -216,7 +215,6 @@ def test_a_dropped_and_a_pasted_file_are_transcribed(visit: Visit, files: Path, 
         assert cer(visit.words, evaluated) <= MOST_CER
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "fact"), [("notes.wav", "notes.wav"), ("large.wav", f"{SMALL_MB} MB")], ids=["text", "large"]
 )
@@ -229,7 +227,6 @@ def test_a_file_that_cannot_be_used_is_refused_with_a_reason(visit: Visit, files
     assert visit.words
 
 
-@pytest.mark.long
 def test_silence_has_no_text(visit: Visit, files: Path):
     visit.upload(files / "silence.wav")
     assert not visit.words
@@ -237,7 +234,6 @@ def test_silence_has_no_text(visit: Visit, files: Path):
     assert "no sound" in visit.text("#signs")
 
 
-@pytest.mark.long
 def test_a_long_recording_shows_its_text_as_it_comes_and_can_be_cancelled(visit: Visit, files: Path, sentence: str):
     visit.page.set_input_files("#file", str(files / "long.wav"))
     visit.page.wait_for_selector("#text .word")
@@ -251,7 +247,6 @@ def test_a_long_recording_shows_its_text_as_it_comes_and_can_be_cancelled(visit:
     assert visit.words.count(sentence.split()[0]) >= 10
 
 
-@pytest.mark.long
 def test_words_have_their_confidence_light_up_and_are_walked_through_by_keys(visit: Visit, files: Path):
     visit.upload(files / "clip.wav")
     classes = visit.page.eval_on_selector_all("#text .word", "words => words.map(word => word.className)")
@@ -273,17 +268,15 @@ def test_words_have_their_confidence_light_up_and_are_walked_through_by_keys(vis
     visit.until("document.querySelector('#audio').currentTime > 0 && !document.querySelector('#audio').ended")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("form", ["txt", "srt", "vtt", "json"])
-def test_the_text_is_downloaded_as_a_file(visit: Visit, files: Path, form: str, sentence: str):
+def test_the_text_is_downloaded_as_a_file_of_each_format(visit: Visit, files: Path, sentence: str):
     visit.upload(files / "clip.wav")
-    with visit.page.expect_download() as download:
-        visit.page.get_by_role("button", name=f"Download as {form}").click()
-    assert download.value.suggested_filename == f"clip.{form}"
-    assert sentence in Path(download.value.path()).read_text().replace("\n", " ")
+    for form in ("txt", "srt", "vtt", "json"):
+        with visit.page.expect_download() as download:
+            visit.page.get_by_role("button", name=f"Download as {form}").click()
+        assert download.value.suggested_filename == f"clip.{form}"
+        assert sentence in Path(download.value.path()).read_text().replace("\n", " ")
 
 
-@pytest.mark.long
 def test_a_new_best_model_is_announced_and_used_without_a_restart(
     visit: Visit, files: Path, run_dir: Path, learnt: Path
 ):
@@ -301,7 +294,6 @@ def test_a_new_best_model_is_announced_and_used_without_a_restart(
         publish(run_dir, learnt, 8)
 
 
-@pytest.mark.long
 def test_two_models_side_by_side_and_a_blind_test_whose_answers_are_counted(visit: Visit, files: Path, kept: Path):
     page = visit.page
     page.select_option("#compare", "start")
@@ -328,7 +320,6 @@ def test_two_models_side_by_side_and_a_blind_test_whose_answers_are_counted(visi
     assert all("interval" in visit.text("#tally") for _ in rows)
 
 
-@pytest.mark.long
 def test_a_correction_is_kept_as_training_data_and_deleted(visit: Visit, files: Path, kept: Path, clip: Waveform):
     page = visit.page
     visit.upload(files / "clip.wav")
@@ -361,7 +352,6 @@ def test_a_correction_is_kept_as_training_data_and_deleted(visit: Visit, files: 
     assert not (kept / "metadata.jsonl").read_text()
 
 
-@pytest.mark.long
 def test_everything_is_done_by_keyboard_alone(visit: Visit, evaluated: str):
     page = visit.page
 
@@ -391,7 +381,6 @@ def test_everything_is_done_by_keyboard_alone(visit: Visit, evaluated: str):
 NAMED = {"button", "checkbox", "combobox", "textbox", "spinbutton", "slider", "meter", "progressbar", "link", "group"}
 
 
-@pytest.mark.long
 def test_each_control_has_a_name_for_screen_readers(visit: Visit, files: Path):
     page = visit.page
     page.click("details > summary")
@@ -408,7 +397,6 @@ def test_each_control_has_a_name_for_screen_readers(visit: Visit, files: Path):
     page.click("#record")
 
 
-@pytest.mark.long
 def test_nothing_is_requested_from_anywhere_else(visit: Visit, files: Path, address: str):
     visit.page.select_option("#compare", "start")
     visit.upload(files / "clip.wav")
@@ -444,7 +432,6 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
 def test_phone_and_desktop_in_light_and_dark_are_readable(
@@ -466,7 +453,6 @@ def test_phone_and_desktop_in_light_and_dark_are_readable(
     visit.close()
 
 
-@pytest.mark.long
 def test_without_leave_to_use_the_microphone_the_reason_is_said(browser: Any, address: str, files: Path):
     visit = Visit(browser, address)
     visit.page.click("#record")
@@ -477,7 +463,6 @@ def test_without_leave_to_use_the_microphone_the_reason_is_said(browser: Any, ad
     visit.close()
 
 
-@pytest.mark.long
 def test_on_another_host_without_https_the_page_says_how_to_record(
     playwright: Any, learnt: Path, files: Path, tmp_path: Path
 ):

@@ -118,7 +118,7 @@ def check(program: str, arguments: Sequence[str]) -> int | None:
     path = Path(program).resolve()
     if path.parent != ROOT or path.name not in ("train.py", "evaluate.py"):
         return None
-    from whisper_ft.config.parse import load_config
+    from whisper_ft.config.parse import given_settings, load_config
     from whisper_ft.config.scoring import EvaluationConfig
     from whisper_ft.config.training import TrainingConfig
     from whisper_ft.training.preflight import refuse_impossible, refuse_impossible_evaluation
@@ -128,7 +128,7 @@ def check(program: str, arguments: Sequence[str]) -> int | None:
             config = load_config(TrainingConfig, arguments, path.name)
             if code := _make_demo_data(config):
                 return code
-            refuse_impossible(config)
+            refuse_impossible(config, given_settings(TrainingConfig, arguments))
         else:
             refuse_impossible_evaluation(load_config(EvaluationConfig, arguments, path.name))
     except SystemExit:  # after --help

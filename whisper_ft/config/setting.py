@@ -52,7 +52,12 @@ def refuse_unused(section: Any, name: str, state: str, remedy: str) -> None:
     """
     for one in fields(section):
         if (value := getattr(section, one.name)) != one.default:
-            raise ValueError(f"--{name}.{one.name} {value}: has no effect while {state}; set {remedy}, or leave it out")
+            raise ValueError(unused_message(f"{name}.{one.name}", value, state, f"set {remedy}"))
+
+
+def unused_message(name: str, value: Any, state: str, remedy: str) -> str:
+    """Return the message about a setting that has no effect in a `state`; `remedy` gives it one."""
+    return f"--{name} {value}: has no effect while {state}; {remedy}, or leave it out"
 
 
 def decided(value: Number | Auto, name: str) -> Number:

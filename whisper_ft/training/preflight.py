@@ -18,6 +18,7 @@ from whisper_ft.config.resume_policy import as_resumed, refuse_changes
 from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.transform_values import listed
+from whisper_ft.config.unevaluated import refuse_unevaluated
 from whisper_ft.config.waveform import NOISES, ROOM, ListedTransform, transforms_in
 from whisper_ft.data.formats.shard_names import expanded
 from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, is_adapter
@@ -41,6 +42,7 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
     launch.sh makes these checks once before it starts any process, so that an error is not printed by every process.
     """
     refuse_missing_data(config.data)
+    refuse_unevaluated(config, given)
     if config.eval.path:
         refuse_missing("eval.path", config.eval.path)
     refuse_missing_recordings(transforms_in(config.augment.waveform, WAVEFORM))

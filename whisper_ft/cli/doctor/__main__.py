@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from whisper_ft.config.parse import load_config
+from whisper_ft.config.parse import given_settings, load_config
 from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.unevaluated import refuse_unevaluated
 from whisper_ft.runtime.command import exit_code_of
 from whisper_ft.runtime.errors import DataError, UsageError, as_usage_error
 from whisper_ft.runtime.printable import say
@@ -64,6 +65,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, TrainingCo
         raise UsageError(f"--out {args.out}: is a file; name a folder")
     config = load_config(TrainingConfig, settings, PROGRAM)
     refuse_missing_data(config.data)
+    refuse_unevaluated(config, given_settings(TrainingConfig, settings))
     if config.eval.path:
         refuse_missing("eval.path", config.eval.path)
     refuse_missing_model("model.name", config.model.name)
