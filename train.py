@@ -26,7 +26,7 @@ import torch
 
 from collator import SpeechCollator
 from normalizers import get_normalizer
-from whisper_ft.checkpoint.state import Counts, TrainState
+from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.parse import given_settings, load_config
 from whisper_ft.config.unevaluated import lines_about_no_evaluation
 from whisper_ft.data.labels.previous_text import refuse_without_previous
@@ -37,7 +37,7 @@ from whisper_ft.data.used_settings import languages_found
 from whisper_ft.data.workers import start_worker_server
 from whisper_ft.models.whisper import AUTOCAST, quiet_libraries
 from whisper_ft.optim.loss import TokenLoss
-from whisper_ft.optim.optimizer import apply_update, complete_gradients, set_lr
+from whisper_ft.optim.optimizer import set_lr
 from whisper_ft.optim.schedule import due, learning_rate
 from whisper_ft.runtime.collectives import Collectives, name_lost_ranks
 from whisper_ft.runtime.device_memory import memory_errors
@@ -51,7 +51,9 @@ from whisper_ft.runtime.rng import reseed
 from whisper_ft.runtime.signals import StopRequest
 from whisper_ft.tracking.performance import Throughput
 from whisper_ft.tracking.tracker import Tracker
-from whisper_ft.training.agreement import agree
+from whisper_ft.training.agreement import Agreement, Losses, agree
+from whisper_ft.training.anchor import Anchor
+from whisper_ft.training.anchor_data import open_anchor_data
 from whisper_ft.training.averaging import publish_mean, steps_to_average
 from whisper_ft.training.data import TrainingData, open_stream, open_training_data
 from whisper_ft.training.directory import RunDir
@@ -61,6 +63,7 @@ from whisper_ft.training.learner import Learner, build_learner
 from whisper_ft.training.memory.batch_trial import settle_per_device
 from whisper_ft.training.memory.memory_lines import card_lines
 from whisper_ft.training.merged_publication import publish_merged
+from whisper_ft.training.mixture_scores import publish_interpolated
 from whisper_ft.training.next_commands import next_commands
 from whisper_ft.training.preflight import refuse_impossible
 from whisper_ft.training.published_models import publish_final
@@ -113,8 +116,7 @@ def train(parts: Parts) -> int:
             agreed = agree(
                 collectives,
                 drawn,
-                loss=update.loss if update else 0.0,
-                text=update.text if update else (0.0, 0),
+                update.losses if update else Losses(),
                 failed=failure is not None,
                 stopping=stop.signal is not None,
                 save_done=saver.is_done,
@@ -139,12 +141,12 @@ def train(parts: Parts) -> int:
                 return finish(parts, state, stopping=stopping)
             if agreed.failed:
                 collectives.raise_on_all(failure)
-            if agreed.counts.unusable:
+            if agreed.rejected:
                 tracker.quarantine([row for rows in collectives.gather(drawn.rejected) for row in rows])
             with throughput.training():
                 empty = agreed.micro_batches - len(drawn.micro_batches)  # more only if another rank has more
                 micro_batches = drawn.micro_batches + [collate([]) for _ in range(empty)]
-                update = update_weights(model, parts, state.step, micro_batches, agreed.counts)
+                update = update_weights(model, parts, state.step, micro_batches, drawn.anchor, agreed)
             del drawn, micro_batches  # free their memory before the next step is drawn
             state = state.after_step(agreed.counts, applied=update.applied)
             directory.step = state.step
@@ -190,42 +192,50 @@ def draw(stream: TrainStream, over: bool, directory: RunDir) -> tuple[StepBatche
 
 
 def update_weights(
-    model: Callable[..., torch.Tensor], parts: Parts, step: int, micro_batches: Sequence[Batch], counts: Counts
+    model: Callable[..., torch.Tensor],
+    parts: Parts,
+    step: int,
+    micro_batches: Sequence[Batch],
+    of_anchor: Sequence[Batch],
+    agreed: Agreement,
 ) -> Update:
     """Make one optimizer update. The loss is the mean cross-entropy over all label tokens in the global batch.
 
-    If the gradient is not finite, the weights stay as they are, and `applied` of the result is False.
+    An anchor adds the mean divergence over its label tokens, and a pull after the update. If the gradient is not
+    finite, the weights stay as they are, and `applied` of the result is False.
 
     Parameters
         step: number of updates done before; it determines learning rate and random numbers.
         micro_batches: data of this rank; every rank must have equally many, some of them perhaps empty.
-        counts: counts of the global batch.
+        of_anchor: audio of the anchor, equally many, too.
     """
-    config, accelerator, learner = parts.config, parts.accelerator, parts.learner
+    config, accelerator, learner, counts = parts.config, parts.accelerator, parts.learner, agreed.counts
     lr = learning_rate(step, parts.data.steps, config.optim, config.schedule)
     set_lr(learner.optimizer, lr)
     loss_scale = learner.scaler.get_scale()
-    loss_sum, text_tokens = torch.zeros(2, device=learner.device), 0
-    for number, batch in enumerate(micro_batches):
+    sums, text_tokens = torch.zeros(3, device=learner.device), 0
+    # DDP averages gradients over ranks, so the number of ranks turns its average into the sum.
+    factor = accelerator.num_processes / max(counts.label_tokens, 1)
+    anchor_factor = config.anchor.kl * accelerator.num_processes / max(agreed.anchor_tokens, 1)
+    for number, batch in enumerate([*micro_batches, *of_anchor]):
         reseed(config.seed, step, number, accelerator.process_index)
-        is_last = number == len(micro_batches) - 1
+        is_last = number == len(micro_batches) + len(of_anchor) - 1
+        is_anchor = number >= len(micro_batches)
         # The ranks synchronise in the last backward pass, and from the second step on in the forward pass too.
         with nullcontext() if is_last else accelerator.no_sync(model), name_lost_ranks():
-            losses = cross_entropy_sum(model, batch.to(learner.device), config).reshape(-1)
-            # DDP averages gradients over ranks, so `world` turns its average into the sum.
-            mean = losses[0] * (accelerator.num_processes / max(counts.label_tokens, 1))
-            torch.autograd.backward(learner.scaler.scale(mean))
-        loss_sum[: len(losses)] += losses.detach()
+            batch_on_device = batch.to(learner.device)
+            if is_anchor:
+                losses = divergence_sum(model, batch_on_device, config, learner.anchor).reshape(-1)
+            else:
+                losses = cross_entropy_sum(model, batch_on_device, config).reshape(-1)
+            torch.autograd.backward(learner.scaler.scale(losses[0] * (anchor_factor if is_anchor else factor)))
+        sums[2 * is_anchor : 2 * is_anchor + len(losses)] += losses.detach()
         text_tokens += batch.text_tokens(learner.encode.end) if len(losses) > 1 else 0
-        del losses, mean  # frees their graph; the next forward pass needs its memory
-    complete_gradients(learner.parameters)
-    learner.scaler.unscale_(learner.optimizer)
-    max_norm = config.optim.clip_norm or float("inf")
-    grad_norm = torch.nn.utils.clip_grad_norm_(learner.parameters.values(), max_norm)
-    applied = apply_update(learner.optimizer, grad_norm)  # False if the gradient is not finite; weights then stay
-    learner.scaler.update()
-    loss, text_loss = loss_sum.tolist()
-    return Update(lr, counts, loss, float(grad_norm), loss_scale, (text_loss, text_tokens), applied)
+        del losses, batch_on_device  # frees their graph; the next forward pass needs its memory
+    grad_norm, applied = learner.apply_gradients(config.optim.clip_norm)
+    loss, text_loss, divergence = sums.tolist()
+    own = Losses(loss, text_loss, text_tokens, divergence)
+    return Update(lr, counts, own, grad_norm, loss_scale, agreed.anchor_tokens, applied)
 
 
 def cross_entropy_sum(model: Callable[..., torch.Tensor], batch: Batch, config: TrainingConfig) -> torch.Tensor:
@@ -235,6 +245,16 @@ def cross_entropy_sum(model: Callable[..., torch.Tensor], batch: Batch, config: 
     """
     with torch.autocast(batch.labels.device.type, AUTOCAST[config.precision], enabled=config.precision != "fp32"):
         return model(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted)
+
+
+def divergence_sum(
+    model: Callable[..., torch.Tensor], batch: Batch, config: TrainingConfig, anchor: Anchor | None
+) -> torch.Tensor:  # []
+    """Return KL(start model || model) on a micro-batch of the anchor, summed over its label tokens."""
+    assert anchor is not None
+    with torch.autocast(batch.labels.device.type, AUTOCAST[config.precision], enabled=config.precision != "fp32"):
+        start = anchor.output(batch)
+        return model(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted, start)
 
 
 def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
@@ -261,8 +281,10 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
         tracker.say(f"ended: no better evaluation within eval.patience, which is {config.eval.patience}")
     if steps := steps_to_average(state, config, parts.data.steps):
         publish_mean(steps, parts.collectives, directory, tracker, learner, parts.evaluation)
-    parts.collectives.broadcast_from_main(directory.require_own)
     chosen = directory.best if state.best else directory.final
+    if config.average.alphas:
+        publish_interpolated(config, directory, parts.evaluation, chosen)
+    parts.collectives.broadcast_from_main(directory.require_own)
     if state.best:
         tracker.say(f"best {state.best.metric}: {state.best.value:.4f}, at step {state.best.step}")
     tracker.say(f"finished at step {state.step}; the model to use is in {chosen}", always=True)
@@ -305,6 +327,10 @@ def build(
     tracker.say_all(card_lines(config, learner.model.config.to_dict(), accelerator.device, collectives.world))
     held_out = open_held_out_set(config, start.held_out, directory.index, learner, get_normalizer)
     sets = open_eval_sets(config, start.sets, directory.index, learner, collectives, get_normalizer)
+    start_weights = learner.anchor.sha256 if learner.anchor else None
+    scored = [*([held_out] if held_out else []), *sets]
+    anchor = open_anchor_data(config, start.anchor, directory.index, learner, scored, collectives, tracker.say_all)
+    data = replace(data, anchor=anchor, start_weights=start_weights)
     evaluation = Evaluation(held_out, sets, config.eval, learner, collectives, tracker, stop)
     return Parts(config, accelerator, collectives, directory, stop, tracker, data, learner, evaluation)
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "estimate": "estimate the memory of a training run, without a GPU",
     "export": "export a model to the format of another engine, and check it there",
     "import": "turn a model of faster-whisper or whisper.cpp into a Hugging Face folder, to fine-tune it",
+    "interpolate": "mix a model with its start model, and choose the best mixture within the guards",
     "merge": "merge an adapter into its base, as a whole model that is checked",
     "plot": "draw the curves of one or several runs, also while they train",
     "prepare": "convert any data source to parquet shards, resumable",

@@ -8,7 +8,7 @@ HUB_NAME = r"[\w-][\w.-]*/[\w.-]+"
 """Form of a name on the Hub, `owner/name`."""
 FOLDERS = ("runs", "checkpoints", "corpora", "data", "datasets", "demo-data", "exp", "my-data", "output", "outputs")
 """First parts of paths as people call their folders."""
-MODEL_PARTS = r"(best|final|average)(-adapter)?|(step|checkpoint)-\d+|checkpoints"
+MODEL_PARTS = r"(best|final|average)(-adapter)?|interpolated|(step|checkpoint)-\d+|checkpoints"
 """Last parts of a path to a model that a training wrote."""
 DATA_PARTS = r"train|training|test|testing|valid|validation|val|dev|eval"
 """Last parts of a path to a split of one's own data."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from whisper_ft.config.adapter import AdapterConfig
+from whisper_ft.config.alphas import TENTHS, alphas_in
+from whisper_ft.config.anchor import AnchorConfig
 from whisper_ft.config.augment import AugmentConfig
 from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.evaluation import Device, EvalConfig, Precision
@@ -129,6 +131,31 @@ class AverageConfig:
     """last: average the newest checkpoints of save.every; best: average the checkpoints of the best evaluations."""
     checkpoints: int = setting("free", 5, least=2)
     """Number of checkpoints to average; as many are kept on disk."""
+    interpolate: bool | list[float] = setting("free", False)
+    """At the end, also mix the best model with the start model, score each mixture on the held-out set and eval.sets,
+    and write the best one within the guards: interpolated/. true: in steps of 0.1; or a list: [0.3, 0.5, 0.7]."""
+
+    @property
+    def alphas(self) -> list[float]:
+        """Shares of the best model in the mixtures; [] if none is made. Raises ValueError for numbers out of range."""
+        if isinstance(self.interpolate, bool):
+            return alphas_in(TENTHS) if self.interpolate else []
+        return alphas_in(self.interpolate)
+
+    def refuse_interpolation(self, adapter: str, *, has_held_out: bool) -> None:
+        """Raise ValueError for mixtures that cannot be made or chosen. `adapter` is its kind, or none."""
+        shown = f"--average.interpolate {str(self.interpolate).lower()}"
+        try:
+            wanted = bool(self.alphas)
+        except ValueError as error:
+            raise ValueError(f"{shown}: {error}") from error
+        if wanted and not has_held_out:
+            raise ValueError(f"{shown}: nothing is evaluated, so no mixture can be chosen; give --eval.path")
+        if wanted and adapter != "none":
+            raise ValueError(
+                f"{shown}: is for a run that trains the model itself; after this run, "
+                "`python -m whisper_ft interpolate RUN` mixes the merged model in best/"
+            )
 
 
 @dataclass(frozen=True)
@@ -176,6 +203,7 @@ class TrainingConfig:
     """Longest wait in seconds for another process within a step. Evaluations and saves may take hours."""
     model: ModelConfig = field(default_factory=ModelConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    anchor: AnchorConfig = field(default_factory=AnchorConfig)
     data: DataConfig = field(default_factory=DataConfig)
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     pack: PackConfig = field(default_factory=PackConfig)
@@ -196,6 +224,9 @@ class TrainingConfig:
         require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "above 0")
         require(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "above 0")
         self.adapter.refuse_beside(self.model.freeze, self.average.of)
+        self.average.refuse_interpolation(self.adapter.kind, has_held_out=self.held_out is not None)
+        self.anchor.refuse_alone(self.allow_change)
+        self.anchor.refuse_beside(self.adapter.kind, [*filter(None, [self.held_out]), *self.eval.sets])
         self.pack.refuse_beside(self.batch.size, self.labels.timestamps_share)
         if self.overwrite and self.resume != "never":
             raise ValueError(f"--overwrite goes with --resume never, not {self.resume}: it begins a run anew")

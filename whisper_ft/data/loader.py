@@ -24,11 +24,24 @@ Prepared = list[Window | Rejected]
 
 @dataclass(frozen=True)
 class StepBatches:
-    """Data of one rank for one step: micro-batches, rejected rows and counts."""
+    """Data of one rank for one step: micro-batches, rejected rows and counts. `counts` leaves out the anchor."""
 
     micro_batches: list[Batch] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     counts: Counts = Counts()
+    anchor: list[Batch] = field(default_factory=list)
+    """Micro-batches of the anchor, equally many on each rank."""
+    anchor_tokens: int = 0
+    """Label tokens in them."""
+
+    def beside(self, anchor: Self) -> Self:
+        """Return the same data with the batch of the anchor beside it, and with its rejected rows."""
+        return replace(
+            self,
+            rejected=[*self.rejected, *anchor.rejected],
+            anchor=anchor.micro_batches,
+            anchor_tokens=anchor.counts.label_tokens,
+        )
 
 
 class TrainStream:
@@ -42,6 +55,7 @@ class TrainStream:
             if each portion of the plan is a micro-batch.
         workers: number of processes that prepare data; with 0 this process prepares it.
         ahead: number of portions that each worker may prepare ahead.
+        anchor: stream of the anchor's audio, drawn together with this one.
     """
 
     def __init__(
@@ -54,8 +68,9 @@ class TrainStream:
         windows_at_once: int | None = None,
         workers: int = 0,
         ahead: int = 4,
+        anchor: "TrainStream | None" = None,
     ) -> None:
-        self._plan, self._collate, self._first_step = plan, collate, first_step
+        self._plan, self._collate, self._first_step, self._anchor = plan, collate, first_step, anchor
         self._windows_at_once = windows_at_once
         self._shares = _Shares(reader, plan, first_step)
         self._number_of_workers, self._ahead = workers, ahead
@@ -69,10 +84,13 @@ class TrainStream:
         """
         if self._steps is None:
             self._steps = self._start()
-        return next(self._steps)
+        drawn = next(self._steps)
+        return drawn if self._anchor is None else drawn.beside(self._anchor.draw())
 
     def close(self) -> None:
-        """End the workers and the stream."""
+        """End the workers and the stream, and that of the anchor."""
+        if self._anchor is not None:
+            self._anchor.close()
         if self._workers is not None:
             self._workers.close()
         if self._steps is not None:

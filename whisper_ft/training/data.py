@@ -26,6 +26,7 @@ from whisper_ft.data.window_builder import WindowSettings
 from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.training import data_summary
+from whisper_ft.training.anchor_data import FINGERPRINT, AnchorData
 
 AUGMENTATION = "augmentation"
 """Key of the recordings of augmentation in a fingerprint."""
@@ -46,6 +47,10 @@ class TrainingData:
     """Recordings for windows without speech, if the settings name some."""
     augmentation: WaveformChain | None = None
     """Transforms of waveforms, if the settings name some."""
+    anchor: AnchorData | None = None
+    """Audio of the anchor, if `anchor.kl` is on."""
+    start_weights: str | None = None
+    """Hash of the weights near which the anchor holds the model; None without an anchor."""
     content: dict[str, Any] = field(default_factory=dict)
     """Digests of the content of the files (`Source.content`), as it was when this start of the program began."""
 
@@ -64,12 +69,16 @@ class TrainingData:
         """Facts that identify the data and its order: recorded in a checkpoint, and compared when a run resumes.
 
         They are the version of the order, the number of lanes, the content of the source, and the recordings without
-        speech and of augmentation.
+        speech and of augmentation. An anchor adds its start weights and its audio.
         """
         source = with_content(self.source.fingerprint(), self.content)
-        noise = {"no_speech": self.noise.fingerprint} if self.noise is not None else {}
+        noise: dict[str, Any] = {"no_speech": self.noise.fingerprint} if self.noise is not None else {}
         if self.augmentation is not None and self.augmentation.recordings:
             noise[AUGMENTATION] = self.augmentation.fingerprint
+        if self.start_weights is not None:
+            noise["start_weights"] = self.start_weights
+        if self.anchor is not None:
+            noise[FINGERPRINT] = self.anchor.fingerprint
         return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **noise, **source}
 
     def divided(self, config: TrainingConfig, rank: int, world: int) -> Self:
@@ -164,4 +173,5 @@ def open_stream(
         windows_at_once=config.batch.per_pass if is_regrouped else None,
         workers=settings.workers,
         ahead=settings.prefetch,
+        anchor=data.anchor.stream(config, log_mel, collate, first_step, data.partition) if data.anchor else None,
     )

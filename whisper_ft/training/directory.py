@@ -33,6 +33,8 @@ best-adapter/     of a run with an adapter: the adapter of that step, for peft a
                   written at the end, with it merged; without an evaluation, final/ is, from final-adapter/
 final/            the model after the last update, best or not
 average/          with average.of: the mean of the weights of several checkpoints, which its README names
+interpolated/     with average.interpolate: the best mixture of the start model and best/, with interpolation.html about
+                  all of them. interpolated-scores/ has the transcripts of each
 plots/            curves.png and curves.html, by python -m whisper_ft plot
 tensorboard/      with track.to; likewise wandb/. trackio has a folder of its own. Trackers know the run by tracker-id:
                   remove this file from a copy of the folder
@@ -61,7 +63,7 @@ class RunDir:
         self.checkpoints = path / "checkpoints"
         self.best, self.final, self.average = path / "best", path / "final", path / "average"
         self.best_adapter, self.final_adapter = path / "best-adapter", path / "final-adapter"
-        self.average_adapter = path / "average-adapter"
+        self.average_adapter, self.interpolated = path / "average-adapter", path / "interpolated"
         self.predictions = path / "predictions"
         self.index = path / "index"
         self.moved_to: Path | None = None

@@ -39,6 +39,11 @@ class EvaluatedSet:
         """Name of the set in figures and files."""
         return self.evaluator.name
 
+    @property
+    def rows(self) -> int:
+        """Number of rows of the source that may be scored; all of them if they are joined to recordings."""
+        return sum(self.source.rows) if self.evaluator.is_long else self.evaluator.total
+
 
 def open_held_out_set(
     config: TrainingConfig,

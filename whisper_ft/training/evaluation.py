@@ -8,6 +8,7 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.evaluation import EvalConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.decoding.eval_protocol import EvalProtocol
+from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.optim.schedule import due
 from whisper_ft.runtime.collectives import Collectives
@@ -93,10 +94,10 @@ class Evaluation:
         self._log(state, scores, of_sets)
         return state
 
-    def score(self, one: EvaluatedSet) -> Scores:
+    def score(self, one: EvaluatedSet, resume_log: ResumeLog | None = None) -> Scores:
         """Score the present model on one set. Every rank must call it, and gets the same scores.
 
-        Raises PreemptedError after a stop signal.
+        Utterances in the resume log are not transcribed again. Raises PreemptedError after a stop signal.
         """
         learner, evaluator = self.learner, one.evaluator
         transcriber = Transcriber(
@@ -115,7 +116,7 @@ class Evaluation:
                 if self.stop.signal is not None:
                     raise PreemptedError("a signal stopped the evaluation; run the same command to continue")
 
-            predictions = evaluator.transcribe(transcriber, learner.log_mel, self.collectives, progress)
+            predictions = evaluator.transcribe(transcriber, learner.log_mel, self.collectives, progress, resume_log)
         return score(predictions, one.normalize)
 
     def _held_out_is_due(self, state: TrainState, steps: int) -> bool:

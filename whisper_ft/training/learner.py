@@ -21,9 +21,17 @@ from whisper_ft.models.adapters.quantised_base import load_base
 from whisper_ft.models.export.hf import config_files
 from whisper_ft.models.precision import precision_record
 from whisper_ft.models.whisper import LoadedWhisper, freeze, parameters_by_name
-from whisper_ft.optim.optimizer import build_optimizer, keeps_state, load_state_tensors, state_tensors
+from whisper_ft.optim.optimizer import (
+    apply_update,
+    build_optimizer,
+    complete_gradients,
+    keeps_state,
+    load_state_tensors,
+    state_tensors,
+)
 from whisper_ft.optim.scaler import build_scaler
 from whisper_ft.runtime.errors import as_usage_error
+from whisper_ft.training.anchor import Anchor
 from whisper_ft.training.run_adapter import RunAdapter
 
 
@@ -47,6 +55,8 @@ class Learner:
     """Number format of training and evaluation."""
     adapter: RunAdapter | None = None
     """Adapter in the model, which alone is trained; None if the model itself is."""
+    anchor: Anchor | None = None
+    """Start of the run, near which the model is held; None if the settings name no anchor."""
 
     def model_files(self) -> dict[str, bytes]:
         """Files of an exported model by name, without weights and README."""
@@ -60,6 +70,21 @@ class Learner:
             feature_shape=(self.log_mel.bins, self.log_mel.frames),
             pin_memory=self.device.type == "cuda",
         )
+
+    def apply_gradients(self, max_norm: float) -> tuple[float, bool]:
+        """Clip the gradients at the norm `max_norm` (0: not at all), and update the weights and the loss scale.
+
+        The anchor then pulls the weights back. Returns the norm before clipping, and False if it is not finite: the
+        weights then stay as they are.
+        """
+        complete_gradients(self.parameters)
+        self.scaler.unscale_(self.optimizer)
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), max_norm or float("inf"))
+        applied = apply_update(self.optimizer, grad_norm)
+        if applied and self.anchor is not None:
+            self.anchor.pull(self.optimizer)
+        self.scaler.update()
+        return float(grad_norm), applied
 
     @property
     def scaler_state(self) -> dict[str, float]:
@@ -143,6 +168,7 @@ def build_learner(
         device=device,
         precision=config.precision,
         adapter=adapter,
+        anchor=Anchor.of(model, parameters, config, adapter.base.sha256 if adapter else None),
     )
 
 

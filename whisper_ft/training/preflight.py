@@ -45,6 +45,8 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
     refuse_unevaluated(config, given)
     if config.eval.path:
         refuse_missing("eval.path", config.eval.path)
+    if config.anchor.path:
+        refuse_missing("anchor.path", config.anchor.path)
     refuse_missing_recordings(transforms_in(config.augment.waveform, WAVEFORM))
     for number, one in enumerate(config.eval.sets):
         refuse_missing("eval.sets: path", one.path)

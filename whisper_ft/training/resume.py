@@ -23,6 +23,7 @@ from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import ResumeError, UsageError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
+from whisper_ft.training.anchor_data import FINGERPRINT, changed_audio
 from whisper_ft.training.data import AUGMENTATION, TrainingData
 from whisper_ft.training.data_summary import packing_lines, settings_lines, summary_lines
 from whisper_ft.training.directory import RunDir
@@ -173,7 +174,8 @@ def resume_from(
     allowed = refuse_changes(record.config, config, chosen)
     if learner.adapter is not None:
         learner.adapter.refuse_another_base(record, chosen)
-    if difference := changed(record.data, _compared(data.fingerprint, allowed)):
+    now = _compared(data.fingerprint, allowed)
+    if difference := changed(record.data, now) or changed_audio(record.data, data.fingerprint):
         raise UsageError(f"the data differs from the data of {chosen}: {difference}")
     tracker.say_all(f"{name}: was {then}, is {now}, as allowed" for name, then, now in allowed)
     state = record.state
@@ -198,9 +200,13 @@ def resume_from(
 
 
 def _compared(fingerprint: dict[str, Any], allowed: Sequence[SettingChange]) -> dict[str, Any]:
-    """Return the facts about the data to compare: recordings may differ if the transforms that use them may."""
+    """Return the facts about the data to compare: recordings may differ if the transforms that use them may.
+
+    The audio of the anchor is left out, because `changed_audio` compares it.
+    """
     is_other = any(change.name == WAVEFORM for change in allowed)
-    return {key: value for key, value in fingerprint.items() if not (is_other and key == AUGMENTATION)}
+    left_out = {FINGERPRINT, *([AUGMENTATION] if is_other else [])}
+    return {key: value for key, value in fingerprint.items() if key not in left_out}
 
 
 def _with_comparable_best(

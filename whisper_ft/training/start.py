@@ -1,6 +1,6 @@
 """Start of a run: the settings and data with which it begins or continues, every one of them decided."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from whisper_ft.models.precision import resolved_precision
 from whisper_ft.optim.schedule import steps_of
 from whisper_ft.runtime.errors import ResumeError
 from whisper_ft.runtime.printable import counted
+from whisper_ft.training.anchor_data import FINGERPRINT
 from whisper_ft.training.directory import RunDir
 
 LONG_WARMUP = 0.2  # share of a run; the loss of short adapter runs was seen to stay level in longer warm-ups
@@ -36,6 +37,8 @@ class Start(NamedTuple):
     held_out: SourceConfig | None
     sets: Sequence[EvalSetConfig]
     """Sets of eval.sets that are scored."""
+    anchor: SourceConfig | None
+    """Audio of the anchor."""
     is_new: bool
     """True if there is no checkpoint to continue from."""
     chose_lr: bool = False
@@ -54,8 +57,8 @@ def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir, 
         chose_lr, config = config.optim.lr == "auto", resolved(config, device)
         refuse_beside_sources(config)
         sets = [pin(one) for one in config.eval.sets_beside(config.data)]
-        held_out = config.held_out and pin(config.held_out)
-        return Start(config, pin_mixture(config.data), held_out, sets, is_new=True, chose_lr=chose_lr)
+        held_out, anchor = config.held_out and pin(config.held_out), pinned_anchor(config)
+        return Start(config, pin_mixture(config.data), held_out, sets, anchor, is_new=True, chose_lr=chose_lr)
     config = resolved(as_resumed(config, given, record.config), device)
     refuse_beside_sources(config)
     saved, protocol = record.config, record.eval_protocol
@@ -63,7 +66,8 @@ def start_of(config: TrainingConfig, given: Collection[str], directory: RunDir, 
     if held_out is not None:
         of_eval = {**saved["data"], "path": saved["eval"]["path"] or saved["data"]["path"]}
         held_out = pin(held_out, of_eval, protocol and protocol["data"])
-    return Start(config, data, held_out, pinned_sets(config, record), is_new=False)
+    anchor = pinned_anchor(config, saved.get("anchor"), record.data.get(FINGERPRINT))
+    return Start(config, data, held_out, pinned_sets(config, record), anchor, is_new=False)
 
 
 def pinned_sets(config: TrainingConfig, record: CheckpointRecord) -> list[EvalSetConfig]:
@@ -72,6 +76,14 @@ def pinned_sets(config: TrainingConfig, record: CheckpointRecord) -> list[EvalSe
     then = {set_name(one["name"], one["path"], one["split"]): one for one in saved}
     data = {name: protocol.get("data") for name, protocol in record.set_protocols.items()}
     return [pin(one, then.get(one.name), data.get(one.name)) for one in config.eval.sets_beside(config.data)]
+
+
+def pinned_anchor(
+    config: TrainingConfig, then: Mapping[str, Any] | None = None, recorded: Mapping[str, Any] | None = None
+) -> SourceConfig | None:
+    """Return the audio of the anchor as `pin` does; None if `anchor.kl` is off."""
+    where = config.anchor.source_beside(config.data)
+    return where and pin(where, then, recorded)
 
 
 def recorded_start(config: TrainingConfig, checkpoints: Path) -> CheckpointRecord | None:

@@ -9,7 +9,8 @@ from whisper_ft.runtime.errors import DataError, NonFiniteError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.performance import Throughput, memory_gb
 from whisper_ft.tracking.tracker import Tracker
-from whisper_ft.training.agreement import Agreement
+from whisper_ft.training.agreement import Agreement, Losses
+from whisper_ft.training.anchor import Divergence
 from whisper_ft.training.data import TrainingData
 from whisper_ft.training.learner import Learner
 
@@ -23,12 +24,10 @@ class Update(NamedTuple):
 
     lr: float
     counts: Counts  # of the global batch
-    loss: float  # cross-entropy of this rank's label tokens, summed
+    losses: Losses  # of this rank
     grad_norm: float  # before clipping
     loss_scale: float
-    text: tuple[
-        float, int
-    ]  # cross-entropy of this rank's tokens of text, summed, and their number; 0 if not told apart
+    anchor_tokens: int  # label tokens of the anchor, of all ranks
     applied: bool  # False if the gradient was not finite, so the weights were left as they are
 
 
@@ -44,19 +43,23 @@ def log_step(
 ) -> None:
     """Log the step just done. Its loss is the sum over all ranks, divided by the number of label tokens.
 
-    A row of labels with timestamps also has `text_loss`, the mean over the tokens of text. A row of a packed run has
-    the `windows` of the step, and `fill`, the share of their length with utterances, gaps or noise.
+    A row of labels with timestamps also has `text_loss`, the mean over the tokens of text. A run with an anchor adds
+    the figures of `Anchor.figures`. A row of a packed run has the `windows` of the step, and `fill`, the share of their
+    length with utterances, gaps or noise.
     """
-    counts, of_step = state.counts, update.counts
+    counts, of_step, losses = state.counts, update.counts, agreed.losses
     row: dict[str, float | None] = {
         "step": state.step,
-        "loss": _finite_or_none(agreed.loss / max(of_step.label_tokens, 1)),
+        "loss": _finite_or_none(losses.loss / max(of_step.label_tokens, 1)),
         "lr": update.lr,
         "grad_norm": _finite_or_none(update.grad_norm),
         "loss_scale": update.loss_scale,
     }
-    if agreed.text_tokens:
-        row["text_loss"] = _finite_or_none(agreed.text_loss / agreed.text_tokens)
+    if losses.text_tokens:
+        row["text_loss"] = _finite_or_none(losses.text_loss / losses.text_tokens)
+    if learner.anchor is not None:
+        figures = learner.anchor.figures(Divergence(losses.divergence, update.anchor_tokens))
+        row |= {name: _finite_or_none(value) for name, value in figures.items()}
     row |= {"label_tokens": of_step.label_tokens, "skipped": state.skipped, "unusable": counts.unusable}
     hours = counts.audio_samples and round(counts.audio_samples / learner.log_mel.sample_rate / 3600, 6)
     row |= {**throughput.read(), "audio_hours": hours, "memory_gb": round(memory_gb(learner.device), 3)}

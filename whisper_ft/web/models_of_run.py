@@ -30,6 +30,7 @@ FOLDERS = {
     "final-adapter": "adapter after the last update",
     "average": "average of checkpoints",
     "average-adapter": "average of adapters",
+    "interpolated": "mixture with the start model",
 }
 """Folders of a run with models, the first one that exists first, and their names for people."""
 WATCHED = (

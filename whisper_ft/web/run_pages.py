@@ -17,7 +17,17 @@ KINDS: dict[str, Literal["report", "curves", "data"]] = {
     "doctor.html": "data",
 }
 """Kinds of pages by the names of their files. No other file of a run is sent to a browser."""
-NO_PAGES = ("checkpoints", "predictions", "tensorboard", "wandb", "index", "best", "final", "average")
+NO_PAGES = (
+    "checkpoints",
+    "predictions",
+    "tensorboard",
+    "wandb",
+    "index",
+    "best",
+    "final",
+    "average",
+    "interpolated-scores",
+)
 """Folders of a run that hold no pages, and perhaps many files."""
 DEEPEST = 4  # folders below the served one
 MOST_FOLDERS = 2000  # folders that are looked into

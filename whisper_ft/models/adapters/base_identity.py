@@ -58,7 +58,7 @@ def weights_identity(name: str) -> str:
 
     `name` is a folder or a name on the Hub. Raises UsageError if it has no safetensors.
     """
-    file_of = {key: path for path in _weight_files(name) for key in _keys(path) if key != TIED_OUTPUT}
+    file_of = {key: path for path in weight_files(name) for key in _keys(path) if key != TIED_OUTPUT}
     digest = hashlib.sha256()
     for key, path in sorted(file_of.items()):
         with safe_open(path, "pt") as file:
@@ -73,13 +73,13 @@ def _keys(path: Path) -> list[str]:
         return list(file.keys())
 
 
-def _weight_files(name: str) -> list[Path]:
+def weight_files(name: str) -> list[Path]:
     """Return the files with the weights of a model. Those of a model on the Hub are in the cache after its loading."""
     if whole := _file(name, WEIGHTS):
         return [whole]
     index = _file(name, INDEX)
     if index is None:
-        raise UsageError(f"{name}: has neither {WEIGHTS} nor {INDEX}, so it cannot be the base of an adapter")
+        raise UsageError(f"{name}: has neither {WEIGHTS} nor {INDEX}, so its weights cannot be read")
     shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     return [file for shard in shards if (file := _file(name, shard)) is not None]
 

@@ -148,6 +148,22 @@ def size_of(model: WhisperForConditionalGeneration, settings: AdapterConfig) -> 
     )
 
 
+@contextmanager
+def adapters_off(model: WhisperForConditionalGeneration) -> Iterator[None]:
+    """Let a model compute without its adapter during a block, as its base does.
+
+    peft's own switch also changes `requires_grad` of the adapter, which DistributedDataParallel does not allow.
+    """
+    layers = [module for module in model.modules() if hasattr(module, "_disable_adapters")]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer._disable_adapters = False
+
+
 def base_names(model: WhisperForConditionalGeneration) -> frozenset[str]:
     """Return the names in the model's state of everything but the adapter, which a checkpoint leaves out."""
     return frozenset(name for name in model.state_dict() if ".lora_" not in name)

@@ -72,6 +72,14 @@ ERRORS = Panel("Error rates", "% of the held-out set", ("wer", "cer"), scale=100
 PANELS = (
     LOSS,
     replace(LOSS, title="Loss of the text", unit="nats per token of text", fields=("text_loss",)),
+    Panel(
+        "Divergence from the start model",
+        "nats per label token of the anchor",
+        ("anchor_kl",),
+        is_noisy=True,
+        weight="anchor_tokens",
+    ),
+    Panel("Distance to the start weights", "norm of the difference", ("anchor_l2",)),
     Panel("Held-out loss", "nats per label token", ("eval_loss",), is_wide=True, of_evaluations=True),
     ERRORS,
     Panel("Learning rate", "", ("lr",)),

@@ -18,14 +18,16 @@ GAP = 2  # blanks between two figures
 def step_figures(row: Mapping[str, Any], seconds_left: float | None) -> list[Figure]:
     """Return the figures that the console shows for a row of metrics.jsonl, in their order.
 
-    The loss of the text is shown if the row has it, as with labels that have timestamps.
+    The loss of the text is shown if the row has it, as with labels that have timestamps, and so is the divergence of an
+    anchor.
 
     Audio, memory and fill are left out if unknown, counts of skipped and unusable if 0. The time left comes last.
     """
-    of_text = [("text ", _number(row["text_loss"], ".4f"))] if "text_loss" in row else []
+    more_losses = [("text ", _number(row["text_loss"], ".4f"))] if "text_loss" in row else []
+    more_losses += [("kl ", _number(row["anchor_kl"], ".4f"))] if "anchor_kl" in row else []
     figures = [
         ("loss ", _number(row["loss"], ".4f")),
-        *of_text,
+        *more_losses,
         ("lr ", f"{row['lr']:.2e}"),
         ("grad ", _number(row["grad_norm"], ".2f")),
         ("scale ", f"{row['loss_scale']:g}"),

@@ -22,6 +22,8 @@ class MemoryEstimate:
     """Bytes in the fullest phase of a step, by part."""
 
     weights: int
+    start: int = 0
+    """Start weights that an anchor keeps."""
     gradients: int = 0
     buckets: int = 0
     """Copy of the gradients that several processes exchange."""
@@ -64,6 +66,7 @@ def _phases(work: Workload) -> Iterator[MemoryEstimate]:
     def phase(activations: int, grown: int, of_logits: int = 0) -> MemoryEstimate:
         return MemoryEstimate(
             weights=_weights(work),
+            start=Gradients.of(work).total if work.keeps_start else 0,
             gradients=grown,
             buckets=buckets,
             moments=moments_of(work),
@@ -172,7 +175,11 @@ def _logits(work: Workload) -> tuple[int, int]:
 
     Forward: logits, their copy in float32 with autocast, and their log-softmax. Backward: the log-softmax and two
     gradients of its size. More tokens than TOKENS_AT_ONCE are taken in blocks.
+
+    A pass of the anchor has both twice, of the model and of its start, and the divergence of each value.
     """
     values = min(work.windows * work.labels, TOKENS_AT_ONCE) * work.model.vocabulary
     forward = 2 * FLOAT if work.compute_bytes == FLOAT else 2 * FLOAT + work.compute_bytes
+    if work.diverges:
+        return values * (2 * forward + FLOAT), values * FLOAT * 5
     return values * forward, values * FLOAT * 3

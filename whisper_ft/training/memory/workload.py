@@ -41,6 +41,10 @@ class Workload:
     accumulates: bool = True
     """True if an update has several passes. The gradients then exist while the next pass runs."""
     processes: int = 1
+    keeps_start: bool = False
+    """True if the start weights of all trained weights are kept, for an anchor."""
+    diverges: bool = False
+    """True if there are passes with the logits of the start model beside those of the model."""
 
     @classmethod
     def of(cls, config: TrainingConfig, model: ModelDimensions, *, on_gpu: bool, windows: int, processes: int) -> Self:
@@ -61,6 +65,8 @@ class Workload:
             dropout=config.model.dropout or 0.0,
             accumulates=config.batch.size > windows * processes,
             processes=processes,
+            keeps_start=config.anchor.enabled and not config.adapter.enabled,
+            diverges=config.anchor.kl > 0,
         )
 
     def with_windows(self, windows: int) -> Self:

@@ -1,0 +1,1 @@
+"""Interpolation between a model and the one from which it was tuned: every mixture scored, the best one written."""
