@@ -5,6 +5,7 @@
 #   ./launch.sh --config FILE [--section.field VALUE]  train
 #   ./launch.sh evaluate.py --model DIR ...            another program
 #   ./launch.sh transcribe MODEL FILE ...              transcribe files, which the processes share
+#   ./launch.sh pseudolabel MODEL --data.path ...      label audio without text, which the processes share
 #   ./launch.sh --gpus 0,2 ...                         on these GPUs; arguments after -- go to the program
 #   NPROC=2 ./launch.sh ...                            in two processes: on two GPUs, or gloo on a CPU
 #   NODES=2 NODE_RANK=0 MASTER_ADDR=HOST ./launch.sh ...  on the first of two machines

@@ -390,6 +390,18 @@ def trained(shared: Path, corpus: Path, micro_whisper: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def learnt(shared: Path, corpus: Path, micro_whisper: Path) -> Path:
+    """A model that knows three sentences of the validation set by heart, and ends each text."""
+
+    def make(out: Path) -> None:
+        from tests.learnt_speech import write_learnt_model
+
+        write_learnt_model(micro_whisper, corpus / "validation", out)
+
+    return made_once(shared / "learnt", make)
+
+
+@pytest.fixture(scope="session")
 def sounds(shared: Path, corpus: Path) -> Path:
     """Clips as people have them: flac, mp3, m4a, stereo at 44.1 kHz, 8 kHz in mu-law, and one of 40 s."""
 

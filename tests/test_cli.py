@@ -68,6 +68,11 @@ def test_a_command_answers_help_quickly_under_its_new_and_its_old_name(name: str
         (["-m", "whisper_ft", "prepare", "--data.pathh", "x"], 2, r"error: .*'data\.pathh'.*'data\.path'"),
         (["-m", "whisper_ft", "replay", "--stepp", "1"], 2, r"error: .*--step"),
         (["-m", "whisper_ft", "transcribe", "runs/x", "a.wav", "--too", "srt"], 2, r"error: .*--too.*--to\b"),
+        (
+            ["-m", "whisper_ft", "pseudolabel", "runs/x", "--data.pathh", "x"],
+            2,
+            r"error: .*'data\.pathh'.*'data\.path'",
+        ),
     ],
 )
 def test_help_and_a_misspelt_setting_are_answered_before_torch_is_imported(argv: list[str], code: int, pattern: str):

@@ -167,6 +167,7 @@ def test_a_command_whose_processes_share_its_work_is_started_as_a_module():
     shared = plan("transcribe runs/x a.wav --to srt", NPROC="2")
     assert (shared.program, shared.arguments) == ("whisper_ft", ("transcribe", "runs/x", "a.wav", "--to", "srt"))
     assert "--module" in shared.options
+    assert plan("pseudolabel runs/x --data.path a --out b", NPROC="2").arguments[:2] == ("pseudolabel", "runs/x")
     assert "--module" not in plan("--steps 3").options
 
 

@@ -12,8 +12,8 @@ import soundfile
 from rapidfuzz.distance import Levenshtein
 
 from tests.browser import Visit, chromium, needs_browser, playwright, serve
-from tests.conftest import Trainer, made_once, run
-from tests.learnt_speech import SAMPLE_RATE, sentences, write_learnt_model
+from tests.conftest import Trainer, run
+from tests.learnt_speech import SAMPLE_RATE, sentences
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.formats.detect import format_of
@@ -36,11 +36,6 @@ def clip(corpus: Path) -> Waveform:
 @pytest.fixture(scope="module")
 def sentence(corpus: Path) -> str:
     return sentences(corpus / "validation")[1].text
-
-
-@pytest.fixture(scope="module")
-def learnt(shared: Path, micro_whisper: Path, corpus: Path) -> Path:
-    return made_once(shared / "learnt", lambda out: write_learnt_model(micro_whisper, corpus / "validation", out))
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ COMMANDS = {
     "merge": "merge an adapter into its base, as a whole model that is checked",
     "plot": "draw the curves of one or several runs, also while they train",
     "prepare": "convert any data source to parquet shards, resumable",
+    "pseudolabel": "transcribe audio without text into training data, filtered, each label with its origin",
     "publish": "upload a model of a run to the Hugging Face Hub, with a card",
     "replay": "print the utterances of any step of a run, without a model",
     "serve": "try a model on a page in the browser, or by OpenAI's transcription API",

@@ -108,13 +108,14 @@ def _enter(plan: LaunchPlan) -> None:
 
 
 def check(program: str, arguments: Sequence[str]) -> int | None:
-    """Check the command line of train.py, evaluate.py or transcribe, and make the demo's data if it is missing.
+    """Check the command line of a program that several processes share, and make the demo's data if it is missing.
 
     Returns None if the program should be started, else the exit code to end with. Raises UsageError for a command line
     that cannot work. Other programs are not checked.
     """
     if program == PACKAGE:
-        return _check_transcription(arguments[1:])
+        check_command = {"transcribe": _check_transcription, "pseudolabel": _check_labelling}[arguments[0]]
+        return check_command(arguments[1:])
     path = Path(program).resolve()
     if path.parent != ROOT or path.name not in ("train.py", "evaluate.py"):
         return None
@@ -142,6 +143,17 @@ def _check_transcription(arguments: Sequence[str]) -> int | None:
 
     try:
         checked_files(parse_arguments(arguments))
+    except SystemExit:  # after --help
+        return FINISHED
+    return None
+
+
+def _check_labelling(arguments: Sequence[str]) -> int | None:
+    from whisper_ft.cli.pseudolabel.labelling_arguments import parse_arguments
+    from whisper_ft.cli.pseudolabel.labelling_check import refuse_impossible_labelling
+
+    try:
+        refuse_impossible_labelling(parse_arguments(arguments))
     except SystemExit:  # after --help
         return FINISHED
     return None

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from whisper_ft.config.local_paths import looks_local
 from whisper_ft.config.setting import require, setting
@@ -39,6 +39,8 @@ MAX_LONG_SECONDS = 1800.0
 class SourceConfig:
     """Place and format of a set of utterances, each an audio clip with its transcript."""
 
+    NEEDS_TEXT: ClassVar[bool] = True
+    """False for data whose transcripts may be missing, because only the audio is read."""
     path: str = setting("free", "")  # the data may be moved, because its fingerprint is compared, not its path
     """File, folder, glob, fsspec address (hf://, s3://, gs://, https://) or the name of a data set on the Hub."""
     format: Format = setting("free", "auto")

@@ -16,52 +16,73 @@ from whisper_ft.reports.transcript_formats import Transcript
 from whisper_ft.runtime.printable import printable
 
 
-class RecordingWindows:
-    """Reader of the windows of one recording. They can be read once.
+class RecordingPieces:
+    """Reader of the samples of the windows of one recording. They can be read once.
 
     Parameters
-        path: file in any format that `decode` reads
-        index: number of the recording, for its windows
+        audio: file in any format that `decode` reads, or its content
 
     Attributes
         problem: reason for which the recording could not be read at all, or from some second on; None if it could
         seconds: length of the part that was read so far
         count: number of windows; None until the recording is read to its end
-        peaks: largest absolute sample of each window that was yielded, by its number; full scale is 1.0
     """
 
-    def __init__(self, path: Path, index: int = 0) -> None:
-        self._path, self._index = path, index
+    def __init__(self, audio: Path | bytes) -> None:
+        self._audio = audio
         self.problem: RejectedError | None = None
         self.seconds = 0.0
         self.count: int | None = None
-        self.peaks: dict[int, float] = {}
 
     @property
     def is_heard(self) -> bool:
         """False if no part of the recording could be read."""
         return self.seconds > 0
 
-    def read(self, log_mel: LogMel, known: Collection[int] = ()) -> Generator[AudioWindow]:
-        """Yield the windows whose numbers are not in `known`. The cuts are those of `split_at_silence`."""
-        row, number, rate = Row(str(self._path), b"", ""), 0, log_mel.sample_rate
-        for piece in pieces_at_silence(self._blocks(rate), log_mel.window_samples, rate):
-            length = len(piece) / rate
+    def pieces(self, window_samples: int, sample_rate: int) -> Generator[tuple[int, float, Waveform]]:
+        """Yield number, begin in seconds and samples of each window. The cuts are those of `split_at_silence`."""
+        number = 0
+        for piece in pieces_at_silence(self._blocks(sample_rate), window_samples, sample_rate):
+            length = len(piece) / sample_rate
             if length < MIN_SECONDS and self.problem is not None:
                 break
-            if number not in known:
-                self.peaks[number] = float(np.abs(piece).max(initial=0.0))
-                yield AudioWindow(self._index, row, log_mel(piece), length, None, number, 0, self.seconds, length)
+            yield number, self.seconds, piece
             number, self.seconds = number + 1, self.seconds + length
         self.count = number
 
     def _blocks(self, sample_rate: int) -> Iterator[Waveform]:
         """Yield the blocks of the recording that can be read; the problem of the next one is kept."""
         try:
-            with Recording(self._path, sample_rate) as recording:
+            with Recording(self._audio, sample_rate) as recording:
                 yield from recording.blocks()
         except RejectedError as error:
             self.problem = error
+
+
+class RecordingWindows(RecordingPieces):
+    """Reader of the windows of one recording, as the model gets them.
+
+    Parameters
+        path: file in any format that `decode` reads
+        index: number of the recording, for its windows
+
+    Attributes
+        peaks: largest absolute sample of each window that was yielded, by its number; full scale is 1.0
+    """
+
+    def __init__(self, path: Path, index: int = 0) -> None:
+        super().__init__(path)
+        self._row, self._index = Row(str(path), b"", ""), index
+        self.peaks: dict[int, float] = {}
+
+    def read(self, log_mel: LogMel, known: Collection[int] = ()) -> Generator[AudioWindow]:
+        """Yield the windows whose numbers are not in `known`."""
+        rate = log_mel.sample_rate
+        for number, begin, piece in self.pieces(log_mel.window_samples, rate):
+            if number not in known:
+                self.peaks[number] = float(np.abs(piece).max(initial=0.0))
+                length = len(piece) / rate
+                yield AudioWindow(self._index, self._row, log_mel(piece), length, None, number, 0, begin, length)
 
 
 def transcript_of(

@@ -52,6 +52,7 @@ class Transcriber:
         precision: number format of the computation.
         words: also find the times of the words of each window.
         is_long: the windows are of a set of long recordings: also check timestamps, and keep the times of references.
+        detects_beside: also detect the language of each window, which has no effect on its text.
 
     Raises UsageError if the model lacks tokens for one of the settings, or has impossible alignment heads for `words`.
     """
@@ -65,9 +66,10 @@ class Transcriber:
         precision: Precision,
         words: bool = False,
         is_long: bool = False,
+        detects_beside: bool = False,
     ) -> None:
         self._model, self._tokenizer, self._encode, self._settings = model, tokenizer, encode, settings
-        self._precision = precision
+        self._precision, self._detects_beside = precision, detects_beside
         self._frames = FRAMES_PER_POSITION * model.config.max_source_positions
         self._context = _context_tokens(tokenizer, settings.prompt, model.config.max_target_positions // 2)
         if settings.detect_language and not encode.is_multilingual:
@@ -124,6 +126,9 @@ class Transcriber:
             states = self._greedy.encode(features)
             generate = self._generate_by_language if self._settings.detect_language else self._generate_rows
             transcripts = generate(windows, states, prompt)
+            if self._detects_beside:
+                codes = [self._encode.languages[token] for token in self._detected(states)]
+                transcripts = [part._replace(language=code) for part, code in zip(transcripts, codes, strict=True)]
             if self._aligner is not None:
                 found = self._aligner(states, [self._spoken(*pair) for pair in zip(windows, transcripts, strict=True)])
                 transcripts = [part._replace(words=own) for part, own in zip(transcripts, found, strict=True)]
@@ -142,7 +147,7 @@ class Transcriber:
         self, windows: Sequence[AudioWindow], states: torch.Tensor, prompt: list[int]
     ) -> list[WindowTranscript]:
         """Detect the language of each row, then transcribe the rows of each language together."""
-        detected = self._greedy.detect_language(states, self._encode.start, [*self._encode.languages])
+        detected = self._detected(states)
         transcripts: dict[int, WindowTranscript] = {}
         language_at = len(self._context) + 1
         for token in dict.fromkeys(detected):
@@ -152,6 +157,10 @@ class Transcriber:
             generated = self._generate_rows([windows[row] for row in rows], states[rows], of_language, code)
             transcripts |= zip(rows, generated, strict=True)
         return [transcripts[row] for row in range(len(detected))]
+
+    def _detected(self, states: torch.Tensor) -> list[int]:
+        """Return the token of the language that is spoken in each row of encoder output."""
+        return self._greedy.detect_language(states, self._encode.start, [*self._encode.languages])
 
     def _generate_rows(
         self, windows: Sequence[AudioWindow], states: torch.Tensor, prompt: list[int], language: str | None = None

@@ -24,7 +24,7 @@ MPI_NAMES = (
 )
 SHOWN_NAMES = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ACCELERATE_USE_CPU", "OMP_NUM_THREADS")
 PACKAGE = "whisper_ft"
-SHARING_COMMANDS = ("transcribe",)  # commands of the package whose work several processes share
+SHARING_COMMANDS = ("transcribe", "pseudolabel")  # commands of the package whose work several processes share
 DEFAULT_PORT = "29500"  # torchrun's: the machines of a run must agree on a port before they meet
 DEFAULT_JOIN_SECONDS = "600"  # time that one machine waits for the others at the start
 SPIN_COUNT = "1000"  # iterations that a waiting OpenMP thread spins; see `_use_cpu`

@@ -20,6 +20,13 @@ class Step(NamedTuple):
     part: int = 0
 
 
+class ListedRow(Protocol):
+    """Row that is not in the shards, as a named tuple: a line of the list of those left out."""
+
+    def _asdict(self) -> dict[str, Any]:
+        """Return the fields of the line as JSON values."""
+
+
 class LeftOut(NamedTuple):
     """Row or segment that is not in the shards, and the reason."""
 
@@ -33,7 +40,7 @@ class RowOutcome(NamedTuple):
 
     step: Step
     record: dict[str, Any] | None = None
-    left_out: LeftOut | None = None
+    left_out: ListedRow | None = None
     done: int = 0
     """Rows, or recordings, of the source that are finished with this outcome."""
     split: str | None = None

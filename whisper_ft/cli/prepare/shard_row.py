@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,13 @@ _TEXT, _NUMBER = {"dtype": "string", "_type": "Value"}, {"dtype": "float64", "_t
 _SEGMENTS = pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64()), ("text", pa.string())]))
 
 
-def schema_of(has_times: bool, has_recording: bool = False) -> pa.Schema:
+def schema_of(
+    has_times: bool, has_recording: bool = False, further: Mapping[str, pa.DataType] = MappingProxyType({})
+) -> pa.Schema:
     """Return the schema of the shards, with an entry `huggingface` that tells the library `datasets` about its columns.
 
-    `has_times` adds the columns segments and prompt, and `has_recording` the name of the recording.
+    `has_times` adds the columns segments and prompt, `has_recording` the name of the recording, and `further` columns
+    of text and of numbers.
     """
     columns = [
         ("audio", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
@@ -41,6 +45,8 @@ def schema_of(has_times: bool, has_recording: bool = False) -> pa.Schema:
     if has_recording:
         columns.append(KEYS[0])
         features["recording"] = _TEXT
+    columns += further.items()
+    features |= {name: _NUMBER if kind == pa.float64() else _TEXT for name, kind in further.items()}
     return pa.schema(columns, metadata={"huggingface": json.dumps({"info": {"features": features}})})
 
 

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from whisper_ft.cli.prepare.prepare_config import PrepareConfig
-from whisper_ft.cli.prepare.records import LeftOut, Records, RowOutcome, Step
+from whisper_ft.cli.prepare.records import ListedRow, Records, RowOutcome, Step
 from whisper_ft.runtime.atomic import ASIDE, disk_errors, sync_file, sync_folder
 from whisper_ft.runtime.printable import json_text
 
@@ -27,7 +26,7 @@ class State:
     shards: int = 0
     rows: int = 0  # written
     left_out: int = 0
-    left_out_bytes: int = 0  # recorded size of LEFT_OUT; any further bytes were written by a process that was killed
+    left_out_bytes: int = 0  # recorded size of the list; any further bytes were written by a process that was killed
     is_finished: bool = False
     part: int = 0
     done: int = 0  # rows or recordings of the source that are finished
@@ -55,6 +54,18 @@ class State:
             segments=self.segments + outcome.segments,
             rows_of=rows_of,
         )
+
+
+class ShardSizes(Protocol):
+    """Settings of the sizes of files, in megabytes."""
+
+    @property
+    def shard_mb(self) -> float:
+        """Largest size of a file, unless one row group is larger."""
+
+    @property
+    def group_mb(self) -> float:
+        """Largest size of a row group, unless one row is larger."""
 
 
 class TableFile(Protocol):
@@ -86,6 +97,7 @@ class ShardPass:
         out: folder of the files
         name: function that returns the path of a file by its number
         save: function that records a state durably
+        listed: name of the list of rows left out
     """
 
     def __init__(
@@ -93,14 +105,15 @@ class ShardPass:
         records: Records,
         schema: pa.Schema,
         state: State,
-        settings: PrepareConfig,
+        settings: ShardSizes,
         out: Path,
         name: Callable[[int], Path],
         save: Callable[[State], None],
         open_file: OpenFile = parquet_file,
+        listed: str = LEFT_OUT,
     ) -> None:
         self._records, self._schema, self.state, self._out = records, schema, state, out
-        self._name, self._save, self._open = name, save, open_file
+        self._name, self._save, self._open, self._listed = name, save, open_file, listed
         self._group_bytes, self._shard_bytes = settings.group_mb * MEGABYTE, settings.shard_mb * MEGABYTE
         self._held: RowOutcome | None = None  # read already, and to be written to the next file
 
@@ -120,7 +133,7 @@ class ShardPass:
 
         If no row left is usable, there is no file, only the list and the record.
         """
-        aside, left_out = self._out / f"{ASIDE}shard", list[LeftOut]()
+        aside, left_out = self._out / f"{ASIDE}shard", list[ListedRow]()
         with disk_errors(aside):
             file = self._open(aside, self._schema)
         try:
@@ -139,7 +152,7 @@ class ShardPass:
                 after = replace(after, shards=self.state.shards + 1, shards_of=of_split)
             else:
                 aside.unlink()
-            length = append_left_out(self._out, self.state.left_out_bytes, left_out)
+            length = append_left_out(self._out / self._listed, self.state.left_out_bytes, left_out)
             after = replace(after, left_out_bytes=length)
         self._save(after)
         self.state = after
@@ -148,7 +161,7 @@ class ShardPass:
         self,
         file: TableFile,
         outcomes: Iterator[RowOutcome],
-        left_out: list[LeftOut],
+        left_out: list[ListedRow],
         advance: Callable[[int], None],
     ) -> State:
         """Write row groups until the file is full, the split ends or nothing is left. Add to `left_out`.
@@ -194,12 +207,12 @@ def _size_of(record: dict[str, Any]) -> int:
     return len(record["audio"]["bytes"]) + len(record["sentence"].encode())
 
 
-def append_left_out(out: Path, length: int, rows: Sequence[LeftOut]) -> int:
+def append_left_out(path: Path, length: int, rows: Sequence[ListedRow]) -> int:
     """Append rows to the list of rows left out, and return the size of its file in bytes.
 
     `length` is the recorded size. Anything that a killed process wrote after it is overwritten. Raises OSError.
     """
-    path, lines = out / LEFT_OUT, "".join(f"{json_text(row._asdict())}\n" for row in rows).encode()
+    lines = "".join(f"{json_text(row._asdict())}\n" for row in rows).encode()
     if not length + len(lines):
         path.unlink(missing_ok=True)
         return 0
@@ -207,5 +220,5 @@ def append_left_out(out: Path, length: int, rows: Sequence[LeftOut]) -> int:
         file.truncate(length)
         file.write(lines)
     sync_file(path)
-    sync_folder(out)
+    sync_folder(path.parent)
     return length + len(lines)

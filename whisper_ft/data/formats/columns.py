@@ -59,9 +59,10 @@ def column_of(names: Sequence[str], wanted: str | None, usual: Sequence[str], se
 def text_column_of(names: Sequence[str], where: SourceConfig, place: str) -> str | None:
     """Return the name of the column of the transcript, as `column_of` does.
 
-    None if there is none and a column of segments is named, because segments have texts.
+    None if there is none and a column of segments is named, because segments have texts, or if none is needed.
     """
-    if where.segments_column and where.text_column is None and _first_named(names, TEXT_COLUMNS) is None:
+    may_lack_it = where.text_column is None and (where.segments_column or not where.NEEDS_TEXT)
+    if may_lack_it and _first_named(names, TEXT_COLUMNS) is None:
         return None
     return column_of(names, where.text_column, TEXT_COLUMNS, "text_column", place)
 

@@ -105,7 +105,7 @@ def entries(
     path = where.path
     audio = column_of(_names(sample, where.audio_column, path), where.audio_column, audio_columns, "audio_column", path)
     text = text_column_of(_names(sample, where.text_column, path), where, path)
-    layout = _Layout(audio, text, lambda file: _located(file, store, below), segment_of_earlier)
+    layout = _Layout(audio, text, where.NEEDS_TEXT, lambda file: _located(file, store, below), segment_of_earlier)
     if where.reading > 1:
         layout = _layout_of(sample, layout, store, f"{where.path}: {name}" if below else where.path, notes)
     labels = {kind: _label_columns(sample, layout, where, kind) for kind in (LANGUAGE, TASK)}
@@ -124,7 +124,8 @@ class _Layout:
     """Layout of the lines of a list."""
 
     audio: str  # column
-    text: str | None  # column; None if only segments have texts
+    text: str | None  # column; None if only segments have texts, or if there are no texts
+    needs_text: bool  # a line without a text is unusable
     locate: Callable[[str], str]  # name of a file in the store, from its name in the list
     segment: Callable[[Line], Mapping[str, object]]  # offset, duration and stated length of a line
     is_lower_case: bool = True  # no column has another name in lower case
@@ -237,7 +238,7 @@ def _entry(
             entry.setdefault("problem", f"{rejected.reason}: line {number}: {rejected.detail}")
 
     take(lambda: {"file": layout.locate(_required(line, layout.audio))})
-    take(lambda: {"text": _transcript(line, layout.text)})
+    take(lambda: {"text": _transcript(line, layout)})
     take(lambda: layout.segment(line))
     take(lambda: {LANGUAGE: _label(line, labels[LANGUAGE], "unknown_language")})
     take(lambda: {TASK: _label(line, labels[TASK], "unknown_task")})
@@ -253,16 +254,22 @@ def _required(line: Mapping[str, object], column: str) -> str:
     return value
 
 
-def _transcript(line: Mapping[str, object], column: str | None) -> str | None:
-    """Return the text of a line, or None if only segments have texts. Raises RejectedError if it lacks the column.
+def _transcript(line: Mapping[str, object], layout: _Layout) -> str | None:
+    """Return the text of a line, or None if the lines have no texts. Raises RejectedError if it lacks the column.
 
-    An empty text is refused later, when labels are made.
+    An empty text is refused later, when labels are made. If no text is needed, one that cannot be used is None.
     """
+    column = layout.text
     if column is None:
         return None
-    if column not in line:
-        raise RejectedError("bad_label", f"has no {column!r}")
-    return _optional(line, (column,), "bad_label")
+    try:
+        if column not in line:
+            raise RejectedError("bad_label", f"has no {column!r}")
+        return _optional(line, (column,), "bad_label")
+    except RejectedError:
+        if layout.needs_text:
+            raise
+        return None
 
 
 def _optional(line: Mapping[str, object], columns: Iterable[str], reason: str, numbers: bool = False) -> str | None:

@@ -89,7 +89,7 @@ class WebDataset:
     ) -> None:
         self._shards, self._where, self._extra = list(shards), where, ExtraColumns(columns)
         self._samples = pa.concat_tables(indexed).combine_chunks()
-        _check(self._samples, where.path)
+        _check(self._samples, where)
         chunks = [_chunk_sizes(samples) for samples in indexed]
         self.rows: list[int] = [rows for of_shard in chunks for rows in of_shard]
         self._first_row = [0, *accumulate(self.rows)]  # [chunks + 1]
@@ -212,7 +212,7 @@ class WebDataset:
             language=language,
             task=task,
             speaker=speaker_of(described),
-            problem=(reason, detail) if reason else problem or no_text,
+            problem=(reason, detail) if reason else problem or (no_text if self._where.NEEDS_TEXT else None),
             columns=self._extra.of(described),
         )
 
@@ -238,15 +238,16 @@ def _piece(file: BinaryIO, place: Mapping[str, int], start: int) -> bytes:
     return file.read(min(content.PIECE_BYTES, place["size"] - start))
 
 
-def _check(samples: pa.Table, path: str) -> None:
-    """Raise DataError if no sample has both audio and a text."""
+def _check(samples: pa.Table, where: SourceConfig) -> None:
+    """Raise DataError if no sample has audio, and a text if one is needed."""
     if not samples.num_rows:
-        raise DataError(f"{path}: holds no row")
-    has_audio = samples["audio"].is_valid()
-    if not pc.any(pc.and_(has_audio, pc.or_(samples["txt"].is_valid(), samples["json"].is_valid()))).as_py():
-        raise DataError(
-            f"{path}: no sample has audio next to a .txt or .json of the same name: not a WebDataset of speech"
-        )
+        raise DataError(f"{where.path}: holds no row")
+    usable = samples["audio"].is_valid()
+    if where.NEEDS_TEXT:
+        usable = pc.and_(usable, pc.or_(samples["txt"].is_valid(), samples["json"].is_valid()))
+    if not pc.any(usable).as_py():
+        beside = " next to a .txt or .json of the same name" if where.NEEDS_TEXT else ""
+        raise DataError(f"{where.path}: no sample has audio{beside}: not a WebDataset of speech")
 
 
 def _sample_bytes(samples: pa.Table) -> list[int]:

@@ -1,0 +1,1 @@
+"""Transcripts for audio without text, as a source of training data: filtered, and each with its origin."""
