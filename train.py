@@ -55,6 +55,7 @@ from whisper_ft.training.agreement import Agreement, Losses, agree
 from whisper_ft.training.anchor import Anchor
 from whisper_ft.training.anchor_data import open_anchor_data
 from whisper_ft.training.averaging import publish_mean, steps_to_average
+from whisper_ft.training.best_within_guards import with_best_within_guards
 from whisper_ft.training.data import TrainingData, open_stream, open_training_data
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluated_set import open_eval_sets, open_held_out_set
@@ -93,23 +94,23 @@ class Parts(NamedTuple):
 
 
 @memory_errors("in training")
-def train(parts: Parts) -> int:
-    """Run the training on every rank: resume, train step by step, publish the model. Returns FINISHED or PREEMPTED."""
+def train(parts: Parts) -> RunEnd:
+    """Run the training on every rank: resume, train step by step, publish the model. It ends finished or preempted."""
     config, accelerator, collectives, directory, stop, tracker, data, learner, evaluation = parts
     state, lineage = collectives.run_on_all(
         lambda: begin_or_resume(config, collectives, directory, tracker, data, learner, evaluation)
     )
     saver = Saver(config, data, learner, collectives, directory, tracker, lineage)
-    saved, collate, throughput = state, learner.collator(SpeechCollator), Throughput()
+    collate, throughput = learner.collator(SpeechCollator), Throughput()
     model = with_loss(config, accelerator, learner)
     gc.freeze()  # a full collection would scan all objects made so far, for 0.2 s in which other ranks wait
     update: Update | None = None
     stream = open_stream(data, config, learner.encode, learner.log_mel, collate, state.step, tracker.say)
     with closing(stream), tracker.live(state.step):
-        evaluation.run_at_start(state)
+        saved = state = evaluation.run_at_start(state)
         while True:
             # A resumed run begins here. All ranks must take the same branches below, because these contain collectives.
-            over = is_over(state, data.steps, config.eval.patience)
+            over = evaluation.is_over(state, data.steps)
             with throughput.waiting():
                 drawn, failure = draw(stream, over, directory)
             # The one all-reduce between steps. A stop signal is therefore noticed after the draw of the next step.
@@ -129,9 +130,9 @@ def train(parts: Parts) -> int:
                 refuse_to_continue(state, config, data, learner)
             refuse_untrained(state, config, data)
             if evaluation.is_due(state, data.steps) and not stopping:
-                state = evaluation.run(state, data.steps)
+                state = with_best_within_guards(evaluation.run(state, data.steps), evaluation, directory, tracker)
                 stopping = evaluation.is_due(state, data.steps)  # a stop signal ended the evaluation; it is repeated
-                over = is_over(state, data.steps, config.eval.patience)
+                over = evaluation.is_over(state, data.steps)
             # While updates are skipped, no regular checkpoint is due: nothing is learned, and the run may soon end.
             regular = due(state.step, config.save.every) and not state.skipped_in_a_row
             if state != saved and (over or stopping or regular or saver.is_wanted(state)):
@@ -152,11 +153,6 @@ def train(parts: Parts) -> int:
             directory.step = state.step
             throughput.count(agreed.counts.utterances)
             tracker.move_bar(state.step)
-
-
-def is_over(state: TrainState, steps: int, patience: int | None) -> bool:
-    """Return True after the last step, or after `patience` evaluations without an improvement (None: no such limit)."""
-    return state.step >= steps or state.out_of_patience(patience)
 
 
 @name_lost_ranks()
@@ -257,8 +253,8 @@ def divergence_sum(
         return model(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted, start)
 
 
-def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
-    """Report the end of the run and publish its model. Returns the exit code: FINISHED, or PREEMPTED if `stopping`.
+def finish(parts: Parts, state: TrainState, *, stopping: bool) -> RunEnd:
+    """Report the end of the run and publish its model. It is finished, or preempted if `stopping`.
 
     The mean of several checkpoints is published too, if the settings ask for it. After a stop signal nothing is
     published. Every rank must call it.
@@ -270,15 +266,15 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
     if stopping:
         saved_at = f"and saved at step {state.step}" if state.step else "before the first step"
         tracker.say(f"stopped by a signal {saved_at}; run the same command to continue", always=True)
-        return PREEMPTED
+        return RunEnd(PREEMPTED)
     parts.collectives.broadcast_from_main(
         lambda: publish_final(directory, state, learner.model, learner.model_files(), learner.adapter)
     )
     if learner.adapter:
         merge = partial(publish_merged, directory, state, config.precision, tracker.say)
         parts.collectives.broadcast_from_main(merge)
-    if state.step < parts.data.steps:
-        tracker.say(f"ended: no better evaluation within eval.patience, which is {config.eval.patience}")
+    if reason := parts.evaluation.end_reason(state, parts.data.steps):
+        tracker.say(f"ended: {reason}", always=True)
     if steps := steps_to_average(state, config, parts.data.steps):
         publish_mean(steps, parts.collectives, directory, tracker, learner, parts.evaluation)
     chosen = directory.best if state.best else directory.final
@@ -287,9 +283,14 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> int:
     parts.collectives.broadcast_from_main(directory.require_own)
     if state.best:
         tracker.say(f"best {state.best.metric}: {state.best.value:.4f}, at step {state.best.step}")
+    elif state.excluded:
+        tracker.say(
+            "warning: no evaluation was within the guards of eval.sets, so there is no best model: evaluate.py and "
+            f"other commands take {chosen}; docs/forgetting.md has remedies"
+        )
     tracker.say(f"finished at step {state.step}; the model to use is in {chosen}", always=True)
     tracker.say_all(next_commands(str(config.run_dir)))
-    return FINISHED
+    return RunEnd(FINISHED, reason)
 
 
 @memory_errors("while the model was loaded")
@@ -350,7 +351,7 @@ def main() -> NoReturn:
         collectives.broadcast_from_main(partial(directory.open, config.overwrite))
         directory.remember()
         parts = collectives.run_on_all(partial(build, config, given, accelerator, collectives, directory, stop))
-        end = RunEnd(train(parts))
+        end = train(parts)
     except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
         end = RunEnd.of_error(error, parts.config if parts else config, directory, collectives)
     end.report(directory, collectives)

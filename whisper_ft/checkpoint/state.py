@@ -1,11 +1,12 @@
 """State of a run besides weights and optimizer: a few numbers in frozen classes, which convert to and from JSON."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from whisper_ft.checkpoint.set_history import SetHistory
 from whisper_ft.runtime.regular_file import read_regular, strict_json
 
 EARLY_VALUES: dict[str, Any] = {
@@ -14,8 +15,11 @@ EARLY_VALUES: dict[str, Any] = {
     "filled_samples": None,
     "untrained_in_a_row": 0,
     "set_steps": {},
+    "set_history": asdict(SetHistory()),
+    "excluded": (),
 }
 """Values of the fields of a state that early versions did not write."""
+STRUCTURED = frozenset({"evaluated", "best", "set_steps", "set_history", "excluded"})  # fields that are no whole number
 BEST_BYTES = 1 << 16  # largest best.json that is read; ours have less than 100 bytes
 
 PUBLISHED_AS = "model"
@@ -142,6 +146,10 @@ class TrainState:
     set_steps: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Steps at which each set of eval.sets was scored, by its name, as long as the figures can be compared. Step 0
     stands for the start model."""
+    set_history: SetHistory = SetHistory()
+    """Figures of each set of eval.sets. Earlier versions did not record them."""
+    excluded: tuple[int, ...] = ()
+    """Steps in `evaluated` that cannot be the best, because a guard of a set of eval.sets was outside."""
 
     def after_step(self, counts: Counts, *, applied: bool) -> Self:
         """Return the state after one more attempted update, on a batch with these counts.
@@ -158,23 +166,55 @@ class TrainState:
         )
 
     def after_evaluation(
-        self, metric: str, value: float | None, *, greater_is_better: bool = False, min_delta: float = 0.0
+        self,
+        metric: str,
+        value: float | None,
+        *,
+        greater_is_better: bool = False,
+        min_delta: float = 0.0,
+        is_excluded: bool = False,
     ) -> Self:
         """Return the state after an evaluation of the present step, which is added to `evaluated`.
 
         The evaluation becomes the best if it is the first with a value, or better than the best so far by more than
         `min_delta`. An equal value keeps the earlier best; None and NaN never become the best. `metric` is the name
-        under which the best is stored.
+        under which the best is stored. An excluded evaluation, which a guard is against, does not become the best.
         """
         value = None if value is None or value != value else value  # NaN != NaN
-        state = replace(self, evaluated=(*self.evaluated, (self.step, value)))
-        if value is None:
+        excluded = (*self.excluded, self.step) if is_excluded else self.excluded
+        state = replace(self, evaluated=(*self.evaluated, (self.step, value)), excluded=excluded)
+        if value is None or is_excluded:
             return state
         if self.best is not None:
             gain = value - self.best.value if greater_is_better else self.best.value - value
             if gain <= min_delta:
                 return state
         return replace(state, best=Best(self.step, metric, value))
+
+    def judged_anew(
+        self,
+        excluded: Collection[int],
+        lost: Collection[int],
+        metric: str,
+        *,
+        greater_is_better: bool = False,
+        min_delta: float = 0.0,
+    ) -> Self:
+        """Return the state with its best evaluation chosen anew, by `after_evaluation` in the order of steps.
+
+        Neither evaluations at the steps `excluded` become the best, nor those at the steps `lost`, whose weights are
+        gone.
+        """
+        state = replace(self, evaluated=(), best=None, excluded=())
+        for step, value in self.evaluated:
+            state = replace(state, step=step).after_evaluation(
+                metric,
+                value,
+                greater_is_better=greater_is_better,
+                min_delta=min_delta,
+                is_excluded=step in excluded or step in lost,
+            )
+        return replace(state, step=self.step, excluded=tuple(step for step in state.excluded if step in excluded))
 
     def after_sets(self, names: Iterable[str]) -> Self:
         """Return the state after an evaluation of these sets of eval.sets at the present step."""
@@ -187,11 +227,11 @@ class TrainState:
 
     def reset_set(self, name: str) -> Self:
         """Return the state without the evaluations of a set, because later figures cannot be compared with them."""
-        return replace(self, set_steps={**self.set_steps, name: ()})
+        return replace(self, set_steps={**self.set_steps, name: ()}, set_history=self.set_history.without(name))
 
     def reset_best(self) -> Self:
         """Return the state without evaluations, for a run whose earlier figures cannot be compared with later ones."""
-        return replace(self, evaluated=(), best=None)
+        return replace(self, evaluated=(), best=None, excluded=())
 
     @property
     def evaluated_step(self) -> int:
@@ -209,10 +249,11 @@ class TrainState:
     def best_steps(self, count: int, *, greater_is_better: bool = False) -> list[int]:
         """Return the steps of the `count` best evaluations, the best first. Among equal ones the older comes first.
 
-        Evaluations without a figure are left out, so the list may be shorter.
+        Evaluations without a figure and excluded ones are left out, so the list may be shorter.
         """
         sign = -1 if greater_is_better else 1
-        known = sorted((sign * value, step) for step, value in self.evaluated if value is not None)
+        fit = [(step, value) for step, value in self.evaluated if step not in self.excluded]
+        known = sorted((sign * value, step) for step, value in fit if value is not None)
         return [step for _, step in known[:count]]
 
     @property
@@ -239,18 +280,27 @@ class TrainState:
         uncounted = {name for name in counted if name in EARLY_VALUES and fields[name] is None}
         values: dict[str, Any] = {name: count(fields[name], name) for name in counted if name not in uncounted}
         counts = Counts(**values | dict.fromkeys(uncounted))
-        numbers = {name: count(fields[name], name) for name in own - {"evaluated", "best", "set_steps"}}
+        numbers = {name: count(fields[name], name) for name in own - STRUCTURED}
         if not numbers["step"] >= numbers["skipped"] >= numbers["skipped_in_a_row"]:
             raise ValueError(f"step is {numbers['step']} and skipped {numbers['skipped']}")
-        best, evaluated = fields["best"], fields["evaluated"]
+        best, evaluated, excluded = fields["best"], fields["evaluated"], fields["excluded"]
         lists = (list, tuple)
         if not isinstance(evaluated, lists) or not all(isinstance(pair, lists) for pair in evaluated):
             raise ValueError(f"evaluated is {_shown(evaluated)}")
+        if not isinstance(excluded, lists):
+            raise ValueError(f"excluded is {_shown(excluded)}")
         pairs = tuple(
             (count(step, "step"), None if value is None else real(value, "value")) for step, value in evaluated
         )
-        best, set_steps = None if best is None else Best.from_json(best), _set_steps(fields["set_steps"])
-        return cls(**numbers, counts=counts, evaluated=pairs, best=best, set_steps=set_steps)
+        return cls(
+            **numbers,
+            counts=counts,
+            evaluated=pairs,
+            best=None if best is None else Best.from_json(best),
+            set_steps=_set_steps(fields["set_steps"]),
+            set_history=SetHistory.from_json(fields["set_history"]),
+            excluded=tuple(count(step, "excluded") for step in excluded),
+        )
 
 
 def _set_steps(fields: Any) -> dict[str, tuple[int, ...]]:

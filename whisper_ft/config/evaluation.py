@@ -11,6 +11,7 @@ from whisper_ft.config.waveform import transforms_in
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+GuardRule = Literal["warn", "no_best", "stop"]
 HELD_OUT = "held-out"  # name of the set of eval.path, which chooses the best model
 LONGEST_NAME = 64  # characters of a set's name, which is a folder and a column of tables
 OPENAI_TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -89,7 +90,7 @@ class DecodingConfig:
 
 @dataclass(frozen=True)
 class EvalSetConfig(NamedSourceConfig):
-    """A set that is scored beside the held-out set. It has no part in the choice of the best model."""
+    """A set that is scored beside the held-out set. With `max_worse` it is a guard against forgetting."""
 
     name: str = setting("free", "")
     """Name of the set, which begins the names of its figures: NAME/wer. Empty: the last part of its path, and its
@@ -98,6 +99,15 @@ class EvalSetConfig(NamedSourceConfig):
     """Steps between two evaluations of the set; one more follows at the end. None: eval.every. 0: never."""
     max_utterances: int | None = setting("free", None, least=1)
     """Number of utterances, from the start of the set. None: all."""
+    max_worse: float | None = setting("free", None)
+    """Largest change for the worse against the start model, in the unit of `metric`: 0.01 is one point of WER. None:
+    the set is only reported."""
+    metric: str = setting("free", "auto")
+    """Figure that max_worse limits: wer, cer, loss, timestamps, invented_words_per_minute, or any other figure that
+    docs/forgetting.md lists. auto: wer, or cer for a language written without spaces."""
+    rule: GuardRule = setting("free", "warn")
+    """Effect of a change beyond max_worse. warn: a line. no_best: the evaluation cannot be the best one. stop: the run
+    also ends."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +127,8 @@ class EvalConfig(DecodingConfig):
     """Sets that are scored beside the held-out set, with figures such as NAME/wer: [{name: en, path: a, language: en}].
 
     A set has the settings of data.sources, and `name`, `every`, `max_utterances`, `long` and `long_seconds`. Without
-    `language` or `task` it has that of data.*. The best model, `patience` and averages depend on the held-out set
-    alone."""
+    `language` or `task` it has that of data.*. The best model, `patience` and averages depend on the held-out set, and
+    on sets with `max_worse` and `rule` no_best or stop (docs/forgetting.md)."""
     at_start: bool = setting("free", True, before=False)
     """Also evaluate the model before the first update. It is logged as step 0 and never becomes the best model."""
     normalizer: str = setting("change", "golden")
@@ -138,6 +148,8 @@ class EvalConfig(DecodingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_bad_sets(self.sets)
+        for one in self.sets:
+            _refuse_bad_guard(one, self.every if one.every is None else one.every)
 
     def sets_beside(self, data: SourceConfig) -> list[EvalSetConfig]:
         """Return the sets that are scored, with nothing left open: each has a name, a cadence, a language and a task.
@@ -180,6 +192,25 @@ def _refuse_bad_sets(sets: Sequence[EvalSetConfig]) -> None:
     # Folders of predictions have these names, and some file systems do not tell upper case from lower case.
     if twice := first_twice(set_name(one.name, one.path, one.split).casefold() for one in sets):
         raise ValueError(f"--eval.sets: two are called {twice!r}; give each a name of its own")
+
+
+def _refuse_bad_guard(one: EvalSetConfig, every: int) -> None:
+    """Raise ValueError for settings of a guard that are bad or without effect in a set scored after `every` steps."""
+    name = f"eval.sets: {set_name(one.name, one.path, one.split)}"
+    if one.max_worse is None:
+        for setting_name, value, default in (("metric", one.metric, "auto"), ("rule", one.rule, "warn")):
+            if value != default:
+                raise ValueError(
+                    f"--{name}: {setting_name} {value}: has no effect without max_worse; set it, as to 0.01, or leave "
+                    f"{setting_name} out"
+                )
+        return
+    require(0 <= one.max_worse < math.inf, f"{name}: max_worse", one.max_worse, "a number from 0")
+    if not every:
+        raise ValueError(
+            f"--{name}: max_worse {one.max_worse:g}: has no effect, because the set is never scored; set eval.every or "
+            "the set's `every` above 0"
+        )
 
 
 def refuse_prompt_columns(sets: Sequence[SourceConfig], prefix: str) -> None:

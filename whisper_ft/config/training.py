@@ -241,6 +241,12 @@ class TrainingConfig:
             raise ValueError(
                 "--average.of best: nothing is evaluated; give --eval.path or --eval.split, or average `last`"
             )
+        for one in self.eval.sets if self.held_out is None else ():
+            if one.rule == "no_best":
+                raise ValueError(
+                    f"--eval.sets: {one.name or one.path}: rule no_best: has no effect without a held-out set, which "
+                    "chooses the best model; give --eval.path or --eval.split, or set rule warn or stop"
+                )
         if self.steps is not None and self.epochs is not None:
             raise ValueError(f"--steps {self.steps} and --epochs {self.epochs:g}: give one of the two")
 

@@ -11,6 +11,7 @@ from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.config.waveform import described, transforms_in, words_for
 from whisper_ft.data.stored_clips import stored_clips
+from whisper_ft.decoding.guards_of_model import guards_of_model
 from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.models.inference import InferenceModel
 from whisper_ft.reports.evaluation.report import write_report
@@ -56,7 +57,8 @@ def write_results(
     atomic.write_lines(out / "predictions.jsonl", lines)
     audio = stored_clips(source) if config.sound and scored and not source.is_joined and not source.augment else None
     title = title_of(config, name or source.path)
-    write_report(out / "report.html", scores, title, _facts(outcome, config, source, scored), analysis, audio)
+    guards = guards_of_model(config.model) if scored else []
+    write_report(out / "report.html", scores, title, _facts(outcome, config, source, scored), analysis, audio, guards)
     summary = {
         "schema": SCHEMA,
         **scores.summary(),

@@ -1,9 +1,9 @@
 """Guards against forgetting: limits on how much worse than the start model a model may be on a set."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from whisper_ft.scoring.bootstrap import Interval, matched_rows, paired_ratio
 from whisper_ft.scoring.edit_distance import ErrorCount, count_errors
@@ -15,6 +15,8 @@ from whisper_ft.scoring.unicode_text import as_written, encodable, without_optio
 GuardRule = Literal["warn", "no_best", "stop"]
 Figures = Mapping[str, float | None]
 """Figures of one set by name; None for a figure that the set does not have."""
+History = Sequence[tuple[int, Figures]]
+"""Figures of a set by step, in any order. Step 0 is the start model."""
 
 LOWER, HIGHER = -1, 1
 BETTER: Mapping[str, int] = {
@@ -41,8 +43,16 @@ BETTER: Mapping[str, int] = {
     VALID_TIMESTAMPS: HIGHER,
 }
 """Direction in which each figure of a set's row in metrics.jsonl is better; its other numbers describe the set."""
+FRACTIONS = frozenset(
+    {"wer", "cer", "wer_orthographic", "cer_orthographic", "ser", "deletion_rate", "late_deletions", VALID_TIMESTAMPS}
+)
+"""Figures that are fractions, which people read in percent."""
+LONG_FIGURES = frozenset({"deletion_rate", "late_deletions", VALID_TIMESTAMPS})
+"""Figures that only sets of long recordings have."""
 WITHOUT_CASES: Mapping[str, float] = {"late_deletions": 0.0, VALID_TIMESTAMPS: 0.0}
 """Values of figures that are None because nothing could be counted: no deletion, or no window with any output."""
+GUARD_FIGURES = ("worse_by", "outside", "guard", "reference", "limit", "rule", "change_interval")
+"""Names of a verdict's values in a set's row of metrics.jsonl, such as NAME/worse_by. `guard` is the metric."""
 DECIMALS = 12  # of a difference; 0.12 - 0.11 is 0.009999999999999995
 
 
@@ -68,6 +78,12 @@ class Guard:
         """Judge figures of the set by those of the start model, both from `figures_of`. There is no interval."""
         value = reference.get(self.metric)
         return Verdict(self, math.nan if value is None else value, now.get(self.metric))
+
+    def verdict_at(self, history: History, step: int) -> "Verdict | None":
+        """Judge the newest figures of the set at or before a step; None if the start model has no such figure."""
+        known = {at: figures for at, figures in history if at <= step and self.metric in figures}
+        is_known = known.get(0, {}).get(self.metric) is not None
+        return self.verdict(known[0], known[max(known)]) if is_known else None
 
     def compare(self, reference: Scores, now: Scores) -> "Verdict":
         """Judge scores of the set by those of the start model, with the interval of the change.
@@ -104,6 +120,39 @@ class Verdict:
     def is_outside(self) -> bool:
         """True if the model is worse by more than the guard allows."""
         return self.worse_by > self.guard.max_worse
+
+    @property
+    def limit(self) -> float:
+        """Worst figure that the guard allows."""
+        return round(self.reference - BETTER[self.guard.metric] * self.guard.max_worse, DECIMALS)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the verdict as JSON values, with the names of GUARD_FIGURES."""
+        interval = self.interval and [self.interval.low, self.interval.high]
+        worse = self.worse_by if math.isfinite(self.worse_by) else None
+        values = (worse, self.is_outside, self.guard.metric, self.reference, self.limit, self.guard.rule, interval)
+        return dict(zip(GUARD_FIGURES, values, strict=True))
+
+
+def excluded_steps(guards: Sequence[Guard], histories: Mapping[str, History], steps: Iterable[int]) -> tuple[int, ...]:
+    """Return the steps at which a guard that decides is outside, so that their models cannot be the best.
+
+    `histories` holds the figures of the sets by name. A set that is scored less often than every step in `steps` counts
+    with its newest figures at or before the step.
+    """
+    deciding = [guard for guard in guards if guard.decides]
+
+    def is_outside(guard: Guard, step: int) -> bool:
+        verdict = guard.verdict_at(histories.get(guard.name, ()), step)
+        return verdict is not None and verdict.is_outside
+
+    return tuple(step for step in steps if any(is_outside(guard, step) for guard in deciding))
+
+
+def stopping_verdict(guards: Sequence[Guard], histories: Mapping[str, History], step: int) -> "Verdict | None":
+    """Return the first verdict at a step that ends a run; None if there is none."""
+    verdicts = (guard.verdict_at(histories.get(guard.name, ()), step) for guard in guards if guard.rule == "stop")
+    return next((verdict for verdict in verdicts if verdict is not None and verdict.is_outside), None)
 
 
 def metric_named(name: str, unit: Unit) -> str:
@@ -149,9 +198,10 @@ def paired_interval(reference: Scores, now: Scores, metric: str) -> Interval | N
     if parts_of is None:
         return None
     pairs = matched_rows(reference, now, ("the start model", "this model"))
-    counts = [(*parts_of(before, reference), *parts_of(after, now)) for before, after in pairs]
-    difference = paired_ratio([before for before, _ in pairs], counts)
-    return difference and difference.interval
+    counts = [(before, (*parts_of(before, reference), *parts_of(after, now))) for before, after in pairs]
+    counted = [(row, parts) for row, parts in counts if parts[1] or parts[3]]
+    difference = paired_ratio([row for row, _ in counted], [parts for _, parts in counted])
+    return difference.interval if difference else None
 
 
 Ratio = tuple[float, float]

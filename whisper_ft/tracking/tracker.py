@@ -16,10 +16,12 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.training import ScreenMode, TrainingConfig
 from whisper_ft.config.tree import to_plain
 from whisper_ft.data.types import Rejected
+from whisper_ft.reports.guard_text import warning_line
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.errors import DiskError
 from whisper_ft.runtime.exit_codes import FINISHED
 from whisper_ft.runtime.printable import say
+from whisper_ft.scoring.guard import Verdict
 from whisper_ft.scoring.scores import Prediction, Scores
 from whisper_ft.scoring.set_figures import ALWAYS, WORSE, figures_of_set, named_figures
 from whisper_ft.tracking.backends.packages import RunInfo, refuse_missing_packages
@@ -136,6 +138,7 @@ class Tracker:
         sets: Mapping[str, Scores],
         precision: str,
         warnings: Mapping[str, str] | None = None,
+        verdicts: Mapping[str, Verdict] | None = None,
     ) -> None:
         """Log an evaluation at `state.step`.
 
@@ -147,6 +150,7 @@ class Tracker:
             sets: scores of sets of eval.sets, by name.
             precision: in which the model was scored.
             warnings: line about each long set, or "", by its name. The figure NAME/worse is true if there is a line.
+            verdicts: of the guards of these sets, by name.
         """
         if not self.enabled:
             return
@@ -154,16 +158,33 @@ class Tracker:
         for name, of_set in sets.items():
             figures |= named_figures(name, of_set.summary())
         figures |= {f"{name}/{WORSE}": bool(line) for name, line in (warnings or {}).items()}
+        verdicts = verdicts or {}
+        for name, verdict in verdicts.items():
+            figures |= named_figures(name, verdict.summary())
         best = {"best": state.best and state.best.value} if scores else {}
         self.record({"step": state.step, **figures, **best, "precision": precision})
         for name, each in [*([("", scores)] if scores else []), *sets.items()]:
             self._metrics.write_predictions(state.step, [row.record() for row in each.rows], name)
         if scores is not None:
             self._show_held_out(state, scores)
-        self._show_sets(state, sets)
+        self._show_sets(state, sets, verdicts)
         self.say_all(filter(None, (warnings or {}).values()))
+        self.say_all(warning_line(verdict) for verdict in verdicts.values() if verdict.is_outside)
         text = "\n".join(transcript_lines(scores)) if scores is not None else ""
         self._send("eval", {"step": state.step, **figures}, text)
+
+    def log_start_figures(self, sets: Mapping[str, Scores], precision: str) -> None:
+        """Log the figures and transcripts of the start model on sets that a resumed run has begun to guard.
+
+        The line in metrics.jsonl is of step 0 and has the event `start_model`, because later steps are logged already.
+        """
+        if not self.enabled:
+            return
+        row: dict[str, Any] = {"event": "start_model", "step": 0, "precision": precision}
+        for name, scores in sets.items():
+            row |= named_figures(name, scores.summary())
+            self._metrics.write_predictions(0, [one.record() for one in scores.rows], name)
+        self.record(row)
 
     def _show_held_out(self, state: TrainState, scores: Scores) -> None:
         steps = [0, *(step for step, _ in state.evaluated if step < state.step)] if state.step else []
@@ -175,12 +196,12 @@ class Tracker:
         self.say(eval_table.line(state, self._steps, scores, earlier))
         self.say_all(transcript_lines(scores))
 
-    def _show_sets(self, state: TrainState, sets: Mapping[str, Scores]) -> None:
+    def _show_sets(self, state: TrainState, sets: Mapping[str, Scores], verdicts: Mapping[str, Verdict]) -> None:
         trends = []
         for name, scores in sets.items():
             steps = [step for step in state.steps_of_set(name) if step < state.step]
             rows = self._metrics.rows(steps, having=f"{name}/{ALWAYS}")
-            trends.append(SetTrend(name, scores, [figures_of_set(row, name) for row in rows]))
+            trends.append(SetTrend(name, scores, [figures_of_set(row, name) for row in rows], verdicts.get(name)))
         if trends and self._screen.console.is_terminal:
             self.show(set_table.table(state.step, self._steps, trends))
         else:

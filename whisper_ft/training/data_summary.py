@@ -39,7 +39,7 @@ def settings_lines(
     for name, of_set in sets.items():
         yield from used_lines(f"set {name}", of_set, encode.language)
     if sets and held_out is None:
-        yield "no held-out set (eval.path, eval.split), so no best model is chosen; eval.sets are only reported"
+        yield "no held-out set (eval.path, eval.split), so no best model is chosen"
     if config.augment.waveform:
         yield f"sound of training utterances: augmented by {words_for(config.augment.waveform)}"
     yield from ignored_settings(config)

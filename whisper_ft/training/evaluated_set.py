@@ -16,6 +16,7 @@ from whisper_ft.decoding.eval_protocol import EvalProtocol
 from whisper_ft.decoding.evaluator import Evaluator, augmentation_of_set, encoder_of_set
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.guard import Guard, metric_named
 from whisper_ft.scoring.normalizer import Normalizer, NormalizerFactory
 from whisper_ft.training.learner import Learner
 
@@ -33,6 +34,8 @@ class EvaluatedSet:
     """Steps between two evaluations."""
     protocol: Callable[[], EvalProtocol]
     """Everything besides the model on which the figures depend. The first call reads from the files of the set."""
+    guard: Guard | None = None
+    """Limit on how much worse than the start model the model may be on this set."""
 
     @property
     def name(self) -> str:
@@ -124,4 +127,10 @@ def _eval_set(
     def protocol() -> EvalProtocol:
         return evaluator.protocol.scored_by(settings.normalizer, normalize.fingerprint, where)
 
-    return EvaluatedSet(evaluator, source, encode, normalize, where.every or 0, protocol)
+    return EvaluatedSet(evaluator, source, encode, normalize, where.every or 0, protocol, _guard(where, normalize))
+
+
+def _guard(where: EvalSetConfig, normalize: Normalizer) -> Guard | None:
+    if where.max_worse is None:
+        return None
+    return Guard(where.name, metric_named(where.metric, normalize.unit), where.max_worse, where.rule)

@@ -6,7 +6,7 @@ Every function raises DiskError before it writes if the run directory is not thi
 of a model folder by name, such as configs, without weights and README.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,9 @@ def publish_final(
     Main process only.
     """
     directory.require_own()
-    if state.best is None:
+    if state.best is None and state.excluded:
+        relation = "No evaluation of the run was within its guards against forgetting, so there is no best/."
+    elif state.best is None:
         relation = "The run evaluated nothing, so there is no best/."
     elif state.best.step == state.step:
         relation = "It is also the best model of its run."
@@ -106,25 +108,39 @@ def repair_best(
     """
     if state.best is None:
         is_later = directory.published is not None and directory.published.step > state.step
-        return state, _withdraw(directory) if is_later else None
-    published = directory.best / "config.json" if adapter is None else directory.best_adapter / ADAPTER_CONFIG
-    if directory.published == state.best and published.exists():
+        removed = is_later and withdraw_best(directory)
+        return state, "best/ was removed, because it belongs to later steps than the checkpoint" if removed else None
+    if is_published(directory, state.best, adapter):
         return state, None
-    for checkpoints in (resumed_from.parent, directory.checkpoints):
-        source = path_of(checkpoints, state.best.step)
-        if verify(source) is None and read_record(source).state.best == state.best:
-            publish_best(directory, state.best, source, files(), adapter)
-            return state, f"{published.parent.name}/ was rebuilt from {source}"
-    _withdraw(directory)
+    if source := checkpoint_of(state.best, (resumed_from.parent, directory.checkpoints)):
+        publish_best(directory, state.best, source, files(), adapter)
+        name = directory.best.name if adapter is None else directory.best_adapter.name
+        return state, f"{name}/ was rebuilt from {source}"
+    withdraw_best(directory)
     message = f"the best model, of step {state.best.step}, is in neither best/ nor a checkpoint; it is chosen anew"
     return state.reset_best(), message
 
 
-def _withdraw(directory: RunDir) -> str | None:
-    """Remove best/ and best.json. Returns a message if there was a best/."""
+def is_published(directory: RunDir, best: Best, adapter: RunAdapter | None) -> bool:
+    """Return True if best/ is the model of this evaluation, or best-adapter/ its adapter."""
+    there = directory.best / "config.json" if adapter is None else directory.best_adapter / ADAPTER_CONFIG
+    return directory.published == best and there.exists()
+
+
+def checkpoint_of(best: Best, folders: Iterable[Path]) -> Path | None:
+    """Return the verified checkpoint with the model of this evaluation, from the first folder that has it."""
+    for folder in folders:
+        source = path_of(folder, best.step)
+        if verify(source) is None:
+            state = read_record(source).state
+            if state.best == best or state.evaluated[-1:] == ((best.step, best.value),):
+                return source
+    return None
+
+
+def withdraw_best(directory: RunDir) -> bool:
+    """Remove best/ and best.json. Returns True if there was a best/."""
     directory.require_own()
     (directory.path / "best.json").unlink(missing_ok=True)
     removed = [atomic.remove(folder) for folder in (directory.best, directory.best_adapter)]
-    if any(removed):
-        return "best/ was removed, because it belongs to later steps than the checkpoint"
-    return None
+    return any(removed)

@@ -24,6 +24,7 @@ from whisper_ft.runtime.errors import ResumeError, UsageError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.anchor_data import FINGERPRINT, changed_audio
+from whisper_ft.training.best_within_guards import with_best_within_guards
 from whisper_ft.training.data import AUGMENTATION, TrainingData
 from whisper_ft.training.data_summary import packing_lines, settings_lines, summary_lines
 from whisper_ft.training.directory import RunDir
@@ -61,7 +62,7 @@ def begin_or_resume(
     first_line = f"starting at step 0 of {data.steps} in {directory.path}"
     report_data(config, data, learner, evaluation, collectives, tracker, None if chosen else first_line)
     if chosen is not None:
-        state, lineage = resume_from(chosen, config, data, learner, protocol, sets, directory, collectives, tracker)
+        state, lineage = resume_from(chosen, config, data, learner, evaluation, sets, directory, collectives, tracker)
     directory.step = state.step
     # Written only now, so that a refused start leaves the files of the run as they are.
     collectives.broadcast_from_main(lambda: directory.describe(to_plain(config)))
@@ -156,7 +157,7 @@ def resume_from(
     config: TrainingConfig,
     data: TrainingData,
     learner: Learner,
-    protocol: EvalProtocol | None,
+    evaluation: Evaluation,
     sets: Mapping[str, EvalProtocol],
     directory: RunDir,
     collectives: Collectives,
@@ -164,9 +165,9 @@ def resume_from(
 ) -> tuple[TrainState, Lineage]:
     """Load a checkpoint, if the rules allow this run to continue from it. Every rank must call it.
 
-    Also makes best/ agree with the state, and forgets the best model if the evaluation changed. `protocol` is of the
-    held-out set and `sets` of eval.sets. Raises UsageError if settings or data changed, or if the checkpoint is beyond
-    the end of the run. Raises ResumeError if it does not fit.
+    Also makes best/ agree with the state, and forgets the best model if the evaluation changed. The start model is
+    scored on guarded sets that are new or changed. `sets` are the protocols of eval.sets. Raises UsageError if settings
+    or data changed, or if the checkpoint is beyond the end of the run. Raises ResumeError if it does not fit.
 
     Returns the state of the run, and the lineage that its next checkpoint records.
     """
@@ -174,9 +175,7 @@ def resume_from(
     allowed = refuse_changes(record.config, config, chosen)
     if learner.adapter is not None:
         learner.adapter.refuse_another_base(record, chosen)
-    now = _compared(data.fingerprint, allowed)
-    if difference := changed(record.data, now) or changed_audio(record.data, data.fingerprint):
-        raise UsageError(f"the data differs from the data of {chosen}: {difference}")
+    _refuse_other_data(record, data, allowed, chosen)
     tracker.say_all(f"{name}: was {then}, is {now}, as allowed" for name, then, now in allowed)
     state = record.state
     if state.step > data.steps:
@@ -187,16 +186,43 @@ def resume_from(
     )
     if message:
         tracker.say(message, always=True)
-    state, recorded = _with_comparable_best(state, record, protocol, tracker)
-    state, recorded_sets = _with_comparable_sets(state, record, sets, tracker)
+    state, recorded = _with_comparable_best(state, record, evaluation.protocol, tracker)
+    state, of_sets = _with_comparable_sets(state, record, sets, tracker)
+    state = _with_guards(state, config, evaluation, directory, tracker, chosen)
     learner.restore(chosen, record, config, tracker.say)
     tracker.say(f"resumed from {chosen}")
     lr = learning_rate(state.step, data.steps, config.optim, config.schedule)
     tracker.say(f"LR at step {state.step}: saved {record.lr:.6g}, now {lr:.6g}")
-    if state.step < data.steps and not state.out_of_patience(config.eval.patience):  # a finished run stays as it is
+    if not evaluation.is_over(state, data.steps):  # a finished run stays as it is
         tracker.record({"event": "resumed", "step": state.step})
-    branch = _branch(config, record, state.step)
-    return state, Lineage(chosen.name, branch, frozenset({state.step}), recorded, recorded_sets)
+    return state, Lineage(chosen.name, _branch(config, record, state.step), frozenset({state.step}), recorded, of_sets)
+
+
+def _with_guards(
+    state: TrainState,
+    config: TrainingConfig,
+    evaluation: Evaluation,
+    directory: RunDir,
+    tracker: Tracker,
+    chosen: Path,
+) -> TrainState:
+    """Return the state with the start model measured for every guard, and the best evaluation within the guards.
+
+    The start model must be in the learner still. Every rank must call it.
+    """
+    if config.adapter.init and evaluation.watch.unmeasured(state):
+        tracker.say("the guards compare with the base alone, without the adapter in adapter.init", always=True)
+    state = evaluation.measure_start(state)
+    return with_best_within_guards(state, evaluation, directory, tracker, [chosen.parent])
+
+
+def _refuse_other_data(
+    record: CheckpointRecord, data: TrainingData, allowed: Sequence[SettingChange], chosen: Path
+) -> None:
+    """Raise UsageError if the data is another than that of the checkpoint."""
+    now = _compared(data.fingerprint, allowed)
+    if difference := changed(record.data, now) or changed_audio(record.data, data.fingerprint):
+        raise UsageError(f"the data differs from the data of {chosen}: {difference}")
 
 
 def _compared(fingerprint: dict[str, Any], allowed: Sequence[SettingChange]) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from starlette.staticfiles import StaticFiles
 from whisper_ft.config.evaluation import Device
 from whisper_ft.web import openai_api, transcription_routes
 from whisper_ft.web.api_error import ApiError, answer_error, json_answer
-from whisper_ft.web.guard import Guard
 from whisper_ft.web.job_queue import JobQueue
 from whisper_ft.web.loaded_models import LoadedModels
 from whisper_ft.web.models_of_run import LATEST, ServedModels
 from whisper_ft.web.page_routes import page_routes, training_model
+from whisper_ft.web.request_guard import RequestGuard
 from whisper_ft.web.runs_overview import overview_page, overview_routes
 from whisper_ft.web.serve_settings import ServeSettings
 from whisper_ft.web.server import Server
@@ -58,7 +58,7 @@ def create_app(settings: ServeSettings, device: torch.device, say: Callable[[str
     ]
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, settings=settings)],
+        middleware=[Middleware(RequestGuard, settings=settings)],
         exception_handlers={ApiError: answer_error, 404: _not_found, 405: _not_found, Exception: _bug},
         lifespan=lifespan,
     )

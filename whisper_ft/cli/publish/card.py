@@ -15,6 +15,7 @@ from whisper_ft.cli.publish.results import EvaluationResult
 from whisper_ft.config.training import DEFAULT_STEPS, TrainingConfig
 from whisper_ft.config.waveform import words_for
 from whisper_ft.data.labels.languages import whisper_language
+from whisper_ft.reports.guard_text import GuardRow
 from whisper_ft.reports.long_form_note import long_form_note
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime.errors import UsageError, one_line
@@ -41,6 +42,8 @@ class Publication:
     """Training sets: name of each, on the Hub or in words, and the part that was used, such as a split, or ""."""
     license: str | None
     versions: Mapping[str, str]
+    guards: Sequence[GuardRow] = ()
+    """Verdicts of the guards of the run, at the step of the model."""
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from whisper_ft.cli.publish.results import is_older, result_of_evaluation, resul
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.reports.curves.figure import curves_png
+from whisper_ft.reports.curves.guard_rows import guard_rows
 from whisper_ft.reports.curves.history import read_history
 from whisper_ft.reports.curves.panel import panels_of
 from whisper_ft.reports.text import percent
@@ -39,6 +40,7 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
             *(result_of_evaluation(folder, model) for folder in args.evaluation),
             *results_of_run(run, history, model, augmented),
         ],
+        guards=[] if model.what.startswith("average") else guard_rows(history, max(model.steps)),
         base_model=args.base_model or hub_model(config.model.name),
         datasets={one_line(name): "" for name in args.dataset} or hub_datasets(config, record.data if record else {}),
         license=args.license,

@@ -26,6 +26,7 @@ from whisper_ft.reports.text import percent
 MARKERS = "os^DvPX"  # a marker for each run, because colours cannot be told apart in grey print
 ROUND = (1, 2, 2.5, 5, 10)  # ticks are multiples of one of these, times a power of ten
 POWERS = 10  # an axis is logarithmic if the greatest value is this many times the least
+DASHES = ((0, ()), (0, (4, 1.6)), (0, (1, 1.6)))  # lengths of lines and gaps, by the place of a field in its panel
 DOTS_PER_INCH = 200  # 1,900 dots across: sharp in print
 
 
@@ -114,7 +115,7 @@ def _draw_run(
     axes: Axes, panel: Panel, name: str, run: History, number: int, theme: Theme, width: float, several: bool
 ) -> None:
     """Draw one field of one run: abandoned branches, logged values, the smoothed curve, and the lowest rate."""
-    curve, is_second = panel.curve(run), name != panel.fields[0]
+    curve, place = panel.curve(run), panel.fields.index(name)
     colour = _colour(number, theme)
     for branch in curve.abandoned:
         as_wide = width * len(curve.rows) / len(branch) if panel.is_noisy else 0  # as many steps as for the curve
@@ -126,9 +127,10 @@ def _draw_run(
         steps, values = smoothed(steps, values, weights, width)
     is_sparse = panel.of_evaluations or np.isfinite(values).sum() < 2  # a single point has no line
     every = 1 if is_sparse else max(len(steps) // 7, 1)
-    marks = _mark(number, several or is_sparse) | {"markevery": every, "ms": 3.2}
-    style = {"ls": (0, (4, 1.6)), "mfc": theme.palette.card} if is_second else {}
-    (line,) = axes.plot(*thinned(steps, values), color=colour, lw=1.1 if is_second else 1.7, zorder=3, **marks)
+    is_bound = place and panel.guard is not None  # a limit has no values of its own to mark
+    marks = {} if is_bound else _mark(number, several or is_sparse) | {"markevery": every, "ms": 3.2}
+    style = {"ls": DASHES[place], "mfc": theme.palette.card} if place else {}
+    (line,) = axes.plot(*thinned(steps, values), color=colour, lw=1.1 if place else 1.7, zorder=3, **marks)
     line.set(**style)
     if panel is ERRORS and name == run.headline and (lowest := run.lowest):
         _ring(axes, lowest["step"], lowest[name], panel.scale, colour, theme)

@@ -2,17 +2,19 @@
 
 import base64
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from whisper_ft.reports.curves.figure import DARK, LIGHT, Theme, legend, panel_svg
 from whisper_ft.reports.curves.history import Curve, History
 from whisper_ft.reports.curves.panel import Panel, panels_of
+from whisper_ft.reports.guard_text import GuardRow
 from whisper_ft.reports.html.page import render_page
 from whisper_ft.reports.text import percent
 
 COLUMNS = ("state", "step", "loss", "WER", "CER", "at step", "skipped", "utterances / s", "resumed")
-SET_COLUMNS = ("set", "rate", "first", "at step", "lowest", "at step", "last", "at step", "last loss")
+SET_COLUMNS = ("set", "rate", "first", "at step", "lowest", "at step", "last", "at step", "last loss", "guard")
 UNKNOWN = "–"
 
 
@@ -73,4 +75,5 @@ def set_facts(name: str, evaluated: Curve) -> list[str]:
     rates = [text for row in chosen for text in (percent(row[rate]), f"{row['step']:,}")] or [UNKNOWN] * 6
     losses = evaluated.values("eval_loss")
     loss = f"{losses[np.isfinite(losses)][-1]:.4g}" if np.isfinite(losses).any() else UNKNOWN
-    return [name, rate.upper(), *rates, loss]
+    guarded = [row for row in map(partial(GuardRow.of, name), evaluated.rows) if row]
+    return [name, rate.upper(), *rates, loss, guarded[-1].verdict if guarded else UNKNOWN]

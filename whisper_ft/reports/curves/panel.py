@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from whisper_ft.reports.curves.history import Curve, History
+from whisper_ft.reports.guard_text import figure_name
+from whisper_ft.scoring.guard import BETTER, FRACTIONS
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Panel:
     title: str
     unit: str
     fields: tuple[str, ...]
-    """Fields of a row: the first is drawn as a solid line, the second one dashed."""
+    """Fields of a row: the first is drawn as a solid line, the second one dashed, the third one dotted."""
     scale: float = 1.0
     """Factor from the field to the unit."""
     is_noisy: bool = False
@@ -27,9 +29,14 @@ class Panel:
     of_evaluations: bool = False
     of_set: str | None = None
     """Name of the set of eval.sets whose evaluations are drawn; None for those of the held-out set."""
+    guard: str | None = None
+    """Figure that the guard of the set must watch in the evaluations that are drawn; None: all are drawn."""
 
     def curve(self, run: History) -> Curve:
         """Return the rows of a run that the panel draws."""
+        if self.guard is not None:
+            of_set = run.sets.get(self.of_set or "", Curve([], []))
+            return Curve([row for row in of_set.rows if row.get("guard") == self.guard], [])
         if self.of_set is not None:
             return run.sets.get(self.of_set, Curve([], []))
         return run.evaluated if self.of_evaluations else run.logged
@@ -67,6 +74,27 @@ def panels_of_set(name: str) -> list[Panel]:
     return [rates, loss, deletions, timestamps]
 
 
+def guard_panels(name: str, runs: Sequence[History]) -> list[Panel]:
+    """Return a panel for each figure that a guard of the set `name` watched in some run.
+
+    It shows the figure, its limit, and the figure of the start model.
+    """
+    rows = [row for run in runs if name in run.sets for row in run.sets[name].rows]
+    metrics = [metric for metric in dict.fromkeys(str(row.get("guard")) for row in rows) if metric in BETTER]
+    return [
+        Panel(
+            f"{name}: guard",
+            f"{figure_name(metric)}{', %' if metric in FRACTIONS else ''}; dashed: limit, dotted: start model",
+            (metric, "limit", "reference"),
+            scale=100 if metric in FRACTIONS else 1,
+            of_evaluations=True,
+            of_set=name,
+            guard=metric,
+        )
+        for metric in metrics
+    ]
+
+
 LOSS = Panel("Loss", "nats per label token", ("loss",), is_noisy=True, weight="label_tokens", is_wide=True)
 ERRORS = Panel("Error rates", "% of the held-out set", ("wer", "cer"), scale=100, of_evaluations=True)
 PANELS = (
@@ -96,5 +124,5 @@ def panels_of(runs: Sequence[History]) -> list[Panel]:
     At least one run must be given.
     """
     names = dict.fromkeys(name for run in runs for name in run.sets)
-    panels = [*PANELS, *(panel for name in names for panel in panels_of_set(name))]
+    panels = [*PANELS, *(panel for name in names for panel in (*panels_of_set(name), *guard_panels(name, runs)))]
     return [panel for panel in panels if panel.has_values(runs)]

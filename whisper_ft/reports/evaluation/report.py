@@ -10,6 +10,7 @@ from whisper_ft.reports.evaluation.audio_clips import Audio, AudioClips
 from whisper_ft.reports.evaluation.card_filters import card_filters
 from whisper_ft.reports.evaluation.cards import change_cards, flagged_cards, worst_cards
 from whisper_ft.reports.evaluation.tables import MAX_GROUPS, notes
+from whisper_ft.reports.guard_text import GuardRow
 from whisper_ft.reports.html.page import render_page
 from whisper_ft.reports.html.svg import share_bar
 from whisper_ft.reports.text import percent
@@ -39,11 +40,13 @@ def write_report(
     facts: Mapping[str, str],
     analysis: Analysis,
     audio: Audio | None = None,
+    guards: Sequence[GuardRow] = (),
 ) -> None:
     """Write the page atomically. It loads nothing and is well-formed XML. Its script finds and sorts utterances.
 
     `audio` returns the encoded file of an utterance by its id, or None. It is called for the utterances on the page.
-    Clips are put into the page until it is full, beginning with the worst utterances.
+    Clips are put into the page until it is full, beginning with the worst utterances. `guards` are the verdicts of the
+    guards of the model's run.
     """
     clips = AudioClips(audio)
     # The worst utterances stand below the flagged ones, but come first here, so that their clips find room.
@@ -55,7 +58,8 @@ def write_report(
         title,
         policy="" if audio is None else "media-src data:",
         script="find_utterances.js",
-        contents=_contents(analysis, slicings, mistakes, bool(worst["cards"])),
+        contents=_contents(analysis, guards, slicings, mistakes, bool(worst["cards"])),
+        guards=guards,
         scores=scores,
         metric=scores.headline[0].upper(),
         unit="characters" if scores.unit == CHARACTERS else "words",
@@ -99,6 +103,7 @@ def _headline(scores: Scores, analysis: Analysis) -> dict[str, Any]:
 
 def _contents(
     analysis: Analysis,
+    guards: Sequence[GuardRow],
     slicings: Sequence[object],
     mistakes: Mapping[Kind, Sequence[object]],
     has_cards: bool,
@@ -107,6 +112,7 @@ def _contents(
     sections = [
         ("rates", "Error rates", True),
         ("compared", "Comparison", analysis.comparison is not None),
+        ("guards", "Guards against forgetting", bool(guards)),
         ("slices", "Where the errors are", bool(slicings)),
         ("signs", "Signs of hallucination", bool(analysis.checks)),
         ("mistakes", "Most frequent mistakes", any(mistakes.values())),

@@ -72,8 +72,10 @@ def figures(scores: Scores, earlier: Sequence[Mapping[str, Any]], compared: str 
 
 
 def compared_with_best(state: TrainState) -> str:
-    """Say how this evaluation compares with the best one so far; "" if there is no best one."""
-    return "the best so far" if state.improved else "" if state.best is None else f"best {_best(state.best)}"
+    """Say how this evaluation compares with the best one so far; "" if there is none and no guard is against it."""
+    excluded = "not the best, because of a guard" if state.excluded[-1:] == (state.step,) else ""
+    best = "the best so far" if state.improved else "" if state.best is None else f"best {_best(state.best)}"
+    return "; ".join(filter(None, [excluded, best]))
 
 
 def _best(best: Best) -> str:

@@ -38,7 +38,7 @@ HEADERS = {
 """Headers of every answer that does not set them itself."""
 
 
-class Guard:
+class RequestGuard:
     """ASGI middleware that lets only permitted requests through to `app`."""
 
     def __init__(self, app: ASGIApp, settings: ServeSettings) -> None:
