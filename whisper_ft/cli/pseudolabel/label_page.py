@@ -18,6 +18,7 @@ from whisper_ft.reports.html.page import render_page
 from whisper_ft.reports.html.svg import Chart, Column, column_chart
 from whisper_ft.reports.text import duration, percent, spelled_out
 from whisper_ft.runtime.atomic import write_text
+from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.edit_distance import ErrorCount, count_errors, total
 from whisper_ft.scoring.normalizer import Normalizer
 from whisper_ft.scoring.scores import CHARACTERS
@@ -111,10 +112,11 @@ class LabelPage:
             "setting": setting,
             "title": TITLES[setting],
             "chart": _chart(curve),
-            "of": f"{curve.windows:,} windows, {duration(curve.seconds)}",
+            "of": f"{counted(curve.windows, 'window')} ({duration(curve.seconds)})",
             "points": [self._point(curve, point) for point in curve.points],
             "ranges": [
-                (_range_name(one, is_least=curve.limit.is_least), one.windows, one.samples) for one in curve.ranges
+                (_range_name(one, is_least=curve.limit.is_least), counted(one.windows, "window"), one.samples)
+                for one in curve.ranges
             ],
         }
 

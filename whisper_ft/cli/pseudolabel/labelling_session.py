@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -205,7 +206,9 @@ def _write(config: PseudolabelConfig, pool: AudioPool, folder: LabelFolder, get_
     languages = Counter(window.language for window in windows if window.language)
     normalize = get_normalizer("golden", language=languages.most_common(1)[0][0] if languages else None)
     page = LabelPage(windows, folder.reasons(), config, normalize)
-    page.write(folder.out, f"Labels of {redacted(config.data.path)}", sounds_of(pool, page.samples(), origin.window))
+    page.write(
+        folder.out, f"Labels of {Path(redacted(config.data.path)).name}", sounds_of(pool, page.samples(), origin.window)
+    )
     folder.finish(folder.summary(windows))
     _tell(folder, "")
 
