@@ -1,5 +1,6 @@
 """Page and table of an interpolation: each mixture on the held-out set and on the guarded sets, and the front."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from whisper_ft.scoring.mixtures import MixtureScores
 WIDTH, HEIGHT = 520, 320  # of a front, in units of its view box
 LEFT, RIGHT, TOP, BOTTOM = 64, 500, 16, 268  # of the area of the points
 MARGIN = 0.08  # of an axis beyond its values, as a share of their range
-TICKS = 4  # numbers on an axis
+TICKS = 6  # most numbers on an axis
 RATES = ("wer", "cer", "wer_orthographic", "cer_orthographic", "ser", "deletion_rate", "late_deletions", "timestamps")
 """Figures that are shown as percentages."""
 
@@ -109,7 +110,7 @@ def front(mixtures: Sequence[MixtureScores], chosen: MixtureScores, number: int)
         return None
     limit = chosen.verdicts[number].reference - BETTER[guard.metric] * guard.max_worse
     across, up = (_scale([point.x for point in found]), _scale([*(point.y for point in found), limit]))
-    label = f"{guard.name}: {guard.metric} of each mixture over the {chosen.metric} of the held-out set"
+    label = f"{guard.name}: {_words(guard.metric)} over the {_words(chosen.metric)} of the held-out set"
     chart = Chart("front", label, WIDTH, HEIGHT)
 
     def x(value: float) -> float:
@@ -118,11 +119,11 @@ def front(mixtures: Sequence[MixtureScores], chosen: MixtureScores, number: int)
     def y(value: float) -> float:
         return BOTTOM - (BOTTOM - TOP) * (value - up[0]) / (up[1] - up[0])
 
-    for value in _ticks(up):
+    for value in ticks(*up):
         chart.add("path", kind="grid", d=f"M{LEFT} {y(value):.1f}H{RIGHT}")
-        chart.add("text", figure(guard.metric, value), kind="axis number", x=LEFT - 6, y=y(value) + 4)
-    for value in _ticks(across):
-        chart.add("text", figure(chosen.metric, value), kind="axis", x=x(value), y=BOTTOM + 18)
+        chart.add("text", _tick(guard.metric, value), kind="axis number", x=LEFT - 6, y=y(value) + 4)
+    for value in ticks(*across):
+        chart.add("text", _tick(chosen.metric, value), kind="axis", x=x(value), y=BOTTOM + 18)
     chart.add("path", kind="limit", d=f"M{LEFT} {y(limit):.1f}H{RIGHT}")
     chart.add("text", f"limit of {guard.name}", kind="axis number", x=RIGHT, y=y(limit) - 5)
     chart.add("path", kind="line", d="M" + "L".join(f"{x(point.x):.1f} {y(point.y):.1f}" for point in found))
@@ -131,8 +132,8 @@ def front(mixtures: Sequence[MixtureScores], chosen: MixtureScores, number: int)
         tooltip = f"{point.alpha:g}: {figure(chosen.metric, point.x)}, {guard.name} {figure(guard.metric, point.y)}"
         chart.add("circle", tooltip=tooltip, kind=kind, cx=x(point.x), cy=y(point.y), r=7.0 if point.is_chosen else 4.5)
         if point.is_chosen or point.alpha in (0, 1):
-            chart.add("text", f"{point.alpha:g}", x=x(point.x), y=y(point.y) - 11)
-    chart.add("text", f"{chosen.metric.upper()} of the held-out set", kind="axis", x=(LEFT + RIGHT) / 2, y=HEIGHT - 8)
+            chart.add("text", f"{point.alpha:g}", kind="alpha", x=x(point.x) + 11, y=y(point.y) + 4)
+    chart.add("text", f"{_words(chosen.metric)} of the held-out set", kind="axis", x=(LEFT + RIGHT) / 2, y=HEIGHT - 8)
     return chart
 
 
@@ -151,6 +152,19 @@ def _scale(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(ends: tuple[float, float]) -> list[float]:
-    low, high = ends
-    return [low + (high - low) * (number + 0.5) / TICKS for number in range(TICKS)]
+def ticks(low: float, high: float) -> list[float]:
+    """Return the numbers on an axis: multiples of 1, 2 or 5 times a power of ten, at most TICKS of them."""
+    power: float = 10.0 ** math.floor(math.log10((high - low) / TICKS))
+    for step in (power * first for first in (1, 2, 5, 10, 20)):
+        first, last = math.ceil(low / step), math.floor(high / step)
+        if last - first < TICKS:
+            return [step * number for number in range(first, last + 1)]
+    return []
+
+
+def _tick(metric: str, value: float) -> str:
+    return f"{100 * value:.4g}%" if metric in RATES else f"{value:.4g}"
+
+
+def _words(metric: str) -> str:
+    return metric.upper() if metric in ("wer", "cer", "ser") else metric.replace("_", " ")
