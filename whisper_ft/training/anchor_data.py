@@ -1,7 +1,7 @@
 """Audio of the anchor: its source, the order of its rows, and the check that no set is scored on it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -85,7 +85,7 @@ def open_anchor_data(
     learner: Learner,
     evaluated: Sequence[EvaluatedSet],
     collectives: Collectives,
-    say_all: Callable[[Iterator[str]], object],
+    say_all: Callable[[Iterable[str]], object],
 ) -> AnchorData | None:
     """Open the audio of the anchor; None if `anchor.kl` is off. Every rank must call it.
 
@@ -113,6 +113,8 @@ def open_anchor_data(
     except UsageError as error:
         raise UsageError(str(error).replace("--data.", "--anchor.")) from error
     say_all(used_lines("anchor", source, encode.language))
+    if evaluated and (rows := sum(source.rows)) > COMPARED_ROWS:
+        say_all([f"anchor: the first {COMPARED_ROWS:,} of its {rows:,} rows are compared with the evaluated sets"])
     collectives.broadcast_from_main(lambda: refuse_shared(source, evaluated, learner.log_mel))
     content = collectives.broadcast_from_main(source.content)
     size = config.anchor.utterances(config.batch.size)

@@ -151,6 +151,8 @@ class Trial:
     def _pass(self, windows: int) -> None:
         """Run forward and backward pass, twice if an update has several passes, as gradients then exist in the second.
 
+        A pass of the anchor follows, if the run has any.
+
         The random numbers are seeded anew for each micro-batch, so those drawn here change none of a run's.
         """
         precision, device = self._config.precision, self._device
@@ -160,6 +162,14 @@ class Trial:
                 losses = self._loss(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted)
             torch.autograd.backward(losses.reshape(-1)[0])
             del losses
+        anchor = self._learner.anchor
+        if anchor is not None and anchor.model is not None:
+            size = self._config.anchor.utterances(self._config.batch.size)
+            batch = self._longest(min(windows, size)).to(device)
+            with torch.autocast(device.type, AUTOCAST[precision], enabled=precision != "fp32"):
+                start = anchor.output(batch)
+                loss = self._loss(batch.input_features, batch.decoder_input_ids, batch.labels, batch.predicted, start)
+            torch.autograd.backward(loss)
 
     def _longest(self, windows: int) -> Batch:
         """Return a batch of silence, with labels as long as the model allows."""
