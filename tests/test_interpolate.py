@@ -224,6 +224,11 @@ def test_models_that_cannot_be_mixed_are_refused_with_the_way_out(
         ([start, str(adapter), *data, "--out", "x"], ("adapter", "merge")),
         ([start, str(checkpoint), *data, "--out", "x"], ("checkpoint export",)),
         ([start, str(tmp_path / "none"), *data, "--out", "x"], ("none",)),
+        ([start, str(tuned), *data, "--sets", f"[{{path: {tmp_path}, rule: stop}}]", "--out", "x"], ("--sets", "rule")),
+        (
+            [start, str(tuned), *data, "--sets", f"[{{path: {tmp_path}, metric: loss, max_worse: 1}}]", "--out", "x"],
+            ("--sets", "--decoding.with_loss"),
+        ),
         ([str(trained), "--metric", "cer", "--out", "x"], ("--metric", "--data.path")),
         ([str(trained), "--decoding.num_beams", "2", "--out", "x"], ("--decoding.num_beams",)),
         ([str(trained), "--sets", f"[{{path: {tmp_path}}}]", "--out", "x"], ("--sets", "data.path")),

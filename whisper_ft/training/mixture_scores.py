@@ -26,7 +26,7 @@ Record = Mapping[str, bytes]
 
 def guards_of(evaluated: Sequence[EvaluatedSet]) -> list[Guard]:
     """Return the guards among the sets of eval.sets."""
-    return [guard for one in evaluated if (guard := getattr(one, "guard", None)) is not None]
+    return [one.guard for one in evaluated if one.guard is not None]
 
 
 def score_mixtures(

@@ -1,5 +1,8 @@
 """Interpolation as a command: the models and sets are found and opened, and the mixtures scored."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +66,8 @@ def interpolate_models(config: InterpolateConfig, get_normalizer: NormalizerFact
     device, collectives = device_named(config.device), Collectives()
     precision = evaluation_precision(config.precision, models.tuned, device, say)
     settings = resolved(replace(settings, precision=precision), device)
-    refuse_unknown_names(settings, get_normalizer)
+    with own_names(config):
+        refuse_unknown_names(settings, get_normalizer)
     with as_usage_error("data.normalizer"):
         rewrite = LabelNormalizer.named(settings.data.normalizer, get_normalizer)
     held_out = settings.held_out and pin(settings.held_out)
@@ -169,6 +173,24 @@ def settings_of(config: InterpolateConfig, models: Models) -> TrainingConfig:
     refuse_missing("data.path", config.data.path)
     for one in config.sets:
         refuse_missing("sets: path", one.path)
+    with own_names(config):
+        return _settings(config, models.tuned)
+
+
+@contextmanager
+def own_names(config: InterpolateConfig) -> Iterator[None]:
+    """Raise an error about a setting of a run as a UsageError, with the name that the setting has here."""
+    try:
+        yield
+    except (ValueError, UsageError) as error:
+        message = str(error)
+        if config.data.path:
+            decoding = "|".join(part.name for part in fields(DecodingConfig))
+            message = re.sub(rf"--eval\.({decoding})\b", r"--decoding.\1", message).replace("--eval.", "--")
+        raise UsageError(message) from error
+
+
+def _settings(config: InterpolateConfig, tuned: str) -> TrainingConfig:
     own = {part.name: getattr(config.data, part.name) for part in fields(SourceConfig)}
     decoding = {part.name: getattr(config.decoding, part.name) for part in fields(DecodingConfig)}
     evaluated = EvalConfig(
@@ -183,7 +205,7 @@ def settings_of(config: InterpolateConfig, models: Models) -> TrainingConfig:
         greater_is_better=config.greater_is_better,
     )
     return TrainingConfig(
-        model=ModelConfig(name=models.tuned),
+        model=ModelConfig(name=tuned),
         data=DataConfig(**own),
         eval=evaluated,
     )
