@@ -10,6 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from whisper_ft.config.help import FIRST_HELP, help_text
 from whisper_ft.config.parse import load_config
+from whisper_ft.config.pseudolabel import PseudolabelConfig
 from whisper_ft.config.resume_policy import rules
 from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.trainer_names import TRAINER_NAMES
@@ -26,7 +27,7 @@ def test_every_setting_has_a_help_text_and_a_resume_rule():
         assert entry.count(" ") > 5, f"{name} has no help"
 
 
-@pytest.mark.parametrize("cls", [TrainingConfig, EvaluationConfig])
+@pytest.mark.parametrize("cls", [TrainingConfig, EvaluationConfig, PseudolabelConfig])
 def test_help_begins_with_examples_and_ten_settings_and_names_every_group(cls: Any):
     first = FIRST_HELP[cls.__name__]
     lines = help_text(cls, "x.py").splitlines()

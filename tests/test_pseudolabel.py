@@ -19,6 +19,7 @@ from tests.conftest import Trainer, run, run_script
 from tests.starts import Ended
 from whisper_ft.cli.pseudolabel.audio_pool import FilePool, RowPool, open_pool
 from whisper_ft.cli.pseudolabel.held_out_guard import HeldOutGuard
+from whisper_ft.cli.pseudolabel.label_folder import LabelFolder
 from whisper_ft.cli.pseudolabel.labelling_arguments import parse_arguments
 from whisper_ft.cli.pseudolabel.labelling_check import refuse_impossible_labelling
 from whisper_ft.cli.pseudolabel.labelling_session import share_of
@@ -381,6 +382,43 @@ def test_a_folder_in_use_or_with_other_files_is_left_alone(learnt: Path, corpus:
     (tmp_path / "used").mkdir()
     with lock_folder(tmp_path / "used", "pseudolabel"):
         assert label(learnt, corpus / "test", tmp_path / "used").code == 7
+
+
+def test_a_second_model_and_the_detected_language_decide_too(
+    learnt: Path, micro_whisper: Path, sounds: Path, tmp_path: Path
+):
+    """The second model is untrained, and the language that the first one detects is any."""
+    given = ["--data.language", "be", "--second", micro_whisper, "--require_language", "true", *OFF]
+    ended = label(learnt, sounds / "deep", tmp_path / "out", *given, "--decoding.timestamps", "true")
+    windows = lines_of(tmp_path / "out/windows.jsonl")
+    assert ended.code in (0, 4), ended.err
+    for window in windows:
+        assert window["detected_language"]
+        assert window["disagreement"] == pytest.approx(disagreement(window["text"], window["other_text"]), abs=1e-4)
+        assert all(0 <= start < end <= window["seconds"] for start, end, _ in window["segments"] or ())
+    reasons = {row["id"]: row["reason"] for row in lines_of(tmp_path / "out/rejected.jsonl")}
+    limits = KeepLimits(None, None, None, 0.2, None, None, require_language=True)
+    found = {window["id"]: rejection(PoolWindow(**window), limits) for window in windows}
+    assert reasons == {name: reason.code for name, reason in found.items() if reason is not None}
+
+
+def test_a_language_that_was_not_detected_cannot_be_required_later(labelled: Path, tmp_path: Path):
+    given = ["--keep_from", labelled / "out", "--out", tmp_path / "out", "--require_language", "true"]
+    ended = run(PROGRAM, "pseudolabel", *map(str, given))
+    assert (ended.code, ended.err.count("\n"), "--require_language" in ended.err) == (2, 1, True)
+
+
+def test_a_folder_of_another_model_is_not_continued(tmp_path: Path):
+    config = parse_arguments(["m", "--data.path", "x", "--out", str(tmp_path / "out")])
+    folder = LabelFolder(tmp_path / "out", config, {"rows": 1})
+    job = {"model": "a", "decoding": {"num_beams": 1}, "window": (80_000, 16_000)}
+    folder.begin_turn(0, job, {})
+    folder.begin_turn(0, job, {})
+    for other in (job | {"model": "b"}, job | {"decoding": {"num_beams": 2}}):
+        with pytest.raises(UsageError, match="another model"):
+            folder.begin_turn(0, other, {})
+    with pytest.raises(UsageError, match="--second"):
+        folder.begin_turn(1, job | {"window": (480_000, 16_000)}, {})
 
 
 def test_nothing_kept_ends_with_the_reasons(learnt: Path, sounds: Path, tmp_path: Path):

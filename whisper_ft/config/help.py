@@ -67,6 +67,27 @@ FIRST_HELP = {
             ),
         ),
     ),
+    "PseudolabelConfig": FirstHelp(
+        (
+            "model", "data.path", "data.language", "out", "held_out", "agree_beams", "second", "max_disagreement",
+            "min_logprob", "keep_from",
+        ),
+        (
+            (
+                "python -m whisper_ft pseudolabel runs/mine --data.path recordings --held_out my-data/test --out new",
+                "label audio files, without those of the test set; the same command continues after any stop",
+            ),
+            (
+                "python -m whisper_ft pseudolabel runs/mine --data.path recordings --out labels --agree_beams 5 "
+                "--max_disagreement 0.1",
+                "keep only what two searches agree on",
+            ),
+            (
+                "python -m whisper_ft pseudolabel --keep_from labels --out stricter --min_logprob -0.3",
+                "other limits, without transcribing again",
+            ),
+        ),
+    ),
 }  # fmt: skip
 """First page of the help, by the name of the configuration class. Any other class shows all settings at once."""
 

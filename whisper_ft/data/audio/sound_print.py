@@ -4,7 +4,6 @@ A print survives cuts and lossy codecs (Haitsma and Kalker 2002, A Highly Robust
 tells if the energy difference of two neighbouring bands grew from one frame to the next.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,8 +20,9 @@ LOW, HIGH, BANDS = 300.0, 1_900.0, 33  # Hz; 33 bands have 32 differences
 LOUD_SHARE = 1e-4  # of the energy of a loud frame: 40 dB below it there is only noise of codecs
 STRETCH = 129  # loud frames that have to match: with the length of a frame 1.9 s
 MAX_ERROR_SHARE = 0.2  # of the bits of a stretch; chance gives 0.5, and the paper allows 0.35 in 3 s
-MAX_COMMON = 32  # frames of an index with one code; a code that is more common identifies nothing
-TRIED_SHIFTS = 16  # most frequent shifts between two sounds that are compared bit by bit
+MAX_PAIRS = 1_000_000  # pairs of frames with equal codes that are looked at, those of the rarest codes
+TRIED_SHIFTS = 32  # most frequent shifts between two sounds that are compared bit by bit
+_FAR = 2**40  # more than any shift, in frames
 
 Codes = npt.NDArray[np.uint32]
 
@@ -72,19 +72,25 @@ class SoundIndex:
 
     def find(self, sound: SoundPrint) -> str | None:
         """Return the name of an indexed sound that shares a stretch with this one; None if there is none."""
+        frames, places = self._pairs(sound)
+        numbers = np.searchsorted(self._begins, places, "right") - 1
+        keys, counts = np.unique(numbers * 2 * _FAR + (places - frames + _FAR), return_counts=True)
+        for key in keys[np.argsort(-counts, kind="stable")[:TRIED_SHIFTS]].tolist():
+            number, shift = int(key // (2 * _FAR)), int(key % (2 * _FAR) - _FAR)
+            if self._agrees(sound, number, shift):
+                return self._names[number]
+        return None
+
+    def _pairs(self, sound: SoundPrint) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return pairs of frames with equal codes: the number in the sound, and the place in the index."""
         loud = np.flatnonzero(sound.is_loud)
         first = np.searchsorted(self._sorted, sound.codes[loud], "left")
-        last = np.searchsorted(self._sorted, sound.codes[loud], "right")
-        shifts: Counter[tuple[int, int]] = Counter()  # number of the sound, and begin of this sound in the index
-        for frame, begin, end in zip(loud.tolist(), first.tolist(), last.tolist(), strict=True):
-            if 0 < end - begin <= MAX_COMMON:
-                for place in self._order[begin:end].tolist():
-                    shifts[int(np.searchsorted(self._begins, place, "right")) - 1, place - frame] += 1
-        found = (
-            number for (number, shift), _ in shifts.most_common(TRIED_SHIFTS) if self._agrees(sound, number, shift)
-        )
-        number = next(found, None)
-        return None if number is None else self._names[number]
+        counts = np.searchsorted(self._sorted, sound.codes[loud], "right") - first
+        rarest = np.argsort(counts, kind="stable")
+        kept = rarest[np.cumsum(counts[rarest]) <= MAX_PAIRS]
+        counts = counts[kept]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)  # of the frames of a code
+        return np.repeat(loud[kept], counts), self._order[np.repeat(first[kept], counts) + within]
 
     def _agrees(self, sound: SoundPrint, number: int, shift: int) -> bool:
         """Return True if an indexed sound and this one, which begins at `shift` in the index, share a stretch."""
