@@ -453,7 +453,14 @@ def tar(folder: Path, corpus: Path) -> Path:
     return folder / "x.tar"
 
 
-@pytest.mark.parametrize("write", [manifest, half_labelled, tar])
+def null_texts(folder: Path, corpus: Path) -> Path:
+    rows = [row for path in sorted((corpus / "test").glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+    table = pa.Table.from_pylist([{"audio": row["audio"], "sentence": None} for row in rows[:3]])
+    pq.write_table(table, folder / "x.parquet")
+    return folder / "x.parquet"
+
+
+@pytest.mark.parametrize("write", [manifest, half_labelled, tar, null_texts])
 def test_rows_without_texts_are_a_pool_and_no_training_data(write: Any, corpus: Path, tmp_path: Path):
     path = str(write(tmp_path, corpus))
     pool = open_pool(UnlabelledConfig(path=path))

@@ -143,11 +143,13 @@ class LabelFolder:
     def summary(self, windows: Sequence[PoolWindow]) -> dict[str, Any]:
         """Return the counts of the folder as JSON values: kept and rejected windows add up to all of them."""
         state, reasons = self.state, Counter(self.reasons().values())
+        languages = Counter(window.language for window in windows if window.text and window.language)
         return {
             "windows": len(windows),
             "kept": state.rows,
             "rejected": state.left_out,
-            "reasons": dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0]))),
+            "reasons": _most_frequent_first(reasons),
+            "languages": _most_frequent_first(languages),
             "seconds": round(sum(window.seconds for window in windows), 2),
             "kept_seconds": round(state.seconds_out, 2),
         }
@@ -161,6 +163,10 @@ class LabelFolder:
 
     def _save(self) -> None:
         write_json(self.out / RECORD, self.record)
+
+
+def _most_frequent_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _is_ours(name: str) -> bool:

@@ -228,6 +228,11 @@ def _tell(folder: LabelFolder, prefix: str) -> None:
     summary: dict[str, Any] = folder.record["summary"]
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary["reasons"].items())
     rejected = f"; {summary['rejected']:,} rejected ({reasons}): {folder.out / REJECTED}" if reasons else ""
+    if folder.record["jobs"][0]["decoding"]["detect_language"]:
+        found = ", ".join(f"{language} {count:,}" for language, count in summary["languages"].items())
+        say(
+            f"languages were detected: {found or 'none'}; --data.language names the one that is spoken", file=sys.stderr
+        )
     if not summary["kept"]:
         raise DataError(f"{folder.out}: none of {counted(summary['windows'], 'window')} is kept{rejected}")
     say(

@@ -215,6 +215,8 @@ def _columns(path: str, schema: pa.Schema, where: SourceConfig) -> ParquetColumn
     names = ", ".join(schema.names)
     audio_column = column_of(schema.names, where.audio_column, AUDIO_COLUMNS[:1], "audio_column", path)
     text_column = text_column_of(schema.names, where, path)
+    if text_column and not where.NEEDS_TEXT and not is_text(schema.field(text_column).type):
+        text_column = None
     audio, text = schema.field(audio_column).type, None if text_column is None else schema.field(text_column).type
     if not (pa.types.is_struct(audio) and any(field.name == "bytes" and is_binary(field.type) for field in audio)):
         raise UsageError(

@@ -288,6 +288,8 @@ def _columns(stream: ArrowStream, where: SourceConfig) -> SavedColumns:
     schema, path = stream.schema, stream.path
     audio = column_of(schema.names, where.audio_column, AUDIO_COLUMNS, "audio_column", path)
     text = text_column_of(schema.names, where, path)
+    if text and not where.NEEDS_TEXT and not is_text(schema.field(text).type):
+        text = None
     if not _is_audio(schema.field(audio).type):
         raise UsageError(
             f"{path}: column {audio!r} should have bytes, samples as floats or 16-bit integers with their "
