@@ -102,6 +102,8 @@ def _transcribe(
         todo = [part for part in parts if not is_complete(turn.number, part, lasts, known)]
         if not todo:
             continue
+        if folder is not None and len(turns) > 1:
+            say(f"transcription {turn.number + 1} of {len(turns)}: {turn}", file=sys.stderr)
         decoder = TurnDecoder(loaded.model(turn), config, turn, has_languages=pool.has_languages)
         if folder is not None and turn.is_main:
             say(*decoder.transcriber.notes, file=sys.stderr)

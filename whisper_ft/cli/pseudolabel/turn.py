@@ -26,6 +26,10 @@ class Turn:
     base: str | None
     num_beams: int
 
+    def __str__(self) -> str:
+        """Return model and search in words."""
+        return f"{self.model}, {'greedy' if self.num_beams == 1 else f'{self.num_beams} beams'}"
+
     @property
     def is_main(self) -> bool:
         """True for the turn that writes the labels; another one is only compared with them."""
