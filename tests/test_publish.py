@@ -37,6 +37,7 @@ from whisper_ft.reports.curves.history import read_history
 from whisper_ft.runtime.atomic import write_json
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.bootstrap import Interval
+from whisper_ft.scoring.guard import Guard
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.published_models import publish_average, publish_final
 
@@ -373,6 +374,18 @@ def test_the_sets_beside_the_held_out_set_follow_it_with_the_figures_of_the_publ
     held_out, swedish = results_of_run(own, read_history(own), find_model(own, "best"))
     assert (held_out.name.startswith("held-out"), held_out.rate("wer")) == (True, 0.125)
     assert ("swedish" in swedish.name, swedish.rate("wer"), swedish.languages) == (True, 0.5, ("be",))
+
+
+def test_the_card_compares_with_the_start_model_on_the_guards_of_the_published_step(run: Path, tmp_path: Path):
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    guard = Guard("english", "wer", 0.01, "no_best")
+    outside = {"wer": 0.525, "cer": 0.2} | guard.verdict({"wer": 0.5}, {"wer": 0.525}).summary()
+    row = ROW | {f"english/{name}": value for name, value in outside.items()}
+    write_lines(own / "metrics.jsonl", [{"step": 20, "loss": 1.0}, row])
+    assert main([str(own), "--repo", "someone/mine", "--write_card", str(tmp_path / "card.md")]) == 0
+    line = next(line for line in (tmp_path / "card.md").read_text().splitlines() if line.startswith("| english |"))
+    assert line == "| english | WER | 50.00% | 52.50% | +2.50 | +1.00 (outside) |"
 
 
 def test_no_upload_may_contain_the_path_of_a_set(tmp_path: Path):

@@ -17,7 +17,7 @@ NAMES = {
     "wer_orthographic": "WER as written",
     "cer_orthographic": "CER as written",
     LOSS: "loss",
-    "timestamps": "windows with valid timestamps",
+    "timestamps": "valid timestamps",
 }
 """Names of figures for people; any other figure is called as in metrics.jsonl, with spaces."""
 EFFECTS = {

@@ -90,6 +90,8 @@ def legend(runs: Mapping[str, History], panels: Sequence[Panel], width: float) -
         meanings.append("thin: as logged, thick: smoothed")
     if any(panel.fields == ERRORS.fields for panel in panels):
         meanings.append("solid: WER, dashed: CER" + (", ringed: the lowest" if ERRORS in panels else ""))
+    if any(panel.guard for panel in panels):
+        meanings.append("guard: dashed is its limit, dotted the start model")
     if any(run.resumed for run in runs.values()):
         meanings.append("triangle: resumed")
     if any(curve.abandoned for curve in curves):

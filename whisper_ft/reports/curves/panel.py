@@ -83,8 +83,8 @@ def guard_panels(name: str, runs: Sequence[History]) -> list[Panel]:
     metrics = [metric for metric in dict.fromkeys(str(row.get("guard")) for row in rows) if metric in BETTER]
     return [
         Panel(
-            f"{name}: guard",
-            f"{figure_name(metric)}{', %' if metric in FRACTIONS else ''}; dashed: limit, dotted: start model",
+            f"{name}: guard, {figure_name(metric)}",
+            "%" if metric in FRACTIONS else "",
             (metric, "limit", "reference"),
             scale=100 if metric in FRACTIONS else 1,
             of_evaluations=True,
