@@ -11,8 +11,11 @@ import soundfile
 
 from bench.real.arms import Extent
 from bench.real.inputs import InputError, inputs_of
+from bench.real.self_training import divide, join
 from bench.real.silence import LEVEL, RATE, SECONDS, clips, write_silence
 from bench.real.table import HEAD, markdown, rows_of
+from whisper_ft.config.data import SourceConfig
+from whisper_ft.data.sources import open_source
 
 
 def write_set(folder: Path, *names: str, language: str = "lb") -> Path:
@@ -95,3 +98,18 @@ def test_both_arms_train_for_the_same_minutes():
     extent = Extent(minutes=15, batch=8, passes=2, english_utterances=40, threads=2)
     assert extent.steps(20.0) == 45
     assert extent.steps(10_000.0) == 1
+
+
+def test_the_halves_of_a_corpus_share_no_row_and_one_has_no_texts(tmp_path: Path):
+    (tmp_path / "train").mkdir()
+    rows = [{"audio": {"bytes": bytes([n]), "path": str(n)}, "sentence": f"s{n}", "language": "lb"} for n in range(7)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train/0.parquet")
+    assert divide(tmp_path / "train", tmp_path) == {"a": 4, "b": 3}
+    halves = {
+        name: pq.read_table(tmp_path / f"half-{name}/train.parquet").to_pylist() for name in ("a", "b", "b-audio")
+    }
+    assert sorted(row["sentence"] for row in halves["a"] + halves["b"]) == [f"s{n}" for n in range(7)]
+    assert [row["audio"] for row in halves["b-audio"]] == [row["audio"] for row in halves["b"]]
+    assert all("sentence" not in row for row in halves["b-audio"])
+    assert join([tmp_path / "half-a", tmp_path / "half-b"], tmp_path / "both") == 7
+    assert len(open_source(SourceConfig(path=str(tmp_path / "both"))).read(0)) == 4

@@ -8,6 +8,7 @@ that was interrupted continues, as `make real` does.
 """
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -57,8 +58,12 @@ def join(folders: Sequence[Path], out: Path) -> int:
     return sum(pq.read_metadata(file).num_rows for file in files)
 
 
-def label(model: Path, inputs: Inputs, out: Path) -> dict[str, Any]:
-    """Label the second half by a model, and compare the labels with its true texts."""
+def label(model: Path, inputs: Inputs, out: Path, limits: Sequence[str]) -> dict[str, Any]:
+    """Label the second half by a model, and compare the labels with its true texts.
+
+    Parameters
+        limits: further arguments of `pseudolabel`, such as `--min_logprob -0.5`.
+    """
     data, labels = out / "half-b-audio", out / "labels"
     given = [
         "--data.path",
@@ -68,7 +73,7 @@ def label(model: Path, inputs: Inputs, out: Path) -> dict[str, Any]:
         "--held_out",
         json.dumps(inputs.test.settings),
     ]
-    more = ["--agree_beams", str(AGREE_BEAMS), "--out", str(labels)]
+    more = ["--agree_beams", str(AGREE_BEAMS), *limits, "--out", str(labels)]
     arms.run(["-m", "whisper_ft", "pseudolabel", str(model), *given, *more], out / "labels.log")
     windows = [json.loads(line) for line in (labels / "windows.jsonl").read_text(encoding="utf-8").splitlines()]
     kept = {path for file in sorted(labels.glob("*.parquet")) for path in _ids(file)}
@@ -81,15 +86,20 @@ def label(model: Path, inputs: Inputs, out: Path) -> dict[str, Any]:
     normalize = get_normalizer("golden", language=inputs.language)
     trusted = score([one for one in predictions if one.id in kept], normalize)
     record = json.loads((labels / "pseudolabel.json").read_text(encoding="utf-8"))
-    return {"summary": record["summary"], "wer_kept": trusted.wer, "wer_all": score(predictions, normalize).wer}
+    return {
+        "limits": [*limits],
+        "summary": record["summary"],
+        "wer_kept": trusted.wer,
+        "wer_all": score(predictions, normalize).wer,
+    }
 
 
 def _ids(file: Path) -> list[str]:
     return [audio["path"] for audio in pq.read_table(file, columns=["audio"]).column("audio").to_pylist()]
 
 
-def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
-    """Run what is missing in OUT/results.json, and return all results."""
+def measure(inputs: Inputs, extent: Extent, out: Path, limits: Sequence[str] = ()) -> dict[str, Any]:
+    """Run what is missing in OUT/results.json, and return all results. `limits` are those of `label`."""
     record, data = Record.of_inputs(inputs, extent, out / "results.json"), out / "train"
     record.once("prepared", lambda: arms.prepare(inputs.train, data))
     rows = record.once("halves", lambda: divide(data, out))
@@ -111,7 +121,7 @@ def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
             source, clips = half_a, rows["a"]
         else:
             if name == "labels":
-                record.once("labelling", lambda: label(out / "half-model/final", inputs, out))
+                record.once("labelling", lambda: label(out / "half-model/final", inputs, out, limits))
             source = out / f"data-{name}"
             clips = join([half_a, out / ("labels" if name == "labels" else "half-b")], source)
         of_training = record.once(f"{name}, trained", partial(trained, name, source, clips, steps))
@@ -151,8 +161,10 @@ def main() -> None:
     parser = parser_of("bench.real.self_training", __doc__, "runs/real-self-training")
     parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
     parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
+    parser.add_argument("--limits", default="", metavar="'--min_logprob -0.5 ...'", help="limits of pseudolabel")
     args = parser.parse_args()
-    show_table(HEAD, rows_of(measured(measure, args.out, batch=args.batch, english=args.english)), args.out)
+    limited = partial(measure, limits=shlex.split(args.limits))
+    show_table(HEAD, rows_of(measured(limited, args.out, batch=args.batch, english=args.english)), args.out)
 
 
 if __name__ == "__main__":
