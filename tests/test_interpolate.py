@@ -270,12 +270,16 @@ def test_mixtures_that_a_run_cannot_make_are_refused(train: Trainer, settings: d
 
 
 def test_a_run_mixes_its_best_model_with_its_start_at_the_end(train: Trainer):
+    guard = [{"name": "guard", "path": str(train.corpus / "test"), "max_utterances": 2, "max_worse": 10}]
     settings = {"steps": 4, "average__interpolate": "[0.5]", "eval__max_utterances": 2, "save__every": 0}
+    settings |= {"eval__sets": json.dumps(guard)}
     run_dir = train("run", **settings)
     folder = run_dir / "interpolated"
     result = result_in(folder)
     assert [one["alpha"] for one in result["mixtures"]] == [0, 0.5, 1]
     assert result["start"]["name"].endswith(train.model.name)
+    assert [one["guards"]["guard"]["outside"] for one in result["mixtures"]] == [False] * 3
+    assert result["mixtures"][0]["guards"]["guard"]["change"] == 0
     model = load_whisper(str(folder)).model
     assert weights_sha256(model) == next(
         one["weights_sha256"] for one in result["mixtures"] if one["alpha"] == result["alpha"]

@@ -24,6 +24,12 @@ class MixtureScores:
     """Verdict of each guard, by comparison with the start model."""
 
     @property
+    def words(self) -> str:
+        """Name of the mixture in a sentence."""
+        ends = {0.0: "the start model itself, mixture 0,", 1.0: "the tuned model itself, mixture 1,"}
+        return ends.get(self.alpha, f"mixture {self.alpha:g}")
+
+    @property
     def is_outside(self) -> bool:
         """True if any guard finds the mixture worse than it allows."""
         return any(verdict.is_outside for verdict in self.verdicts)

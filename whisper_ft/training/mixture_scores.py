@@ -105,7 +105,7 @@ def interpolate(
     files = {**evaluation.learner.model_files(), "README.md": readme_of(chosen).encode()}
     record = collectives.broadcast_from_main(lambda: _record(mixture, mixtures, chosen))
     collectives.broadcast_from_main(lambda: mixture.at(chosen.alpha).write(out, {**files, **record}))
-    tracker.say(f"the mixture {chosen.alpha:g} is in {out}; {chosen.metric} on the held-out set: {shown(chosen.value)}")
+    tracker.say(f"{chosen.words} is in {out}; {chosen.metric} on the held-out set: {shown(chosen.value)}", always=True)
     return record
 
 
