@@ -146,7 +146,7 @@ def test_a_resumed_run_keeps_its_start_weights_and_its_anchor(train: Trainer, an
     other = written(rows_of(train.corpus / "test")[:6], tmp_path / "other.parquet")
     longer = settings | {"steps": 3, "allow_change": "[steps]"}
     ended = train.end("run", **longer | {"anchor__path": other})
-    assert (ended.code, "anchor" in ended.err) == (2, True), ended.err
+    assert (ended.code, "--anchor.path" in ended.err) == (2, True), ended.err
     weights = load_file(model / "model.safetensors")
     shutil.copytree(model, tmp_path / "as-it-was")
     from safetensors.torch import save_file
@@ -155,7 +155,7 @@ def test_a_resumed_run_keeps_its_start_weights_and_its_anchor(train: Trainer, an
     save_file(changed, model / "model.safetensors", {"format": "pt"})
     assert weights_identity(str(model)) != weights_identity(str(tmp_path / "as-it-was"))
     ended = train.end("run", **longer)
-    assert (ended.code, "start_weights" in ended.err) == (2, True), ended.err
+    assert (ended.code, "model.name" in ended.err) == (3, True), ended.err
 
 
 @pytest.mark.long

@@ -29,12 +29,12 @@ from whisper_ft.data.window_builder import WindowSettings
 from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.decoding.evaluator import encoder_of_set
 from whisper_ft.runtime.collectives import Collectives
-from whisper_ft.runtime.errors import DataError, UsageError
+from whisper_ft.runtime.errors import DataError, ResumeError, UsageError
 from whisper_ft.training.evaluated_set import EvaluatedSet
 from whisper_ft.training.learner import Learner
 
-FINGERPRINT = "anchor"
-"""Key of the anchor's audio in the fingerprint of a run's data."""
+FINGERPRINT, START_WEIGHTS = "anchor", "start_weights"
+"""Keys of the anchor's audio and of the hash of its weights in the fingerprint of a run's data."""
 COMPARED_ROWS = 1000  # rows of the anchor whose sound is compared with the evaluated sets; some 5 s of decoding
 ORDER_SOURCE = 1 << 20  # number of the source in the hash of the order; no mixture has as many sources
 
@@ -158,9 +158,15 @@ def first_rows(source: Source, most: int) -> Iterator[Row]:
     return islice(chain.from_iterable(chunks), most)
 
 
-def changed_audio(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describe how the anchor's audio differs between two fingerprints of a run's data; "" unless both have some."""
-    if FINGERPRINT not in then or FINGERPRINT not in now:
-        return ""
-    difference = changed(then[FINGERPRINT], now[FINGERPRINT])
-    return difference and f"audio of the anchor: {difference}"
+def refuse_another_anchor(then: Mapping[str, Any], now: Mapping[str, Any], checkpoint: Path) -> None:
+    """Raise an error if the anchor differs between two fingerprints of a run's data that both have one.
+
+    It is a ResumeError for other start weights, and a UsageError for other audio. `then` is that of the checkpoint.
+    """
+    if START_WEIGHTS in then and START_WEIGHTS in now and then[START_WEIGHTS] != now[START_WEIGHTS]:
+        raise ResumeError(
+            f"{checkpoint}: model.name has other weights than those from which this run started, and the anchor holds "
+            "the model near them; restore the old ones, or begin a run in another --run_dir"
+        )
+    if FINGERPRINT in then and FINGERPRINT in now and (difference := changed(then[FINGERPRINT], now[FINGERPRINT])):
+        raise UsageError(f"--anchor.path: differs from the audio of {checkpoint}: {difference}")

@@ -26,7 +26,7 @@ from whisper_ft.data.window_builder import WindowSettings
 from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.training import data_summary
-from whisper_ft.training.anchor_data import FINGERPRINT, AnchorData
+from whisper_ft.training.anchor_data import FINGERPRINT, START_WEIGHTS, AnchorData
 
 AUGMENTATION = "augmentation"
 """Key of the recordings of augmentation in a fingerprint."""
@@ -76,7 +76,7 @@ class TrainingData:
         if self.augmentation is not None and self.augmentation.recordings:
             noise[AUGMENTATION] = self.augmentation.fingerprint
         if self.start_weights is not None:
-            noise["start_weights"] = self.start_weights
+            noise[START_WEIGHTS] = self.start_weights
         if self.anchor is not None:
             noise[FINGERPRINT] = self.anchor.fingerprint
         return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **noise, **source}

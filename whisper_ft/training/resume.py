@@ -23,7 +23,7 @@ from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import ResumeError, UsageError
 from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
-from whisper_ft.training.anchor_data import FINGERPRINT, changed_audio
+from whisper_ft.training.anchor_data import FINGERPRINT, START_WEIGHTS, refuse_another_anchor
 from whisper_ft.training.best_within_guards import with_best_within_guards
 from whisper_ft.training.data import AUGMENTATION, TrainingData
 from whisper_ft.training.data_summary import packing_lines, settings_lines, summary_lines
@@ -220,18 +220,18 @@ def _refuse_other_data(
     record: CheckpointRecord, data: TrainingData, allowed: Sequence[SettingChange], chosen: Path
 ) -> None:
     """Raise UsageError if the data is another than that of the checkpoint."""
-    now = _compared(data.fingerprint, allowed)
-    if difference := changed(record.data, now) or changed_audio(record.data, data.fingerprint):
+    refuse_another_anchor(record.data, data.fingerprint, chosen)
+    if difference := changed(record.data, _compared(data.fingerprint, allowed)):
         raise UsageError(f"the data differs from the data of {chosen}: {difference}")
 
 
 def _compared(fingerprint: dict[str, Any], allowed: Sequence[SettingChange]) -> dict[str, Any]:
     """Return the facts about the data to compare: recordings may differ if the transforms that use them may.
 
-    The audio of the anchor is left out, because `changed_audio` compares it.
+    The anchor is left out, because `refuse_another_anchor` compares it.
     """
     is_other = any(change.name == WAVEFORM for change in allowed)
-    left_out = {FINGERPRINT, *([AUGMENTATION] if is_other else [])}
+    left_out = {FINGERPRINT, START_WEIGHTS, *([AUGMENTATION] if is_other else [])}
     return {key: value for key, value in fingerprint.items() if key not in left_out}
 
 
