@@ -137,6 +137,12 @@ def test_each_format_is_seen_for_what_it_is_and_its_first_row_is_heard(
     assert len(decode(row.audio, 16000, 5.0)) == pytest.approx(16000, abs=1500)  # mp3 pads
 
 
+def test_audio_without_transcripts_is_refused_with_the_file_that_is_missing(tmp_path: Path):
+    (tmp_path / "clip.mp3").touch()
+    with pytest.raises(UsageError, match=r"audio without transcripts, such as clip\.mp3; put clip\.txt"):
+        format_of(str(tmp_path))
+
+
 def test_a_saved_dict_of_splits_is_one_too(tmp_path: Path):
     DatasetDict({"train": Dataset.from_dict({"x": [1]})}).save_to_disk(tmp_path / "set")
     assert format_of(str(tmp_path / "set")) == "saved_dataset"

@@ -1,10 +1,16 @@
 """A newcomer's tasks: each is found on the README, or on a page to which the README leads."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
+from whisper_ft.config.scoring import EvaluationConfig
+from whisper_ft.runtime.errors import UsageError
+from whisper_ft.training.preflight import refuse_impossible_evaluation
 
 TASKS = {
     "install": ("README.md", r"make setup"),
@@ -28,6 +34,22 @@ WORDS = (
     "early stopping", "push to hub", "eval loss", "out of memory", "word error rate above 100 %", "hallucination",
     "timestamps", "faster-whisper", "lora", "colab",
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("program", [["train.py"], ["evaluate.py", "--model", "x"], ["-m", "whisper_ft", "doctor"]])
+def test_a_python_without_the_packages_is_refused_in_one_line(program: list[str]):
+    ended = subprocess.run([sys.executable, "-S", *program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert re.fullmatch(r"error: .* has no package \w+; start \./launch\.sh or .*\n", ended.stderr)
+
+
+def test_a_folder_in_place_of_predictions_is_refused_with_the_file_in_it(tmp_path: Path):
+    (tmp_path / "run/test").mkdir(parents=True)
+    predictions = tmp_path / "run/test/predictions.jsonl"
+    predictions.touch()
+    config = EvaluationConfig(predictions=predictions, compare=tmp_path / "run", out=tmp_path / "out")
+    with pytest.raises(UsageError, match=f"is a folder; give a file, such as {predictions}"):
+        refuse_impossible_evaluation(config)
 
 
 @pytest.mark.parametrize("task", TASKS)

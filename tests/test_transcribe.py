@@ -22,6 +22,7 @@ from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.decoding.finished_window import FinishedWindow
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.errors import LockedError
+from whisper_ft.training.next_commands import next_commands
 
 PROGRAM = "whisper_ft/__main__.py"
 SECONDS = re.compile(r"(\d+):(\d\d) of audio")
@@ -290,8 +291,15 @@ def test_the_end_of_a_run_prints_the_best_rate_and_the_next_commands(train: Trai
     ended = train.end("run", steps=2, eval__every=2)
     best = json.loads((train.folder / "run/best.json").read_text())
     assert f"best {best['metric']}: {best['value']:.4f}, at step 2" in ended.out.splitlines()
-    for command in (f"transcribe {train.folder / 'run'} FILE", f"export {train.folder / 'run'} --to ct2 --out DIR"):
-        assert f"python -m whisper_ft {command}" in ended.out
+    assert f"python -m whisper_ft transcribe {train.folder / 'run'} FILE" in ended.out
+    assert "--to ct2" not in ended.out  # faster-whisper cannot load the vocabulary of the micro model
+
+
+def test_the_next_commands_of_a_model_with_openai_s_vocabulary_include_its_export(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"vocab_size": 51865}')
+    assert f"take it to faster-whisper: python -m whisper_ft export {tmp_path} --to ct2 --out DIR" in next_commands(
+        str(tmp_path)
+    )
 
 
 @pytest.mark.matrix

@@ -8,7 +8,8 @@ from importlib import import_module
 
 from whisper_ft import COMMANDS, OTHER_MODULES
 from whisper_ft.runtime.command import Parser, exit_code_of
-from whisper_ft.runtime.errors import UsageError, one_line
+from whisper_ft.runtime.errors import UsageError, as_missing_package, one_line
+from whisper_ft.runtime.exit import report_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,9 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv and argv[0] in COMMANDS:
-        module = import_module(f"whisper_ft.cli.{OTHER_MODULES.get(argv[0], argv[0])}")
-        if hasattr(module, "__path__"):
-            module = import_module(f"{module.__name__}.__main__")
+        try:
+            module = import_module(f"whisper_ft.cli.{OTHER_MODULES.get(argv[0], argv[0])}")
+            if hasattr(module, "__path__"):
+                module = import_module(f"{module.__name__}.__main__")
+        except ModuleNotFoundError as error:
+            report_error(as_missing_package(error), None)
+            return UsageError.exit_code
         return int(module.main(argv[1:]))
     return exit_code_of(lambda: _answer(argv))
 

@@ -18,7 +18,7 @@ from whisper_ft.config.nearest import answer_to
 from whisper_ft.config.resume_policy import rules
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.tree import flatten, leaves
-from whisper_ft.runtime.errors import UsageError
+from whisper_ft.runtime.errors import UsageError, as_missing_package
 from whisper_ft.runtime.exit import exit_process, report_error
 from whisper_ft.runtime.exit_codes import FINISHED
 from whisper_ft.runtime.printable import say
@@ -74,6 +74,9 @@ def early_answer(cls: type[C]) -> None:
     except UsageError as error:
         report_error(error, None)
         exit_process(error.exit_code)
+    except ModuleNotFoundError as error:
+        report_error(as_missing_package(error), None)
+        exit_process(UsageError.exit_code)
     except SystemExit:  # after --help
         exit_process(FINISHED)
 

@@ -104,7 +104,7 @@ TRAINER_NAMES = {
     "run_name": TrainerName("track.name"),
     "push_to_hub": TrainerName(None, PUBLISH),
     "hub_model_id": TrainerName(None, PUBLISH),
-    "hub_token": TrainerName(None, f"`hf auth login` or HF_TOKEN; {PUBLISH}"),
+    "hub_token": TrainerName(None, f"HF_TOKEN in the environment; {PUBLISH}"),
     "hub_strategy": TrainerName(None, PUBLISH),
     "hub_private_repo": TrainerName(None, f"private is its default; {PUBLISH}"),
     "full_determinism": TrainerName(None, "docs/exactness.md says when two runs are equal to the bit"),

@@ -1,5 +1,6 @@
 """Errors that end a program early, each with its exit code (`runtime.exit_codes`)."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -99,6 +100,15 @@ def as_usage_error(setting: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise UsageError(f"--{setting}: {error}") from error
+
+
+def as_missing_package(error: ModuleNotFoundError) -> UsageError:
+    """Return the error of a Python without a package, mostly that of the system. A missing module of ours is raised."""
+    if (error.name or "").startswith("whisper_ft"):
+        raise error
+    return UsageError(
+        f"{sys.executable} has no package {error.name}; start ./launch.sh or .venv/bin/python, which `make setup` makes"
+    )
 
 
 def one_line(text: object) -> str:

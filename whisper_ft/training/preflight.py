@@ -81,7 +81,11 @@ def refuse_impossible_evaluation(config: EvaluationConfig) -> None:
     """
     for name, path in (("predictions", config.predictions), ("compare", config.compare)):
         if path is not None and not path.is_file():
-            raise UsageError(f"--{name} {path}: there is no such file; give a predictions.jsonl")
+            if not path.is_dir():
+                raise UsageError(f"--{name} {path}: there is no such file; give a predictions.jsonl")
+            inside = sorted(path.glob("predictions.jsonl")) or sorted(path.glob("*/predictions.jsonl"))
+            found = inside[0] if inside else "the predictions.jsonl that evaluate.py writes into its --out"
+            raise UsageError(f"--{name} {path}: is a folder; give a file, such as {found}")
     if config.predictions is not None:
         return
     for adapter in config.adapters:
@@ -159,6 +163,8 @@ def refuse_missing_model(name: str, path: str) -> None:
         raise UsageError(f"--{name} is missing: give a folder in the Hugging Face format, or a name on the Hub")
     given = f"--{name} {path}" if name else path
     if not Path(path).exists() and looks_local(path, MODEL_PARTS) and not re.fullmatch(OPENAI_SIZES, path):
+        if re.fullmatch(f"whisper-({OPENAI_SIZES})", path):
+            raise UsageError(f"{given}: there is no such folder; did you mean openai/{path}, the model on the Hub?")
         hint = "" if "/" in path else "; a model on the Hub is named owner/name, such as openai/whisper-small"
         raise UsageError(f"{given}: {missing_message(path, 'folder')}{hint}")
     if is_adapter(path):

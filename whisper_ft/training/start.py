@@ -108,7 +108,7 @@ def resolved(config: TrainingConfig, device: torch.device) -> TrainingConfig:
 
 
 def rate_lines(start: Start, steps: int) -> Iterator[str]:
-    """Yield lines about the learning rate of a run of so many `steps`: its origin, and a long warm-up of an adapter."""
+    """Yield lines about the learning rate of a run of so many `steps`: its origin, and a warm-up that is too long."""
     config = start.config
     lr, is_adapter, warmup = config.optim.peak_lr, config.adapter.enabled, steps_of(config.schedule.warmup, steps)
     if start.chose_lr:
@@ -119,4 +119,9 @@ def rate_lines(start: Start, steps: int) -> Iterator[str]:
         yield (
             f"warning: the warm-up is {counted(warmup, 'update')} of {steps}. An adapter needs few, and its loss "
             "hardly falls in a long one; try --schedule.warmup 0.05"
+        )
+    elif warmup >= steps and start.is_new:
+        yield (
+            f"warning: the warm-up is {counted(warmup, 'update')} of {steps}, so the run ends before its rate reaches "
+            "optim.lr; try --schedule.warmup 0.1, a tenth of the run"
         )

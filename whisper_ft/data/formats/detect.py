@@ -1,5 +1,6 @@
 """Detection of the format of a data set from the names of its files."""
 
+import posixpath
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatch
@@ -8,6 +9,7 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 from whisper_ft.config.data import Format, is_hub_name
+from whisper_ft.data.formats.file_naming import is_audio
 from whisper_ft.data.formats.subtitle_files import is_subtitled
 from whisper_ft.data.formats.transcript_files import is_pairs
 from whisper_ft.data.storage.read_errors import data_errors
@@ -77,8 +79,16 @@ def _format_of_folder(file_system: AbstractFileSystem, root: str, path: str) -> 
                 names = [
                     _base_name(name) for folder in sorted(folders) for name in file_system.ls(folder, detail=False)
                 ]
-        if found := _format_of_files(file_system.find(root)):
+        files = file_system.find(root)
+        if found := _format_of_files(files):
             return found
+        if recordings := sorted(filter(is_audio, files)):
+            first = _base_name(recordings[0])
+            raise UsageError(
+                f"{path}: audio without transcripts, such as {first}; put {posixpath.splitext(first)[0]}.txt with the "
+                "text beside it, or give the CSV that lists the files with their texts as the path "
+                "(docs/prepare-data.md)"
+            )
     except (OSError, ValueError):
         if any(sign in path for sign in "*?[{"):
             return "parquet"  # a glob of another format ends in its suffix
