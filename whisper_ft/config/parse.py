@@ -12,7 +12,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
-from whisper_ft.config import yaml12
 from whisper_ft.config.help import help_text, is_help
 from whisper_ft.config.nearest import answer_to
 from whisper_ft.config.resume_policy import rules
@@ -99,6 +98,8 @@ def _parse(cls: type[C], given: list[str] | dict[str, Any], program: str) -> C:
     """Build a configuration from a command line or from the mapping in a checkpoint; UsageError if it is invalid."""
     import jsonargparse  # takes 0.1 s, which an import of the settings should not cost
 
+    from whisper_ft.config import yaml12  # needs a package, which `early_answer` may report as missing
+
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     jsonargparse.set_loader("yaml12", yaml12.load, (yaml12.Error,))
     parser = jsonargparse.ArgumentParser(
@@ -136,6 +137,8 @@ def _settings_of(cls: Any, argv: Sequence[str]) -> Iterator[tuple[str, Any, str]
 
 
 def _loaded(text: str) -> Any:
+    from whisper_ft.config import yaml12  # needs a package, which `early_answer` may report as missing
+
     try:
         return yaml12.load(text)
     except yaml12.Error:
@@ -223,6 +226,8 @@ def _refuse_bad_changes(config: TrainingConfig) -> None:
 
 def _read_config(path: str) -> dict[str, Any]:
     """Read the mapping in a --config file. Raises UsageError if the file cannot be read or holds no mapping."""
+    from whisper_ft.config import yaml12  # needs a package, which `early_answer` may report as missing
+
     try:
         value = yaml12.load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
