@@ -110,26 +110,31 @@ def seen_in_the_report(run_dir: Path, train: Trainer) -> None:
     assert 'id="guards"' in page
 
 
-def test_a_guard_that_stops_ends_the_run_with_the_reason_in_its_status(train: Trainer, tune: dict[str, Any]):
-    """Two processes stop at the same step, with the figures of one up to rounding."""
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_a_guard_that_stops_ends_the_run_with_the_reason_in_its_status(
+    train: Trainer, tune: dict[str, Any], processes: int
+):
     seldom = {"name": "seldom", "path": train.corpus / "test", "every": 100, "max_utterances": 2}
     both = as_sets(*json.loads(guard(train, max_worse=0.0, rule="stop")), seldom)
-    settings = {**tune, "eval__sets": both}
-    ended = {count: train.end(f"{count}", count, **settings) for count in (1, 2)}
-    for count, end in ended.items():
-        assert end.code == 0, end.err
-        run_dir = train.folder / f"{count}"
-        status = json.loads((run_dir / "status.json").read_text())
-        assert (status["state"], status["step"], status["exit_code"]) == ("finished", 2, 0)
-        assert "guard be" in status["reason"]
-        assert state_of(run_dir).excluded == (2,)
-        assert metrics(run_dir, having="seldom/cer").keys() == {2}, "every set is scored at the end"
-        assert (run_dir / "final/model.safetensors").exists()
-    one, two = (rows_of(train.folder / f"{count}")[2] for count in (1, 2))
-    assert two["be/worse_by"] == pytest.approx(one["be/worse_by"], rel=1e-3)
-    again = train.end("1", **settings)
-    assert again.code == 0, again.err
-    assert max(metrics(train.folder / "1")) == 2, "a run that a guard has ended stays so"
+    run_dir = train("run", processes, **tune, eval__sets=both)
+    status = json.loads((run_dir / "status.json").read_text())
+    assert (status["state"], status["step"], status["exit_code"]) == ("finished", 2, 0)
+    assert "guard be" in status["reason"]
+    assert state_of(run_dir).excluded == (2,)
+    assert metrics(run_dir, having="seldom/cer").keys() == {2}, "every set is scored at the end"
+    assert (run_dir / "final/model.safetensors").exists()
+    train("run", processes, **tune, eval__sets=both)
+    assert max(metrics(run_dir)) == 2, "a run that a guard has ended stays so"
+
+
+@pytest.mark.long
+def test_the_verdicts_do_not_depend_on_the_number_of_processes(train: Trainer, tune: dict[str, Any]):
+    sets = guard(train, max_worse=0.0, rule="no_best")
+    one, two = (train(f"{count}", count, **tune, eval__sets=sets) for count in (1, 2))
+    assert state_of(one).excluded == state_of(two).excluded == (2, 4, 6)
+    for step, row in rows_of(one).items():
+        for name in ("worse_by", "reference", "limit"):
+            assert rows_of(two)[step][f"be/{name}"] == pytest.approx(row[f"be/{name}"], rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.long
@@ -167,6 +172,21 @@ def test_a_guard_added_on_resume_is_compared_with_the_start_model(train: Trainer
     assert state_of(run_dir) == state_of(from_the_start)
     assert not (run_dir / "best").exists(), "the best model until then is outside"
     assert "best/ was removed" in ended.out
+
+
+@pytest.mark.long
+def test_the_guard_of_an_adapter_is_compared_with_its_base(train: Trainer, tune: dict[str, Any]):
+    """Added on resume, when the adapter has no effect yet, as at the first start."""
+    adapted = {**tune, "adapter__kind": "lora", "adapter__r": 4, "steps": 4}
+    whole = train("whole", **adapted, eval__sets=guard(train, max_worse=0.0, rule="no_best"))
+    run_dir = train("run", **{**adapted, "steps": 2})
+    more = {**adapted, "eval__sets": guard(train, max_worse=0.0, rule="no_best"), "allow_change": "[steps]"}
+    train("run", **more)
+    known, added = rows_of(whole), rows_of(run_dir)
+    assert [added[step]["be/eval_loss"] for step in (0, 2, 4)] == [known[step]["be/eval_loss"] for step in (0, 2, 4)]
+    assert state_of(run_dir) == state_of(whole)
+    assert not (run_dir / "best-adapter").exists()
+    assert model_of(str(run_dir)) == str(run_dir / "final-adapter")
 
 
 def test_a_run_of_the_code_before_resumes_with_a_guard(tmp_path: Path):
