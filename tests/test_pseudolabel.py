@@ -22,7 +22,7 @@ from whisper_ft.cli.pseudolabel.held_out_guard import HeldOutGuard
 from whisper_ft.cli.pseudolabel.label_folder import LabelFolder
 from whisper_ft.cli.pseudolabel.labelling_arguments import parse_arguments
 from whisper_ft.cli.pseudolabel.labelling_check import refuse_impossible_labelling
-from whisper_ft.cli.pseudolabel.labelling_session import share_of
+from whisper_ft.cli.pseudolabel.labelling_session import public_name, share_of
 from whisper_ft.cli.pseudolabel.pool_window import PoolWindow
 from whisper_ft.cli.pseudolabel.rejection import LIMITS, rejection
 from whisper_ft.config.data import SourceConfig
@@ -115,7 +115,7 @@ def test_each_kept_row_names_its_origin(labelled: Path, learnt: Path):
         assert row["sentence"].strip()
         assert row["start"] < row["end"] <= row["start"] + 5.001
         assert row["recording"] in row["audio"]["path"]
-        assert (row["model"], len(row["model_sha256"])) == (str(learnt), 64)
+        assert (row["model"], len(row["model_sha256"])) == (learnt.name, 64)
         assert json.loads(row["settings"])["decoding"]["num_beams"] == 1
         assert row["avg_logprob"] < 0 < row["compression_ratio"]
         assert 0 <= row["disagreement"] <= 1
@@ -300,6 +300,13 @@ def test_case_and_punctuation_are_no_disagreement(first: str, second: str, share
     assert disagreement(first, second) == disagreement(second, first) == share
 
 
+def test_a_label_names_its_model_without_a_path_of_this_machine(learnt: Path, trained: Path):
+    assert public_name(str(learnt)) == "learnt"
+    assert public_name(str(trained / "best")) == f"{trained.name}/best"
+    assert public_name(str(trained)) == trained.name
+    assert public_name("openai/whisper-base") == "openai/whisper-base"
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 def test_each_part_has_one_process(world: int):
     weights = [5, 1, 1, 40, 2, 2, 9, 0, 3]
@@ -381,7 +388,8 @@ def test_a_folder_in_use_or_with_other_files_is_left_alone(learnt: Path, corpus:
     assert (ended.code, "mine" in ended.err) == (2, True)
     (tmp_path / "used").mkdir()
     with lock_folder(tmp_path / "used", "pseudolabel"):
-        assert label(learnt, corpus / "test", tmp_path / "used").code == 7
+        ended = label(learnt, corpus / "test", tmp_path / "used", processes=2)
+        assert (ended.code, ended.err.count("error: ")) == (7, 1), "both processes end, and one says why"
 
 
 def test_a_second_model_and_the_detected_language_decide_too(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
+from whisper_ft.checkpoint.format import is_checkpoint
 from whisper_ft.cli.pseudolabel.audio_pool import AudioPool, open_pool
 from whisper_ft.cli.pseudolabel.block_log import (
     BlockKey,
@@ -22,7 +23,7 @@ from whisper_ft.cli.pseudolabel.block_log import (
 )
 from whisper_ft.cli.pseudolabel.held_out_guard import HeldOutGuard
 from whisper_ft.cli.pseudolabel.label_folder import REJECTED, LabelFolder, read_windows
-from whisper_ft.cli.pseudolabel.label_page import LabelPage, sounds_of
+from whisper_ft.cli.pseudolabel.label_page import PAGE, LabelPage, sounds_of
 from whisper_ft.cli.pseudolabel.label_record import read_record
 from whisper_ft.cli.pseudolabel.label_records import LabelRecords, ModelOrigin
 from whisper_ft.cli.pseudolabel.labelling import Labelling
@@ -47,7 +48,7 @@ from whisper_ft.runtime.redaction import redacted
 from whisper_ft.scoring.normalizer import NormalizerFactory
 from whisper_ft.scoring.transcript_agreement import disagreement
 from whisper_ft.training.checkpoint_model import load_any_for_inference
-from whisper_ft.training.preflight import model_of
+from whisper_ft.training.preflight import RUN_MODELS, model_of
 
 SCHEMA = 1
 """Version of the blocks; a folder of another version is refused."""
@@ -145,13 +146,25 @@ def _begin(config: PseudolabelConfig, folder: LabelFolder | None, turn: Turn, de
     assert folder is not None
     job = decoder.job | {"schema": SCHEMA}
     origin = {
-        "name": redacted(config.model),
+        "name": public_name(config.model),
         "sha256": job["model"],
         "revision": decoder.revision,
         "settings": {name: job[name] for name in ("decoding", "language", "task", "precision")},
         "window": job["window"],
     }
     folder.begin_turn(turn.number, job, origin)
+
+
+def public_name(model: str) -> str:
+    """Return the name of a model without a path of this machine: of a folder, the last part.
+
+    A model in a run directory has the name of the run before it, such as `mine/best`.
+    """
+    if not Path(model).exists():
+        return redacted(model)
+    parts = Path(model).resolve().parts
+    count = 3 if is_checkpoint(Path(model)) else 2 if parts[-1] in RUN_MODELS else 1
+    return "/".join(parts[-count:])
 
 
 def share_of(weights: Sequence[int], rank: int, world: int) -> range:
@@ -241,3 +254,4 @@ def _tell(folder: LabelFolder, prefix: str) -> None:
         f"{prefix}{folder.out}: {summary['kept']:,} of {counted(summary['windows'], 'window')} kept, "
         f"{duration(summary['kept_seconds'])} of {duration(summary['seconds'])}{rejected}"
     )
+    say(f"{folder.out / PAGE} shows what each limit keeps, with windows to listen to")
