@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
@@ -49,7 +50,7 @@ def load_config(cls: type[C], argv: Sequence[str] | None = None, program: str | 
     _refuse_unknown(cls, argv)
     _refuse_single_values(cls, argv)
     _refuse_other_notations(cls, argv)
-    config = _parse(cls, argv, program)
+    config = _parse(cls, argv)
     if isinstance(config, TrainingConfig):
         _refuse_bad_changes(config)
     return config
@@ -91,33 +92,40 @@ def given_settings(cls: type[C], argv: Sequence[str] | None = None) -> frozenset
 
 def config_from_plain(cls: type[C], plain: dict[str, Any]) -> C:
     """Build a configuration from the mapping that `to_plain` returned. Raises UsageError for any other mapping."""
-    return _parse(cls, plain, cls.__name__)
+    return _parse(cls, plain)
 
 
-def _parse(cls: type[C], given: list[str] | dict[str, Any], program: str) -> C:
+def _parse(cls: type[C], given: list[str] | dict[str, Any]) -> C:
     """Build a configuration from a command line or from the mapping in a checkpoint; UsageError if it is invalid."""
     import jsonargparse  # takes 0.1 s, which an import of the settings should not cost
 
-    from whisper_ft.config import yaml12  # needs a package, which `early_answer` may report as missing
-
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    jsonargparse.set_loader("yaml12", yaml12.load, (yaml12.Error,))
-    parser = jsonargparse.ArgumentParser(
-        prog=program,
-        add_help=False,
-        exit_on_error=False,
-        allow_abbrev=False,
-        print_config=None,
-        parser_mode="yaml12",
-    )
-    parser.add_argument("--config", action="config", help="YAML file of settings; repeatable, later ones win.")
-    parser.add_class_arguments(cls)
+    parser = _parser_of(cls)
     try:
         parsed = parser.parse_object(given) if isinstance(given, dict) else parser.parse_args(given)
         values = parser.instantiate(parsed)
         return cls(**{f.name: getattr(values, f.name) for f in fields(cls)})
     except (jsonargparse.ArgumentError, ValueError) as error:
         raise UsageError(_flag_message(cls, str(error))) from error
+
+
+@cache
+def _parser_of(cls: type[Any]) -> Any:
+    """Return the parser of a configuration class. It has no help texts, because the help is not made by it."""
+    import jsonargparse
+
+    from whisper_ft.config import yaml12  # needs a package, which `early_answer` may report as missing
+
+    jsonargparse.set_loader("yaml12", yaml12.load, (yaml12.Error,))
+    parser = jsonargparse.ArgumentParser(
+        add_help=False,
+        exit_on_error=False,
+        allow_abbrev=False,
+        print_config=None,
+        parser_mode="yaml12",
+    )
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(cls)
+    return parser
 
 
 def _settings_of(cls: Any, argv: Sequence[str]) -> Iterator[tuple[str, Any, str]]:

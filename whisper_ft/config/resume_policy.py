@@ -121,7 +121,7 @@ def rules() -> dict[str, ResumeRule]:
 
 def _metadata() -> dict[str, dict[str, Any]]:
     """Return metadata and default of every setting, by dotted name."""
-    found = leaves(TrainingConfig)
+    found = [*leaves(TrainingConfig)]
     for prefix, section in SECTIONS_OF_LISTS.items():
         found += leaves(section, prefix)
     free = {"resume": "free", "before": UNSET, "auto": UNSET}

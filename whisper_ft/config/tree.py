@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -26,11 +27,17 @@ def to_plain(config: Any) -> dict[str, Any]:
     return dict(plain(asdict(config)))
 
 
-def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
+def leaves(cls: Any, prefix: str = "") -> tuple[tuple[str, Any], ...]:
     """Return dotted name and dataclass field of every setting of a configuration class, in order of definition.
 
-    Sections themselves are not listed. `prefix` begins every name.
+    Sections themselves are not listed. `prefix` begins every name. The result is kept, because it takes a while and is
+    asked for often.
     """
+    return _leaves(cls, prefix)
+
+
+@cache
+def _leaves(cls: Any, prefix: str) -> tuple[tuple[str, Any], ...]:
     hints = get_type_hints(cls)
     settings: list[tuple[str, Any]] = []
     for inner in fields(cls):
@@ -38,7 +45,7 @@ def leaves(cls: Any, prefix: str = "") -> list[tuple[str, Any]]:
             settings += leaves(hints[inner.name], f"{prefix}{inner.name}.")
         else:
             settings.append((f"{prefix}{inner.name}", inner))
-    return settings
+    return tuple(settings)
 
 
 def flatten(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
