@@ -29,11 +29,8 @@ def transcribe(job: EngineJob) -> EngineResult:
     _require_float32(job)
     model: Any = Model(str(job.export / FILE), n_threads=job.threads)
     context = model._ctx
-    signs = {form for symbol in SYMBOLS.split() for form in (symbol, f" {symbol}")} | {*NEVER_FIRST}
-    encoded = {sign.encode() for sign in signs}
-    listed = {number for number in range(job.end) if api.whisper_token_to_bytes(context, number) in encoded}
     settings = {
-        "suppress_nst": listed <= {*job.suppressed},
+        "suppress_nst": _signs_of(context, job.end) <= {*job.suppressed},
         "suppress_blank": bool(job.suppressed_at_begin),
         "no_context": True,
         "no_timestamps": True,
@@ -64,6 +61,13 @@ def transcribe(job: EngineJob) -> EngineResult:
         (language, _), _ = model.auto_detect_language(clip.waveform)
         rows[number] = EngineRow(rows[number].tokens, rows[number].text, language)
     return EngineResult(version("pywhispercpp"), job.quantization, seconds, rows, job.limit - RESERVED)
+
+
+def _signs_of(context: Any, end: int) -> set[int]:
+    """Return the ids of the signs that whisper.cpp can suppress. `end` is the id after the last text token."""
+    signs = {form for symbol in SYMBOLS.split() for form in (symbol, f" {symbol}")} | {*NEVER_FIRST}
+    encoded = {sign.encode() for sign in signs}
+    return {number for number in range(end) if api.whisper_token_to_bytes(context, number) in encoded}
 
 
 def _require_float32(job: EngineJob) -> None:
