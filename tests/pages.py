@@ -25,6 +25,7 @@ from tests.conftest import ROOT, environment, parent, starts_quickly
 from tests.starts import Ended
 
 SHELL, PYTHON, QUOTED, SETTINGS, SHOWN = "bash", "python", "text", "yaml", ("json", "toml", "diff", "markdown")
+LAUNCHER = "./launch.sh"
 SECONDS = 600  # a block that takes longer hangs
 MARK = re.compile(r"<!--\s*(not run|exits|first|not output):\s*(\S.*?)\s*-->", re.DOTALL)
 FENCE = re.compile(r"(?P<indent> *)(?P<ticks>`{3,})(?P<language>\S*)")
@@ -100,7 +101,7 @@ def run_block(block: Block, clone: Path) -> Ended:
         place = clone / "a-block-of-the-page.py"
         place.write_text(with_claims_checked(block.text), encoding="utf-8")
         return run_all([[".venv/bin/python", place.name]], clone) or shell(f".venv/bin/python {place.name}", clone)
-    plain = [words for command in commands_of(block) if (words := plain_words(command))]
+    plain = [words for command in commands_of(block) if (words := plain_words(command, launcher=True))]
     ended = run_all(plain, clone) if len(plain) == len(commands_of(block)) else None
     return ended or shell(f"set -euo pipefail\n{block.text}", clone)
 
@@ -113,12 +114,12 @@ def shell(script: str, clone: Path) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def plain_words(command: str) -> list[str] | None:
-    """The words of a command that starts a program of ours in Python and needs no shell."""
+def plain_words(command: str, *, launcher: bool = False) -> list[str] | None:
+    """The words of a command that starts a program of ours in Python, or `launcher`, and needs no shell."""
     command = re.sub(r"\s#\s.*", "", command)
     words = shlex.split(command) if not IN_SHELL.search(re.sub(r"'[^']*'", "", command)) else []
     is_ours = re.match(r"\.venv/bin/python (-m whisper_ft |\w+\.py)", " ".join(words))
-    return words if is_ours else None
+    return words if is_ours or (launcher and words[:1] == [LAUNCHER]) else None
 
 
 def run_all(commands: list[list[str]], clone: Path) -> Ended | None:
@@ -130,7 +131,9 @@ def run_all(commands: list[list[str]], clone: Path) -> Ended | None:
         program, arguments = words[1], words[2:]
         if program == "-m":
             program, arguments = "whisper_ft/__main__.py", arguments[1:]
-        ended = parent().run(str(clone / program), arguments, clone, SECONDS)
+        if words[0] == LAUNCHER:
+            program, arguments = "whisper_ft/cli/launch.py", words[1:]
+        ended = parent().run(str(clone / program), arguments, clone, SECONDS, PYTHONPATH=str(clone))
         code, out, err = ended.code, out + ended.out, err + ended.err
         if code:
             break

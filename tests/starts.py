@@ -124,11 +124,13 @@ class Parent:
         groups = rank_variables(processes)
         return Ranks([self.start(program, arguments, cwd, out, err, **variables) for variables in groups])
 
-    def run(self, program: str, arguments: list[str], cwd: Path, timeout: float, processes: int = 1) -> Ended:
-        """Run a root program to its end."""
+    def run(
+        self, program: str, arguments: list[str], cwd: Path, timeout: float, processes: int = 1, **variables: str
+    ) -> Ended:
+        """Run a root program to its end; `variables` are those of `start`, for a single process."""
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             if processes == 1:
-                code = self.start(program, arguments, cwd, out, err).wait(timeout)
+                code = self.start(program, arguments, cwd, out, err, **variables).wait(timeout)
             else:
                 code = self.start_ranks(program, arguments, cwd, out, err, processes).wait(timeout)
             out.seek(0)

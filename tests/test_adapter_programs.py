@@ -140,7 +140,7 @@ def published(adapted: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(adapted, tmp_path / "mine"))
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_card_of_an_adapter_names_its_base_and_runs_it_with_peft(
     published: Path, micro_whisper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -339,7 +339,9 @@ def test_settings_that_adapters_leave_no_room_for_are_refused(arguments: list[st
 
 @needs_openai
 @pytest.mark.long
-@pytest.mark.parametrize("target", ["ct2", "ggml", "hf"])
+@pytest.mark.parametrize(
+    "target", ["ct2", *(pytest.param(target, marks=pytest.mark.matrix) for target in ("ggml", "hf"))]
+)
 def test_an_adapter_is_exported_merged_and_checked_in_its_engine(
     speaker: Path,  # noqa: F811 - the fixture
     corpus: Path,

@@ -31,7 +31,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 NF4 = LORA | SETTINGS["nf4"] | {"adapter__base": "nf4"}
 
 
-@pytest.mark.parametrize("base", [*(pytest.param(base, marks=pytest.mark.long) for base in ("float", "int8")), "nf4"])
+@pytest.mark.parametrize(
+    "base", [pytest.param("float", marks=pytest.mark.long), pytest.param("int8", marks=pytest.mark.matrix), "nf4"]
+)
 def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(train: Trainer, base: str):
     settings = LORA | SETTINGS[base] | {"adapter__base": base}
     whole = train.reference(**settings)
@@ -46,7 +48,7 @@ def test_a_killed_run_ends_with_the_bytes_of_one_that_was_not(train: Trainer, ba
     assert losses[8] < losses[1]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_two_processes_killed_and_resumed_end_with_the_same_bytes(train: Trainer):
     settings = LORA | {"adapter__base": "nf4"}
     train.interrupt("run", logged(5), signal.SIGKILL, 2, **settings)

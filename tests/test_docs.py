@@ -47,6 +47,8 @@ from whisper_ft.runtime.errors import UsageError
 DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 PAGES = ["README.md", "CONTRIBUTING.md", *DOCS]
 RUN_HERE = [page for page in PAGES if page != "README.md" and any(block.is_run for block in blocks_in(page))]
+REPEATED = ("docs/launch.md", "docs/augmentation.md")
+"""Pages whose commands other tests run, too: test_launch.py and test_augment_runs.py."""
 
 # The demo's run, cut to what shows that a command works; `make demo` is run by test_readme.py.
 FEW_STEPS = {
@@ -158,7 +160,9 @@ def run_page(page: str, clone: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("page", RUN_HERE)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.matrix) if page in REPEATED else page for page in RUN_HERE]
+)
 def test_the_commands_of_a_page_run_and_print_what_it_quotes(page: str, furnished: Path, tmp_path: Path):
     run_page(page, shutil.copytree(furnished, tmp_path / "x", symlinks=True))
 

@@ -73,7 +73,7 @@ def test_a_few_bad_rows_do_not_add_up_over_the_epochs(train: Trainer, corpus: Pa
     train("large", data__path=tmp_path / "data.parquet", **whole)
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.matrix), 2])
 def test_a_run_that_trained_no_utterance_ends_and_exports_nothing(
     train: Trainer, corpus: Path, tmp_path: Path, processes: int
 ):

@@ -26,7 +26,7 @@ def halves(train: Trainer, processes: int) -> Path:
     return train.reference(processes, **OVERFLOWS)
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.matrix), 2])
 def test_an_overflow_skips_the_update_on_all_ranks_and_lowers_the_scale(train: Trainer, processes: int):
     rows = metrics(halves(train, processes))
     skipped = [rows[step]["skipped"] for step in sorted(rows)]

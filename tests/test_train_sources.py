@@ -146,7 +146,7 @@ def test_a_mix_of_two_kinds_gives_the_weights_of_that_mix_in_one_kind(train: Tra
     assert learned(run_dirs[0]) == learned(run_dirs[1])
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_killed_run_on_tar_shards_with_workers_ends_in_the_same_weights(train: Trainer, clips: list[Clip]):
     settings = SHORT | {"data__path": as_tar(train.folder / "data", clips), "data__workers": 2}
     assert train.interrupt("killed", logged(3), signal.SIGKILL, **settings) == -signal.SIGKILL

@@ -327,7 +327,7 @@ def test_two_hours_of_sound_are_transcribed_within_the_memory_of_minutes(trained
     assert peak(120) < peak(6) + 100, "MB; the samples of two hours have 460"
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_launch_sh_shares_the_files_between_processes_and_refuses_once(
     trained: Path, sounds: Path, transcribed: Path, tmp_path: Path
 ):

@@ -427,8 +427,9 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [PHONE, DESKTOP], ids=["phone", "desktop"])
+@pytest.mark.parametrize(
+    ("viewport", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")], ids=["phone in dark", "desktop in light"]
+)
 def test_phone_and_desktop_in_light_and_dark_are_readable(
     browser: Any, address: str, files: Path, scheme: str, viewport: dict[str, int], request: pytest.FixtureRequest
 ):
