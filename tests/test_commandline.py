@@ -322,7 +322,10 @@ def test_evaluate_takes_a_model_by_one_flag():
         (["--model", "owner/name", "--data.path", "nowhere"], "--data.path nowhere: there is no such file"),
     ],
 )
-def test_what_an_evaluation_lacks_is_named_before_anything_starts(argv: list[str], told: str):
+def test_what_an_evaluation_lacks_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, argv: list[str], told: str
+):
+    monkeypatch.chdir(tmp_path)  # the folder of the project may have runs of its own
     with pytest.raises(UsageError) as refused:
         refuse_impossible_evaluation(load_config(EvaluationConfig, argv))
     assert told in str(refused.value)
