@@ -36,6 +36,8 @@ from whisper_ft.scoring.guard import (
     worse_by,
 )
 from whisper_ft.scoring.scores import Prediction, Scores, score
+from whisper_ft.tracking.console import set_table
+from whisper_ft.tracking.console.set_table import SetTrend
 from whisper_ft.training.evaluation import refuse_unknown_names
 
 GOLDEN = get_normalizer("golden", language="en")
@@ -132,6 +134,17 @@ def test_a_verdict_is_words_and_json():
     assert "n/a" in warning_line(lost)
     share = Guard("talks", "timestamps", 0.05).verdict({"timestamps": 1.0}, {"timestamps": 0.2})
     assert "at least 95.00%" in limit_line(share)
+
+
+def test_the_console_shows_the_change_and_its_limit():
+    guard = Guard("en", "wer", 0.01, "no_best")
+    before, now = scores_of(PERFECT), scores_of(WORSE)
+    trends = [SetTrend("en", now, [], guard.compare(before, now)), SetTrend("de", now, [])]
+    first, second = set_table.lines(2, 4, trends)
+    assert first.endswith("; guard +14.29 of +1.00, outside")
+    assert "guard" not in second
+    for sets, columns in ((trends, 8), (trends[1:], 7)):
+        assert len(set_table.table(2, 4, sets).columns) == columns
 
 
 def test_a_metric_is_named_by_its_set():

@@ -9,6 +9,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import Trainer, digest, made_once, metrics, run
@@ -19,6 +21,7 @@ from whisper_ft.checkpoint.format import newest_record
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.cli.demo.corpus import write_corpus
 from whisper_ft.models.whisper import load_whisper, weights_sha256
+from whisper_ft.scoring.scores import INVENTED
 from whisper_ft.training.preflight import model_of
 
 
@@ -51,6 +54,14 @@ def guard(train: Trainer, **fields: Any) -> str:
     """The set of the first language as a guard."""
     one = {"name": "be", "path": train.corpus / "validation", "language": "be", "max_utterances": 4, "metric": "loss"}
     return as_sets({**one, **fields})
+
+
+def silent(train: Trainer) -> Path:
+    """Two clips with empty texts."""
+    rows = pq.read_table(next((train.corpus / "test").glob("*.parquet"))).to_pylist()[:2]
+    path = train.folder / "silent.parquet"
+    pq.write_table(pa.Table.from_pylist([{**row, "sentence": ""} for row in rows]), path)
+    return path
 
 
 def rows_of(run_dir: Path) -> dict[int, dict[str, Any]]:
@@ -114,14 +125,19 @@ def seen_in_the_report(run_dir: Path, train: Trainer) -> None:
 def test_a_guard_that_stops_ends_the_run_with_the_reason_in_its_status(
     train: Trainer, tune: dict[str, Any], processes: int
 ):
-    seldom = {"name": "seldom", "path": train.corpus / "test", "every": 100, "max_utterances": 2}
-    both = as_sets(*json.loads(guard(train, max_worse=0.0, rule="stop")), seldom)
+    silence = {"name": "silence", "path": silent(train), "metric": "invented_words_per_minute", "max_worse": 1e6}
+    both = as_sets(*json.loads(guard(train, max_worse=0.0, rule="stop")), {**silence, "every": 100})
     run_dir = train("run", processes, **tune, eval__sets=both)
     status = json.loads((run_dir / "status.json").read_text())
     assert (status["state"], status["step"], status["exit_code"]) == ("finished", 2, 0)
     assert "guard be" in status["reason"]
     assert state_of(run_dir).excluded == (2,)
-    assert metrics(run_dir, having="seldom/cer").keys() == {2}, "every set is scored at the end"
+    of_silence = metrics(run_dir, having="silence/worse_by")
+    assert of_silence.keys() == {0, 2}, "every set is scored at the end"
+    for row in of_silence.values():
+        minutes = row["silence/audio_seconds"] / 60
+        words = row["silence/words_on_empty_references"]
+        assert row["silence/invented_words_per_minute"] == pytest.approx(words / minutes, rel=1e-3)
     assert (run_dir / "final/model.safetensors").exists()
     train("run", processes, **tune, eval__sets=both)
     assert max(metrics(run_dir)) == 2, "a run that a guard has ended stays so"
@@ -204,9 +220,11 @@ def test_a_run_of_the_code_before_resumes_with_a_guard(tmp_path: Path):
     assert state_of(tmp_path / "run").best is not None
 
 
-def test_a_guard_whose_figure_the_start_model_lacks_is_refused(train: Trainer, tune: dict[str, Any]):
-    silent = guard(train, metric="invented_words_per_minute", max_worse=1)
-    ended = train.end("run", **tune, eval__sets=silent)
+@pytest.mark.parametrize("of_silence", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_a_guard_whose_figure_the_start_model_lacks_is_refused(train: Trainer, tune: dict[str, Any], of_silence: bool):
+    """Silence has no word error rate, and a set without silence no invented words."""
+    one: dict[str, Any] = {"metric": "auto", "path": silent(train)} if of_silence else {"metric": INVENTED}
+    ended = train.end("run", **tune, eval__sets=guard(train, max_worse=1, **one))
     assert ended.code == 2
-    assert all(fact in ended.err for fact in ("eval.sets: be", "invented_words_per_minute", "wer"))
+    assert all(fact in ended.err for fact in ("eval.sets: be", INVENTED, "wer"))
     assert len(ended.err.strip().splitlines()) == 1
