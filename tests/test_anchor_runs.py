@@ -12,7 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from collator import SpeechCollator
 from tests.conftest import Trainer, digest, logged, metrics
+from whisper_ft.cli.doctor.data_check import check_data
+from whisper_ft.config.parse import load_config
+from whisper_ft.config.training import TrainingConfig
 from whisper_ft.models.adapters.base_identity import weights_identity
 
 STEADY = {"schedule__kind": "constant", "schedule__warmup": 0}
@@ -135,6 +139,13 @@ def test_audio_on_which_the_run_is_scored_is_refused(train: Trainer, tmp_path: P
     assert "--anchor.path" in ended.err
     assert "held-out" in ended.err
     assert "3 of its rows" in ended.err
+
+
+def test_the_doctor_compares_the_anchor_with_the_evaluated_sets(train: Trainer, tmp_path: Path):
+    path = written(rows_of(train.corpus / "validation")[:2], tmp_path / "mine.parquet")
+    config = load_config(TrainingConfig, train.arguments("x", anchor__kl=1, anchor__path=path))
+    report = check_data(config, 5, "fast", lambda *_: None, SpeechCollator)
+    assert any("LEAK" in line and "2" in line for line in report.text("leakage"))
 
 
 def test_a_resumed_run_keeps_its_start_weights_and_its_anchor(train: Trainer, anchored: dict[str, Any], tmp_path: Path):

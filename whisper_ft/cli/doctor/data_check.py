@@ -32,7 +32,7 @@ from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.leakage import Leakage, LeakageComparison, keys_of, row_of
 from whisper_ft.data.sampling.order import default_lanes
-from whisper_ft.data.sources import open_eval_set, open_held_out, open_mixture, refuse_beside_sources
+from whisper_ft.data.sources import open_eval_set, open_held_out, open_mixture, open_source, refuse_beside_sources
 from whisper_ft.data.types import CollatorFactory, RejectedError, Row, Source
 from whisper_ft.data.used_settings import overruled_lines, used_line
 from whisper_ft.decoding.long_form import utterances_of
@@ -66,6 +66,14 @@ class ComparedSet(NamedTuple):
         return counted(sum(self.source.rows), "row") + (
             "" if self.rows == sum(self.source.rows) else f", {self.rows:,} scored"
         )
+
+
+class RowsBeside(NamedTuple):
+    """Rows that a run hears beside the training data, with their name and number."""
+
+    name: str
+    number: int
+    rows: Iterator[Row]
 
 
 def evaluated_sets(config: TrainingConfig) -> list[ComparedSet]:
@@ -108,14 +116,14 @@ def check_data(
     evaluated = [] if leakage == "none" else evaluated_sets(config)
     model = load_parts(config.model.name)
     tokenizer, encode = model.processor.tokenizer, encoder_of(config, model, source, rewrite)
-    as_written = _as_written(config, rewrite)
-    log_mel = LogMel(model.processor.feature_extractor)
+    log_mel, as_written = LogMel(model.processor.feature_extractor), _as_written(config, rewrite)
     preview = StepPreview.of(config, source, encode, log_mel)
     suppressed = SuppressedTokens.of(model.generation_config, tokenizer)
     check = RowCheck(encode, log_mel, _row_ids(source), suppressed)
     total = min(sum(source.rows), max_rows or sum(source.rows))
     listening = Listening(total, log_mel.sample_rate)
-    overlaps = _check_rows(check, source, total, evaluated, leakage, progress, preview.recordings, listening)
+    heard = heard_beside(config, preview.recordings)
+    overlaps = _check_rows(check, source, total, evaluated, leakage, progress, heard, listening)
     statistics, shared = check.statistics, leakage_section(overlaps, is_compared=leakage != "none")
     sections = report_sections(statistics, shared, config, source, lanes, log_mel.window_seconds, encode.max_tokens)
     sections |= _sections_to_hear(config, listening, preview, encode, log_mel)
@@ -174,12 +182,12 @@ def _check_rows(
     evaluated: Sequence[ComparedSet],
     leakage: Depth,
     progress: Progress,
-    recordings: Sequence[Path],
+    beside: Sequence[RowsBeside],
     listening: Listening,
 ) -> dict[str, Leakage]:
     """Check the first `total` rows, and return their overlap with the rows of each evaluated set, by its name.
 
-    `recordings` are compared like rows, because a run hears them, too. `listening` gets each training row.
+    The rows of `beside` are only compared, because a run hears them, too. `listening` gets each training row.
     """
     comparisons = {}
     for one in evaluated:
@@ -193,12 +201,21 @@ def _check_rows(
             keys |= keys_of(row, waveform)
         for comparison in comparisons.values():
             comparison.add(row, keys)
-    others = map(row_of, recordings if comparisons else ())
-    for row in _counted(others, "recordings of noise", len(recordings), progress) if recordings else ():
-        keys = keys_of(row, _decoder(check)(row) if leakage == "full" else None)
-        for comparison in comparisons.values():
-            comparison.add(row, keys)
+    for name, number, others in beside if comparisons else ():
+        for row in _counted(others, name, number, progress):
+            keys = keys_of(row, _decoder(check)(row) if leakage == "full" else None)
+            for comparison in comparisons.values():
+                comparison.add(row, keys)
     return {name: comparison.result() for name, comparison in comparisons.items()}
+
+
+def heard_beside(config: TrainingConfig, recordings: Sequence[Path]) -> list[RowsBeside]:
+    """Return the rows that a run hears beside the training data: recordings of noise, and the audio of an anchor."""
+    found = [RowsBeside("recordings of noise", len(recordings), map(row_of, recordings))] if recordings else []
+    if where := config.anchor.source_beside(config.data):
+        anchor = open_source(where)
+        found.append(RowsBeside("anchor rows", sum(anchor.rows), first_rows(anchor, None)))
+    return found
 
 
 def first_rows(source: Source, most: int | None) -> Iterator[Row]:
