@@ -10,6 +10,7 @@ from types import ModuleType
 COMMANDS = {
     "checkpoint": "list, verify or export the checkpoints of a run",
     "demo": "make a spoken corpus and a micro Whisper to try everything on",
+    "diagnose": "tell what is likely wrong with a run, and what to change",
     "doctor": "check the data of a run before any GPU time",
     "evaluate": "score a model on a test set: evaluate.py, on all GPUs",
     "estimate": "estimate the memory of a training run, without a GPU",

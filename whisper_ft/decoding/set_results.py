@@ -1,5 +1,6 @@
 """Results of an evaluated set: summary.json, predictions.jsonl and report.html in its folder."""
 
+import shlex
 from typing import NamedTuple
 
 import accelerate
@@ -14,6 +15,7 @@ from whisper_ft.data.stored_clips import stored_clips
 from whisper_ft.decoding.guards_of_model import guards_of_model
 from whisper_ft.decoding.resume_log import ResumeLog
 from whisper_ft.models.inference import InferenceModel
+from whisper_ft.reports.curves.history import run_of
 from whisper_ft.reports.evaluation.report import write_report
 from whisper_ft.runtime import atomic
 from whisper_ft.runtime.printable import json_text
@@ -96,4 +98,6 @@ def _facts(
         "seconds": f"{outcome.seconds:.1f}" + (f", {speed:.1f} times faster than real time" if speed else ""),
         "versions": ", ".join(f"{package} {version}" for package, version in _versions().items()),
     }
+    if run := run_of(str(config.model)):
+        facts["reasons for a poor rate"] = f"python -m whisper_ft diagnose {shlex.quote(str(run))}"
     return facts | ({"sound": f"augmented by {words_for(source.augment)}"} if source.augment else {})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whisper_ft.models.adapters.adapter_config import is_adapter
 from whisper_ft.models.export.openai_layout import VOCABULARIES
+from whisper_ft.reports.curves.history import run_of
 from whisper_ft.training.preflight import model_of
 
 
@@ -14,7 +15,10 @@ def next_commands(model: str) -> list[str]:
     name = shlex.quote(model)
     merge = f"merge the adapter into its base, as a whole model: python -m whisper_ft merge {name} --out DIR"
     export = f"take it to faster-whisper: python -m whisper_ft export {name} --to ct2 --out DIR"
+    run = run_of(model)
+    reasons = f"ask why a rate is poor: python -m whisper_ft diagnose {shlex.quote(str(run))}"
     return [
+        *([reasons] if run else []),
         *([merge] if is_adapter(model_of(model)) else []),
         f"transcribe with it: python -m whisper_ft transcribe {name} FILE",
         f"try it in a browser: python -m whisper_ft serve {name}",

@@ -85,6 +85,15 @@ class History:
         return min(known, key=lambda row: float(row[self.headline]), default=None)
 
 
+def run_of(model: str) -> Path | None:
+    """Return the run directory that is given in place of a model, or that a model folder or checkpoint belongs to.
+
+    None for any other model.
+    """
+    path = Path(model)
+    return next((folder for folder in (path, *path.parents[:2]) if (folder / "metrics.jsonl").is_file()), None)
+
+
 def read_history(run: Path) -> History:
     """Read a run directory, even while the run trains. Raises UsageError if no run ever began there.
 

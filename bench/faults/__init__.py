@@ -1,0 +1,1 @@
+"""Runs with one fault each, on which the rules of `diagnose` are built and counted."""

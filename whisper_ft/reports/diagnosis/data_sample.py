@@ -1,0 +1,31 @@
+"""Sample of a run's training data, read again for a diagnosis."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class SampledText:
+    """Transcript of a training row."""
+
+    id: str
+    text: str
+    language: str | None
+    """Whisper's code of the language under which the row is learned; None if it is not known."""
+
+
+@dataclass(frozen=True)
+class DataSample:
+    """First rows of the training data, and their comparison with the held-out set."""
+
+    texts: Sequence[SampledText]
+    rows: int
+    """Rows of the whole training data."""
+    leaks: Sequence[str] = ()
+    """A line for each kind of recording that both sets share, with examples."""
+    leaked_rows: int = 0
+    """Held-out rows whose recording is in the sample."""
+    held_out_rows: int = 0
+    """Held-out rows that were compared; 0 if none could be read."""
+    shared_sentences: int = 0
+    """Held-out rows whose sentence is in the sample, read by anybody."""
