@@ -46,9 +46,18 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="training rows and held-out rows to read again, for labels and leakage; 0 reads none (%(default)s)",
     )
+    parser.add_argument(
+        "--listen",
+        type=int,
+        default=0,
+        metavar="N",
+        help="also load the start model, and let it detect the language of N held-out clips; for OpenAI's multilingual "
+        "models",
+    )
     args = parser.parse_args(argv)
-    if args.rows < 0:
-        raise UsageError(f"--rows must be at least 0, got {args.rows}")
+    for name in ("rows", "listen"):
+        if (value := getattr(args, name)) < 0:
+            raise UsageError(f"--{name} must be at least 0, got {value}")
     return args
 
 
@@ -56,7 +65,7 @@ def report(args: argparse.Namespace) -> bool:
     """Diagnose the run and print the result. Returns True if there is a serious finding."""
     from whisper_ft.cli.diagnose.run_examination import examine
 
-    diagnosis = examine(args.run, args.data_path, args.rows)
+    diagnosis = examine(args.run, args.data_path, args.rows, args.listen)
     if args.json:
         say(json_text(diagnosis.to_json()))
     else:

@@ -1,5 +1,6 @@
 """Examination of a run: its files, a sample of its data and the characters that its model may never write."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from whisper_ft.reports.diagnosis.run_facts import read_run_facts, refuse_empty
 from whisper_ft.runtime.errors import RunError
 
 
-def examine(run: Path, data_path: str | None, rows: int) -> Diagnosis:
-    """Diagnose a run. Raises UsageError if no run began there, or if `data_path` is given and cannot be read.
+def examine(run: Path, data_path: str | None, rows: int, clips: int = 0) -> Diagnosis:
+    """Diagnose a run. Raises UsageError if no run began there, or if something that was asked for cannot be read.
 
     Parameters
         data_path: training data; None for the path that the run recorded.
         rows: most training rows, and held-out rows, that are read again; 0 for none.
+        clips: held-out clips whose language the start model detects; 0 for none, then no model is loaded.
     """
     facts = read_run_facts(run)
     refuse_empty(facts)
@@ -29,4 +31,12 @@ def examine(run: Path, data_path: str | None, rows: int) -> Diagnosis:
     suppressed = suppressed_characters(run, facts.settings)
     if suppressed is None:
         missing.append("characters that the model may never write: no folder with its vocabulary can be read")
-    return diagnose(replace(facts, sample=sample, suppressed=suppressed, missing=missing))
+    heard = _heard(run, data_path, clips) if clips else Counter[str]()
+    return diagnose(replace(facts, sample=sample, suppressed=suppressed, heard=heard, missing=missing))
+
+
+def _heard(run: Path, data_path: str | None, clips: int) -> Counter[str]:
+    from whisper_ft.cli.diagnose.spoken_language import spoken_languages  # here, because torch takes seconds
+    from whisper_ft.cli.replay.step_rows import configuration
+
+    return spoken_languages(configuration(run, data_path), clips)

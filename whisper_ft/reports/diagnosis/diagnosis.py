@@ -85,6 +85,8 @@ class Diagnosis:
             )
         if facts.suppressed is not None:
             lines.append("characters that the model may never write")
+        if facts.heard:
+            lines.append(f"{counted(facts.heard.total(), 'clip')} in which the start model detected the language")
         return lines
 
     def to_json(self) -> dict[str, Any]:

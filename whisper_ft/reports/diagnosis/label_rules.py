@@ -1,5 +1,6 @@
 """Rules about the labels: another way of writing than the held-out set, characters never written, a wrong language."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from whisper_ft.reports.diagnosis.character_classes import CharacterCounts, count_characters, is_punctuation
@@ -146,13 +147,14 @@ def _training_texts(facts: RunFacts) -> Iterator[str]:
 
 def wrong_language(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if texts are not in the language whose token they have, or transcripts are in another script."""
-    evidence = [*_wrong_labels(facts), *_wrong_script(facts), *_detected(facts)]
+    labels, script, detected = list(_wrong_labels(facts)), list(_wrong_script(facts)), list(_detected(facts))
+    evidence = [*(line for line, _ in labels), *script, *detected]
     if not evidence:
         return
-    is_script = any("script" in line or "detects" in line for line in evidence)
+    is_certain = bool(script) or any(certain for _, certain in labels)
     yield RunFinding(
         "wrong_language",
-        "serious" if is_script else "notice",
+        "serious" if is_certain else "notice",
         "The language token is probably not that of the speech.",
         tuple(evidence),
         (
@@ -162,25 +164,37 @@ def wrong_language(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding
     )
 
 
-def _wrong_labels(facts: RunFacts) -> Iterator[str]:
-    """Yield a line for each set whose texts do not fit its language by their letters."""
+def _wrong_labels(facts: RunFacts) -> Iterator[tuple[str, bool]]:
+    """Yield a line for each set whose texts do not fit its language by their letters.
+
+    The bool is True if another language of Whisper fits. If none does, the language has no token of its own.
+    """
+    if facts.setting("data.task") == "translate":  # the texts are English under the token of another language
+        return
     given = facts.setting("data.language")
     texts: dict[tuple[str, str], list[str]] = {}
     for one in facts.sample.texts if facts.sample else ():
         texts.setdefault(("training transcripts", one.language or str(given)), []).append(one.text)
     sets = {"held-out references": facts.last_texts, **{f"set {name}": of for name, of in facts.set_texts.items()}}
     for name, scores in sets.items():
-        for row in scores.rows if scores and facts.setting("data.task") != "translate" else ():
+        for row in scores.rows if scores else ():
             language = row.prediction.language or (given if name == "held-out references" else None)
             texts.setdefault((name, str(language)), []).append(row.prediction.ref)
     for (name, language), of_language in texts.items():
         if found := mismatch(language, of_language):
-            yield _line(name, language, found)
+            yield _line(name, language, found), bool(found.candidates)
 
 
 def _line(name: str, language: str, found: Mismatch) -> str:
     fits = f"; letters of {', '.join(found.candidates)}" if found.candidates else ""
     return f"{name} under the token <|{language}|>: {found.reason}{fits}"
+
+
+def _given_language(facts: RunFacts) -> str | None:
+    """Return the language of the held-out set by Whisper's code, as its rows have it."""
+    rows = facts.last_texts.rows if facts.last_texts else ()
+    languages = Counter(row.prediction.language for row in rows if row.prediction.language)
+    return languages.most_common(1)[0][0] if languages else None
 
 
 def _wrong_script(facts: RunFacts) -> Iterator[str]:
@@ -200,6 +214,11 @@ def _wrong_script(facts: RunFacts) -> Iterator[str]:
 def _detected(facts: RunFacts) -> Iterator[str]:
     """Yield a line if the start model detected another language in most utterances (eval.detect_language)."""
     scores = facts.texts.get(0)
+    if heard := facts.heard.most_common(1):
+        name, count = heard[0]
+        given = _given_language(facts)
+        if given and name != given and count > DETECTED_SHARE * facts.heard.total():
+            yield f"the start model detects {name} in {count:,} of {facts.heard.total():,} clips, and {given} is set"
     if scores is None:
         return
     pairs = [(row.prediction.detected_language, row.prediction.language) for row in scores.rows]

@@ -157,9 +157,9 @@ def mismatch(language: str, texts: Iterable[str]) -> Mismatch | None:
     reason = _reason(language, letters)
     if not reason:
         return None
-    # A Latin text without special letters fits dozens of languages, so only those with letters of their own are named.
+    # A Latin text without special letters fits dozens of languages, of which English is named.
     is_latin = _scripts(letters).most_common(1)[0][0] == "LATIN"
-    judged = [code for code in SCRIPTS_OF if code in OWN or not is_latin]
+    judged = [code for code in SCRIPTS_OF if code in OWN or not is_latin or code == "en"]
     return Mismatch(reason, sorted(code for code in judged if not _reason(code, letters))[:MOST_CANDIDATES])
 
 

@@ -54,6 +54,8 @@ class RunFacts:
     """Training data, if it could be read again."""
     suppressed: frozenset[str] | None = None
     """Characters that are tokens which the model may never write; None if its files could not be read."""
+    heard: Counter[str] = field(default_factory=Counter)
+    """Held-out clips by the language that the start model detects in them; empty if it was not asked."""
     missing: Sequence[str] = ()
     """A line for each part that could not be looked at, with the reason."""
 
@@ -69,8 +71,10 @@ class RunFacts:
 
     @property
     def is_over(self) -> bool:
-        """True if the run finished, so that its end can be judged."""
-        return self.history.state == "finished"
+        """True if the run finished, so that its end can be judged. Without a state, all planned steps must be done."""
+        planned = self.planned_steps
+        is_done = self.history.state == "unknown" and planned is not None and self.step >= planned
+        return self.history.state == "finished" or is_done
 
     @property
     def evaluations(self) -> list[Row]:
