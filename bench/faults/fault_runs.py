@@ -14,9 +14,9 @@ from bench.faults.fault_data import changed, clips_of, silent_clips, write_clips
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 
 WIDTH = 64  # of the micro Whisper
-BASE_STEPS, STEPS = 260, 90  # updates of the pre-trained model, and of a run
-BATCH = 16  # utterances in a step
-RATE, BASE_RATE = 1e-3, 3e-3
+BASE_STEPS, STEPS = 420, 100  # updates of the pre-trained model, and of a run
+BATCH = 8  # utterances in a step
+RATE, BASE_RATE = 1.5e-3, 3e-3
 SIGNS = ".!?,"  # suppressed in the run that may not write them
 
 

@@ -210,7 +210,7 @@ def evaluation_noise(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFindi
         return
     length = (scores.chars if scores.unit == CHARACTERS else scores.words).reference_length
     interval, then, rate = interval_of_rate(scores), facts.texts.get(best["step"]), facts.last_rate
-    if length >= FEW_WORDS or interval is None or then is None or not rate:
+    if length >= FEW_WORDS or interval is None or then is None or not rate or facts.rate(best) == rate:
         return
     try:
         test = paired_test(then, scores)

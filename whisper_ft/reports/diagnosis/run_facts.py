@@ -74,7 +74,7 @@ class RunFacts:
         """True if the run finished, so that its end can be judged. Without a state, all planned steps must be done."""
         planned = self.planned_steps
         is_done = self.history.state == "unknown" and planned is not None and self.step >= planned
-        return self.history.state == "finished" or is_done
+        return bool(self.history.state == "finished" or is_done)
 
     @property
     def evaluations(self) -> list[Row]:
