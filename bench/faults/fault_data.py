@@ -12,7 +12,7 @@ import soundfile
 
 from whisper_ft.cli.demo.corpus import SCHEMA, write_corpus
 
-TRAIN, VALIDATION = 320, 40  # utterances
+BASE_TRAIN, TRAIN, VALIDATION = 1000, 320, 40  # utterances
 SILENT_SECONDS = 3.0
 SILENT_CLIPS = 12
 
@@ -20,9 +20,9 @@ Clip = dict[str, Any]
 """Row of the corpus: `audio` with bytes and path, `sentence`, `client_id`."""
 
 
-def corpus(folder: Path, language: str, seed: int) -> Path:
+def corpus(folder: Path, language: str, seed: int, train: int = TRAIN) -> Path:
     """Write a corpus of a language, if it is not there yet, and return its folder."""
-    write_corpus(folder, language, train=TRAIN, validation=VALIDATION, test=VALIDATION, seed=seed, processes=2)
+    write_corpus(folder, language, train=train, validation=VALIDATION, test=VALIDATION, seed=seed, processes=2)
     return folder
 
 

@@ -14,9 +14,9 @@ from bench.faults.fault_data import changed, clips_of, silent_clips, write_clips
 from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 
 WIDTH = 64  # of the micro Whisper
-BASE_STEPS, STEPS = 420, 100  # updates of the pre-trained model, and of a run
+BASE_STEPS, STEPS = 600, 100  # updates of the pre-trained model, and of a run
 BATCH = 8  # utterances in a step
-RATE, BASE_RATE = 1.5e-3, 3e-3
+RATE, BASE_RATE = 1e-3, 3e-3
 SIGNS = ".!?,"  # suppressed in the run that may not write them
 
 
@@ -96,6 +96,12 @@ def _leaking(place: Place) -> dict[str, Any]:
     return {"eval.path": write_clips(clips, place.data / "leaking")}
 
 
+def _untrained(place: Place) -> dict[str, Any]:
+    """Return the settings of a run that learns from random weights."""
+    base_model(place)
+    return {"model.name": place.folder / "untrained"}
+
+
 def _silence(place: Place) -> dict[str, Any]:
     path = write_clips(silent_clips(), place.data / "silence")
     return {"eval.sets": json.dumps([{"name": "silence", "path": str(path)}])}
@@ -104,8 +110,16 @@ def _silence(place: Place) -> dict[str, Any]:
 RUNS = (
     run("rate_too_high", "rate_too_high", optim__lr=0.05),
     run("rate_far_too_high", "rate_too_high", optim__lr=1.0),
-    run("rate_too_low", "rate_too_low too_few_steps", optim__lr=2e-6, steps=120),
-    run("too_few_steps", "too_few_steps", steps=12, log__every=1, eval__every=6),
+    FaultRun(
+        "rate_too_low",
+        frozenset({"rate_too_low"}),
+        lambda p: _untrained(p) | {"optim.lr": 1e-5, "steps": 200, "eval.every": 50},
+    ),
+    FaultRun(
+        "too_few_steps",
+        frozenset({"too_few_steps"}),
+        lambda p: _untrained(p) | {"optim.lr": 3e-3, "steps": 60, "eval.every": 20},
+    ),
     run("warm_up_too_long", "warm_up_too_long", schedule__warmup=0.95, optim__lr=3e-4),
     FaultRun("overfitting", frozenset({"overfitting"}), _few_rows),
     run("labels_convention", "labels_convention", data__normalizer="golden"),
@@ -160,10 +174,11 @@ def base_model(place: Place) -> Path:
     untrained, base = place.folder / "untrained", place.folder / "base"
     if not (base / "final").exists():
         write_micro_whisper(untrained, Shape(place.language, d_model=WIDTH, seed=place.seed))
-        first = fault_data.corpus(place.folder / "first", place.language, place.seed)
+        first = fault_data.corpus(place.folder / "first", place.language, place.seed, fault_data.BASE_TRAIN)
         settings = {
             "steps": BASE_STEPS,
             "model.name": untrained,
+            "model.dropout": 0.1,
             "data.path": first / "train",
             "data.language": place.language,
             "batch.size": BATCH,

@@ -7,6 +7,7 @@ from whisper_ft.reports.diagnosis.loss_curve import number
 from whisper_ft.reports.diagnosis.rate_rules import RATE_TOO_HIGH
 from whisper_ft.reports.diagnosis.run_facts import RunFacts
 from whisper_ft.reports.diagnosis.run_finding import RunFinding
+from whisper_ft.reports.diagnosis.transcript_rules import TRUNCATED_LABELS
 from whisper_ft.reports.text import percent, percent_range
 from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.bootstrap import Interval, confidence, paired_test
@@ -34,7 +35,7 @@ HIGH_RATE = 0.5  # learning rate at the end, relative to its peak
 def overfitting(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if the held-out loss rises, or stays high, while the model learns its data by heart."""
     losses, train, passes = facts.held_out_losses, facts.loss.near(facts.step), facts.passes(facts.step)
-    if RATE_TOO_HIGH in known or len(losses) < 2 or train is None:
+    if {RATE_TOO_HIGH, TRUNCATED_LABELS} & {*known} or len(losses) < 2 or train is None:
         return
     low_step, low = min(losses, key=lambda pair: pair[1])
     last_step, last = losses[-1]
@@ -71,7 +72,7 @@ def late_fall_is_small(facts: RunFacts) -> bool:
 
 def another_domain(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if the held-out loss is far above the training loss before any row can be known by heart."""
-    if RATE_TOO_HIGH in known:
+    if RATE_TOO_HIGH in known or TRUNCATED_LABELS in known:
         return
     for step, held_out in facts.held_out_losses:
         passes, train = facts.passes(step), facts.loss.near(step)

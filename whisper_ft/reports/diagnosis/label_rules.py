@@ -7,12 +7,13 @@ from whisper_ft.reports.diagnosis.character_classes import CharacterCounts, coun
 from whisper_ft.reports.diagnosis.language_letters import Mismatch, mismatch
 from whisper_ft.reports.diagnosis.run_facts import RunFacts
 from whisper_ft.reports.diagnosis.run_finding import RunFinding
-from whisper_ft.reports.diagnosis.transcript_rules import example
+from whisper_ft.reports.diagnosis.transcript_rules import TRUNCATED_LABELS, example
 from whisper_ft.reports.text import percent
 from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.hallucination import run_checks
 from whisper_ft.scoring.scores import ScoredRow, Scores
 
+WELL_READABLE = 0.3  # CER above which single letters may be missing by chance
 READABLE = 0.6  # CER above which the way of writing of the transcripts cannot be judged
 LEAST = 8  # characters of a class; fewer may be missing by chance
 LEAST_DIGITS = 4
@@ -74,6 +75,8 @@ def another_convention(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFin
     lost = set(suppressed_in_references(facts)) if "suppressed_characters" in known else set()
     evidence, names = [], []
     for name, (words, convention) in CLASSES.items():
+        if name == "punctuation" and TRUNCATED_LABELS in known:
+            continue  # the sign at the end is cut off with the end
         ours, theirs = getattr(hyps, name), getattr(refs, name) - sum(refs.each[sign] for sign in lost)
         least = LEAST_DIGITS if name == "digits" else LEAST
         if name != "punctuation":
@@ -81,7 +84,7 @@ def another_convention(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFin
         if _differs(ours, hyps.letters, theirs, refs.letters, least):
             evidence.append(f"{words}: {theirs:,} in the references, {ours:,} in the transcripts")
             names.append(convention)
-    if letters := _lost_letters(refs, hyps, lost):
+    if scores.cer <= WELL_READABLE and (letters := _lost_letters(refs, hyps, lost)):
         evidence.append(f"letters of the references that no transcript has: {', '.join(letters)}")
         names.append("letters")
     if not evidence:

@@ -26,6 +26,7 @@ FALLING = ((0.1, 0.2), (0.4, 0.08), (0.9, 0.03))
 FALLING_UNSEEN = 0.3  # the same fall, without an evaluation
 UNMOVED = 0.1  # relative fall of the loss in a whole run that hardly learned
 UNMOVED_STEPS = 30
+FEW_STEPS = 50  # updates; the shortest recipe has 200
 ROOM = 0.2  # main rate above which a run that hardly learned is worth a word
 GAP = 1.5  # ratio of held-out to training loss; more is no lack of steps
 
@@ -48,7 +49,7 @@ def learned_too_little(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFin
 
     A run that goes on is judged by its settings alone.
     """
-    is_short = RATE_TOO_HIGH not in known and (_still_falling(facts) or _hardly_moved(facts))
+    is_short = RATE_TOO_HIGH not in known and (_still_falling(facts) or _hardly_moved(facts) or _hardly_began(facts))
     signs = list(_signs(facts)) if is_short else []
     scale = _adapter_scale(facts, signs, unstable=RATE_TOO_HIGH in known)
     warmup = _warmup(facts, signs)
@@ -94,6 +95,13 @@ def _hardly_moved(facts: RunFacts) -> bool:
     start, losses = facts.start_loss, facts.held_out_losses
     held_out_fell = bool(start and losses and 1 - losses[-1][1] / start >= UNMOVED)
     return _fall_of_run(facts) < UNMOVED and not held_out_fell
+
+
+def _hardly_began(facts: RunFacts) -> bool:
+    """Return True for a run of a few updates that did not see all of its data, although there was room for more."""
+    rate, passes = facts.last_rate, facts.passes(facts.step)
+    is_short = facts.step < FEW_STEPS and passes is not None and passes < 1 and facts.step == facts.planned_steps
+    return facts.is_over and is_short and rate is not None and rate > ROOM
 
 
 def _fall_of_run(facts: RunFacts) -> float:

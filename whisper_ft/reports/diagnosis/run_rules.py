@@ -18,6 +18,7 @@ from whisper_ft.runtime.printable import counted
 NEAR_LIMIT = 0.5  # of data.max_unusable_share
 FEW_ROWS = 3  # unusable rows that are worth a word
 TINY_BATCH = 4  # utterances in a step
+LEAST_BATCH = 2  # utterances, with which any run is noisy
 NOISY = 0.3  # standard deviation of the logarithm of a step's loss
 CLIPPED_BY = 100.0  # ratio of the usual gradient norm to optim.clip_norm; 10 to 30 is usual for Whisper
 CLIPPED_SGD = 3.0  # the same for sgd, whose updates are as long as the clipped gradient
@@ -120,7 +121,9 @@ def _changed_records(facts: RunFacts) -> Iterator[str]:
 def noisy_updates(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if a step has too few utterances to learn from, by the noise of its loss."""
     size, noise = number(facts.setting("batch.size")), facts.loss.noise
-    if size is None or size > TINY_BATCH or noise < NOISY or len(facts.loss) < 10 or facts.setting("pack.enabled"):
+    if size is None or facts.setting("pack.enabled") or len(facts.loss) < 10:
+        return
+    if size > TINY_BATCH or (size > LEAST_BATCH and noise < NOISY):
         return
     yield RunFinding(
         "batch_too_small",

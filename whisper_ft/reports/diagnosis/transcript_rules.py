@@ -14,6 +14,7 @@ from whisper_ft.scoring.hallucination import run_checks
 from whisper_ft.scoring.runaway import SIGNS, Runaway
 from whisper_ft.scoring.scores import CHARACTERS, ScoredRow, Scores
 
+TRUNCATED_LABELS = "truncated_labels"
 LEARNED_TOO_LITTLE = ("too_few_steps", "rate_too_low", "warm_up_too_long", "adapter_scale")
 """Kinds after which loops and missing text are no causes of their own, because such a model writes anything."""
 LOOPS = 3  # runaway transcripts
@@ -95,7 +96,7 @@ def _runaway(scores: Scores) -> Iterator[str]:
 def cut_texts(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if transcripts lack a part of what was said, as after training on cut transcripts."""
     scores, rate = facts.last_texts, facts.last_rate
-    if scores is None or rate is None or any(kind in known for kind in (RATE_TOO_HIGH, *LEARNED_TOO_LITTLE)):
+    if scores is None or rate is None or rate > UNDERSTOOD or RATE_TOO_HIGH in known:
         return
     rows = [row for row in scores.rows if row.is_scored]
     errors = scores.chars if scores.unit == CHARACTERS else scores.words
@@ -104,7 +105,7 @@ def cut_texts(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     is_short = length < SHORT and deleted >= DELETED and errors.deletions >= MOSTLY_DELETED * errors.errors
     at_end, pace = _share_at_end(rows, scores), _relative_pace(facts, rows)
     is_slow = pace is not None and pace < FEWER_TOKENS
-    if rate > UNDERSTOOD or not is_short or not (at_end >= AT_END or is_slow):
+    if not is_short or not (at_end >= AT_END or is_slow):
         return
     worst = min(rows, key=lambda row: len(row.hyp_norm) / len(row.ref_norm))
     evidence = [
@@ -118,7 +119,7 @@ def cut_texts(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
         shown = ", ".join(f"{count:,} {code}" for code, count in left_out.items())
         evidence.append(f"rows left out of training: {shown}")
     yield RunFinding(
-        "truncated_labels",
+        TRUNCATED_LABELS,
         "serious",
         "The model leaves out a part of what is said; the training transcripts are probably cut.",
         tuple(evidence),
