@@ -162,7 +162,7 @@ class RunFacts:
     @property
     def has_adapter(self) -> bool:
         """True if the run trains an adapter and not the model itself."""
-        return self.setting("adapter.kind", "none") != "none"
+        return bool(self.setting("adapter.kind", "none") != "none")
 
 
 def read_run_facts(run: Path) -> RunFacts:
