@@ -137,7 +137,7 @@ def _overfits(run: Written) -> None:
 
 def _is_short(run: Written) -> None:
     run.loss = run.held_out = lambda step: 5 * math.exp(-step / 150)
-    run.hyps = lambda step, refs: ["Mamma äter."] * 6 + [*refs[6:]] if step else ["ja"] * len(refs)
+    run.hyps = lambda step, refs: ["Pappa ser huset i morgon."] * 6 + [*refs[6:]] if step else ["ja"] * len(refs)
 
 
 def _warms_up_long(run: Written) -> None:

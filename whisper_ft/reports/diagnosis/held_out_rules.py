@@ -27,7 +27,7 @@ LITTLE_GAIN = 0.8  # ratio of the rate to that of the start model
 FAMILIAR = 0.9  # ratio of held-out to training loss of a set that is part of the training data
 FAMILIAR_RATE = 0.02  # main rate
 FAMILIAR_PASSES = 3
-FEW_WORDS = 400  # words (or characters) of a set whose rate has a wide interval
+FEW_WORDS = 100  # words (or characters) of a set that is too small for any choice
 WIDE = 0.5  # width of the interval, relative to the rate
 HIGH_RATE = 0.5  # learning rate at the end, relative to its peak
 
@@ -72,14 +72,15 @@ def late_fall_is_small(facts: RunFacts) -> bool:
 
 def another_domain(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if the held-out loss is far above the training loss before any row can be known by heart."""
-    if RATE_TOO_HIGH in known or TRUNCATED_LABELS in known:
+    if TRUNCATED_LABELS in known:
         return
     for step, held_out in facts.held_out_losses:
         passes, train = facts.passes(step), facts.loss.near(step)
         if passes is None or train is None:
             continue
         least = next((ratio for limit, ratio in EARLY_GAPS if passes <= limit), None)
-        if least is None or held_out < least * train or held_out - train < EARLY_GAP_NATS:
+        has_learned = facts.start_loss is None or train < facts.start_loss
+        if least is None or held_out < max(least * train, train + EARLY_GAP_NATS) or not has_learned:
             continue
         evidence = [
             f"at step {step:,}, after {passes:.2g} passes over the data, the training loss is {train:.3g} and the "

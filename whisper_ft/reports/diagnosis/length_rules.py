@@ -12,6 +12,8 @@ from whisper_ft.reports.diagnosis.run_facts import RunFacts
 from whisper_ft.reports.diagnosis.run_finding import RunFinding
 from whisper_ft.reports.text import percent
 
+EXPLAINED = {RATE_TOO_HIGH, "truncated_labels", "other_domain", "suppressed_characters"}
+"""Kinds that explain a poor rate at the end of a run that may be long enough."""
 LONG_WARMUP = 0.35  # share of a run; 0.1 is usual, 0.2 the most that an adapter bears
 MOSTLY_WARMUP = 0.6  # share of a run that is too long, whatever the result
 SMALL_SCALE, LARGE_SCALE = 0.25, 8.0  # alpha / r of an adapter; 1 or 2 is usual
@@ -49,7 +51,8 @@ def learned_too_little(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFin
 
     A run that goes on is judged by its settings alone.
     """
-    is_short = RATE_TOO_HIGH not in known and (_still_falling(facts) or _hardly_moved(facts) or _hardly_began(facts))
+    is_judged = facts.is_over and not EXPLAINED & {*known}
+    is_short = is_judged and (_still_falling(facts) or _hardly_moved(facts) or _hardly_began(facts))
     signs = list(_signs(facts)) if is_short else []
     scale = _adapter_scale(facts, signs, unstable=RATE_TOO_HIGH in known)
     warmup = _warmup(facts, signs)
@@ -79,7 +82,7 @@ def late_fall(facts: RunFacts) -> LateFall | None:
 
 def _still_falling(facts: RunFacts) -> bool:
     fall = late_fall(facts)
-    if not facts.is_over or fall is None or _has_gap(facts):
+    if fall is None or _has_gap(facts):
         return False
     rate = facts.last_rate
     if rate is None:
@@ -90,7 +93,7 @@ def _still_falling(facts: RunFacts) -> bool:
 def _hardly_moved(facts: RunFacts) -> bool:
     """Return True if the training loss fell by less than a tenth, although there was room for more."""
     rate, blocks = facts.last_rate, facts.loss.blocks()
-    if not facts.is_over or facts.step < UNMOVED_STEPS or len(blocks) < 2 or (rate is not None and rate < ROOM):
+    if facts.step < UNMOVED_STEPS or len(blocks) < 2 or (rate is not None and rate < ROOM):
         return False
     start, losses = facts.start_loss, facts.held_out_losses
     held_out_fell = bool(start and losses and 1 - losses[-1][1] / start >= UNMOVED)
@@ -101,7 +104,7 @@ def _hardly_began(facts: RunFacts) -> bool:
     """Return True for a run of a few updates that did not see all of its data, although there was room for more."""
     rate, passes = facts.last_rate, facts.passes(facts.step)
     is_short = facts.step < FEW_STEPS and passes is not None and passes < 1 and facts.step == facts.planned_steps
-    return facts.is_over and is_short and rate is not None and rate > ROOM
+    return is_short and rate is not None and rate > ROOM
 
 
 def _fall_of_run(facts: RunFacts) -> float:

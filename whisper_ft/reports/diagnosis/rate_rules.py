@@ -38,7 +38,9 @@ def usual_rate(facts: RunFacts) -> float | None:
 
 def rate_too_high(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if the weights were thrown about: by a jump, skipped updates, or a model worse than the start."""
-    signs = [*_jump(facts), *_above_start(facts), *_skipped(facts), *_stuck(facts), *_harmed(facts)]
+    signs = [*_jump(facts), *_above_start(facts), *_skipped(facts)]
+    if not {"truncated_labels", "other_domain"} & {*known}:
+        signs += [*_stuck(facts), *_harmed(facts)]
     if not signs:
         return
     peak, usual = facts.peak_rate, usual_rate(facts)

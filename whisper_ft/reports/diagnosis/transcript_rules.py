@@ -23,7 +23,8 @@ INVENTED_WORDS = 10  # words a minute where nothing is said
 SHORT = 0.85  # ratio of the length of the transcripts to that of the references
 DELETED = 0.08  # deletions, relative to the length of the references
 MOSTLY_DELETED = 0.5  # share of the errors that are deletions
-AT_END = 0.6  # share of the deletions in the last third of the references
+RIGHT = 0.6  # share of the written words that are right; a model that knows little also leaves out words
+AT_END = 0.75  # share of the deletions in the second half of the references; half of them are there by chance
 UNDERSTOOD = 0.75  # main rate above which the transcripts are too wrong to see why
 FEWER_TOKENS = 0.8  # label tokens a second of training audio, relative to the held-out set
 SHOWN_CHARACTERS = 80  # of a transcript in a line of evidence
@@ -96,21 +97,22 @@ def _runaway(scores: Scores) -> Iterator[str]:
 def cut_texts(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if transcripts lack a part of what was said, as after training on cut transcripts."""
     scores, rate = facts.last_texts, facts.last_rate
-    if scores is None or rate is None or rate > UNDERSTOOD or RATE_TOO_HIGH in known:
+    if scores is None or rate is None or rate > UNDERSTOOD:
         return
     rows = [row for row in scores.rows if row.is_scored]
     errors = scores.chars if scores.unit == CHARACTERS else scores.words
     length = sum(len(row.hyp_norm) for row in rows) / max(sum(len(row.ref_norm) for row in rows), 1)
     deleted = errors.deletions / max(errors.reference_length, 1)
-    is_short = length < SHORT and deleted >= DELETED and errors.deletions >= MOSTLY_DELETED * errors.errors
+    is_right = errors.hits >= RIGHT * (errors.hits + errors.substitutions + errors.insertions)
+    is_missing = deleted >= DELETED and errors.deletions >= MOSTLY_DELETED * errors.errors
     at_end, pace = _share_at_end(rows, scores), _relative_pace(facts, rows)
     is_slow = pace is not None and pace < FEWER_TOKENS
-    if not is_short or not (at_end >= AT_END or is_slow):
+    if length >= SHORT or not is_right or not is_missing or not (at_end >= AT_END or is_slow):
         return
     worst = min(rows, key=lambda row: len(row.hyp_norm) / len(row.ref_norm))
     evidence = [
         f"the transcripts have {percent(length, 0)} of the length of the references; {errors.deletions:,} of "
-        f"{errors.errors:,} errors are deletions, {percent(at_end, 0)} of them in the last third",
+        f"{errors.errors:,} errors are deletions, {percent(at_end, 0)} of them in the second half",
         example(worst),
     ]
     if is_slow and pace is not None:
@@ -132,14 +134,14 @@ def cut_texts(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
 
 
 def _share_at_end(rows: Sequence[ScoredRow], scores: Scores) -> float:
-    """Return the share of the deleted words (or characters) that stand in the last third of their reference."""
+    """Return the share of the deleted words (or characters) in the second half of their reference."""
     late = deletions = 0
     for row in rows:
         is_characters = scores.unit == CHARACTERS
         ref, hyp = (row.ref_norm, row.hyp_norm) if is_characters else (row.ref_norm.split(), row.hyp_norm.split())
         places = deleted_places(ref, hyp)
         deletions += len(places)
-        late += sum(place >= 2 * len(ref) / 3 for place in places)
+        late += sum(place + 0.5 >= len(ref) / 2 for place in places)
     return late / deletions if deletions else 0.0
 
 
