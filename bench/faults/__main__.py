@@ -7,6 +7,7 @@ learned a part of the language. Data, models and runs are kept in DIR; a second 
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the runs are forked, and a fork copies no threads
@@ -14,6 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the runs are fork
 from rich.table import Table
 
 from bench.faults.fault_runs import RUNS, FaultRun, Place, trained
+from bench.faults.run_record import copy_record, write_archive
 from bench.rounds import console
 from whisper_ft.cli.demo.sentences import LANGUAGES
 from whisper_ft.cli.diagnose.run_examination import examine
@@ -28,6 +30,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--language", choices=LANGUAGES, default="be", help="language of the speech (default be)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of sentences, voices and weights")
     parser.add_argument("--only", default="", metavar="NAMES", help="some runs, separated by commas")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="write the small files of all finished runs in DIR to an archive"
+    )
     return parser.parse_args()
 
 
@@ -38,9 +43,23 @@ def verdict(one: FaultRun, kinds: list[str]) -> str:
     return "found" if one.kinds & set(kinds) else "MISSED"
 
 
+def record(work: Path, path: Path) -> None:
+    """Write the records of all runs in a folder to an archive, for tests/test_faulty_runs.py."""
+    with tempfile.TemporaryDirectory() as top:
+        for place in sorted(work.glob("*-*")):
+            for one in RUNS:
+                if (place / one.name / "status.json").exists():
+                    out = Path(top, place.name, one.name)
+                    copy_record(place / one.name, out, with_model=one.name == "suppressed_characters")
+        write_archive(Path(top).glob("*"), Path(top), path)
+
+
 def main() -> int:
     """Train the runs, diagnose each, and print a table and the counts."""
     args = arguments()
+    if args.record:
+        record(args.work, args.record)
+        return 0
     place = Place(args.work / f"{args.language}-{args.seed}", args.language, args.seed)
     wanted = [one for one in RUNS if not args.only or one.name in args.only.split(",")]
     table = Table("run", "verdict", "kinds that are right", "kinds found")

@@ -1,12 +1,16 @@
 """Record of a faulty run: the small files that the rules read, without models and audio."""
 
-import shutil
+import hashlib
+import json
+import re
 import tarfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST
+from whisper_ft.checkpoint.checkpoint_manifest import MANIFEST, WrittenFile, read_manifest
 from whisper_ft.checkpoint.record import TRAINER
+from whisper_ft.reports.diagnosis.run_facts import read_run_facts
 
 SMALL_FILES = ("metrics.jsonl", "config.yaml", "status.json", "quarantine.jsonl", "best.json")
 MODEL_FILES = ("config.json", "generation_config.json", "vocab.json")
@@ -14,16 +18,29 @@ MODEL_FILES = ("config.json", "generation_config.json", "vocab.json")
 
 
 def copy_record(run: Path, out: Path, *, with_model: bool) -> None:
-    """Copy the small files of a run to a new folder. `with_model` adds those of its model."""
+    """Copy the small files of a run to a new folder. `with_model` adds those of its model.
+
+    Paths become relative to the folder of all runs, and the manifests of the checkpoints are written anew.
+    """
     out.mkdir(parents=True)
-    kept = [run / name for name in SMALL_FILES] + sorted(run.glob("predictions/**/*.jsonl"))
+    folders = re.compile(rb"/[^\s\"']*/(?=" + re.escape(run.parent.name.encode()) + rb"/)")
+    facts = read_run_facts(run)
+    steps = {*facts.texts, *(row["step"] for curve in facts.history.sets.values() for row in curve.rows[-1:])}
+    kept = [run / name for name in SMALL_FILES]
+    kept += [path for step in steps for path in run.glob(f"predictions/**/step-{step:08d}.jsonl")]
     kept += [path for name in (TRAINER, MANIFEST) for path in sorted(run.glob(f"checkpoints/*/{name}"))]
     kept += [run / "best" / name for name in MODEL_FILES] if with_model else []
     for path in kept:
         if path.is_file():
             target = out / path.relative_to(run)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            target.write_bytes(folders.sub(b"", path.read_bytes()))
+    for path in out.glob(f"checkpoints/*/{TRAINER}"):
+        manifest = read_manifest(path.parent)
+        content = path.read_bytes()
+        written = WrittenFile(len(content), hashlib.sha256(content).hexdigest())
+        changed = replace(manifest, files={**manifest.files, TRAINER: written})
+        (path.parent / MANIFEST).write_text(json.dumps(changed.to_json()))
 
 
 def write_archive(folders: Iterable[Path], top: Path, path: Path) -> None:
