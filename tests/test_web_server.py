@@ -23,7 +23,7 @@ from whisper_ft.checkpoint.state import Best
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.lock import lock_folder
-from whisper_ft.web import guard
+from whisper_ft.web import request_guard
 from whisper_ft.web.models_of_run import ServedModels
 
 MB = 1_000_000
@@ -359,7 +359,7 @@ def test_an_upload_over_the_limit_is_refused(served: Serving, sounds: Path, is_s
 
 
 def test_an_upload_that_stalls_gives_its_place_to_others(trained: Path, sounds: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(guard, "IDLE_SECONDS", 0.2)
+    monkeypatch.setattr(request_guard, "IDLE_SECONDS", 0.2)
     with serving(trained, queue=1) as served:
         host, _, port = served.address.removeprefix("http://").rpartition(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
