@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from whisper_ft.runtime.errors import LostRankError, RunError
-from whisper_ft.runtime.exit_codes import FINISHED, PREEMPTED
+from whisper_ft.runtime.exit_codes import BUG, FINISHED, INTERRUPTED, PREEMPTED
 from whisper_ft.runtime.printable import say
 
 if TYPE_CHECKING:
@@ -33,6 +33,20 @@ def report_error(error: Exception, ranks: "Collectives | None") -> None:
             say(*"".join(traceback.format_exception(error)).splitlines(), file=sys.stderr)
         elif rank == 0:
             say(f"error: {error}", file=sys.stderr)
+
+
+def exit_after(work: Callable[[], None]) -> NoReturn:
+    """Do work that the same command continues after a stop, and exit with a code of `runtime.exit_codes`."""
+    code = FINISHED
+    try:
+        work()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        report_error(RunError("stopped; the same command continues"), None)
+    except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
+        code = error.exit_code if isinstance(error, RunError) else BUG
+        report_error(error, None)
+    exit_process(code)
 
 
 def exit_process(code: int, last: Callable[[], None] = lambda: None) -> NoReturn:

@@ -10,24 +10,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from whisper_ft.cli.pseudolabel.labelling_arguments import parse_arguments
-from whisper_ft.runtime.errors import RunError
-from whisper_ft.runtime.exit import exit_process, report_error
-from whisper_ft.runtime.exit_codes import BUG, FINISHED, INTERRUPTED
+from whisper_ft.runtime.exit import exit_after
 from whisper_ft.runtime.printable import say
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Label the audio of the command line, and exit with a code of `runtime.exit_codes`; 4 if no window is kept."""
-    code = FINISHED
-    try:
-        _label(sys.argv[1:] if argv is None else argv)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-        report_error(RunError("stopped; the same command continues"), None)
-    except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
-        code = error.exit_code if isinstance(error, RunError) else BUG
-        report_error(error, None)
-    exit_process(code)
+    exit_after(lambda: _label(sys.argv[1:] if argv is None else argv))
 
 
 def _label(argv: Sequence[str]) -> None:

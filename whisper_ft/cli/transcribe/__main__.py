@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from whisper_ft.cli.transcribe.transcribe_arguments import parse_arguments
-from whisper_ft.runtime.errors import RunError
-from whisper_ft.runtime.exit import exit_process, report_error
-from whisper_ft.runtime.exit_codes import BUG, FINISHED, INTERRUPTED
+from whisper_ft.runtime.exit import exit_after
 from whisper_ft.runtime.printable import say
 
 
@@ -18,16 +16,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
     The code is 4 if a file could not be read, or not to its end.
     """
-    code = FINISHED
-    try:
-        transcribe(parse_arguments(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:
-        code = INTERRUPTED
-        report_error(RunError("stopped; the same command continues"), None)
-    except Exception as error:  # noqa: BLE001 - anything but a RunError is a bug of this program, and shown in full
-        code = error.exit_code if isinstance(error, RunError) else BUG
-        report_error(error, None)
-    exit_process(code)
+    exit_after(lambda: transcribe(parse_arguments(sys.argv[1:] if argv is None else argv)))
 
 
 def transcribe(args: argparse.Namespace) -> None:
