@@ -28,7 +28,7 @@ from bench.real.table import percent, words_per_minute
 
 CHOOSING = 20  # English rows that choose the mixture; no other arm needs them
 SHARE = 0.2  # of the rehearsed rows in the training data
-MIXED = "interpolated"
+MIXED, ALPHAS = "interpolated", "0:1:0.1"
 LIMIT = 0.01  # rise of the English WER that the guard of the mixtures allows
 HEAD = ("model", "WER", "without runaways", "English WER", "words/min on silence", "updates", "s/update", "memory")
 
@@ -108,7 +108,7 @@ def mix(inputs: Inputs, tuned: Path, english: Path, out: Path) -> dict[str, Any]
     validation = next(iter(sorted(folder.glob("validation*"))), None)
     chosen_by = Set({"path": str(validation), "language": inputs.language}) if validation else inputs.train
     guard = [{"name": "english", "path": str(english), "language": "en", "max_worse": LIMIT, "rule": "no_best"}]
-    arguments = ["--alpha", "0:1:0.1", *chosen_by.arguments(), "--sets", json.dumps(guard), "--out", str(out)]
+    arguments = ["--alpha", ALPHAS, *chosen_by.arguments(), "--sets", json.dumps(guard), "--out", str(out)]
     arms.run(["-m", "whisper_ft", "interpolate", inputs.model, str(tuned), *arguments], out.with_suffix(".log"))
     return dict(json.loads((out / "interpolation.json").read_text(encoding="utf-8")))
 
