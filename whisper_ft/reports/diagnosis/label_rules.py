@@ -1,7 +1,7 @@
 """Rules about the labels: another way of writing than the held-out set, characters never written, a wrong language."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from whisper_ft.reports.diagnosis.character_classes import CharacterCounts, count_characters, is_punctuation
 from whisper_ft.reports.diagnosis.language_letters import Mismatch, mismatch
@@ -14,6 +14,7 @@ from whisper_ft.scoring.hallucination import run_checks
 from whisper_ft.scoring.scores import ScoredRow, Scores
 
 WELL_READABLE = 0.3  # CER above which single letters may be missing by chance
+BARELY_READABLE = 1.0  # CER up to which transcripts still show if they have capitals and punctuation
 READABLE = 0.6  # CER above which the way of writing of the transcripts cannot be judged
 LEAST = 8  # characters of a class; fewer may be missing by chance
 LEAST_DIGITS = 4
@@ -65,31 +66,47 @@ def suppressed_in_references(facts: RunFacts) -> dict[str, int]:
 
 
 def another_convention(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
-    """Yield a finding if transcripts are written in another way than the references: case, punctuation, numbers."""
+    """Yield a finding if labels are written in another way than the references: case, punctuation, numbers.
+
+    The transcripts show it if they can be read, or if the settings rewrite the labels. The sampled training transcripts
+    show it in any case.
+    """
     scores = facts.last_texts
-    if scores is None or scores.cer is None or scores.cer > READABLE:
+    if scores is None or scores.cer is None:
         return
     rows = [row for row in scores.rows if row.is_scored]
     refs = count_characters(row.prediction.ref for row in rows)
     hyps = count_characters(row.prediction.hyp for row in rows)
+    rewrite = facts.setting("data.normalizer", "keep") != "keep"
+    left_out = {"punctuation"} if TRUNCATED_LABELS in known else set()  # the sign at the end is cut off with the end
     lost = set(suppressed_in_references(facts)) if "suppressed_characters" in known else set()
-    evidence, names = [], []
-    for name, (words, convention) in CLASSES.items():
-        if name == "punctuation" and TRUNCATED_LABELS in known:
-            continue  # the sign at the end is cut off with the end
-        ours, theirs = getattr(hyps, name), getattr(refs, name) - sum(refs.each[sign] for sign in lost)
-        least = LEAST_DIGITS if name == "digits" else LEAST
-        if name != "punctuation":
-            theirs = getattr(refs, name)
-        if _differs(ours, hyps.letters, theirs, refs.letters, least):
-            evidence.append(f"{words}: {theirs:,} in the references, {ours:,} in the transcripts")
-            names.append(convention)
+    found: dict[str, str] = {}
+    if facts.sample is not None and not rewrite:
+        labels = count_characters(one.text for one in facts.sample.texts)
+        found |= _differences(labels, refs, "training transcripts", left_out)
+    if scores.cer <= (BARELY_READABLE if rewrite else READABLE):
+        without = refs._replace(punctuation=refs.punctuation - sum(refs.each[sign] for sign in lost))
+        found |= _differences(hyps, without, "transcripts", left_out | {*found})
     if scores.cer <= WELL_READABLE and (letters := _lost_letters(refs, hyps, lost)):
-        evidence.append(f"letters of the references that no transcript has: {', '.join(letters)}")
-        names.append("letters")
-    if not evidence:
-        return
-    yield _convention(facts, scores, rows, names, evidence)
+        found["letters"] = f"letters of the references that no transcript has: {', '.join(letters)}"
+    if found:
+        yield _convention(facts, scores, rows, found)
+
+
+def _differences(ours: CharacterCounts, refs: CharacterCounts, name: str, left_out: set[str]) -> dict[str, str]:
+    """Return a line for each class of characters that one side lacks, by the name of the convention."""
+    return {
+        convention: f"{words}: {getattr(refs, kind):,} in the references, {getattr(ours, kind):,} in the {name}"
+        for kind, (words, convention) in CLASSES.items()
+        if kind not in left_out and convention not in left_out
+        if _differs(
+            getattr(ours, kind),
+            ours.letters,
+            getattr(refs, kind),
+            refs.letters,
+            LEAST_DIGITS if kind == "digits" else LEAST,
+        )
+    }
 
 
 def _differs(ours: int, our_letters: int, theirs: int, their_letters: int, least: int) -> bool:
@@ -110,9 +127,7 @@ def _lost_letters(refs: CharacterCounts, hyps: CharacterCounts, lost: set[str]) 
     ]
 
 
-def _convention(
-    facts: RunFacts, scores: Scores, rows: Sequence[ScoredRow], names: Sequence[str], evidence: Sequence[str]
-) -> RunFinding:
+def _convention(facts: RunFacts, scores: Scores, rows: Sequence[ScoredRow], found: Mapping[str, str]) -> RunFinding:
     worst = max(rows, key=lambda row: sum(map(_is_sign, row.prediction.ref)) - sum(map(_is_sign, row.prediction.hyp)))
     rates = f"the WER is {percent(scores.wer_orthographic)} as written, {percent(scores.wer)} normalised"
     rewrite = facts.setting("data.normalizer", "keep")
@@ -120,8 +135,8 @@ def _convention(
     return RunFinding(
         "labels_convention",
         "serious",
-        f"The labels are written in another way than the held-out set: {', '.join(names)}.",
-        (*evidence, rates, *cause, *_training_texts(facts), example(worst)),
+        f"The labels are written in another way than the held-out set: {', '.join(found)}.",
+        (*found.values(), rates, *cause, *_training_texts(facts), example(worst)),
         (
             "set data.normalizer: keep, if the transcripts have these characters"
             if cause
@@ -206,10 +221,11 @@ def _wrong_script(facts: RunFacts) -> Iterator[str]:
     if scores is None:
         return
     check = next(check for check in run_checks(scores) if check.name == "wrong_script")
-    if len(check.flagged) >= max(2, WRONG_SCRIPT_SHARE * len(scores.rows)):
-        first = check.flagged[0]
+    flagged = [one for one in check.flagged if sum(map(str.isalpha, one.row.prediction.hyp)) >= LEAST]
+    if len(flagged) >= max(2, WRONG_SCRIPT_SHARE * len(scores.rows)):
+        first = flagged[0]
         yield (
-            f"{len(check.flagged):,} of {len(scores.rows):,} transcripts are in another script: "
+            f"{len(flagged):,} of {len(scores.rows):,} transcripts are in another script: "
             f"{first.row.prediction.id}: {first.evidence}"
         )
 

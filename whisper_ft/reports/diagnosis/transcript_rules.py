@@ -27,6 +27,8 @@ RIGHT = 0.6  # share of the written words that are right; a model that knows lit
 AT_END = 0.75  # share of the deletions in the second half of the references; half of them are there by chance
 UNDERSTOOD = 0.75  # main rate above which the transcripts are too wrong to see why
 FEWER_TOKENS = 0.8  # label tokens a second of training audio, relative to the held-out set
+FAR_FEWER_TOKENS, MUCH_SHORTER = 0.7, 0.75
+"""Label tokens a second, and length of the transcripts, that show cut labels even if the words are mostly wrong."""
 SHOWN_CHARACTERS = 80  # of a transcript in a line of evidence
 LONG_ROWS = ("too_long", "label_too_long")  # reason codes of rows that do not fit into a window
 
@@ -97,7 +99,7 @@ def _runaway(scores: Scores) -> Iterator[str]:
 def cut_texts(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if transcripts lack a part of what was said, as after training on cut transcripts."""
     scores, rate = facts.last_texts, facts.last_rate
-    if scores is None or rate is None or rate > UNDERSTOOD:
+    if scores is None or rate is None:
         return
     rows = [row for row in scores.rows if row.is_scored]
     errors = scores.chars if scores.unit == CHARACTERS else scores.words
@@ -107,7 +109,9 @@ def cut_texts(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     is_missing = deleted >= DELETED and errors.deletions >= MOSTLY_DELETED * errors.errors
     at_end, pace = _share_at_end(rows, scores), _relative_pace(facts, rows)
     is_slow = pace is not None and pace < FEWER_TOKENS
-    if length >= SHORT or not is_right or not is_missing or not (at_end >= AT_END or is_slow):
+    is_cut = rate <= UNDERSTOOD and is_right and length < SHORT and (at_end >= AT_END or is_slow)
+    is_far_slower = pace is not None and pace < FAR_FEWER_TOKENS and length < MUCH_SHORTER
+    if not is_missing or not (is_cut or is_far_slower):
         return
     worst = min(rows, key=lambda row: len(row.hyp_norm) / len(row.ref_norm))
     evidence = [
