@@ -173,6 +173,8 @@ def early_end(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     planned, patience, fall = facts.planned_steps, facts.setting("eval.patience"), late_fall(facts)
     if not facts.is_over or not patience or not planned or facts.step >= planned or RATE_TOO_HIGH in known:
         return
+    if (reason := str(facts.status.get("reason") or "")) and "patience" not in reason:
+        return  # a guard ended the run
     rates = [rate for row in facts.history.logged.rows if (rate := number(row.get("lr"))) is not None]
     is_high = bool(rates) and rates[-1] > HIGH_RATE * max(rates)
     is_falling = fall is not None and fall.name == "held-out loss" and fall.share > 0.02

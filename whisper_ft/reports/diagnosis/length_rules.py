@@ -23,7 +23,7 @@ MANY_PASSES = 5  # over the data; a rate at which a loss still falls steadily af
 FELL_LITTLE = 0.6  # relative fall of the training loss over a run; a higher rate makes it fall further in many passes
 MEMORY_PASSES = 2  # over the data, after which the training loss falls by memory
 LATE = 0.25  # share of the run at whose end the loss is compared
-FALLING = ((0.1, 0.2), (0.4, 0.08), (0.9, 0.03))
+FALLING = ((0.15, 0.25), (0.4, 0.08), (0.9, 0.03))
 """Main rate above which, and relative fall of the loss in the last quarter from which, a run ended too early."""
 FALLING_UNSEEN = 0.3  # the same fall, without an evaluation
 UNMOVED = 0.1  # relative fall of the loss in a whole run that hardly learned
