@@ -14,7 +14,7 @@ from whisper_ft.cli.diagnose.run_examination import examine
 
 ARCHIVE = Path(__file__).parent / "data/faulty-runs.tar.xz"
 WITHOUT_DATA = [one for one in RUNS if one.name != "leakage"]  # needs the audio of both sets
-PLACES = ("sv-0",)
+PLACES = ("sv-0", "en-2")
 
 
 @pytest.fixture(scope="session")

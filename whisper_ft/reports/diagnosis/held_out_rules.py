@@ -35,7 +35,7 @@ HIGH_RATE = 0.5  # learning rate at the end, relative to its peak
 def overfitting(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFinding]:
     """Yield a finding if the held-out loss rises, or stays high, while the model learns its data by heart."""
     losses, train, passes = facts.held_out_losses, facts.loss.near(facts.step), facts.passes(facts.step)
-    if {RATE_TOO_HIGH, TRUNCATED_LABELS} & {*known} or len(losses) < 2 or train is None:
+    if {RATE_TOO_HIGH, TRUNCATED_LABELS, OTHER_DOMAIN} & {*known} or len(losses) < 2 or train is None:
         return
     low_step, low = min(losses, key=lambda pair: pair[1])
     last_step, last = losses[-1]
