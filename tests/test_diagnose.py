@@ -2,6 +2,7 @@
 
 import json
 import math
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -352,3 +353,21 @@ def test_the_end_of_a_run_and_the_help_lead_to_the_command(train: Trainer):
     ended = train.end("run", steps=2, eval__every=2)
     assert f"python -m whisper_ft diagnose {train.folder / 'run'}" in ended.out
     assert "diagnose" in COMMANDS
+
+
+def test_a_run_of_an_early_version_is_diagnosed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    with tarfile.open(Path(__file__).parent / "data/run-before-the-wings.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run"]) == 0
+    out = capsys.readouterr().out
+    assert "not looked at: held-out loss" in out
+    assert "not looked at: the start model" in out
+    assert "looked at: 4 rows of the training data" in out
+
+
+def test_the_start_model_detects_the_language_of_clips(train: Trainer, capsys: pytest.CaptureFixture[str]):
+    main([str(train.copy_reference()), "--listen", "2"])
+    assert "looked at: 2 clips in which the start model detected the language" in capsys.readouterr().out
