@@ -78,7 +78,7 @@ def _above_start(facts: RunFacts) -> Iterator[str]:
         return
     later = [value for _, value in facts.held_out_losses]
     if end > ABOVE_START * start and (not later or min(later) > start):
-        yield f"the start model had a held-out loss of {start:.3g}; the training loss is {end:.3g} at the end"
+        yield f"the start model had a held-out loss of {start:.3g}; the training loss is {end:.3g} at step {facts.step}"
 
 
 def _skipped(facts: RunFacts) -> Iterator[str]:
