@@ -4,6 +4,7 @@ import json
 import math
 import tarfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from whisper_ft.cli.diagnose.__main__ import main
 from whisper_ft.cli.diagnose.run_examination import examine
 from whisper_ft.config import yaml12
 from whisper_ft.reports.curves.history import Curve
+from whisper_ft.reports.diagnosis.data_sample import DataSample, SampledText
+from whisper_ft.reports.diagnosis.diagnosis import diagnose
 from whisper_ft.reports.diagnosis.language_letters import OWN, SCRIPTS_OF, mismatch
 from whisper_ft.reports.diagnosis.loss_curve import LossCurve
+from whisper_ft.reports.diagnosis.run_facts import read_run_facts
 
 SENTENCES = (
     "Mamma dricker kaffe idag.", "Pappa äter fisk hemma.", "Flickan läser boken ikväll!", "Vår vän köper bröd nu.",
@@ -203,6 +207,16 @@ FAULTS: dict[str, Callable[[Written], None]] = {
 def test_a_fault_is_named_by_its_kind_alone(written: Written, fault: str):
     FAULTS[fault](written)
     assert kinds(written.write()) == [fault.partition(",")[0]]
+
+
+@pytest.mark.parametrize(("held_out", "found"), [(6, []), (60, ["labels_convention"])])
+def test_a_few_references_may_lack_numbers_by_chance(written: Written, held_out: int, found: list[str]):
+    written.refs = (SENTENCES * 5)[:held_out]
+    facts = read_run_facts(written.write())
+    texts = [SampledText(str(number), f"{text} 12", "sv") for number, text in enumerate(SENTENCES * 10)]
+    texts = [one if number % 4 == 0 else replace(one, text=one.text[:-3]) for number, one in enumerate(texts)]
+    diagnosis = diagnose(replace(facts, sample=DataSample(texts, len(texts))))
+    assert [finding.kind for finding in diagnosis.findings] == found
 
 
 def test_a_serious_finding_gives_exit_code_8_and_its_evidence(written: Written, capsys: pytest.CaptureFixture[str]):

@@ -82,8 +82,9 @@ def another_convention(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFin
     lost = set(suppressed_in_references(facts)) if "suppressed_characters" in known else set()
     found: dict[str, str] = {}
     if facts.sample is not None and not rewrite:
-        labels = count_characters(one.text for one in facts.sample.texts)
-        found |= _differences(labels, refs, "training transcripts", left_out)
+        texts, references = [one.text for one in facts.sample.texts], [row.prediction.ref for row in rows]
+        rare = {kind for kind in CLASSES if not _is_common(kind, texts, references)}
+        found |= _differences(count_characters(texts), refs, "training transcripts", left_out | rare)
     if scores.cer <= (BARELY_READABLE if rewrite else READABLE):
         without = refs._replace(punctuation=refs.punctuation - sum(refs.each[sign] for sign in lost))
         found |= _differences(hyps, without, "transcripts", left_out | {*found})
@@ -91,6 +92,13 @@ def another_convention(facts: RunFacts, known: Sequence[str]) -> Iterator[RunFin
         found["letters"] = f"letters of the references that no transcript has: {', '.join(letters)}"
     if found:
         yield _convention(facts, scores, rows, found)
+
+
+def _is_common(kind: str, texts: Sequence[str], references: Sequence[str]) -> bool:
+    """Return True if a class of characters is in so many texts of one side that the other cannot lack it by chance."""
+    ours, theirs = (sum(getattr(count_characters([text]), kind) > 0 for text in of) for of in (texts, references))
+    expected = ours * len(references) / max(len(texts), 1), theirs * len(texts) / max(len(references), 1)
+    return max(expected) >= LEAST
 
 
 def _differences(ours: CharacterCounts, refs: CharacterCounts, name: str, left_out: set[str]) -> dict[str, str]:
