@@ -98,7 +98,7 @@ def _is_common(kind: str, texts: Sequence[str], references: Sequence[str]) -> bo
     """Return True if a class of characters is in so many texts of one side that the other cannot lack it by chance."""
     ours, theirs = (sum(getattr(count_characters([text]), kind) > 0 for text in of) for of in (texts, references))
     expected = ours * len(references) / max(len(texts), 1), theirs * len(texts) / max(len(references), 1)
-    return max(expected) >= LEAST
+    return bool(max(expected) >= LEAST)
 
 
 def _differences(ours: CharacterCounts, refs: CharacterCounts, name: str, left_out: set[str]) -> dict[str, str]:
