@@ -37,7 +37,7 @@ def written(rows: list[dict[str, Any]], path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.matrix)])
 def test_a_killed_run_with_an_anchor_ends_with_the_bytes_of_one_that_was_not(
     train: Trainer, anchored: dict[str, Any], workers: int
 ):
@@ -89,7 +89,7 @@ def test_two_processes_killed_and_resumed_end_with_the_same_bytes(train: Trainer
     assert digest(train("run", 2, **anchored)) == digest(train.reference(2, **anchored))
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "settings",
     [

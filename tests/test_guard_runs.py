@@ -190,7 +190,7 @@ def test_a_guard_added_on_resume_is_compared_with_the_start_model(train: Trainer
     assert "best/ was removed" in ended.out
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_guard_of_an_adapter_is_compared_with_its_base(train: Trainer, tune: dict[str, Any]):
     """Added on resume, when the adapter has no effect yet, as at the first start."""
     adapted = {**tune, "adapter__kind": "lora", "adapter__r": 4, "steps": 4}

@@ -31,7 +31,7 @@ def start(train: Trainer, hub: Elsewhere, home: Path, program: str, *arguments: 
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.matrix)])
 def test_a_resumed_run_reads_the_commit_that_it_began_with(
     train: Trainer, corpus: Path, tmp_path: Path, processes: int

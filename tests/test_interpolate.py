@@ -291,7 +291,7 @@ def test_a_run_mixes_its_best_model_with_its_start_at_the_end(train: Trainer):
     assert digest(run_dir) == digest(train.reference(**settings | {"average__interpolate": "false"}))
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_two_processes_mix_as_one(train: Trainer):
     settings = {"steps": 2, "average__interpolate": "[0.5]", "eval__max_utterances": 3, "save__every": 0}
     settings |= {"model__dropout": 0}

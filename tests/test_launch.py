@@ -87,7 +87,7 @@ def test_launch_trains_like_train_py_does(train: Trainer):
     assert digest(train.folder / "launched") == digest(alone)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_nproc_makes_one_group_of_that_many_processes(train: Trainer, tmp_path: Path):
     """From another folder, with two processes: each step still trains on one global batch."""
     ended = launch(*train.arguments("two", steps=2, model__dropout=0), cwd=tmp_path, NPROC="2")

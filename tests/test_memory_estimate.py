@@ -71,7 +71,7 @@ def test_the_estimate_is_the_sum_of_the_tensors_that_live_at_once(
     assert estimate(work).total == pytest.approx(peak_of_step(config, SMALL, 4, labels, passes), rel=0.08)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_estimate_is_within_15_percent_of_the_measured_peak_of_a_process():
     """docs/memory.md has the figures of all combinations; a small one shows that the comparison still holds."""
     combination = Combination("tiny", 1, 100, 1, {"precision": "bf16"})

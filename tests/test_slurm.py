@@ -123,7 +123,7 @@ def end(job: subprocess.Popen[str]) -> Ended:
     return Ended(job.returncode, out, err)
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("nodes", [1, pytest.param(2, marks=pytest.mark.matrix)])
 def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_one(
     slurm: Slurm, train: Trainer, nodes: int

@@ -85,7 +85,7 @@ def test_a_stop_signal_saves_at_once_and_the_same_command_goes_on(train: Trainer
     assert digest(train("stopped", save__every=0)) == digest(train.reference())
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.matrix)])
 def test_a_stop_signal_to_the_data_workers_alone_changes_nothing(train: Trainer, number: signal.Signals):
     """Neither they nor the server they are forked from may end before the loop does."""
