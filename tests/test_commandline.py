@@ -331,6 +331,24 @@ def test_what_an_evaluation_lacks_is_named_before_anything_starts(
     assert told in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "section", "told"),
+    [
+        ("eval.sets", "{name: a, path: x, max_worse: 0.1, rule: halt}", "--eval.sets: rule halt: expected one of"),
+        ("eval.sets", "{name: a, path: x, max_worse: much}", "--eval.sets: max_worse much: expected a float"),
+        ("eval.sets", "{name: a, path: x, long: perhaps}", "--eval.sets: long perhaps: expected one of true, false"),
+        ("data.sources", "{path: x, weight: lots}", "--data.sources: weight lots: expected a float"),
+        ("data.sources", "{path: x, languages: [1]}", "data.sources.languages"),
+    ],
+)
+def test_a_wrong_value_in_a_section_of_a_list_is_named_by_its_setting(setting: str, section: str, told: str):
+    with pytest.raises(UsageError) as refused:
+        load_config(TrainingConfig, [f"--{setting}", f"[{section}]"])
+    assert told in str(refused.value)
+    assert "class_path" not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_decoding_settings_are_named_in_full():
     with pytest.raises(UsageError, match=r"--decoding\.batch_size must be at least 1"):
         load_config(EvaluationConfig, ["--decoding.batch_size", "0"])

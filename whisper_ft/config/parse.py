@@ -253,9 +253,10 @@ def _read_config(path: str) -> dict[str, Any]:
 
 def _flag_message(cls: Any, message: str) -> str:
     """Rewrite an error message of jsonargparse as one line about a flag: `--steps many: expected an int`."""
-    line = " ".join(message.split())
+    in_list = r"Parser key \"([\w.]+)\": Problem with given class_path '[\w.]+': Parser key \"(\w+)\":"
+    line = re.sub(in_list, r'Parser key "\1: \2":', " ".join(message.split()))
     union = re.fullmatch(
-        r"Parser key \"([\w.]+)\": .*Union subtypes Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", line
+        r"Parser key \"([\w.]+(?:: \w+)?)\": .*Union subtypes Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", line
     )
     if union is not None:
         name, subtypes, value = union.groups()
@@ -270,7 +271,7 @@ def _flag_message(cls: Any, message: str) -> str:
         return (
             f"--{name} {value}: expected {article}{kinds}{' or a list of numbers' if 'list[float]' in subtypes else ''}"
         )
-    typed = re.fullmatch(r"Parser key \"([\w.]+)\": (.*) Got value: (.*)", line)
+    typed = re.fullmatch(r"Parser key \"([\w.]+(?:: \w+)?)\": (.*) Got value: (.*)", line)
     if typed is None:
         return line
     name, expected, value = typed.groups()
@@ -278,6 +279,6 @@ def _flag_message(cls: Any, message: str) -> str:
     refusal = f"--{name} {value}: {expected[0].lower()}{expected[1:].replace(' a int', ' an int')}"
     if not expected.endswith((" tuple", " list")):
         return refusal
-    default = dict(leaves(cls))[name].default
+    default = dict(leaves(cls))[name].default if ": " not in name else value
     example = ", ".join(map(str, default)) if isinstance(default, tuple) else value
     return f"{refusal}, as in --{name} '[{example}]'"
