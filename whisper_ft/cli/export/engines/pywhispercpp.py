@@ -1,4 +1,4 @@
-"""pywhispercpp: whisper.cpp, from our log-mel to tokens and text by its own decoding."""
+"""pywhispercpp: whisper.cpp, from the waveform to tokens and text, as its users call it."""
 
 import os
 import time
@@ -13,15 +13,12 @@ from whisper_ft.cli.export.engines.engine_job import SAMPLE_RATE, EngineJob, Eng
 from whisper_ft.models.conversion.signs import NEVER_FIRST, SYMBOLS
 
 FILE = "ggml-model.bin"
-NO_SAMPLES = np.zeros(0, np.float32)  # whisper.cpp then keeps the log-mel that it was given
+SHORTEST = SAMPLE_RATE // 10 + 400  # samples; whisper.cpp takes a clip of less than 10 frames for nothing
 RESERVED = 4  # tokens by which whisper.cpp's limit is below half of the decoder's positions
 
 
 def transcribe(job: EngineJob) -> EngineResult:
     """Transcribe the clips, each as one window, without context, timestamps and fallback to sampling.
-
-    The log-mel is ours, because that of whisper.cpp differs: logits of whisper-base moved by up to 0.2, and with
-    float16 numbers 2 of 24 English clips got other tokens.
 
     whisper.cpp cannot be given a list of suppressed tokens. It has a list of signs, which is OpenAI's, and which is on
     only if the model suppresses all of them, too. Raises ImportError if this version cannot compute in float32.
@@ -29,8 +26,11 @@ def transcribe(job: EngineJob) -> EngineResult:
     _require_float32(job)
     model: Any = Model(str(job.export / FILE), n_threads=job.threads)
     context = model._ctx
+    signs = {form for symbol in SYMBOLS.split() for form in (symbol, f" {symbol}")} | {*NEVER_FIRST}
+    encoded = {sign.encode() for sign in signs}
+    listed = {number for number in range(job.end) if api.whisper_token_to_bytes(context, number) in encoded}
     settings = {
-        "suppress_nst": _signs_of(context, job.end) <= {*job.suppressed},
+        "suppress_nst": listed <= {*job.suppressed},
         "suppress_blank": bool(job.suppressed_at_begin),
         "no_context": True,
         "no_timestamps": True,
@@ -42,11 +42,9 @@ def transcribe(job: EngineJob) -> EngineResult:
     }
 
     def row_of(clip: JobClip) -> EngineRow:
-        features = np.ascontiguousarray(clip.features)
-        if api.whisper_set_mel(context, features, features.shape[1], features.shape[0]) != 0:
-            raise RuntimeError(f"whisper.cpp takes no log-mel of {features.shape[0]} bins")
+        samples = np.pad(clip.waveform, (0, max(0, SHORTEST - len(clip.waveform))))
         task = {"language": clip.language, "translate": clip.task == "translate"}
-        segments = model.transcribe(NO_SAMPLES, **settings, **task)
+        segments = model.transcribe(samples, **settings, **task)
         tokens = [
             api.whisper_full_get_token_id(context, segment, place)
             for segment in range(api.whisper_full_n_segments(context))
@@ -61,13 +59,6 @@ def transcribe(job: EngineJob) -> EngineResult:
         (language, _), _ = model.auto_detect_language(clip.waveform)
         rows[number] = EngineRow(rows[number].tokens, rows[number].text, language)
     return EngineResult(version("pywhispercpp"), job.quantization, seconds, rows, job.limit - RESERVED)
-
-
-def _signs_of(context: Any, end: int) -> set[int]:
-    """Return the ids of the signs that whisper.cpp can suppress. `end` is the id after the last text token."""
-    signs = {form for symbol in SYMBOLS.split() for form in (symbol, f" {symbol}")} | {*NEVER_FIRST}
-    encoded = {sign.encode() for sign in signs}
-    return {number for number in range(end) if api.whisper_token_to_bytes(context, number) in encoded}
 
 
 def _require_float32(job: EngineJob) -> None:
