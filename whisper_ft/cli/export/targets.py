@@ -105,8 +105,9 @@ OPENAI_USAGE = """\
 import whisper
 print(whisper.load_model("{out}/model.pt").transcribe("clip.mp3"{arguments})["text"])"""
 GGML_USAGE = """\
-from pywhispercpp.model import Model  # or: whisper-cli -m {out}/ggml-model.bin -f clip.wav
-segments = Model("{out}/ggml-model.bin").transcribe("clip.wav"{language})
+from pywhispercpp.model import Model  # or: whisper-cli -nfa -m {out}/ggml-model.bin -f clip.wav
+model = Model("{out}/ggml-model.bin", context_params={{"flash_attn": False}})  # its flash attention changes words
+segments = model.transcribe("clip.wav"{language})
 print(*(segment.text for segment in segments))"""
 ONNX_USAGE = """\
 import sherpa_onnx, soundfile  # transformers.js takes the folder {out} as it is
