@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bench.real import arms
 from bench.real.arms import CALIBRATION_STEPS, Extent, per_update
-from bench.real.command import measured, parser_of
+from bench.real.command import add_extent, measured, parser_of
 from bench.real.inputs import Inputs
 from bench.real.recipe import Recipe
 from bench.real.record import Record
@@ -71,9 +71,8 @@ def mean_seconds(data: Path) -> float:
 def main() -> None:
     """Measure, print the table, and write it as Markdown."""
     parser = parser_of("bench.real", __doc__, "runs/real")
-    parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
+    add_extent(parser)
     parser.add_argument("--passes", type=int, default=2, help="forward passes per update (%(default)s)")
-    parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
     args = parser.parse_args()
     results = measured(measure, args.out, batch=args.batch, passes=args.passes, english=args.english)
     table = Table(*HEAD, title=f"{results['corpus']} ({results['language']})", title_justify="left", box=SIMPLE)

@@ -25,6 +25,12 @@ def parser_of(program: str, doc: str | None, out: str) -> argparse.ArgumentParse
     return parser
 
 
+def add_extent(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `measured` that a comparison lets its user choose: --batch and --english."""
+    parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
+    parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
+
+
 def measured(
     measure: Callable[[Inputs, Extent, Path], T], out: Path, *, batch: int = 8, passes: int = 2, english: int = 40
 ) -> T:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from bench.real import arms
 from bench.real.arms import CALIBRATION_STEPS, Extent, per_update
-from bench.real.command import measured, parser_of, show_table
+from bench.real.command import add_extent, measured, parser_of, show_table
 from bench.real.inputs import InputError, Inputs, Set
 from bench.real.record import Record
 from bench.real.silence import write_silence
@@ -135,8 +135,7 @@ def _row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
 def main() -> None:
     """Measure, and print the table as Markdown."""
     parser = parser_of("bench.real.forgetting", __doc__, "runs/real-forgetting")
-    parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
-    parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
+    add_extent(parser)
     args = parser.parse_args()
     show_table(HEAD, rows_of(measured(measure, args.out, batch=args.batch, english=args.english)), args.out)
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from bench.real import arms
 from bench.real.arms import CALIBRATION_STEPS, Extent, per_update
-from bench.real.command import measured, parser_of, show_table
+from bench.real.command import add_extent, measured, parser_of, show_table
 from bench.real.inputs import Inputs
 from bench.real.record import Record
 from bench.real.silence import write_silence
@@ -159,8 +159,7 @@ def _row(title: str, name: str, results: Mapping[str, Any]) -> tuple[str, ...]:
 def main() -> None:
     """Measure, and print the table as Markdown."""
     parser = parser_of("bench.real.self_training", __doc__, "runs/real-self-training")
-    parser.add_argument("--batch", type=int, default=8, help="utterances per update (%(default)s)")
-    parser.add_argument("--english", type=int, default=40, metavar="N", help="English utterances (%(default)s)")
+    add_extent(parser)
     parser.add_argument("--limits", default="", metavar="'--min_logprob -0.5 ...'", help="limits of pseudolabel")
     args = parser.parse_args()
     limited = partial(measure, limits=shlex.split(args.limits))

@@ -113,10 +113,17 @@ def check(program: str, arguments: Sequence[str]) -> int | None:
     Returns None if the program should be started, else the exit code to end with. Raises UsageError for a command line
     that cannot work. Other programs are not checked.
     """
-    if program == PACKAGE:
-        check_command = {"transcribe": _check_transcription, "pseudolabel": _check_labelling}[arguments[0]]
-        return check_command(arguments[1:])
-    path = Path(program).resolve()
+    try:
+        if program == PACKAGE:
+            {"transcribe": _check_transcription, "pseudolabel": _check_labelling}[arguments[0]](arguments[1:])
+            return None
+        return _check_script(Path(program).resolve(), arguments)
+    except SystemExit:  # after --help
+        return FINISHED
+
+
+def _check_script(path: Path, arguments: Sequence[str]) -> int | None:
+    """Check the arguments of train.py or evaluate.py, as `check` does. Other scripts are not checked."""
     if path.parent != ROOT or path.name not in ("train.py", "evaluate.py"):
         return None
     from whisper_ft.config.parse import given_settings, load_config
@@ -124,39 +131,28 @@ def check(program: str, arguments: Sequence[str]) -> int | None:
     from whisper_ft.config.training import TrainingConfig
     from whisper_ft.training.preflight import refuse_impossible, refuse_impossible_evaluation
 
-    try:
-        if path.name == "train.py":
-            config = load_config(TrainingConfig, arguments, path.name)
-            if code := _make_demo_data(config):
-                return code
-            refuse_impossible(config, given_settings(TrainingConfig, arguments))
-        else:
-            refuse_impossible_evaluation(load_config(EvaluationConfig, arguments, path.name))
-    except SystemExit:  # after --help
-        return FINISHED
+    if path.name == "train.py":
+        config = load_config(TrainingConfig, arguments, path.name)
+        if code := _make_demo_data(config):
+            return code
+        refuse_impossible(config, given_settings(TrainingConfig, arguments))
+    else:
+        refuse_impossible_evaluation(load_config(EvaluationConfig, arguments, path.name))
     return None
 
 
-def _check_transcription(arguments: Sequence[str]) -> int | None:
+def _check_transcription(arguments: Sequence[str]) -> None:
     from whisper_ft.cli.transcribe.transcribe_arguments import parse_arguments
     from whisper_ft.cli.transcribe.transcribe_check import checked_files
 
-    try:
-        checked_files(parse_arguments(arguments))
-    except SystemExit:  # after --help
-        return FINISHED
-    return None
+    checked_files(parse_arguments(arguments))
 
 
-def _check_labelling(arguments: Sequence[str]) -> int | None:
+def _check_labelling(arguments: Sequence[str]) -> None:
     from whisper_ft.cli.pseudolabel.labelling_arguments import parse_arguments
     from whisper_ft.cli.pseudolabel.labelling_check import refuse_impossible_labelling
 
-    try:
-        refuse_impossible_labelling(parse_arguments(arguments))
-    except SystemExit:  # after --help
-        return FINISHED
-    return None
+    refuse_impossible_labelling(parse_arguments(arguments))
 
 
 def _make_demo_data(config: "TrainingConfig") -> int:
