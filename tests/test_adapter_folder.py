@@ -46,6 +46,7 @@ def refusal(folder: Path, base: str | None = None) -> str:
     return str(caught.value)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_peft_itself_loads_our_folder_and_computes_our_logits(micro_whisper: Path, tmp_path: Path, kind: str):
     folder = own_adapter(micro_whisper, tmp_path / "adapter", **KINDS[kind])
@@ -187,6 +188,7 @@ def with_field(name: str, value: object) -> Callable[[Path], object]:
     return change
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("damage", "told"),
     [

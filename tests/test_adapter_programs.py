@@ -84,6 +84,7 @@ def test_the_commands_for_a_run_with_an_adapter_include_its_merge(adapted: Path,
     assert not any("whisper_ft merge" in line for line in next_commands(str(train.reference())))
 
 
+@pytest.mark.long
 def test_transcripts_of_adapter_and_merged_model_are_equal(adapted: Path, corpus: Path, tmp_path: Path):
     import pyarrow.parquet as pq
 
@@ -99,6 +100,7 @@ def test_transcripts_of_adapter_and_merged_model_are_equal(adapted: Path, corpus
     assert len(texts[0]) == 3
 
 
+@pytest.mark.long
 def test_a_run_merges_its_adapter_and_checks_it_on_its_held_out_set(adapted: Path, tmp_path: Path):
     assert merge([str(adapted), "--out", str(tmp_path / "out"), "--check", "4"]) == 0
     record = record_in(tmp_path / "out")
@@ -108,6 +110,7 @@ def test_a_run_merges_its_adapter_and_checks_it_on_its_held_out_set(adapted: Pat
     assert all(torch.equal(merged[name], tensor) for name, tensor in best.items())
 
 
+@pytest.mark.long
 def test_a_run_without_an_evaluation_has_a_merged_final_model(train: Trainer):
     run_dir = train("run", steps=2, eval__every=0, save__every=0, adapter__base="int8", **LORA)
     assert not (run_dir / "best").exists()

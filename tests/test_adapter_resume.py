@@ -31,6 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 NF4 = LORA | SETTINGS["nf4"] | {"adapter__base": "nf4"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "base", [pytest.param("float", marks=pytest.mark.matrix), pytest.param("int8", marks=pytest.mark.matrix), "nf4"]
 )
@@ -89,6 +90,7 @@ def test_a_checkpoint_is_exported_as_an_adapter(train: Trainer, tmp_path: Path):
         assert (tmp_path / "out" / name).read_bytes() == (run_dir / "final-adapter" / name).read_bytes(), name
 
 
+@pytest.mark.long
 def test_another_base_under_the_same_name_is_refused(train: Trainer, tmp_path: Path):
     model = Path(shutil.copytree(train.model, tmp_path / "model"))
     settings = LORA | {"model__name": model, "steps": 2, "eval__every": 0, "save__every": 2}
@@ -120,6 +122,7 @@ def test_another_adapter_is_refused_in_the_middle_of_a_run(
     assert all(fact in str(refusal) for fact in facts)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_from_its_best_adapter_and_makes_a_lost_one_anew(train: Trainer):
     run_dir = train.copy_reference(**NF4)
     best = read_best(run_dir / "best.json")

@@ -75,6 +75,7 @@ def update(model: WhisperForConditionalGeneration, times: int = 1) -> None:
                 parameter -= 0.01 * parameter.grad / (parameter.grad.norm() + 1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("base", BASES)
 def test_all_adapters_get_a_gradient_with_checkpointing_and_the_base_keeps_its_bytes(build: Build, base: str):
     """Also after an evaluation, in which the nf4 layers of bitsandbytes would repack their weights on some CPUs."""
@@ -119,6 +120,7 @@ def test_a_quantised_base_computes_with_its_dequantised_weights(micro_whisper: P
     assert torch.allclose(before, after, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("base", BASES)
 def test_a_new_adapter_has_no_effect_and_the_first_weights_follow_from_the_seed(
     build: Build, micro_whisper: Path, base: Any
@@ -169,6 +171,7 @@ def test_a_frozen_encoder_has_no_adapter_and_no_graph(build: Build):
     update(model)
 
 
+@pytest.mark.long
 def test_full_rank_reaches_the_loss_of_full_training(build: Build, micro_whisper: Path):
     """On a batch learned by heart. The embeddings are as long as trained ones: an adapter leaves them as they are."""
 
@@ -191,6 +194,7 @@ def test_full_rank_reaches_the_loss_of_full_training(build: Build, micro_whisper
     assert lora[-1] < full[-1] + 0.05 * full[0]
 
 
+@pytest.mark.long
 def test_the_rate_of_an_adapter_is_ten_times_that_of_all_weights_and_recorded(train: Trainer):
     settings = {"steps": 2, "eval__every": 0, "save__every": 0, "optim__lr": "auto", "schedule__warmup": 1}
     lora = {"adapter__kind": "lora", "adapter__r": 2}
@@ -206,6 +210,7 @@ def test_the_rate_of_an_adapter_is_ten_times_that_of_all_weights_and_recorded(tr
         assert any(line.startswith("adapter: ") for line in ended.out.splitlines()) == bool(more)
 
 
+@pytest.mark.long
 def test_a_run_without_an_adapter_imports_neither_peft_nor_bitsandbytes(train: Trainer, tmp_path: Path):
     """Transformers imports both for its Adafactor; it takes seconds, and a line on kernels would be printed."""
     source = """

@@ -52,6 +52,7 @@ def test_a_killed_run_with_an_anchor_ends_with_the_bytes_of_one_that_was_not(
     ]
 
 
+@pytest.mark.long
 def test_the_terms_are_logged_and_hold_the_model(train: Trainer, anchored: dict[str, Any]):
     still = {"model__dropout": 0, "eval__every": 0, "save__every": 0, "steps": 5}
     first, *_, last = metrics(train("run", **anchored, **still)).values()
@@ -71,6 +72,7 @@ def test_a_share_of_one_takes_every_update_back(train: Trainer):
     assert metrics(run_dir)[2]["anchor_l2"] == 0
 
 
+@pytest.mark.long
 def test_two_processes_make_the_updates_of_one_up_to_rounding(train: Trainer, anchored: dict[str, Any]):
     settings = anchored | {"model__dropout": 0, "steps": 3, "eval__every": 0, "save__every": 0}
     one, two = (train(f"run-{n}", n, **settings) for n in (1, 2))
@@ -148,6 +150,7 @@ def test_the_doctor_compares_the_anchor_with_the_evaluated_sets(train: Trainer, 
     assert any("LEAK" in line and "2" in line for line in report.text("leakage"))
 
 
+@pytest.mark.long
 def test_a_resumed_run_keeps_its_start_weights_and_its_anchor(train: Trainer, anchored: dict[str, Any], tmp_path: Path):
     model = Path(shutil.copytree(train.model, tmp_path / "model"))
     settings = anchored | {"model__name": model, "eval__every": 0, "steps": 2}

@@ -124,6 +124,7 @@ def test_few_names_fill_all_splits_as_far_as_they_reach(count: int):
     assert len(set(chosen.values())) == min(count, 3)
 
 
+@pytest.mark.long
 def test_interrupted_after_any_file_it_goes_on_to_the_same_bytes(
     mixed: Path, tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ):

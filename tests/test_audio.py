@@ -287,6 +287,7 @@ def test_damaged_bytes_give_a_finite_waveform_or_a_reason_and_nothing_else(kind:
         gives_a_finite_waveform_or_a_reason(read, damaged)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("window_seconds", "bins"), [(5, 80), (30, 80), (30, 128)])
 @pytest.mark.parametrize("kind", ["noise", "silence", "tone"])
 def test_the_log_mel_is_that_of_transformers_to_the_last_bit(window_seconds: int, bins: int, kind: str):

@@ -74,6 +74,7 @@ def test_an_augmented_and_packed_run_resumes_alike(train: Trainer):
     assert digest(train("killed", **settings)) == digest(whole)
 
 
+@pytest.mark.long
 def test_replay_writes_what_is_heard_and_another_epoch_hears_other_draws(
     train: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -102,6 +103,7 @@ def test_replay_writes_what_is_heard_and_another_epoch_hears_other_draws(
     )
 
 
+@pytest.mark.long
 def test_the_doctor_plays_utterances_before_and_after(
     train: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -132,6 +134,7 @@ def test_held_out_sound_among_the_noise_is_told(
     assert "hum.flac" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_a_set_is_scored_under_an_augmentation_and_the_held_out_set_is_clean(train: Trainer, corpus: Path):
     phone = [{"codec": {"of": "gsm", "p": 1}}, {"noise": {"of": "white", "snr_db": 0, "p": 1}}]
     sets = json.dumps(

@@ -173,6 +173,7 @@ def test_a_resumed_run_may_change_its_augmentation_when_allowed_and_an_old_run_h
         refuse_changes(old, TrainingConfig(augment=AugmentConfig(waveform="phone")))
 
 
+@pytest.mark.long
 def test_noise_is_part_of_the_data_of_a_run(train: Trainer, tmp_path: Path):
     noise, short = tmp_path / "noise", {"steps": 2, "eval__every": 0, "save__every": 0}
     noise.mkdir()

@@ -53,6 +53,7 @@ def test_the_best_checkpoints_are_kept_and_averaged_and_the_mean_is_scored(train
     assert "cer on the held-out set: 0." in (run_dir / "average/README.md").read_text()
 
 
+@pytest.mark.long
 def test_patience_ends_a_run_and_starting_it_again_changes_nothing(train: Trainer):
     """The rate that is to grow falls: the first evaluation stays the best."""
     settings = {"steps": 40, "eval__every": 2, "eval__max_utterances": 2, "eval__metric": "hits"}
@@ -70,6 +71,7 @@ def test_patience_ends_a_run_and_starting_it_again_changes_nothing(train: Traine
     assert digest(run_dir) == before
 
 
+@pytest.mark.long
 def test_another_metric_needs_to_be_allowed_and_judges_best_anew(train: Trainer):
     settings = {"steps": 2, "eval__every": 2, "eval__max_utterances": 2}
     train("run", **settings)

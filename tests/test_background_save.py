@@ -26,6 +26,7 @@ def saves(run_dir: Path) -> list[dict[str, Any]]:
     return [row for row in rows if row.get("event") == "saved"]
 
 
+@pytest.mark.long
 def test_a_run_that_does_not_wait_for_its_saves_leaves_the_same_bits(train: Trainer):
     whole, run_dir = train.reference(), train("run", **BACKGROUND)
     last = "checkpoints/step-00000008"

@@ -117,6 +117,7 @@ def test_a_change_made_without_evaluations_is_noticed_at_the_next_one(train: Tra
     assert best(run_dir)["step"] == 52
 
 
+@pytest.mark.long
 def test_another_held_out_set_at_the_same_path_is_noticed(train: Trainer, corpus: Path, tmp_path: Path):
     held_out = tmp_path / "held-out"
     shutil.copytree(corpus / "validation", held_out)

@@ -122,6 +122,7 @@ def one_pass(reading: Reading, world: int, readers: int) -> list[str]:
     return ids
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("batch_size", [8, 16, *(pytest.param(size, marks=pytest.mark.matrix) for size in (24, 32))])
 def test_one_pass_reads_each_byte_about_once_however_many_read(opened: Open, tmp_path: Path, batch_size: int):
     path = write(tmp_path / "a.parquet", CHUNKS_PER_LANE * default_lanes(batch_size))
@@ -152,6 +153,7 @@ def bytes_asked(elsewhere: Elsewhere) -> int:
     return sum(int(last) + 1 - int(first) for first, last in bounds)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("world", [1, 3, 8])
 def test_of_a_server_too_one_pass_asks_for_each_byte_about_once(opened: Open, elsewhere: Elsewhere, world: int):
     reading = opened(f"{elsewhere.address}/files/a.parquet", 16)
@@ -162,6 +164,7 @@ def test_of_a_server_too_one_pass_asks_for_each_byte_about_once(opened: Open, el
     assert there <= bytes_asked(elsewhere) <= AGAIN * there
 
 
+@pytest.mark.long
 def test_a_resume_reads_as_little_at_any_step(opened: Open, elsewhere: Elsewhere):
     """In the first epoch, in the tenth, and at step 1,000,000: counted from the opening of the source on."""
     reading = opened(f"{elsewhere.address}/files/a.parquet", 16, epochs="null", steps=2_000_000)

@@ -312,6 +312,7 @@ def test_rates_are_broken_down_by_columns_of_the_data_and_again_by_those_of_its_
     assert {*rows[0]} - {*without[0]} == {"gender", "age"}
 
 
+@pytest.mark.long
 def test_an_interrupted_evaluation_goes_on_only_with_the_same_columns(
     spoken: Path, micro_whisper: Path, tmp_path: Path
 ):

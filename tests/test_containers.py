@@ -116,6 +116,7 @@ def test_a_segment_has_exactly_the_samples_of_the_whole(kind: str):
             decode(clip, 16000, 5.0, offset, duration)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", MADE_BY)
 def test_a_container_over_the_window_is_too_long_and_its_beginning_is_bounded(kind: str):
     long = contained(kind, 20.0)
@@ -218,6 +219,7 @@ os.write(2, b"of the descriptor")
 """
 
 
+@pytest.mark.long
 def test_a_damaged_mp3_makes_libmpg123_write_nothing_while_others_write(tmp_path: Path):
     damaged = bytearray(MP3)
     damaged[1000:4000:100] = b"x" * 30

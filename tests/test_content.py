@@ -158,6 +158,7 @@ def test_of_several_sources_the_one_that_changed_is_named():
     assert with_content(index, {}) == index
 
 
+@pytest.mark.long
 def test_a_run_whose_audio_was_swapped_is_not_resumed(train: Trainer, corpus: Path, tmp_path: Path):
     rows = pq.read_table(corpus / "train").slice(0, 12).to_pylist()
     data = tmp_path / "data"

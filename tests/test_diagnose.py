@@ -343,6 +343,7 @@ def test_noise_is_no_rise_of_the_loss():
     assert rise.ratio == pytest.approx(2.05 / 1.05, rel=0.01)
 
 
+@pytest.mark.long
 def test_a_held_out_set_from_the_training_data_is_told(train: Trainer, capsys: pytest.CaptureFixture[str]):
     run = train("leaking", eval__path=train.corpus / "train", steps=4)
     assert main([str(run), "--json"]) == 8
@@ -363,6 +364,7 @@ def test_a_run_is_diagnosed_from_another_place_with_the_path_of_its_data(
     assert "looked at: 100 rows of the training data" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_the_end_of_a_run_and_the_help_lead_to_the_command(train: Trainer):
     ended = train.end("run", steps=2, eval__every=2)
     assert f"python -m whisper_ft diagnose {train.folder / 'run'}" in ended.out

@@ -55,6 +55,7 @@ def cut(mounting: list[str], tmp_path_factory: pytest.TempPathFactory) -> Result
     return dict(outcome("power_cut+power_cut_unsynced", folder, prefix=mounting))
 
 
+@pytest.mark.long
 def test_a_full_disk_is_reported_before_a_save_or_when_it_fills_up(limited: Results):
     result = limited["full"]
     assert result["before"].startswith("6 "), "the exit code"

@@ -354,6 +354,7 @@ def test_unusable_rows_block_where_a_run_would_stop(unusable: int, limit: float,
     assert bool(blocking_reasons(statistics, None, config)) == blocks
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["while it starts", pytest.param("while it reads", marks=pytest.mark.matrix)])
 def test_ctrl_c_ends_it_in_one_line(micro_whisper: Path, corpus: Path, tmp_path: Path, moment: str):
     shutil.copy(next((corpus / "train").glob("*.parquet")), tmp_path / "train.parquet")

@@ -108,6 +108,7 @@ def test_the_figures_do_not_depend_on_the_number_of_processes(train: Trainer, se
         assert rows[1][key] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), key
 
 
+@pytest.mark.long
 def test_without_a_held_out_set_no_best_is_chosen(train: Trainer, sets: str):
     without = SHORT | {"eval__path": "", "eval__max_utterances": None, "eval__sets": sets}
     ended = train.end("run", **without, steps=2, eval__every=2)
@@ -119,6 +120,7 @@ def test_without_a_held_out_set_no_best_is_chosen(train: Trainer, sets: str):
     assert "step 2/2  test: " in ended.out
 
 
+@pytest.mark.long
 def test_patience_ends_a_run_with_every_set_scored(train: Trainer, corpus: Path):
     """No evaluation is better by a whole rate, so the second one ends the run, at which the set is not due."""
     sets = as_sets({"path": corpus / "test", "every": 100, "max_utterances": 2})
@@ -162,6 +164,7 @@ def test_a_changed_set_begins_anew_and_the_others_and_the_best_stay(train: Train
     assert (run_dir / "best.json").read_bytes() == best
 
 
+@pytest.mark.long
 def test_a_set_of_which_nothing_is_heard_ends_the_run_with_its_name(train: Trainer, corpus: Path, tmp_path: Path):
     rows = pq.read_table(next((corpus / "test").glob("*.parquet"))).to_pylist()[:2]
     silent = [{**row, "audio": {**row["audio"], "bytes": b"no audio"}} for row in rows]
@@ -211,6 +214,7 @@ def test_a_set_has_the_labels_of_the_data_unless_it_names_its_own():
     assert [(one.name, one.language, one.every) for one in found] == [("b-test", "be", 7), ("d", "be", 2)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("one", "facts"),
     [

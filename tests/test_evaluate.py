@@ -57,6 +57,7 @@ def evaluated(trained: Path, corpus: Path) -> tuple[dict[str, Any], Path]:
     return json.loads((out / "summary.json").read_text()), out
 
 
+@pytest.mark.long
 def test_the_wer_in_the_log_is_the_wer_of_evaluate(trained: Path, evaluated: tuple[dict[str, Any], Path]):
     summary, out = evaluated
     logged = metrics(trained, having="wer")[40]
@@ -101,6 +102,7 @@ def test_rows_that_cannot_be_heard_are_scored_and_named(trained: Path, corpus: P
     assert "Without audio" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_set_of_which_nothing_is_heard_has_no_score(trained: Path, corpus: Path, tmp_path: Path, processes: int):
     """The same command scores it once the audio is there."""
@@ -121,6 +123,7 @@ def test_a_set_of_which_nothing_is_heard_has_no_score(trained: Path, corpus: Pat
     assert json.loads((out / "summary.json").read_text())["unheard"] == 0
 
 
+@pytest.mark.long
 def test_several_sets_are_scored_in_one_call_each_into_its_folder(trained: Path, corpus: Path, tmp_path: Path):
     """And a run directory stands for its best model."""
     sets = f"[{{path: {corpus / 'test'}}}, {{path: {corpus / 'validation'}, name: dev}}]"
@@ -166,6 +169,7 @@ def test_a_checkpoint_is_no_start_and_a_folder_of_checkpoints_no_model(trained: 
     assert "its sha256 differs" in ended.err
 
 
+@pytest.mark.long
 def test_transcripts_are_scored_again_without_a_model_and_compared(
     trained: Path, evaluated: tuple[dict[str, Any], Path], tmp_path: Path
 ):
@@ -204,6 +208,7 @@ def cut(file: Path) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_a_rate_above_what_is_allowed_is_an_exit_code_for_ci(evaluated: tuple[dict[str, Any], Path], tmp_path: Path):
     summary, out = evaluated
     for allowed, code in ((summary["wer"] + 0.01, 0), (summary["wer"] - 0.01, 8)):
@@ -240,6 +245,7 @@ def test_a_killed_evaluation_continues_and_writes_the_same_predictions(trained: 
     assert not (out / ".parts").exists()
 
 
+@pytest.mark.long
 def test_a_long_recording_is_transcribed_whole_prompt_and_detection_work(trained: Path, corpus: Path, tmp_path: Path):
     rows = pq.read_table(corpus / "validation").slice(0, 7).to_pylist()
     clips = [decode(row["audio"]["bytes"], 16_000, 30.0) for row in rows]

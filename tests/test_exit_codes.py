@@ -73,6 +73,7 @@ def test_a_few_bad_rows_do_not_add_up_over_the_epochs(train: Trainer, corpus: Pa
     train("large", data__path=tmp_path / "data.parquet", **whole)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.matrix), 2])
 def test_a_run_that_trained_no_utterance_ends_and_exports_nothing(
     train: Trainer, corpus: Path, tmp_path: Path, processes: int
@@ -124,6 +125,7 @@ def test_a_run_ends_after_so_many_steps_without_an_utterance(
         refuse_untrained(state, config, Data(rows, steps))  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_a_held_out_set_of_which_nothing_is_heard_ends_the_run(train: Trainer, tmp_path: Path):
     (tmp_path / "held.jsonl").write_text('{"audio": "no1.wav", "text": "так"}\n{"audio": "no2.wav", "text": "не"}\n')
     ended = train.end("run", eval__path=tmp_path / "held.jsonl", eval__every=2, steps=4)
@@ -132,6 +134,7 @@ def test_a_held_out_set_of_which_nothing_is_heard_ends_the_run(train: Trainer, t
     assert not (tmp_path / "run/best").exists()
 
 
+@pytest.mark.long
 def test_a_closed_output_hides_neither_exit_code_nor_status(train: Trainer, corpus: Path, tmp_path: Path):
     data = with_bad_rows(corpus, tmp_path / "data.parquet", bad=30)
     arguments = train.arguments("run", data__path=data, steps=20, eval__every=0)

@@ -135,6 +135,7 @@ def test_an_export_writes_in_its_engine_what_the_model_writes(
     assert main(["--verify", str(out)]) == 0
 
 
+@pytest.mark.long
 def test_an_export_holds_the_tokens_and_heads_of_the_model(speaker: Path, tmp_path: Path):
     generation = json.loads((speaker / "generation_config.json").read_text())
     for target in ("ct2", "openai", "mlx"):
@@ -159,6 +160,7 @@ def test_the_alignment_heads_of_base_are_dumped_as_openai_has_them():
     assert len(set(both)) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "quantization"),
     [
@@ -260,6 +262,7 @@ def test_a_zeroed_row_of_a_tensor_fails_the_check(
     assert check.run(engine, tmp_path, kind).status == "failed"
 
 
+@pytest.mark.long
 def test_an_engine_that_is_missing_or_not_importable_is_unchecked_and_one_that_ends_has_failed(
     speaker: Path, corpus: Path, tmp_path: Path
 ):
@@ -275,6 +278,7 @@ def test_an_engine_that_is_missing_or_not_importable_is_unchecked_and_one_that_e
     assert "model.bin" in empty.problems[0]
 
 
+@pytest.mark.long
 def test_a_flipped_byte_a_missing_and_a_foreign_file_are_found(
     speaker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -356,6 +360,7 @@ def test_wrong_arguments_end_at_once(
 # --- the folder ---
 
 
+@pytest.mark.long
 def test_an_export_replaces_another_only_when_asked(speaker: Path, tmp_path: Path):
     arguments = [str(speaker), "--to", "mlx", "--out", str(tmp_path / "out"), "--check", "0"]
     assert main(arguments) == 0
@@ -365,6 +370,7 @@ def test_an_export_replaces_another_only_when_asked(speaker: Path, tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.long
 def test_an_export_of_a_run_takes_its_best_model(speaker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = tmp_path / "run"
     loaded = load_whisper(str(speaker))
@@ -397,6 +403,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "target", ["hf", "ct2", "openai", "ggml", pytest.param("onnx", marks=pytest.mark.matrix), "mlx"]
 )

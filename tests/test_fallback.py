@@ -66,6 +66,7 @@ def test_the_numbers_of_a_key_are_its_own_and_begin_alike():
     assert number_of("\ud83d") >= 0
 
 
+@pytest.mark.long
 @given(st.lists(st.one_of(st.just(float("-inf")), st.floats(-50, 50)), min_size=2, max_size=30), st.floats(0.05, 3))
 def test_a_refused_token_is_never_drawn(logits: list[float], temperature: float):
     if all(value == float("-inf") for value in logits):
@@ -240,6 +241,7 @@ def evaluated(model: Path, data: Path, out: Path, processes: int = 1, **more: st
     return json.loads((out / "summary.json").read_text()), [json.loads(row) for row in rows]
 
 
+@pytest.mark.long
 def test_the_number_of_processes_leaves_the_attempts_as_they_are(wild_folder: Path, corpus: Path, tmp_path: Path):
     summary, rows = evaluated(wild_folder, corpus / "test", tmp_path / "one")
     assert summary["fallback_windows"] == sum(row["temperature"] > 0 for row in rows) > 0
@@ -258,6 +260,7 @@ def test_windows_without_speech_are_counted(micro_whisper: Path, corpus: Path, t
     assert not any(window["is_speech"] for row in rows for window in row["window_confidence"])
 
 
+@pytest.mark.long
 def test_a_run_evaluates_with_them_and_evaluate_writes_the_same(train: Trainer, wild_folder: Path, tmp_path: Path):
     settings = {f"eval__{name}": value for name, value in SETTINGS.items()}
     folder = train("run", steps=2, eval__every=2, model__name=wild_folder, **settings)

@@ -57,6 +57,7 @@ def test_a_scale_comes_back_to_the_bit_after_kills_with_everything_on(train: Tra
     assert {step: {key: row[key] for key in kept} for step, row in metrics(run_dir).items()} == expected
 
 
+@pytest.mark.long
 def test_a_scale_below_its_floor_ends_the_run_with_the_ids_of_the_batch(train: Trainer):
     ended = train.end("lost", precision="fp16", scaler__initial=2.0**40, scaler__floor=2.0**38, steps=8)
     status = json.loads((train.folder / "lost/status.json").read_text())
@@ -67,6 +68,7 @@ def test_a_scale_below_its_floor_ends_the_run_with_the_ids_of_the_batch(train: T
     assert not list((train.folder / "lost/checkpoints").glob("step-*")), "nothing was learned since the streak began"
 
 
+@pytest.mark.long
 def test_a_run_that_becomes_fp16_is_told_that_its_scale_starts(train: Trainer):
     train("run", steps=2, eval__every=0)
     ended = train.end("run", steps=4, eval__every=0, precision="fp16", allow_change="[steps, precision]")

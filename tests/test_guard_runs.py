@@ -121,6 +121,7 @@ def seen_in_the_report(run_dir: Path, train: Trainer) -> None:
     assert 'id="guards"' in page
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_guard_that_stops_ends_the_run_with_the_reason_in_its_status(
     train: Trainer, tune: dict[str, Any], processes: int
@@ -172,6 +173,7 @@ def test_a_killed_run_has_the_guard_and_the_best_of_one_that_was_not(train: Trai
     assert digest(killed, "best/model.safetensors") == digest(whole, "best/model.safetensors")
 
 
+@pytest.mark.long
 def test_a_guard_added_on_resume_is_compared_with_the_start_model(train: Trainer, tune: dict[str, Any]):
     from_the_start = train("whole", **tune, eval__sets=guard(train, max_worse=0.0, rule="no_best"))
     run_dir = train("run", **{**tune, "steps": 2})

@@ -76,6 +76,7 @@ def test_the_loss_of_a_set_does_not_depend_on_the_number_of_processes(
     assert summaries[1]["eval_loss"] == pytest.approx(total / tokens, rel=1e-9)
 
 
+@pytest.mark.long
 def test_a_run_has_its_own_before(train: Trainer):
     """The start model is scored as step 0, and is not the best one."""
     run_dir = train("run", **SHORT, eval__at_start=True)
@@ -87,6 +88,7 @@ def test_a_run_has_its_own_before(train: Trainer):
     assert (run_dir / "predictions/step-00000000.jsonl").exists()
 
 
+@pytest.mark.long
 def test_the_loss_may_choose_the_best(train: Trainer):
     run_dir = train("run", **SHORT | {"steps": 4}, eval__metric="loss")
     losses = {step: row["eval_loss"] for step, row in metrics(run_dir, having="wer").items()}

@@ -164,6 +164,7 @@ def assert_same_generation(ours: LoadedWhisper, theirs: LoadedWhisper, *more: st
         assert (told.get(field) or None) == (expected.get(field) or None), field
 
 
+@pytest.mark.long
 def test_a_ggml_file_becomes_a_model_with_openai_s_tokens_and_names_their_origin(
     loaded: LoadedWhisper, ggml_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -249,6 +250,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return told
 
 
+@pytest.mark.long
 def test_files_of_other_kinds_are_refused_with_the_way_out(
     narrow: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

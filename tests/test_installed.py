@@ -118,6 +118,7 @@ SLOW = ("accelerate launch x1", "torchrun x2")  # `accelerate launch x2` is both
 LONG = ("python with workers of each kind", "python -m with a spawned worker")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "mode",
     [

@@ -154,6 +154,7 @@ def test_a_figure_that_should_be_high_chooses_the_highest():
 # --- command --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_mixtures_of_a_run_are_scored_as_in_the_run_and_only_once(trained: Path, tmp_path: Path):
     out = tmp_path / "mixed"
     arguments = [str(trained), "--alpha", "0.5", "--out", str(out)]
@@ -269,6 +270,7 @@ def test_mixtures_that_a_run_cannot_make_are_refused(train: Trainer, settings: d
     assert not [fact for fact in facts if fact not in message], message
 
 
+@pytest.mark.long
 def test_a_run_mixes_its_best_model_with_its_start_at_the_end(train: Trainer):
     guard = [{"name": "guard", "path": str(train.corpus / "test"), "max_utterances": 2, "max_worse": 10}]
     settings = {"steps": 4, "average__interpolate": "[0.5]", "eval__max_utterances": 2, "save__every": 0}

@@ -27,6 +27,7 @@ def listed(train: Trainer, tmp_path: Path) -> str:
     return str(tmp_path / "list.jsonl")
 
 
+@pytest.mark.long
 def test_a_run_logs_the_loss_of_text_and_names_the_rows_whose_times_cannot_be_used(train: Trainer, listed: str):
     settings: dict[str, Any] = {"data__path": listed, "data__text_times": "true", "eval__every": 0, "steps": 3}
     run_dir = train("run", labels__timestamps_share=1, labels__prompt_share=0.5, **settings)

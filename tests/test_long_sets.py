@@ -254,6 +254,7 @@ def long_set(corpus: Path, **settings: Any) -> dict[str, Any]:
     return {"name": "long", "path": corpus / "validation", "long": True, "long_seconds": 9, **settings}
 
 
+@pytest.mark.long
 def test_a_long_set_is_scored_beside_the_held_out_one(train: Trainer, corpus: Path):
     sets = as_sets(long_set(corpus))
     ended = train.end("run", **SHORT, steps=2, eval__every=2, eval__at_start=True, eval__sets=sets)
@@ -344,6 +345,7 @@ def test_evaluate_joins_the_same_recordings_is_killed_and_continues(micro_whispe
     assert {name: scored_again[name] for name in FIGURES} == {name: summary[name] for name in FIGURES}
 
 
+@pytest.mark.long
 def test_given_recordings_are_checked_too_and_the_sets_of_one_call_keep_apart(
     micro_whisper: Path, corpus: Path, tmp_path: Path
 ):

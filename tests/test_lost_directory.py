@@ -72,11 +72,13 @@ def test_a_run_whose_directory_is_gone_ends_with_code_6_and_writes_nothing(
         assert json.loads((run_dir / "status.json").read_text())["state"] == "running", "it was not touched"
 
 
+@pytest.mark.long
 def test_all_ranks_end_with_code_6_when_the_lock_is_replaced(train: Trainer):
     assert codes_after(train, replace_lock, processes=2) == [6, 6]
     assert max(metrics(train.folder / "run")) < LONG["steps"]
 
 
+@pytest.mark.long
 def test_of_two_runs_at_one_place_only_the_owner_ends_well(train: Trainer):
     ended: list[Ended] = []
 

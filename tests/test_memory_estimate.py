@@ -49,6 +49,7 @@ CHECKPOINTING = {"model__gradient_checkpointing": "true"}
 ADAPTER = {"adapter__kind": "lora"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("labels", "passes", "settings"),
     [

@@ -40,6 +40,7 @@ def record_in(folder: Path) -> dict[str, Any]:
     return dict(json.loads((folder / "export.json").read_text()))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_merged_model_computes_the_logits_of_the_adapter(micro_whisper: Path, tmp_path: Path, kind: str):
     folder = own_adapter(micro_whisper, tmp_path / "adapter", **KINDS[kind])
@@ -50,6 +51,7 @@ def test_a_merged_model_computes_the_logits_of_the_adapter(micro_whisper: Path, 
     assert model.proj_out.weight is model.model.decoder.embed_tokens.weight
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("base", ["int8", "nf4"])
 def test_the_dequantised_base_is_nearer_to_the_adapter_of_a_quantised_one(
     micro_whisper: Path, tmp_path: Path, base: AdapterBase
@@ -65,6 +67,7 @@ def test_the_dequantised_base_is_nearer_to_the_adapter_of_a_quantised_one(
     assert apart["dequantised"] < 1e-4 < apart["float"]
 
 
+@pytest.mark.long
 def test_a_merged_folder_is_whole_and_loads_without_peft(micro_whisper: Path, corpus: Path, tmp_path: Path):
     adapter, out = own_adapter(micro_whisper, tmp_path / "adapter"), tmp_path / "out"
     assert merged(adapter, out, corpus) == 0
@@ -93,6 +96,7 @@ def test_an_adapter_of_plain_peft_is_merged(micro_whisper: Path, corpus: Path, t
     assert record_in(tmp_path / "out")["check"]["outcomes"][0]["equal"] == 3
 
 
+@pytest.mark.long
 def test_of_two_targets_the_better_is_kept(micro_whisper: Path, corpus: Path, tmp_path: Path):
     adapter = own_adapter(micro_whisper, tmp_path / "adapter", "nf4")
     assert merged(adapter, tmp_path / "out", corpus, "--max_wer_rise", "1000") == 0
@@ -129,6 +133,7 @@ def in_its_own_words(micro_whisper: Path, corpus: Path, tmp_path: Path) -> tuple
     return adapter, tmp_path / "words"
 
 
+@pytest.mark.long
 def test_a_merge_with_a_higher_error_rate_ends_with_its_code_and_another_name(
     in_its_own_words: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

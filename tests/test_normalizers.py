@@ -249,6 +249,7 @@ def test_no_letter_and_no_mark_is_lost(pair: tuple[str, str]):
     assert letters(get_normalizer(language=code)(text)) == letters(composed)
 
 
+@pytest.mark.long
 @repeatable
 @given(st.text(st.one_of(st.sampled_from("aʼʻꞌ' 5é."), anything), max_size=14))
 def test_an_unknown_language_keeps_the_letters_that_look_like_apostrophes(text: str):

@@ -62,6 +62,7 @@ def test_a_rank_without_memory_is_the_reason_of_all_in_the_status_too(train: Tra
     assert status(train.folder / "run")[1] == 9
 
 
+@pytest.mark.long
 def test_an_evaluation_without_memory_names_its_own_settings(train: Trainer):
     ended = run_script(ASKS_IN_AN_EVALUATION, *train.arguments("run", **SHORT, eval__batch_size=6))
     assert ended.code == 9, ended.err

@@ -25,6 +25,7 @@ PACKED: dict[str, Any] = {
 }
 
 
+@pytest.mark.long
 def test_a_packed_run_that_is_killed_and_resumed_ends_with_the_same_weights(train: Trainer):
     whole = train.reference(**PACKED)
     assert train.interrupt("killed", logged(3), signal.SIGKILL, **PACKED, data__workers=2) == -signal.SIGKILL
@@ -113,6 +114,7 @@ def test_settings_of_packing_that_cannot_work_are_refused(train: Trainer, settin
     assert "\n" not in message
 
 
+@pytest.mark.long
 def test_too_few_blocks_for_the_processes_are_refused_in_one_line(train: Trainer):
     ended = train.end("run", 2, pack__enabled="true", pack__block=8, eval__every=0)
     assert ended.code == 2

@@ -56,6 +56,7 @@ def reads(share: Partition, readers: int, rows: int, chunks: int, steps: int) ->
 QUICK = (16, 24, 72)  # in `make test`; all of them in `make test-long`
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "size",
     [

@@ -63,6 +63,7 @@ def test_a_run_with_auto_is_the_run_with_the_number_written_out_to_the_last_bit(
     assert json.loads((checkpoint / "trainer.json").read_text())["config"]["batch"]["per_device"] == 8
 
 
+@pytest.mark.long
 def test_a_resumed_run_keeps_the_recorded_number(train: Trainer):
     train("run", **AUTO | {"batch__per_device": 3, "steps": 4})
     ended = train.end("run", **AUTO | {"steps": 8}, allow_change="[steps]")
@@ -71,12 +72,14 @@ def test_a_resumed_run_keeps_the_recorded_number(train: Trainer):
     assert recorded(train.folder / "run") == 3
 
 
+@pytest.mark.long
 def test_two_processes_take_the_same_number(train: Trainer):
     pair = train("pair", processes=2, **AUTO)
     assert recorded(pair) == 4, "the share of each"
     assert digest(pair) == digest(train("written", processes=2, **AUTO | {"batch__per_device": 4}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings", [{}, {"adapter__kind": "lora", "adapter__base": "nf4", "adapter__dropout": 0.1}], ids=["full", "nf4"]
 )
@@ -96,6 +99,7 @@ def test_a_trial_leaves_no_trace(train: Trainer, settings: dict[str, object]):
     assert learner.model.model.encoder.layerdrop == learner.model.model.decoder.layerdrop == 0.2
 
 
+@pytest.mark.long
 def test_one_window_is_taken_where_no_memory_is_promised_for_two(train: Trainer):
     """One is run in any case: on a CPU, free memory is a guess of the kernel."""
     config, learner = learner_of(train)
@@ -124,6 +128,7 @@ def test_one_window_too_many_is_a_line_with_advice_and_code_9(train: Trainer):
     assert all(fact in ended.err for fact in ("batch.per_device", "gradient_checkpointing true"))
 
 
+@pytest.mark.long
 def test_auto_is_accepted_by_a_packed_run(train: Trainer):
     packed = train("packed", **AUTO | {"pack__enabled": "true", "pack__block": 4, "steps": 2, "save__every": 2})
     assert 1 <= recorded(packed) <= 8

@@ -122,6 +122,7 @@ def test_the_same_run_gives_the_same_bytes(resumed_run: Path):
     assert panel_svg(ERRORS, runs, LIGHT, 0.01) == panel_svg(ERRORS, runs, LIGHT, 0.01)
 
 
+@pytest.mark.long
 def test_the_program_writes_a_picture_and_a_page_that_needs_nothing_else(resumed_run: Path, tmp_path: Path):
     other = run_of(tmp_path / '_<b>$x$&"', step(10), step(20))
     asked = [sys.executable, "-m", "whisper_ft.plot", str(resumed_run), str(other), "--out", str(tmp_path / "out")]

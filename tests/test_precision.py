@@ -38,6 +38,7 @@ def evaluated(train: Trainer, model: Path, name: str, *more: str) -> dict[str, A
     return summary
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("fp16", marks=pytest.mark.matrix)])
 def test_the_figures_of_a_model_are_those_of_its_log(train: Trainer, precision: str):
     run_dir = train("run", steps=2, save__every=0, precision=precision)
@@ -55,6 +56,7 @@ def test_the_figures_of_a_model_are_those_of_its_log(train: Trainer, precision: 
     assert other["eval_loss"] != row["eval_loss"]
 
 
+@pytest.mark.long
 def test_auto_on_a_cpu_is_fp32_in_training_and_evaluation(train: Trainer):
     run_dir = train("run", steps=2, eval__every=2, eval__at_start=True, precision="auto")
     record = newest_record(run_dir / "checkpoints")

@@ -52,6 +52,7 @@ def test_a_cache_that_cannot_hold_what_the_lanes_are_in_is_told(corpus: Path, gi
     assert ("chunks will be read again" in data_summary.cache_warning(mix, 5, gigabytes * 1e9)) == is_told
 
 
+@pytest.mark.long
 def test_a_start_tells_what_was_rewritten_and_what_may_be_trained_on(train: Trainer, corpus: Path):
     ended = train.end("run", steps=1, data__normalizer="golden", data__cache_gb=1e-6, eval__path=corpus / "train")
     assert ended.code == 0, ended.err

@@ -182,6 +182,7 @@ def test_a_json_file_that_is_one_list_is_read(
     assert rows[1].audio == (recording / "short.mp3").read_bytes()
 
 
+@pytest.mark.long
 def test_what_training_refuses_for_want_of_random_access_is_prepared_and_then_trained_on(
     train: Trainer, corpus: Path, tmp_path: Path, prepare: Prepare
 ):
@@ -258,6 +259,7 @@ def test_killed_at_any_time_it_goes_on_to_the_same_bytes(
     assert files_of(out) == whole
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "moment",
     [

@@ -72,6 +72,7 @@ def test_a_hostile_id_reaches_neither_the_screen_nor_the_quarantine_as_it_is(
     assert rows_with(tmp_path / "quarantine.jsonl", "id")[0]["id"] == HOSTILE
 
 
+@pytest.mark.long
 def test_scores_of_foreign_predictions_with_hostile_ids_and_columns_are_clean(tmp_path: Path):
     rows = [
         {"id": f"{number}{HOSTILE}", "ref": "так", "hyp": WITHOUT_HALVES, "speaker": HOSTILE, HOSTILE: HOSTILE}

@@ -88,6 +88,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory, learnt: Path, sounds: Pat
     return folder
 
 
+@pytest.mark.long
 def test_every_window_is_kept_or_rejected_and_the_texts_are_those_of_transcribe(
     labelled: Path, learnt: Path, tmp_path: Path
 ):
@@ -125,10 +126,12 @@ def test_each_kept_row_names_its_origin(labelled: Path, learnt: Path):
     assert whole["audio"]["bytes"] == (labelled / "files/a.mp3").read_bytes()
 
 
+@pytest.mark.long
 def test_the_labels_train(labelled: Path, train: Trainer):
     train("run", steps=2, eval__every=0, eval__path="", data__path=labelled / "out")
 
 
+@pytest.mark.long
 def test_the_table_of_a_pool_needs_no_text_and_two_processes_write_the_same_bytes(
     learnt: Path, pool: Path, tmp_path: Path
 ):
@@ -185,6 +188,7 @@ def test_a_labelling_that_is_killed_after_each_step_ends_in_the_same_bytes(learn
     assert len(list((tmp_path / "once").glob("*.parquet"))) > 1
 
 
+@pytest.mark.long
 def test_a_killed_labelling_continues(learnt: Path, sounds: Path, tmp_path: Path):
     def arguments(out: Path) -> list[str]:
         return ["pseudolabel", *map(str, [learnt, "--data.path", sounds / "deep", "--out", out, *OFF])]
@@ -194,6 +198,7 @@ def test_a_killed_labelling_continues(learnt: Path, sounds: Path, tmp_path: Path
     assert files_of(tmp_path / "once") == files_of(tmp_path / "killed")
 
 
+@pytest.mark.long
 def test_other_limits_are_applied_without_a_model(labelled: Path, tmp_path: Path):
     """The folder of the model may be gone, and the limits that are not given stay."""
     before = lines_of(labelled / "out/windows.jsonl")
@@ -381,6 +386,7 @@ def test_several_held_out_sets_are_one_list(corpus: Path, tmp_path: Path):
     assert [(one.path, one.split) for one in config.held_out] == [("a", None), ("b", None), ("c", "d"), ("e", None)]
 
 
+@pytest.mark.long
 def test_a_folder_in_use_or_with_other_files_is_left_alone(learnt: Path, corpus: Path, tmp_path: Path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").touch()

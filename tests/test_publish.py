@@ -155,6 +155,7 @@ def test_a_model_arrives_whole_in_a_private_repository_though_the_hub_fails_now_
     assert all(f"  {name} " in output for name in file_sizes(folder)), "each was shown before"
 
 
+@pytest.mark.long
 def test_the_same_again_makes_no_second_commit(published: Any):
     hub, outputs, _ = published
     assert outputs[1][0] == 0
@@ -243,6 +244,7 @@ def test_the_hub_that_stays_away_ends_with_the_code_to_try_again(monkeypatch: py
     assert (caught.value.exit_code, len(lines)) == (75, 4)
 
 
+@pytest.mark.long
 def test_final_and_average_have_figures_of_their_own(run: Path, tmp_path: Path):
     for what, figure in (("final", "20.00%"), ("average", "10.00%")):
         assert main([str(run), "--repo", "a/b", "--what", what, "--write_card", str(tmp_path / what)]) == 0
@@ -322,6 +324,7 @@ def damage(name: str) -> Any:
     }[name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("how", "fact"),
     [

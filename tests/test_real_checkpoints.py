@@ -123,6 +123,7 @@ def test_a_transcript_has_openais_tokens_and_comes_back_from_them(tokenizers: tu
         assert tokenizer.decode(encode(text), skip_special_tokens=True).removeprefix(" ") == text.strip()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("text", "begins_with_a_space"),
     [
@@ -194,6 +195,7 @@ def with_two_ids_exchanged(tokenizer: dict[str, Any]) -> None:
 DEFECTS = (without_space_t, without_a_rare_merge, with_merges_in_reverse, with_two_ids_exchanged)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["multilingual", "English"])
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
 def test_a_tokenizer_that_makes_other_tokens_than_openais_is_refused(
@@ -293,6 +295,7 @@ def test_the_log_mel_is_openais_padded_and_cut_alike(bins: int, clip: np.ndarray
 # --- the files of the Hub ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_of_the_hub_needs_no_repair_and_is_trained_in_float32(folders: dict[str, Path], kind: str):
     repairs: list[str] = []
@@ -306,6 +309,7 @@ def test_a_checkpoint_of_the_hub_needs_no_repair_and_is_trained_in_float32(folde
     assert processor.feature_extractor.feature_size == KINDS[kind].mel_bins == model.config.num_mel_bins
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_the_hub_says_of_decoding_is_kept_but_for_forced_tokens(
     tmp_path: Path, folders: dict[str, Path], kind: str
@@ -350,6 +354,7 @@ def spoken(seconds: int = 1) -> np.ndarray:
     return (np.random.default_rng(0).normal(size=seconds * SECOND) * 0.1).astype(np.float32)
 
 
+@pytest.mark.long
 def test_transformers_decodes_an_export_in_its_language_and_task(tmp_path: Path, folders: dict[str, Path]):
     model, processor = load_whisper(str(folders["multilingual"]))
     model.generation_config.language, model.generation_config.task = "be", "translate"
@@ -382,6 +387,7 @@ def as_saved_until_2023(folder: Path, source: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_tokenizer_of_the_old_files_takes_no_transcript_for_commands(tmp_path: Path, folders: dict[str, Path]):
     """Read by transformers 5, its special tokens are ordinary ones: `<|be|>` in a transcript was one token."""
     old, repairs = as_saved_until_2023(tmp_path / "old", folders["multilingual"]), list[str]()

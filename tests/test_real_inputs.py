@@ -55,6 +55,7 @@ def test_an_input_that_is_missing_is_named(tmp_path: Path, variables: dict[str, 
         inputs_of({name: value.format(tmp_path) for name, value in variables.items()})
 
 
+@pytest.mark.long
 def test_ten_kinds_of_sound_without_speech_are_the_same_every_time(tmp_path: Path):
     assert len(clips()) == 10
     for name, samples in clips().items():

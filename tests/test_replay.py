@@ -27,6 +27,7 @@ def run_replay(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     return run_in_this_process
 
 
+@pytest.mark.long
 def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer, run_replay: Callable[..., Ended]):
     run_dir = train("run", steps=2)
     saved = load_config(TrainingConfig, ["--config", str(run_dir / "config.yaml")])

@@ -87,6 +87,7 @@ def test_hostile_transcripts_stay_text(tmp_path: Path, normalize):
     assert "characters)" in html
 
 
+@pytest.mark.long
 def test_the_page_runs_its_own_script_alone_and_loads_nothing(tmp_path: Path):
     html = page(tmp_path, scored(*HOSTILE, ("a", "b")))
 

@@ -52,6 +52,7 @@ def shown(report: Any) -> list[str]:
     return report.locator("#utterances > article:visible h3 > bdi").all_text_contents()
 
 
+@pytest.mark.long
 def test_the_page_runs_under_its_own_policy_and_asks_for_nothing(report: Any):
     assert report.complaints == []
     assert {address.split(":")[0] for address in report.requests} <= {"file", "data"}

@@ -108,6 +108,7 @@ def test_a_column_is_as_high_as_its_rate_and_one_of_few_words_does_not_set_the_s
     assert above == ["20.0", "10.0", "300.0"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "audio",
     [None, pytest.param(lambda name: b"RIFF\0\0\0\0WAVE<script>", marks=pytest.mark.long)],

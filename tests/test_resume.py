@@ -37,6 +37,7 @@ def test_another_configuration_is_refused_with_the_way_out(train: Trainer):
     assert (ended.code, len(ended.err.strip().splitlines())) == (2, 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "refused",
     [
@@ -87,6 +88,7 @@ def test_a_run_from_a_named_checkpoint_goes_on_where_it_was_interrupted(train: T
     assert newest["parent"] == "step-00000008"
 
 
+@pytest.mark.long
 def test_going_back_to_the_best_keeps_where_it_began_and_goes_on_there(train: Trainer):
     run_dir = train.copy_reference(**FINISHED)
     began = json.loads((run_dir / "best.json").read_text())["step"]
@@ -98,6 +100,7 @@ def test_going_back_to_the_best_keeps_where_it_began_and_goes_on_there(train: Tr
     assert events(run_dir, "resumed")[-1] >= 10
 
 
+@pytest.mark.long
 def test_the_checkpoint_a_run_began_at_may_vanish_while_it_trains(train: Trainer):
     source = source_elsewhere(train)
     settings = {"resume": source / "checkpoints/step-00000004", "allow_change": "[steps]", "steps": 1000}
@@ -133,6 +136,7 @@ def test_a_start_from_a_checkpoint_of_another_configuration_is_refused(train: Tr
     assert "run_dir" not in ended.err
 
 
+@pytest.mark.long
 def test_the_branch_goes_on_when_the_checkpoint_it_began_at_is_gone(train: Trainer, tmp_path: Path):
     source = source_elsewhere(train)
     settings = {"resume": source / "checkpoints/step-00000004", "allow_change": "[steps]", "eval__every": 0}
@@ -142,6 +146,7 @@ def test_the_branch_goes_on_when_the_checkpoint_it_began_at_is_gone(train: Train
     assert sorted(metrics(tmp_path / "run")) == [5, 6, 7, 8]
 
 
+@pytest.mark.long
 def test_status_tells_how_the_last_start_ended_and_where_the_run_stands(train: Trainer):
     run_dir = train.copy_reference(**FINISHED)
     assert train.end("run", **FINISHED, seed=9, resume=run_dir / "checkpoints/step-00000002").code == 2
@@ -237,6 +242,7 @@ def test_best_is_made_anew_from_its_checkpoint_when_it_is_gone(train: Trainer):
     assert digest(run_dir, "best/model.safetensors") == before
 
 
+@pytest.mark.long
 def test_best_of_the_earlier_run_is_what_a_resumed_one_has_to_beat(train: Trainer):
     """A run whose state knows a best of 0 % keeps it, whatever comes later."""
     run_dir = train.copy_reference(**FINISHED)

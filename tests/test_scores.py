@@ -31,6 +31,7 @@ def test_the_block_size_changes_no_score(block, monkeypatch):
     assert score(compared, AS_WRITTEN) == expected
 
 
+@pytest.mark.long
 def test_scoring_needs_no_memory_beyond_its_rows_that_grows_with_the_set(monkeypatch):
     monkeypatch.setattr(scoring, "BLOCK_UTTERANCES", 100)
     few, many = random_pairs(200), random_pairs(2000)

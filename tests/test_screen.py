@@ -183,6 +183,7 @@ def test_a_terminal_gets_a_bar_and_ci_and_pipes_get_plain_lines(
     assert screen.text.count("training") > 0
 
 
+@pytest.mark.long
 def test_quiet_prints_only_warnings_and_the_last_line(train: Trainer, tmp_path: Path):
     ended = train.end("quiet", steps=2, log__screen="quiet")
     *before, last = ended.out.splitlines()

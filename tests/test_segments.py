@@ -146,6 +146,7 @@ def test_the_doctor_tells_durations_once(clips: Path, micro_whisper: Path, capsy
     assert "2 of 2 rows" in line
 
 
+@pytest.mark.long
 def test_the_start_of_a_run_and_its_resume_tell_how_lists_are_read(train: Trainer, clips: Path, tmp_path: Path):
     lines = ["path,text,start,duration", *(f"{clips}/{n}.wav,так,{60 * n + 1},2" for n in range(3))]
     (tmp_path / "list.csv").write_text("\n".join(lines))

@@ -19,6 +19,7 @@ from tests.conftest import ROOT, START_SECONDS, environment
 from whisper_ft.cli.serve import main, parse_arguments
 
 
+@pytest.mark.long
 def test_it_serves_until_it_is_told_to_stop(micro_whisper: Path, tmp_path: Path):
     arguments = ["serve", str(micro_whisper), "--port", "0", "--token"]
     log = tmp_path / "log"

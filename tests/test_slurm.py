@@ -141,6 +141,7 @@ def test_a_job_whose_time_is_over_is_queued_again_and_ends_as_an_uninterrupted_o
     assert digest(train.folder / "job") == digest(train("whole", nodes, **settings))
 
 
+@pytest.mark.long
 def test_a_job_that_is_cancelled_saves_and_is_not_queued_again(slurm: Slurm, tmp_path: Path):
     (tmp_path / "program.py").write_text(ENDS_75)
     job = slurm.batch(str(tmp_path / "program.py"), "wait", str(tmp_path / "started"))
@@ -149,6 +150,7 @@ def test_a_job_that_is_cancelled_saves_and_is_not_queued_again(slurm: Slurm, tmp
     assert (end(job).code, (slurm.spool / "queued").exists()) == (75, False)
 
 
+@pytest.mark.long
 def test_a_job_that_fails_is_not_queued_again_and_ends_with_the_code_of_the_program(slurm: Slurm, tmp_path: Path):
     (tmp_path / "program.py").write_text(ENDS_75)
     ended = end(slurm.batch(str(tmp_path / "program.py"), "4"))

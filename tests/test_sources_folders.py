@@ -415,6 +415,7 @@ def test_an_arrow_file_cut_short_after_it_was_opened_is_a_data_error(tmp_path: P
         source.read(len(source.rows) - 1)
 
 
+@pytest.mark.long
 def test_a_damaged_arrow_file_does_no_more_than_end_the_run_in_its_own_words(tmp_path: Path):
     dataset(40).save_to_disk(tmp_path / "set")
     (file,) = (tmp_path / "set").glob("*.arrow")

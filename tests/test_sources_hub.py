@@ -227,6 +227,7 @@ def test_a_gated_data_set_is_read_with_the_token_of_the_environment_which_is_wri
     assert all(TOKEN.encode() not in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 
 
+@pytest.mark.long
 def test_a_worker_reads_a_row_group_of_the_hub_in_one_request_and_needs_no_datasets(
     ask: Child, hub: Elsewhere, tmp_path: Path
 ):
@@ -262,6 +263,7 @@ def test_a_commit_that_touched_other_files_is_no_change_of_the_data(ask: Child):
     assert not [fact for fact in (MAIN, OLD, "data/train-00001-of-00002.parquet (10, now 5)") if fact not in change]
 
 
+@pytest.mark.long
 def test_offline_says_how_to_bring_the_data_here(hub: Elsewhere, tmp_path: Path):
     offline = Child(hub, tmp_path, HF_HUB_OFFLINE="1")
     error = offline("o/speech")["error"]
@@ -269,6 +271,7 @@ def test_offline_says_how_to_bring_the_data_here(hub: Elsewhere, tmp_path: Path)
     offline.close()
 
 
+@pytest.mark.long
 def test_a_hub_that_does_not_answer_is_a_data_error(hub: Elsewhere, tmp_path: Path):
     lonely = Child(hub, tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert lonely("o/speech")["error"].startswith("DataError: o/speech: ")

@@ -189,6 +189,7 @@ def test_the_suppressed_tokens_of_a_model_are_part_of_an_evaluation(strict: tupl
     assert not protocols[0].matches(protocols[1])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("given", ["sometimes", "[a]", "1.5"])
 def test_another_value_is_refused_in_one_line(train: Trainer, given: str):
     ended = train.end("run", model__suppress=given)

@@ -113,6 +113,7 @@ def test_a_model_without_timestamp_tokens_is_refused(micro_whisper: Path):
         Transcriber(model, processor.tokenizer, encode, DecodingConfig(timestamps=True), "fp32")
 
 
+@pytest.mark.long
 def test_evaluate_writes_the_segments_of_each_utterance(micro_whisper: Path, tmp_path: Path):
     (tmp_path / "clips").mkdir()
     sound = np.random.default_rng(1).normal(0, 0.1, 16000 * 8).astype(np.float32)

@@ -93,6 +93,7 @@ def test_a_stop_signal_to_the_data_workers_alone_changes_nothing(train: Trainer,
     assert digest(train.folder / "deaf") == digest(train.reference())
 
 
+@pytest.mark.long
 @pytest.mark.skipif("FRESH_STARTS" in os.environ, reason="a launcher's ranks are not known by their pids")
 def test_a_stop_signal_to_one_rank_saves_on_all_at_the_same_step(train: Trainer):
     started = train.start(train.arguments("one", save__every=0, eval__every=0), 2)

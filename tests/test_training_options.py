@@ -43,6 +43,7 @@ def test_a_run_with_nothing_to_train_is_refused(train: Trainer):
     assert "--model.freeze" in ended.err
 
 
+@pytest.mark.long
 def test_gradient_checkpointing_changes_no_bit(train: Trainer):
     """With dropout: the second forward pass draws what the first one drew."""
     assert digest(train("run", **SHORT, model__gradient_checkpointing=True)) == digest(train.reference(**SHORT))

@@ -88,6 +88,7 @@ def test_segments_of_a_long_recording_lie_side_by_side_without_overlap(transcrib
     assert all(end <= start + 1e-6 for (_, end), (start, _) in pairwise(times))
 
 
+@pytest.mark.long
 def test_words_and_phrases_have_times_within_the_recording(trained: Path, sounds: Path, tmp_path: Path):
     options = ["--words", "--timestamps", "--language", "auto", "--to", "json,srt"]
     ended = transcribe(trained, sounds / "long.wav", "--out", tmp_path, *options)
@@ -118,6 +119,7 @@ def test_transcripts_that_exist_are_kept_unless_they_are_to_be_replaced(trained:
     assert (tmp_path / "phone.txt").read_text() != "mine"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("processes", [1, 2])
 def test_unreadable_files_are_named_and_the_others_written(trained: Path, sounds: Path, tmp_path: Path, processes: int):
     whole = (sounds / "long.wav").read_bytes()
@@ -136,6 +138,7 @@ def test_unreadable_files_are_named_and_the_others_written(trained: Path, sounds
     assert "problem" not in value(tmp_path / "good.json")
 
 
+@pytest.mark.long
 def test_two_processes_write_each_transcript_once_and_the_same(
     trained: Path, sounds: Path, transcribed: Path, tmp_path: Path
 ):
@@ -146,6 +149,7 @@ def test_two_processes_write_each_transcript_once_and_the_same(
     assert len(done) == len(STEMS)
 
 
+@pytest.mark.long
 def test_a_killed_transcription_goes_on_from_its_finished_windows(
     trained: Path, sounds: Path, transcribed: Path, tmp_path: Path
 ):
@@ -206,6 +210,7 @@ def test_only_windows_that_are_missing_are_read_and_a_changed_file_begins_anew(
     assert 0 in numbers({"model": "b"}), "a line that a kill cut short counts for nothing"
 
 
+@pytest.mark.long
 def test_a_recording_that_another_process_transcribes_is_left_to_it(trained: Path, sounds: Path, tmp_path: Path):
     file = AudioFile(sounds / "phone.wav", tmp_path / "phone")
     work = RecordingWork(0, file, file.outputs(["txt"]), {})
@@ -218,6 +223,7 @@ def test_a_recording_that_another_process_transcribes_is_left_to_it(trained: Pat
     assert sorted(texts(tmp_path)) == ["b", "phone", "stereo"]
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_with_its_own_code_and_the_same_command_goes_on(
     trained: Path, sounds: Path, transcribed: Path, tmp_path: Path
 ):
@@ -287,6 +293,7 @@ def test_a_run_without_a_model_is_refused_with_the_way_out(tmp_path: Path, sound
     assert all(fact in ended.err for fact in (str(tmp_path), "best/", "final/", "checkpoint export"))
 
 
+@pytest.mark.long
 def test_the_end_of_a_run_prints_the_best_rate_and_the_next_commands(train: Trainer):
     ended = train.end("run", steps=2, eval__every=2)
     best = json.loads((train.folder / "run/best.json").read_text())

@@ -111,6 +111,7 @@ AWKWARD: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fields", AWKWARD.values(), ids=AWKWARD.keys())
 def test_a_model_with_an_awkward_generation_config_decodes_and_is_exported(
     tmp_path: Path, micro_whisper: Path, complaints: list[str], fields: dict[str, Any]

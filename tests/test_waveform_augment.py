@@ -117,6 +117,7 @@ def test_babble_is_of_other_utterances_and_without_any_of_the_own_one_backwards(
     assert np.array_equal(broken.waveform, alone.waveform), "a row that cannot be decoded is no voice"
 
 
+@pytest.mark.long
 @given(st.floats(0.5, 2.0), st.integers(1_600, 40_000))
 def test_speed_and_tempo_have_the_length_of_their_factor(factor: float, samples: int):
     clean = speech(3.0)[:samples]

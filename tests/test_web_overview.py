@@ -45,6 +45,7 @@ def server(runs: Path) -> Any:
         yield server
 
 
+@pytest.mark.long
 def test_the_state_and_the_results_of_each_run_are_told(server: Serving, runs: Path):
     answer = server.get("/api/runs").json()
     first, second = answer["runs"]
@@ -124,6 +125,7 @@ def test_a_long_curve_is_thinned_to_means():
     assert thinned(points[:7], 100) == points[:7]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("playwright")
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_overview_in_a_browser(runs: Path, playwright: Any, tmp_path: Path, width: int):

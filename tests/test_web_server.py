@@ -98,6 +98,7 @@ def test_words_have_times_and_probabilities(served: Serving, sounds: Path):
     assert all(before["start"] <= after["start"] for before, after in pairwise(words))
 
 
+@pytest.mark.long
 def test_models_of_a_run_can_be_chosen(served: Serving, sounds: Path, micro_whisper: Path):
     state = served.get("/api/models").json()
     by_id = {choice["id"]: choice for choice in state["choices"]}
@@ -129,6 +130,7 @@ def test_a_folder_of_a_model_or_a_checkpoint_is_a_single_model(trained: Path, mo
     assert ServedModels(".").choices()[0].run == trained.name, "a run has the name of its folder"
 
 
+@pytest.mark.long
 def test_adapters_and_their_checkpoints_are_served(train: Trainer, sounds: Path):
     with serving(train.reference(**NF4)) as served:
         state = served.get("/api/models").json()
@@ -141,6 +143,7 @@ def test_adapters_and_their_checkpoints_are_served(train: Trainer, sounds: Path)
         assert len(served.server.models.loaded) <= 2
 
 
+@pytest.mark.long
 def test_a_new_best_is_used_between_requests(trained: Path, micro_whisper: Path, sounds: Path, tmp_path: Path):
     run = Path(shutil.copytree(trained, tmp_path / "run"))
     with serving(run) as served:
@@ -241,6 +244,7 @@ def test_a_folder_of_runs_offers_all_of_them(trained: Path, sounds: Path, tmp_pa
         assert [run["name"] for run in served.get("/api/models").json()["runs"]] == ["one", "two"]
 
 
+@pytest.mark.long
 def test_a_second_user_does_not_wait_for_a_long_recording(
     served: Serving, sounds: Path, transcribed: Path, lecture: bytes
 ):
@@ -506,6 +510,7 @@ def test_options_reach_the_decoder(served: Serving, sounds: Path):
 OTHER = "http://elsewhere.example"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("headers", "code"),
     [

@@ -29,6 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_the_wheel_holds_the_package_and_the_two_leaves_alone(wheel: Path):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     package = (path for path in (ROOT / "whisper_ft").rglob("*") if path.is_file() and "__pycache__" not in path.parts)

@@ -227,6 +227,7 @@ def test_the_memory_does_not_grow_with_the_recording(tmp_path: Path, prepare: Pr
     assert peaks[1] < peaks[0] + 2_000_000, peaks
 
 
+@pytest.mark.long
 def test_stopped_within_recordings_it_goes_on_to_the_same_bytes(
     long_talks: Path, tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
 ):
@@ -269,6 +270,7 @@ def test_windows_of_a_list_elsewhere_are_the_same_bytes(tmp_path: Path, prepare:
     assert near.read_bytes() == far.read_bytes()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "packed",
     [

@@ -30,6 +30,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_a_worker_begins_with_what_its_server_imported_and_never_runs_the_program(tmp_path: Path):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(root=str(ROOT)))
@@ -80,6 +81,7 @@ def unsendable(number: int, of: int) -> Iterator[Unsendable]:
         yield Unsendable()
 
 
+@pytest.mark.long
 def test_what_cannot_be_handed_over_is_told_by_the_error_that_it_met():
     with (
         closing(Workers(unsendable, 1, ahead=2)) as workers,
@@ -94,6 +96,7 @@ def small(number: int, of: int) -> Iterator[bytes]:
         yield bytes(2_000)
 
 
+@pytest.mark.long
 def test_a_thousand_parts_may_wait():
     """The worker gets a message for each part taken, and its pipe would fill if it read them only without room."""
     with closing(Workers(small, 1, ahead=1_000)) as workers:

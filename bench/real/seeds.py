@@ -17,6 +17,7 @@ from bench.real.command import measured, parser_of
 from bench.real.inputs import InputError, Inputs
 from bench.real.packing import ARMS
 from bench.real.record import Record
+from bench.real.silence import write_silence
 from bench.real.table import percent
 from normalizers import get_normalizer
 from whisper_ft.scoring.bootstrap import Difference, paired_test
@@ -40,12 +41,13 @@ def transcripts(inputs: Inputs, extent: Extent, out: Path, arm: str) -> dict[int
     if arm not in record.results:
         raise InputError(f"{out}: no results of {arm!r}; run python -m bench.real.packing first")
     updates = int(record.results[arm]["updates"])
+    silence = write_silence(out / "silence")
 
     def made(seed: int) -> dict[str, Any]:
         folder = folder_of(out, arm, seed)
         run = folder.with_name(f"{folder.name}-model")
         arms.rows_of_ours(inputs, out / "train", run, extent, updates, {**ARMS[arm], "seed": str(seed)})
-        return arms.scores(str(run / "final"), inputs, out / "silence", folder, extent)
+        return arms.scores(str(run / "final"), inputs, silence, folder, extent)
 
     for seed in SEEDS[1:]:
         record.once(f"{arm}, seed {seed}", lambda seed=seed: made(seed))  # type: ignore[misc]
