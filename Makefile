@@ -10,7 +10,8 @@ DEMO_RUN := runs/demo
 # Processes of pytest. Three on two cores, because a test often waits for the programs that it has started.
 TEST_PROCESSES := 3
 # The longest groups first, by tests/data/durations.json; RECORD_DURATIONS=1 make test writes it anew.
-PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
+# Compiled files are written even where the variable forbids it, because the tests start the programs many hundred times.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope --no-loadscope-reorder
 
 .PHONY: setup demo test test-long check bench real clean
 

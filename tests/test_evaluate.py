@@ -103,7 +103,7 @@ def test_rows_that_cannot_be_heard_are_scored_and_named(trained: Path, corpus: P
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.matrix), 2])
 def test_a_set_of_which_nothing_is_heard_has_no_score(trained: Path, corpus: Path, tmp_path: Path, processes: int):
     """The same command scores it once the audio is there."""
     manifest, out = tmp_path / "m.jsonl", tmp_path / "out"

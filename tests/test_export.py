@@ -165,7 +165,7 @@ def test_the_alignment_heads_of_base_are_dumped_as_openai_has_them():
     ("target", "quantization"),
     [
         ("ct2", "float32"),
-        pytest.param("ggml", "float16", marks=pytest.mark.long),
+        pytest.param("ggml", "float16", marks=pytest.mark.matrix),
         pytest.param("onnx", "float32", marks=pytest.mark.matrix),
     ],
 )
@@ -405,7 +405,8 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "target", ["hf", "ct2", "openai", "ggml", pytest.param("onnx", marks=pytest.mark.matrix), "mlx"]
+    "target",
+    ["hf", "ct2", "ggml", *(pytest.param(name, marks=pytest.mark.matrix) for name in ("openai", "onnx", "mlx"))],
 )
 def test_a_disk_that_fills_up_is_told_and_leaves_nothing(
     speaker: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: str

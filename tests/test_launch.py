@@ -331,7 +331,7 @@ def test_the_exit_code_is_that_of_the_program(program: Path, processes: str, how
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.matrix), 2])
 def test_no_program_outlives_a_launcher_that_is_killed(program: Path, processes: int):
     files = [program.parent / str(rank) for rank in range(processes)]
     started = start(str(program), "wait", str(program.parent), processes=processes)

@@ -54,10 +54,10 @@ ADAPTER = {"adapter__kind": "lora"}
     ("labels", "passes", "settings"),
     [
         (448, 2, {}),
-        (448, 2, {"precision": "bf16"} | CHECKPOINTING),
-        (200, 2, {"precision": "bf16", "model__freeze": "[encoder]"}),
+        pytest.param(448, 2, {"precision": "bf16"} | CHECKPOINTING, marks=pytest.mark.matrix),
+        pytest.param(200, 2, {"precision": "bf16", "model__freeze": "[encoder]"}, marks=pytest.mark.matrix),
         (200, 2, {"precision": "bf16", "model__attention": "eager", "model__freeze": "[decoder]"}),
-        (200, 2, {"precision": "bf16", "adapter__dropout": 0.1} | ADAPTER),
+        pytest.param(200, 2, {"precision": "bf16", "adapter__dropout": 0.1} | ADAPTER, marks=pytest.mark.matrix),
         (200, 2, {"precision": "bf16", "adapter__targets": "[q_proj, v_proj]"} | ADAPTER | CHECKPOINTING),
     ],
     ids=str,

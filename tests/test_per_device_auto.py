@@ -81,7 +81,11 @@ def test_two_processes_take_the_same_number(train: Trainer):
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "settings", [{}, {"adapter__kind": "lora", "adapter__base": "nf4", "adapter__dropout": 0.1}], ids=["full", "nf4"]
+    "settings",
+    [
+        pytest.param({}, id="full", marks=pytest.mark.matrix),
+        pytest.param({"adapter__kind": "lora", "adapter__base": "nf4", "adapter__dropout": 0.1}, id="nf4"),
+    ],
 )
 def test_a_trial_leaves_no_trace(train: Trainer, settings: dict[str, object]):
     config, learner = learner_of(train, model__dropout=0.3, model__layerdrop=0.2, **settings)

@@ -196,7 +196,7 @@ DEFECTS = (without_space_t, without_a_rare_merge, with_merges_in_reverse, with_t
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["multilingual", "English"])
+@pytest.mark.parametrize("kind", ["multilingual", pytest.param("English", marks=pytest.mark.matrix)])
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.__name__)
 def test_a_tokenizer_that_makes_other_tokens_than_openais_is_refused(
     tmp_path: Path, folders: dict[str, Path], kind: str, defect: Callable[[dict[str, Any]], None]

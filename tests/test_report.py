@@ -70,7 +70,7 @@ def test_the_page_shows_the_headline_and_the_counts(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "normalize", [LOWER, pytest.param(CHARACTERS, marks=pytest.mark.long)], ids=["words", "characters"]
+    "normalize", [LOWER, pytest.param(CHARACTERS, marks=pytest.mark.matrix)], ids=["words", "characters"]
 )
 def test_hostile_transcripts_stay_text(tmp_path: Path, normalize):
     rows = [

@@ -127,7 +127,7 @@ def test_a_long_curve_is_thinned_to_means():
 
 @pytest.mark.long
 @pytest.mark.usefixtures("playwright")
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.matrix)])
 def test_the_overview_in_a_browser(runs: Path, playwright: Any, tmp_path: Path, width: int):
     with serve(runs, tmp_path / "corrections") as address, chromium(playwright) as browser:
         page = browser.new_page(viewport={"width": width, "height": 900})

@@ -8,6 +8,7 @@ from typing import Any
 from whisper_ft.cli.transcribe.audio_files import AudioFile
 from whisper_ft.cli.transcribe.window_log import WindowLog
 from whisper_ft.data.audio.log_mel import LogMel
+from whisper_ft.data.formats.machine_transcripts import record_transcript
 from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.finished_window import FinishedWindow
 from whisper_ft.decoding.long_form import AudioWindow
@@ -77,7 +78,11 @@ class RecordingWork:
         windows = [self._log.known[number] for number in range(self._read.count or 0)]
         transcript = transcript_of(str(self.file.path), self._read, windows, model, language)
         for form, path in self._outputs.items():
-            atomic.write_lines(path, written(transcript, form))
+            text = "".join(written(transcript, form))
+            if path.parent == self.file.path.parent:  # beside the audio, where it could be taken for its label
+                with atomic.disk_errors(path.parent):
+                    record_transcript(path, text.encode(), model)
+            atomic.write_text(path, text)
         return [*self._outputs.values()]
 
     def release(self, *, keep: bool) -> None:

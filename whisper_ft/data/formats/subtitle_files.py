@@ -14,6 +14,7 @@ from whisper_ft.data.formats.columns import require_columns
 from whisper_ft.data.formats.cues import TimedSpeech, read_cues
 from whisper_ft.data.formats.file_naming import is_audio
 from whisper_ft.data.formats.file_table import FileTable, table_of
+from whisper_ft.data.formats.machine_transcripts import MachineTranscripts
 from whisper_ft.data.formats.text_grid import Tier, read_tiers
 from whisper_ft.data.formats.text_lines import decoded
 from whisper_ft.data.formats.transcript_files import files_below, in_splits
@@ -42,9 +43,10 @@ class Subtitles(NamedTuple):
 def open_subtitles(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
     """Open the texts of all recordings below a folder. A split is a folder such as train.
 
-    `where.text_column` is the tier of a TextGrid; it may be left out if there is only one. A recording whose subtitles
-    are missing or cannot be read becomes a row with the problem bad_label, which names the line. A text that ends
-    before it begins has the problem bad_segment. Subtitles without a recording are noted.
+    `where.text_column` is the tier of a TextGrid; it may be left out if there is only one. A recording becomes a row
+    with the problem bad_label if its subtitles are missing, cannot be read, or are written by `transcribe`. The problem
+    names the line. A text that ends before it begins has the problem bad_segment. Subtitles without a recording are
+    noted.
 
     Raises UsageError if no recording has subtitles, if a tier or a split must be chosen, if a split is missing, and for
     any extra `columns`. UnhonouredError is raised if no TextGrid has the tier.
@@ -58,7 +60,8 @@ def open_subtitles(where: SourceConfig, columns: Sequence[str] = ()) -> FileTabl
         wanted = where.split.split("+") if where.split else []
         clips = in_splits({name: split_of(name, wanted) for name in files if is_audio(name)}, wanted, where)
         with ThreadPoolExecutor(IO_THREADS) as pool:
-            read = list(pool.map(lambda clip: _content(found.get(clip, ()), store, where), clips))
+            machine = MachineTranscripts(store, files)
+            read = list(pool.map(lambda clip: _content(found.get(clip, ()), store, where, machine), clips))
         _require_tier(read, where)
         rows = [row for clip, transcript in zip(clips, read, strict=True) for row in _rows(clip, transcript, where)]
         taken = {subtitles.name for several in found.values() for subtitles in several}
@@ -105,21 +108,26 @@ class _Transcript(NamedTuple):
     """Tiers of a TextGrid. Other subtitles are one tier without a name."""
 
 
-def _content(several: Sequence[Subtitles], store: FolderStore, where: SourceConfig) -> _Transcript | RejectedError:
+def _content(
+    several: Sequence[Subtitles], store: FolderStore, where: SourceConfig, machine: MachineTranscripts
+) -> _Transcript | RejectedError:
     """Read the subtitles of a recording."""
     name = ""
     try:
         name = _chosen(several, where)
         if (store.size(name) or 0) > MAX_TEXT_BYTES:
             raise RejectedError("bad_label", f"over {MAX_TEXT_BYTES} bytes, so these are no subtitles")
-        text = decoded(store.read(name))
+        content = store.read(name)
+        machine.refuse(name, content)
+        text = decoded(content)
         if text is None:
             raise RejectedError("bad_label", "neither UTF-8 nor UTF-16; convert it, as by iconv -f CP1251 -t UTF-8")
         if _is_grid(name):
             return _Transcript(name, read_tiers(text))
         return _Transcript(name, [Tier("", read_cues(text))])
     except RejectedError as rejected:
-        return RejectedError(rejected.reason, f"{name}: {rejected.detail}" if name else rejected.detail)
+        named = rejected.detail.startswith(name)
+        return RejectedError(rejected.reason, rejected.detail if named else f"{name}: {rejected.detail}")
 
 
 def _chosen(several: Sequence[Subtitles], where: SourceConfig) -> str:
