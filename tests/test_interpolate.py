@@ -18,7 +18,9 @@ from tests.adapter_files import own_adapter
 from tests.conftest import Trainer, digest, metrics
 from tests.model_files import content, edited
 from whisper_ft.cli.interpolate.__main__ import main
+from whisper_ft.cli.publish.model_to_publish import find_model
 from whisper_ft.config.alphas import alphas_in
+from whisper_ft.decoding.guards_of_model import guards_of_model
 from whisper_ft.models.export.side_files import SIDE_FILES
 from whisper_ft.models.interpolation import Mixture, StoredWeights, mixed
 from whisper_ft.models.whisper import load_whisper, weights_sha256
@@ -286,6 +288,14 @@ def test_a_run_mixes_its_best_model_with_its_start_at_the_end(train: Trainer):
     assert weights_sha256(model) == next(
         one["weights_sha256"] for one in result["mixtures"] if one["alpha"] == result["alpha"]
     )
+    to_publish = find_model(run_dir, "interpolated")
+    assert to_publish.recorded == (
+        "wer",
+        next(one["wer"] for one in result["mixtures"] if one["alpha"] == result["alpha"]),
+    )
+    assert f"start + {result['alpha']:g} (" in to_publish.origin
+    assert guards_of_model(str(folder)) == [], "the guards of best/ are not those of a mixture"
+    assert guards_of_model(str(run_dir / "best")) != []
     before, logs = digest(folder, WEIGHTS), [path.read_bytes() for path in sorted(run_dir.rglob("rank-0.jsonl"))]
     assert train("run", **settings) == run_dir
     assert digest(folder, WEIGHTS) == before

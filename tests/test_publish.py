@@ -38,6 +38,7 @@ from whisper_ft.runtime.atomic import write_json
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.scoring.bootstrap import Interval
 from whisper_ft.scoring.guard import Guard
+from whisper_ft.scoring.mixtures import MixtureScores
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.published_models import publish_average, publish_final
 
@@ -250,6 +251,22 @@ def test_final_and_average_have_figures_of_their_own(run: Path, tmp_path: Path):
         assert main([str(run), "--repo", "a/b", "--what", what, "--write_card", str(tmp_path / what)]) == 0
         assert f"WER **{figure}**" in (tmp_path / what).read_text()
     assert "the mean of the weights of steps 20, 30" in (tmp_path / "average").read_text()
+
+
+def test_a_mixture_has_its_own_figure_and_no_guards_of_the_step_it_was_made_from(run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "run")
+    mixed = tmp_path / "run/interpolated"
+    shutil.copytree(run / "best", mixed)
+    rates = {0.0: 0.5, 0.7: 0.0625, 1.0: 0.125}
+    scores = [MixtureScores(alpha, "", "wer", rate, {}, []).summary() for alpha, rate in rates.items()]
+    names = {"start": {"name": "start"}, "tuned": {"name": "run/best"}}
+    write_json(mixed / "interpolation.json", {**names, "metric": "wer", "alpha": 0.7, "mixtures": scores})
+    found = find_model(tmp_path / "run", "interpolated")
+    assert (found.steps, found.recorded, found.is_of_one_step) == ((20,), ("wer", 0.0625), False)
+    assert "0.7" in found.origin
+    card = tmp_path / "card.md"
+    assert main([str(tmp_path / "run"), "--repo", "a/b", "--what", "interpolated", "--write_card", str(card)]) == 0
+    assert "WER **6.25%**" in card.read_text()
 
 
 def test_an_evaluation_of_another_model_is_refused(run: Path, tmp_path: Path):

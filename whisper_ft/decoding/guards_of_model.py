@@ -15,11 +15,11 @@ BEFORE_STEP = "step-"  # prefix in the name of a checkpoint
 def guards_of_model(model: str) -> list[GuardRow]:
     """Return the verdicts of the guards of a model's run, at the step of the model; [] if there are none.
 
-    `model` is a run directory, one of its models, or a checkpoint. The mean of several checkpoints has no step.
+    `model` is a run directory, one of its models, or a checkpoint. An average and a mixture have no step.
     """
     folder = Path(model)
     run = next((place for place in (folder, *folder.parents[:2]) if model and (place / METRICS).is_file()), None)
-    if run is None or folder.name.startswith("average"):
+    if run is None or folder.name.startswith(("average", "interpolated")):
         return []
     try:
         history = read_history(run)

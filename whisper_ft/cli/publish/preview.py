@@ -40,7 +40,7 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
             *(result_of_evaluation(folder, model) for folder in args.evaluation),
             *results_of_run(run, history, model, augmented),
         ],
-        guards=[] if model.what.startswith("average") else guard_rows(history, max(model.steps)),
+        guards=guard_rows(history, max(model.steps)) if model.is_of_one_step else [],
         base_model=args.base_model or hub_model(config.model.name),
         datasets={one_line(name): "" for name in args.dataset} or hub_datasets(config, record.data if record else {}),
         license=args.license,

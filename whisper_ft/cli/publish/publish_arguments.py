@@ -10,7 +10,7 @@ from whisper_ft.models.adapters.adapter_config import is_adapter
 from whisper_ft.runtime.command import Parser
 from whisper_ft.runtime.errors import UsageError, one_line
 
-What = Literal["best", "final", "average", "best-adapter", "final-adapter", "average-adapter"]
+What = Literal["best", "final", "average", "interpolated", "best-adapter", "final-adapter", "average-adapter"]
 WHAT: tuple[What, ...] = get_args(What)
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 

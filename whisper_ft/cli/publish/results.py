@@ -53,7 +53,7 @@ def results_of_run(
     `augmented` are the names of the sets whose sound is augmented, which the card says.
     """
     recorded = [EvaluationResult(HELD_OUT, dict([model.recorded]))] if model.recorded else []
-    if model.what.startswith("average"):
+    if not model.is_of_one_step:
         return recorded
     (step,) = model.steps
 
