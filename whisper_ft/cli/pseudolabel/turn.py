@@ -1,6 +1,5 @@
 """Turn of a labelling: one transcription of the whole pool, by one model with one search."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -130,7 +129,3 @@ class TurnDecoder:
     def task_of(self, row: Row) -> str:
         """Return the task of a row."""
         return row.task or self._task
-
-
-Load = Callable[[Turn], TurnDecoder]
-"""Function that loads the model of a turn."""

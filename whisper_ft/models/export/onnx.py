@@ -24,7 +24,6 @@ from whisper_ft.models.export.openai_layout import dimensions, refuse_unlike_ope
 from whisper_ft.models.generation_config import END, NO_TIMESTAMPS, START
 from whisper_ft.models.whisper import FRAMES_PER_POSITION, LoadedWhisper
 
-QUANTIZATIONS = ("float32", "int8")
 OPSET = 18  # the lowest that torch's exporter writes; sherpa-onnx 2.0 and transformers.js 3 read it
 SHERPA, JS = "sherpa-onnx", "onnx"
 """Folders of the two layouts."""
@@ -39,7 +38,7 @@ def refuse(loaded: LoadedWhisper) -> None:
 
 
 def write(loaded: LoadedWhisper, out: Path, quantization: str) -> None:
-    """Write both layouts into a folder. `quantization` is one of QUANTIZATIONS; int8 covers most matrix products.
+    """Write both layouts into a folder. `quantization` is `float32` or `int8`, which covers most matrix products.
 
     Raises ImportError if onnx or onnxscript is not installed, or onnxruntime for int8.
     """
