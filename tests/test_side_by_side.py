@@ -1,5 +1,6 @@
 """Two models side by side: marked differences, and a blind test whose answers are counted with an interval."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,18 @@ def test_answers_count_for_their_models_in_any_order(tmp_path: Path):
     assert test.add("tuned", "start", "equal", ("a", "\ud83d")) == Votes(first=2, second=1, equal=1)
 
 
+def test_a_pair_of_texts_has_one_answer_also_by_clicks_at_the_same_time(tmp_path: Path):
+    test = BlindTest(tmp_path / "kept")
+    clicks = [threading.Thread(target=test.add, args=("tuned", "start", "first", ("a", "b"), "one")) for _ in range(8)]
+    for click in clicks:
+        click.start()
+    for click in clicks:
+        click.join()
+    assert test.add("start", "tuned", "first", ("b", "a"), "one") == Votes(second=1), "the first answer counts"
+    assert test.add("start", "tuned", "first", ("b", "a"), "two") == Votes(first=1, second=1)
+    assert BlindTest(tmp_path / "kept").add("start", "tuned", "first", ("b", "a"), "two") == Votes(first=1, second=1)
+
+
 @pytest.mark.parametrize(("first", "second", "better"), [("a", "b", "a"), ("a", "a", "first"), ("", "b", "first")])
 def test_an_answer_about_nothing_is_refused(tmp_path: Path, first: str, second: str, better: str):
     with pytest.raises(UsageError):
@@ -98,9 +111,11 @@ def test_routes_compare_and_count(client: TestClient):
     answer = client.post("/api/differences", json={"first": "a b", "second": "a c"})
     assert answer.json()["changed"] == 1
     vote = {"first": "tuned", "second": "start", "better": "second", "texts": ["a b", "a c"]}
-    assert client.post("/api/blind_test", json=vote).json()["second"] == 1
+    for pair in ({"pair": "1"}, {"pair": "1"}, {}, {}):
+        counts = client.post("/api/blind_test", json=vote | pair).json()
+    assert counts["second"] == 3
     tally = client.get("/api/blind_test", params={"first": "start", "second": "tuned"}).json()
-    assert (tally["first"], tally["second"], tally["share"]) == (1, 0, 1.0)
+    assert (tally["first"], tally["second"], tally["share"]) == (3, 0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -113,6 +128,7 @@ def test_routes_compare_and_count(client: TestClient):
         ("/api/differences", b" " * 5_000_000, 413),
         ("/api/blind_test", b'{"first": "a", "second": "b", "better": "first", "texts": 3}', 400),
         ("/api/blind_test", b'{"first": "a", "second": "b", "better": "c", "texts": ["", ""]}', 400),
+        ("/api/blind_test", b'{"first": "a", "second": "b", "better": "first", "texts": ["", ""], "pair": 1}', 400),
     ],
 )
 def test_a_body_that_cannot_be_used_is_refused(client: TestClient, path: str, body: bytes, status: int):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whisper_ft.reports.subtitles import LINE_WIDTH, LINES, Cue, TimedText, cues_of, width_of
+from whisper_ft.reports.subtitles import LINE_WIDTH, LINES, TimedText, cues_of, width_of
 from whisper_ft.reports.transcript_formats import FORMATS, Segment, SpokenWord, Transcript, written
 
 LETTERS = "ab,. 日本あー。「」（）ёжก็เดีé\u0301👩\u200d👧<&>-\u00a0؟क्षि"
@@ -114,10 +114,17 @@ def test_without_words_a_phrase_shares_its_time_out_by_length_and_with_words_by_
 
 def test_a_pause_between_words_begins_a_new_cue():
     words = [TimedText(0.0, 0.5, " Wait."), TimedText(6.0, 6.5, " Go.")]
-    assert cues_of([(TimedText(0.0, 10.0, "Wait. Go."), words)], 10.0) == [
-        Cue(0, 1000, ("Wait.",)),
-        Cue(6000, 7000, ("Go.",)),
-    ]
+    cues = cues_of([(TimedText(0.0, 10.0, "Wait. Go."), words)], 10.0)
+    assert [cue[:3] for cue in cues] == [(0, 1000, ("Wait.",)), (6000, 7000, ("Go.",))]
+
+
+def test_each_cue_names_its_phrase_and_has_the_text_of_it():
+    texts = ["Wait for me. " + 30 * "word ", "日本語の字幕は空白がないので句読点で分けます。" * 3, " ", "the end"]
+    cues = cues_of([(TimedText(10.0 * n, 10.0 * n + 10, text), []) for n, text in enumerate(texts)], 40.0)
+    for number, text in enumerate(texts):
+        parts = [cue.text for cue in cues if cue.phrase == number]
+        assert (" " if number == 0 else "").join(parts) == text.strip()
+        assert all(unspaced("".join(cue.lines)) == unspaced(cue.text) for cue in cues)
 
 
 def transcript(text: str, segments: Sequence[tuple[float, float, str]], **more: object) -> Transcript:

@@ -63,6 +63,11 @@ def test_verbose_json_has_segments_and_words(client: Any, sounds: Path, transcri
     assert [segment.id for segment in answer.segments] == list(range(len(answer.segments)))
     assert all(segment.start < segment.end and segment.avg_logprob <= 0 for segment in answer.segments)
     assert " ".join(word.word for word in answer.words).split() == answer.text.split()
+    subtitles = client.audio.transcriptions.create(
+        model="whisper-1", file=sounds / "long.wav", response_format="srt", prompt="слова"
+    )
+    assert subtitles.count(" --> ") == len(answer.segments), "segments are the phrases of the subtitles"
+    assert all(len(segment.text) <= 84 for segment in answer.segments)
     plain = client.audio.transcriptions.create(
         model="whisper-1", file=sounds / "a.flac", response_format="verbose_json"
     )
@@ -102,6 +107,10 @@ def test_models_are_listed(client: Any):
         ({"temperature": 0.5}, "BadRequestError", "bad_value"),
         ({"language": "klingon"}, "BadRequestError", "bad_value"),
         ({"timestamp_granularities": ["letter"]}, "BadRequestError", "bad_value"),
+        ({"stream": True, "response_format": "verbose_json"}, "BadRequestError", "bad_value"),
+        ({"stream": True, "response_format": "srt"}, "BadRequestError", "bad_value"),
+        ({"stream": True, "timestamp_granularities": ["segment"]}, "BadRequestError", "bad_value"),
+        ({"extra_body": {"stream": "sometimes"}}, "BadRequestError", "bad_value"),
         ({"prompt": "слова " * 400}, "BadRequestError", "bad_value"),
         ({"file": ("notes.wav", b"a text")}, "BadRequestError", "not_audio"),
     ],

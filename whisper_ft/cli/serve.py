@@ -86,7 +86,7 @@ def _add_limits(parser: Parser) -> None:
 def refuse_missing(settings: ServeSettings) -> None:
     """Raise UsageError if a package, the model or the GPU is missing."""
     if missing := [package for module, package in PACKAGES.items() if find_spec(module) is None]:
-        raise UsageError(f"{', '.join(missing)}: not installed; pip install 'whisper-ft[web]'")
+        raise UsageError(f"{', '.join(missing)}: not installed; pip install {' '.join(missing)}")
     # After the packages, because their names tell a user more than a missing model.
     from whisper_ft.web.models_of_run import COMPARE, ServedModels
     from whisper_ft.web.run_files import is_run

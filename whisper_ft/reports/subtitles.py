@@ -39,6 +39,10 @@ class Cue(NamedTuple):
     start: int
     end: int
     lines: tuple[str, ...]
+    text: str
+    """Text of all lines, as the phrase has it."""
+    phrase: int
+    """Index of the phrase of which it is a part."""
 
 
 class _Atom(NamedTuple):
@@ -68,16 +72,19 @@ def cues_of(phrases: Sequence[tuple[TimedText, Sequence[TimedText]]], seconds: f
             of a phrase is shared out by the width of its parts.
         seconds: length of the recording; no cue ends after it.
     """
-    cues = []
-    for phrase, words in phrases:
+    parts = list[tuple[int, Sequence[_Atom]]]()
+    for number, (phrase, words) in enumerate(phrases):
         for atoms in _split_at_pauses(_atoms(phrase, words)):
             begin = 0
             while begin < len(atoms):
                 end = _end_of_cue(atoms, begin)
-                part = atoms[begin:end]
-                cues.append((part[0].start, part[-1].end, _lines(part)))
+                parts.append((number, atoms[begin:end]))
                 begin = end
-    return _in_order(cues, round(1000 * seconds))
+    times = _in_order([(part[0].start, part[-1].end) for _, part in parts], round(1000 * seconds))
+    return [
+        Cue(start, end, _lines(part), _text(part), number)
+        for (start, end), (number, part) in zip(times, parts, strict=True)
+    ]
 
 
 def _atoms(phrase: TimedText, words: Sequence[TimedText]) -> list[_Atom]:
@@ -221,20 +228,20 @@ def _lines(atoms: Sequence[_Atom]) -> tuple[str, ...]:
     return above, below
 
 
-def _in_order(cues: Sequence[tuple[float, float, tuple[str, ...]]], most: int) -> list[Cue]:
-    """Turn times into milliseconds so that no cue is empty, overlaps another, or ends after `most`.
+def _in_order(times: Sequence[tuple[float, float]], most: int) -> list[tuple[int, int]]:
+    """Turn starts and ends into milliseconds so that no cue is empty, overlaps another, or ends after `most`.
 
     A recording shorter than a millisecond for each cue leaves some of them empty.
     """
     starts, ends, latest = [], [], 0
-    for start, end, _ in cues:
+    for start, end in times:
         starts.append(max(round(1000 * start), latest))
         latest = max(round(1000 * end), starts[-1] + 1)
         ends.append(latest)
     following = most
-    for place in reversed(range(len(cues))):
+    for place in reversed(range(len(times))):
         shown = max(ends[place], starts[place] + round(1000 * LEAST_SECONDS))
         ends[place] = max(min(shown if ends[place] <= following else following, following), 0)
         starts[place] = max(min(starts[place], ends[place] - 1), 0)
         following = starts[place]
-    return [Cue(start, end, cue[2]) for start, end, cue in zip(starts, ends, cues, strict=True)]
+    return list(zip(starts, ends, strict=True))

@@ -3,7 +3,7 @@
 import html
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from whisper_ft.reports.subtitles import Cue, TimedText, cues_of
@@ -129,6 +129,17 @@ FORMATS: dict[str, Callable[[Transcript], Iterable[str]]] = {
     "txt": _txt, "srt": _srt, "vtt": _vtt, "json": _json, "tsv": _tsv,
 }  # fmt: skip
 """Function that yields the lines of a file, by the extension of the format."""
+
+
+def phrases_of(transcript: Transcript) -> list[Segment]:
+    """Cut the segments into phrases of at most two lines, at the places and times of the subtitles.
+
+    Figures of a phrase are those of its segment. Words are left out.
+    """
+    return [
+        replace(transcript.segments[cue.phrase], start=cue.start / 1000, end=cue.end / 1000, text=cue.text, words=None)
+        for cue in _cues(transcript)
+    ]
 
 
 def _cues(transcript: Transcript) -> list[Cue]:

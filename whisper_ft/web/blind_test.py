@@ -1,5 +1,6 @@
 """Blind test of two models: people choose the better text without knowing whose it is, and answers are counted."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -62,10 +63,13 @@ class BlindTest:
     """Answers of blind tests, one JSON line each, in a folder that the first answer makes."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / ANSWERS
+        self._path, self._lock = folder / ANSWERS, threading.Lock()
 
-    def add(self, first: str, second: str, better: str, texts: tuple[str, str]) -> Votes:
+    def add(self, first: str, second: str, better: str, texts: tuple[str, str], pair: str = "") -> Votes:
         """Keep an answer, and return the tally of these two models. A name of a model has to tell its weights apart.
+
+        `pair` is an id of the two texts that were shown. Of several answers about a pair only the first one is kept,
+        because a button may be clicked twice. Answers without an id are all kept.
 
         Raises UsageError for an unknown answer or equal models, and DiskError.
         """
@@ -75,7 +79,10 @@ class BlindTest:
         if not first or not second or first == second:
             raise UsageError("first and second: name two different models")
         row = {"first": first, "second": second, "better": better, "texts": list(map(encodable, texts))}
-        with disk_errors(self._path):
+        row |= {"pair": encodable(pair)} if pair else {}
+        with self._lock, disk_errors(self._path):
+            if pair and any(kept["pair"] == row["pair"] for kept in rows_with(self._path, "pair")):
+                return self.tally(first, second)
             self._path.parent.mkdir(parents=True, exist_ok=True)
             append_rows(self._path, [{**row, "time": time.strftime("%FT%TZ", time.gmtime())}])
         return self.tally(first, second)

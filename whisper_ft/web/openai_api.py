@@ -6,7 +6,6 @@ The shapes are those of OpenAI's API reference, as its Python package `openai` r
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -17,20 +16,32 @@ from starlette.types import Receive, Scope, Send
 
 from whisper_ft.data.labels.languages import language_name
 from whisper_ft.decoding.transcript_options import TranscriptOptions
-from whisper_ft.reports.transcript_formats import Transcript, segment_record, written
+from whisper_ft.reports.transcript_formats import Transcript, phrases_of, segment_record, written
 from whisper_ft.runtime.printable import json_text
 from whisper_ft.web.api_error import ApiError, json_answer
 from whisper_ft.web.form_upload import Upload, upload_of
 from whisper_ft.web.models_of_run import LATEST, Choice
 from whisper_ft.web.server import Server, server_of
 from whisper_ft.web.transcription_job import TranscriptionJob
-from whisper_ft.web.transcription_routes import ALIVE_SECONDS, bad_value, language_in, request_of, running, share
+from whisper_ft.web.transcription_routes import (
+    ALIVE_SECONDS,
+    bad_value,
+    language_in,
+    request_of,
+    running,
+    share,
+    switch,
+)
 
 HOSTED = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """OpenAI's own names, which programs send by default; they stand for the latest model."""
 FORMATS = {"json": "application/json", "verbose_json": "application/json", "text": "text/plain", "srt": "text/plain",
            "vtt": "text/vtt"}  # fmt: skip
 """Media type of each `response_format`."""
+TIMED = ("verbose_json", "srt", "vtt")
+"""Formats with the times of phrases, which the words give for every model."""
+STREAMED = ("json", "text")
+"""Formats that a stream may have. Its events are the same for both."""
 OWNER = "whisper-ft"
 
 
@@ -46,32 +57,34 @@ class Speech:
         server = server_of(request)
         with server.queue.place():
             async with upload_of(request) as upload:
-                form, model = _format_of(upload.fields), upload.fields.get("model", "").strip()
+                form, is_stream = _format_of(upload.fields), switch(upload.fields, "stream", False)
+                if is_stream:
+                    _refuse_times(upload, form)
+                model = upload.fields.get("model", "").strip()
                 wanted = await request_of(
                     upload, LATEST if model in ("", *HOSTED) else model, self._options(upload, server)
                 )
                 await run_in_threadpool(server.models.find, wanted.model)
                 with running(server, wanted) as job:
-                    if upload.fields.get("stream", "").lower() == "true":
+                    if is_stream:
                         answer: Response = StreamingResponse(_deltas(job), media_type="text/event-stream")
                     else:
                         transcript = await _result(job, receive)
-                        answer = _answer(transcript, form, self._task, _granularities(upload))
+                        answer = _answer(transcript, form, self._task, _granularities(upload) or {"segment"})
                     await answer(scope, receive, send)
 
     def _options(self, upload: Upload, server: Server) -> TranscriptOptions:
         fields = upload.fields
         if share(fields, "temperature"):
             raise bad_value("temperature", fields["temperature"], "0, because decoding is without randomness")
-        options = TranscriptOptions(
+        _granularities(upload)  # a wrong value is refused before the work
+        return TranscriptOptions(
             language=language_in(fields),
             task=self._task,
             prompt=fields.get("prompt", ""),
-            words="word" in _granularities(upload),
+            words=_format_of(fields) in TIMED,
             batch_size=server.models.batch_size(server.settings.batch_size),
         )
-        # Subtitles and segments have the times of phrases, which the words give for every model.
-        return replace(options, words=options.words or _format_of(fields) in ("srt", "vtt"))
 
 
 def _format_of(fields: Mapping[str, str]) -> str:
@@ -81,8 +94,19 @@ def _format_of(fields: Mapping[str, str]) -> str:
     return form
 
 
+def _refuse_times(upload: Upload, form: str) -> None:
+    """Raise ApiError if a stream should have times: its events are those of OpenAI, which have none."""
+    if form not in STREAMED:
+        raise bad_value(
+            "response_format", form, f"{' or '.join(STREAMED)} with stream=true, whose events have no times"
+        )
+    if values := _granularities(upload):
+        expected = "nothing with stream=true, whose events have no times"
+        raise bad_value("timestamp_granularities", ", ".join(sorted(values)), expected)
+
+
 def _granularities(upload: Upload) -> set[str]:
-    """Return the values of `timestamp_granularities[]`, of which `segment` is the default."""
+    """Return the given values of `timestamp_granularities[]`."""
     values = {
         value
         for name in ("timestamp_granularities[]", "timestamp_granularities")
@@ -91,7 +115,7 @@ def _granularities(upload: Upload) -> set[str]:
     }
     for value in values - {"word", "segment"}:
         raise bad_value("timestamp_granularities", value, "word or segment")
-    return values or {"segment"}
+    return values
 
 
 async def _result(job: TranscriptionJob, receive: Receive) -> Transcript:
@@ -136,7 +160,7 @@ def _verbose(transcript: Transcript, task: str, granularities: set[str]) -> dict
     }
     if "segment" in granularities:
         value["segments"] = [
-            _segment(number, segment_record(number, item)) for number, item in enumerate(transcript.segments)
+            _segment(number, segment_record(number, item)) for number, item in enumerate(phrases_of(transcript))
         ]
     if "word" in granularities:
         value["words"] = [
@@ -149,7 +173,7 @@ def _verbose(transcript: Transcript, task: str, granularities: set[str]) -> dict
 
 def _segment(number: int, record: dict[str, Any]) -> dict[str, Any]:
     """Return a segment with every field of OpenAI's. Tokens are not kept, and figures that are missing become 0."""
-    kept = {name: value or 0.0 for name, value in record.items() if name not in ("words", "text")}
+    kept = {name: value or 0.0 for name, value in record.items() if name != "text"}
     return {**kept, "id": number, "seek": round(100 * record["start"]), "text": record["text"], "tokens": []}
 
 

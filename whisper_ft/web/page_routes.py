@@ -71,10 +71,10 @@ class _Answers:
         texts: Any = body.get("texts")
         if not (isinstance(texts, list) and len(texts) == 2 and all(isinstance(text, str) for text in texts)):
             raise ApiError(400, "bad_request", "texts: is no list of the two texts")
-        pair = (texts[0], texts[1])
-        return await _answer(
-            lambda: self._blind_test.add(body["first"], body["second"], body["better"], pair).summary()
-        )
+        if not isinstance(pair := body.get("pair", ""), str):
+            raise ApiError(400, "bad_request", "pair: is no text")
+        answer = body["first"], body["second"], body["better"], (texts[0], texts[1]), pair
+        return await _answer(lambda: self._blind_test.add(*answer).summary())
 
     async def tally(self, request: Request) -> Response:
         first, second = (request.query_params.get(name, "") for name in ("first", "second"))

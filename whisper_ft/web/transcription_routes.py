@@ -129,12 +129,12 @@ def options_of(fields: Mapping[str, str], server: Server) -> TranscriptOptions:
     return TranscriptOptions(
         language=language_in(fields),
         task=task,
-        timestamps=_switch(fields, "timestamps", False),
-        words=_switch(fields, "words", True),
+        timestamps=switch(fields, "timestamps", False),
+        words=switch(fields, "words", True),
         prompt=fields.get("prompt", ""),
         num_beams=_count(fields, "num_beams", MOST_BEAMS),
         no_speech_threshold=share(fields, "no_speech_threshold"),
-        temperature_fallback=_switch(fields, "temperature_fallback", False),
+        temperature_fallback=switch(fields, "temperature_fallback", False),
         batch_size=server.models.batch_size(server.settings.batch_size),
     )
 
@@ -169,7 +169,8 @@ def share(fields: Mapping[str, str], name: str) -> float | None:
     return value
 
 
-def _switch(fields: Mapping[str, str], name: str, default: bool) -> bool:
+def switch(fields: Mapping[str, str], name: str, default: bool) -> bool:
+    """Return a truth value of a form. Raises ApiError for anything but true, false and nothing."""
     text = fields.get(name, "").strip().lower()
     if text not in ("", "true", "false"):
         raise bad_value(name, text, "true or false")

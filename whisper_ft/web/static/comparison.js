@@ -40,7 +40,7 @@ export class Comparison {
   async show(first, second, isCurrent) {
     const { stretches, changed, words } = await postJson("/api/differences", { first: first.text, second: second.text });
     if (!isCurrent()) return;
-    this.sides = [first, second]; // { model, text }
+    this.sides = [first, second]; // { id, model, text }
     this.isHidden = this.isBlind && first.text.trim() !== second.text.trim();
     this.order = this.isHidden && Comparison.isSwapped() ? [1, 0] : [0, 1];
     const texts = [byId("first-text"), byId("second-text")];
@@ -69,17 +69,26 @@ export class Comparison {
     this.onReveal();
   }
 
-  // Keep an answer: the place of the better text, or -1 for none.
+  // Keep an answer: the place of the better text, or -1 for none. There is one answer for each pair of texts.
   async vote(place) {
-    const [first, second] = this.sides;
+    const { sides } = this;
+    if (!this.isHidden || this.isSending) return;
+    const [first, second] = sides;
     const better = place < 0 ? "equal" : ["first", "second"][this.order[place]];
-    const answer = { first: weightsName(first.model), second: weightsName(second.model), better, texts: [first.text, second.text] };
+    const answer = {
+      first: weightsName(first.model), second: weightsName(second.model), better, texts: [first.text, second.text], pair: `${first.id} ${second.id}`,
+    };
+    this.isSending = true;
     try {
       const names = { first: modelName(first.model), second: modelName(second.model) };
-      showTally(await postJson("/api/blind_test", answer), names, better, place);
+      const tally = await postJson("/api/blind_test", answer);
+      if (this.sides !== sides) return; // another transcription has begun
+      showTally(tally, names, better, place);
     } catch (error) {
-      byId("tally").textContent = error.message;
+      if (this.sides === sides) byId("tally").textContent = error.message;
       return;
+    } finally {
+      this.isSending = false;
     }
     this.reveal();
     byId("beside-title").focus();

@@ -16,7 +16,7 @@ export class TranscriptView {
   }
 
   clear() {
-    this.words = []; // { node, start, end, probability }
+    this.words = []; // { node, start, end, probability }, the last one missing without word confidence
     this.windows = [];
     this.cursor = -1;
     this.lit = null;
@@ -24,7 +24,7 @@ export class TranscriptView {
   }
 
   get unsureCount() {
-    return this.words.filter((word) => word.probability < UNSURE).length;
+    return this.words.filter(isUnsure).length;
   }
 
   // Add a window of the transcription: a paragraph for each phrase to which the model gave a time, else one for all.
@@ -63,7 +63,7 @@ export class TranscriptView {
       node.title = `${percent(probability)} sure, at ${clock(start)}`;
     }
     node.dataset.place = this.words.length;
-    this.words.push({ node, start, end, probability: probability ?? 1 });
+    this.words.push({ node, start, end, probability });
     return node;
   }
 
@@ -116,12 +116,13 @@ export class TranscriptView {
     const { node, start, probability } = this.words[place];
     node.classList.add("cursor");
     if (!isSeen(node)) node.scrollIntoView({ block: "center" });
-    this.announce(`${node.textContent}, ${percent(probability)} sure, at ${clock(start)}`);
+    const confidence = probability == null ? "" : `${percent(probability)} sure, `;
+    this.announce(`${node.textContent}, ${confidence}at ${clock(start)}`);
   }
 
   // Move to the next word of low confidence, after the last one to the first.
   nextUnsure() {
-    const unsure = [...this.words.keys()].filter((place) => this.words[place].probability < UNSURE);
+    const unsure = [...this.words.keys()].filter((place) => isUnsure(this.words[place]));
     if (!unsure.length) return;
     this.moveTo(unsure.find((place) => place > this.cursor) ?? unsure[0]);
     this.place.focus({ preventScroll: true });
@@ -130,6 +131,10 @@ export class TranscriptView {
   showColours(isShown) {
     this.place.classList.toggle("plain", !isShown);
   }
+}
+
+function isUnsure({ probability }) {
+  return probability != null && probability < UNSURE;
 }
 
 function isSeen(node) {
