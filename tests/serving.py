@@ -62,6 +62,32 @@ def events_in(text: str) -> list[tuple[str, dict[str, Any]]]:
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
 
+class Pause:
+    """Job that occupies the queue until it is over."""
+
+    is_cancelled = False
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def steps(self) -> Iterator[None]:
+        assert self.over.wait(SECONDS)
+        yield
+
+    def fail(self, error: Exception) -> None:
+        raise error
+
+
+@contextmanager
+def paused(server: Server) -> Iterator[None]:
+    """A server whose requests wait, for the duration of a block."""
+    server.queue.add(pause := Pause())
+    try:
+        yield
+    finally:
+        pause.over.set()
+
+
 @contextmanager
 def serving(served: Path, **settings: Any) -> Iterator[Serving]:
     """A server of a run or a model, for the duration of a block."""

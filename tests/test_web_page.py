@@ -14,9 +14,12 @@ from rapidfuzz.distance import Levenshtein
 from tests.browser import Visit, chromium, needs_browser, playwright, serve
 from tests.conftest import Trainer, run
 from tests.learnt_speech import SAMPLE_RATE, sentences
+from tests.serving import Serving, paused, serving
+from tests.test_containers import written
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.formats.detect import format_of
+from whisper_ft.decoding.transcript_options import TranscriptOptions
 from whisper_ft.runtime.atomic import new_folder, write_json
 
 pytestmark = [*needs_browser, pytest.mark.long]
@@ -82,6 +85,13 @@ def kept(tmp_path_factory: Any) -> Path:
 def address(run_dir: Path, kept: Path) -> Iterator[str]:
     with serve(run_dir, kept, "--max_mb", str(SMALL_MB)) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def near(run_dir: Path, tmp_path_factory: Any) -> Iterator[Serving]:
+    """A server in this process, so that its requests can be looked at."""
+    with serving(run_dir, corrections=Path(tmp_path_factory.mktemp("near"))) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +202,72 @@ def test_an_upload_of_any_format_has_the_text_of_evaluate_py(
     assert cer(visit.words, evaluated) <= MOST_CER
     assert visit.text("#sound-name") == name
     assert not visit.complaints
+
+
+def begin(visit: Visit, path: Path) -> None:
+    """Choose a file, and wait until its request waits behind another one."""
+    visit.page.set_input_files("#file", str(path))
+    visit.until("document.querySelector('#progress-text').textContent.includes('waiting')")
+
+
+def test_two_people_at_once_get_their_own_texts_one_of_them_of_a_video(
+    browser: Any, near: Serving, files: Path, corpus: Path, tmp_path: Path, sentence: str
+):
+    other = sentences(corpus / "validation")[0]
+    sound = decode(other.audio, SAMPLE_RATE, 30.0).repeat(3)[:, None]
+    video = tmp_path / "talk.mp4"
+    video.write_bytes(written("mp4", sound, 3 * SAMPLE_RATE, pictures=20))
+    visits = [Visit(browser, near.address, viewport=DESKTOP) for _ in range(2)]
+    with paused(near.server):
+        for visit, path in zip(visits, (files / "clip.wav", video), strict=True):
+            begin(visit, path)
+        assert len(near.server.jobs) == 2
+    for visit, text in zip(visits, (sentence, other.text), strict=True):
+        visit.wait()
+        assert cer(visit.words, text) <= MOST_CER
+        visit.close()
+
+
+def test_each_option_of_the_page_reaches_the_server(browser: Any, near: Serving, files: Path):
+    visit = Visit(browser, near.address, viewport=DESKTOP)
+    page = visit.page
+    page.click("details > summary")
+    for name, value in (("language", "ru"), ("task", "translate")):
+        page.select_option(f"#{name}", value)
+    page.fill("#prompt", "Ада Лаўлэйс")
+    page.fill("#beams", "3")
+    for name, is_on in (("words", False), ("timestamps", True), ("fallback", True)):
+        page.set_checked(f"#{name}", is_on)
+    with paused(near.server):
+        begin(visit, files / "clip.wav")
+        (job,) = near.server.jobs.values()
+        assert job.request.options == TranscriptOptions(
+            "ru", "translate", timestamps=True, words=False, prompt="Ада Лаўлэйс", num_beams=3,
+            temperature_fallback=True, batch_size=near.server.models.batch_size(None),
+        )  # fmt: skip
+    visit.wait()
+    assert not page.is_visible("#problem")
+    page.select_option("#language", "auto")
+    with paused(near.server):
+        page.click("#run")
+        visit.until("document.querySelector('#progress-text').textContent.includes('waiting')")
+        (job,) = near.server.jobs.values()
+        assert job.request.options.language == "auto"
+    visit.wait()
+    assert not visit.complaints
+    visit.close()
+
+
+def test_without_confidence_nothing_is_said_about_it(visit: Visit, files: Path):
+    visit.page.click("details > summary")
+    visit.page.uncheck("#words")
+    visit.upload(files / "clip.wav")
+    visit.page.focus("#text")
+    visit.page.keyboard.press("ArrowRight")
+    news = visit.page.text_content("#word-news")
+    assert visit.words in news
+    assert "sure" not in news
+    assert not visit.page.is_visible("#text-tools")
 
 
 def test_a_dropped_and_a_pasted_file_are_transcribed(visit: Visit, files: Path, evaluated: str):

@@ -1,12 +1,14 @@
 """The web server: the texts of transcribe for any upload, each new best at once, bounded uploads, no other site."""
 
+import io
 import json
 import shutil
 import socket
 import time
+import wave
 from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import httpx2
@@ -14,12 +16,17 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
+import torch
+from safetensors.torch import load_file
 
 from tests.conftest import START_SECONDS, Trainer, digest
-from tests.serving import Serving, events_in, serving
+from tests.learnt_speech import sentences
+from tests.serving import Serving, events_in, paused, serving
 from tests.test_adapter_resume import NF4
+from tests.test_average_and_patience import AVERAGED
 from tests.test_containers import written
 from whisper_ft.checkpoint.state import Best
+from whisper_ft.decoding.transcript_options import TranscriptOptions, decoding_of
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.lock import lock_folder
@@ -128,6 +135,41 @@ def test_a_folder_of_a_model_or_a_checkpoint_is_a_single_model(trained: Path, mo
         assert (choice.id, choice.kind, choice.step) == ("model", kind, step)
     monkeypatch.chdir(trained)
     assert ServedModels(".").choices()[0].run == trained.name, "a run has the name of its folder"
+
+
+@pytest.mark.long
+def test_the_average_of_a_run_is_served_and_another_model_beside_it(
+    train: Trainer, learnt: Path, corpus: Path, tmp_path: Path
+):
+    sentence = sentences(corpus / "validation")[0]
+    (tmp_path / "clip").write_bytes(sentence.audio)
+    run = train.reference(**AVERAGED)
+    with serving(run, compare=str(learnt)) as served:
+        state = served.get("/api/models").json()
+        by_id = {choice["id"]: choice for choice in state["choices"]}
+        assert {"final", "average", "compare"} < set(by_id)
+        assert (state["compare"], by_id["compare"]["name"]) == ("compare", learnt.name)
+        events = {name: dict(served.events(tmp_path / "clip", model=name)) for name in ("average", "compare")}
+        assert events["average"]["started"]["model"]["kind"] == "whole"
+        assert events["compare"]["done"]["text"] == sentence.text != events["average"]["done"]["text"]
+        with served.server.models.use(served.server.models.find("average")) as held:
+            weights = load_file(run / "average/model.safetensors")
+            states = held.model.model.state_dict()
+            assert all(torch.equal(states[name], value) for name, value in weights.items())
+
+
+def test_the_second_model_is_any_of_the_run_or_the_latest_of_another(trained: Path, tmp_path: Path):
+    run = str(trained)
+    other = Path(shutil.copytree(trained, tmp_path / "other"))
+    for given, id, place in (
+        ("final", "final", trained / "final"), (str(other), "compare", other / "best"),
+        (str(other / "final"), "compare", other / "final"),
+    ):  # fmt: skip
+        models = ServedModels(run, given)
+        assert models.compare_id(models.choices()) == id
+        found = models.find(id)
+        assert found is not None
+        assert Path(found.place) == place
 
 
 @pytest.mark.long
@@ -394,6 +436,32 @@ def test_a_large_upload_takes_bounded_memory(trained: Path, megabytes: int):
     assert most - before < 50 * MB
 
 
+@pytest.mark.matrix
+def test_a_recording_of_500_mb_is_transcribed_in_bounded_memory(trained: Path):
+    """45 minutes of silence in stereo at 48 kHz, of which nothing is decoded."""
+    header, form = io.BytesIO(), zeros(500)
+    with wave.open(header, "wb") as file:
+        file.setparams((2, 2, 48_000, 0, "NONE", ""))
+        file.setnframes(500 * MB // 4)
+        file.writeframesraw(b"")
+    content = chain([next(form), header.getvalue()], form)
+    process, most = psutil.Process(), 0
+    with serving(trained, max_mb=600) as served, served.client() as client:
+        wait_for_end(served)
+        before = process.memory_info().rss
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        text = ""
+        with client.stream("POST", "/api/transcribe", content=content, headers=headers) as answer:
+            for part in answer.iter_text():
+                most = max(most, process.memory_info().rss)
+                text += part
+    kind, done = events_in(text)[-1]
+    assert (kind, done["text"], done["is_speech"]) == ("done", "", False)
+    assert done["seconds"] == pytest.approx(500 * MB / 4 / 48_000, abs=0.1)
+    assert {sign["code"] for sign in done["signs"]} == {"silence"}
+    assert most - before < 100 * MB
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code"),
     [
@@ -499,6 +567,32 @@ def test_options_that_the_model_refuses_end_the_stream(served: Serving, sounds: 
 
 
 def test_options_reach_the_decoder(served: Serving, sounds: Path):
+    given = {
+        "language": "ru", "task": "translate", "prompt": "слова", "num_beams": "2", "timestamps": "true",
+        "words": "false", "temperature_fallback": "true", "no_speech_threshold": "0.5",
+    }  # fmt: skip
+    file = {"file": ("a.flac", (sounds / "a.flac").read_bytes())}
+    with (
+        paused(served.server),
+        served.client() as client,
+        client.stream("POST", "/api/transcribe", files=file, data=given) as answer,
+    ):
+        lines = answer.iter_lines()
+        assert next(lines) == "event: queued"
+        options = served.server.jobs[json.loads(next(lines).removeprefix("data: "))["id"]].request.options
+    assert options == TranscriptOptions(
+        "ru", "translate", timestamps=True, words=False, prompt="слова", num_beams=2, temperature_fallback=True,
+        no_speech_threshold=0.5, batch_size=options.batch_size,
+    )  # fmt: skip
+    with served.server.models.use(served.server.models.find("latest")) as held:
+        decoding = decoding_of(held.model, options)
+    settings = decoding.settings
+    assert (decoding.language, settings.prompt, settings.num_beams, settings.timestamps) == ("ru", "слова", 2, True)
+    assert (settings.temperature_fallback, settings.no_speech_threshold) == (True, 0.5)
+    wait_for_end(served)
+
+
+def test_words_and_the_detected_language_are_in_the_events(served: Serving, sounds: Path):
     plain = served.events(sounds / "a.flac")
     timed = served.events(
         sounds / "a.flac", timestamps="true", num_beams="2", language="auto", temperature_fallback="true"

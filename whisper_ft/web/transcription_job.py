@@ -79,13 +79,14 @@ class TranscriptionJob:
     """Transcription of one upload. It is made in the event loop of the server.
 
     Attributes
+        request: upload with its model and options
         transcript: None until it is complete
         error: reason for which there is none
         is_cancelled: set by the request once its client is gone
     """
 
     def __init__(self, models: LoadedModels, request: TranscriptRequest) -> None:
-        self.id, self._models, self._request = secrets.token_urlsafe(12), models, request
+        self.id, self._models, self.request = secrets.token_urlsafe(12), models, request
         self.transcript: Transcript | None = None
         self.error: ApiError | None = None
         self.is_cancelled = False
@@ -120,20 +121,20 @@ class TranscriptionJob:
 
     def steps(self) -> Iterator[None]:
         """Decode a few windows with each item."""
-        choice = self._models.find(self._request.model)
+        choice = self._models.find(self.request.model)
         while not self._models.has_room(choice):
             yield  # other requests use as many models as there may be
-            choice = self._models.find(self._request.model)
+            choice = self._models.find(self.request.model)
         if not self._models.is_loaded(choice):
             self.emit("loading", id=self.id, model=choice.record())
         with self._models.use(choice) as held:
             used = choice if choice.version == held.version else held.choice
-            self.emit("started", id=self.id, model=used.record(), seconds=self._request.seconds)
+            self.emit("started", id=self.id, model=used.record(), seconds=self.request.seconds)
             yield from self._decode(held, used.title)
 
     def _decode(self, held: LoadedModel, model: str) -> Iterator[None]:
-        decoding = decoding_of(held.model, self._request.options)
-        log_mel, read = LogMel(held.model.processor.feature_extractor), RecordingWindows(self._request.path)
+        decoding = decoding_of(held.model, self.request.options)
+        log_mel, read = LogMel(held.model.processor.feature_extractor), RecordingWindows(self.request.path)
         heard = list[HeardWindow]()
         with closing(read.read(log_mel)) as windows:
             for batch in _batches(windows, decoding.settings.batch_size):
@@ -142,9 +143,9 @@ class TranscriptionJob:
                     self.emit("window", **window.record())
                 yield
         if read.problem is not None and not read.is_heard:
-            raise unreadable(self._request.name, read.problem)
+            raise unreadable(self.request.name, read.problem)
         finished = [window.finished for window in heard]
-        self.transcript = transcript_of(self._request.name, read, finished, model, decoding.language)
+        self.transcript = transcript_of(self.request.name, read, finished, model, decoding.language)
         self.emit("done", **self._summary(heard, self.transcript))
 
     def _summary(self, heard: list[HeardWindow], transcript: Transcript) -> dict[str, Any]:
