@@ -17,7 +17,7 @@ from tests.test_prepare import files_of, write_lines
 from tests.test_windows import records, srt, talk
 from whisper_ft.cli.prepare.arrangement import split_by_hash
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.labels.previous_text import previous_text
+from whisper_ft.data.labels.previous_text import previous_texts
 from whisper_ft.data.sources import open_source
 
 SPLIT = "train=0.6,validation=0.2,test=0.2"
@@ -65,9 +65,9 @@ def test_previous_text_is_that_of_the_same_speaker(mixed: Path, tmp_path: Path, 
     prepare(mixed, tmp_path / "out", by="speaker")
     rows = open_source(SourceConfig(path=str(tmp_path / "out"))).read(0)
     for index, row in enumerate(rows):
-        before = previous_text(rows, index)
+        before = previous_texts(rows, index)
         earlier = [other.text for other in rows[:index] if other.speaker == row.speaker and row.speaker]
-        assert (before or "") == " ".join(earlier)
+        assert before == earlier
 
 
 @pytest.mark.parametrize("by", [None, "recording", "speaker"])

@@ -38,6 +38,7 @@ from whisper_ft.data.window_builder import WindowBuilder, WindowSettings
 from whisper_ft.data.window_reader import WindowReader
 from whisper_ft.models.whisper import load_whisper
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.unicode_text import joined
 
 RATE, STEP, WINDOW = 16_000, 320, 80_000  # samples: of a second, between two timestamps, of a window of 5 s
 PACKED = PackConfig(enabled=True, block=4)
@@ -68,7 +69,7 @@ def clip_of(number: int, samples: int, encode: LabelEncoder, text: str | None = 
     text = f"слова {number}" if text is None else text
     waveform = np.random.default_rng(number).uniform(-0.5, 0.5, samples).astype(np.float32)
     texts = [PlacedText(text, 0, -(-samples // STEP))]
-    return Clip(f"row-{number}", Place(0, 0, number), waveform, texts, encode.cost(text), "be", "transcribe", ())
+    return Clip(f"row-{number}", Place(0, 0, number), waveform, texts, encode.cost(text), "be", "transcribe")
 
 
 def laid_out(clips: Sequence[Clip], encode: LabelEncoder, of: WindowSettings) -> list[Layout]:
@@ -180,6 +181,24 @@ def test_some_windows_with_timestamps_end_with_the_beginning_of_another_utteranc
     assert sorted(one.clip.place.row for layout in layouts for one in layout.placed) == list(range(16))
     never = laid_out(clips, encode, settings(PackConfig(enabled=True, partial_last_share=0.0), timestamps_share=1.0))
     assert not [layout for layout in never if layout.partial is not None]
+
+
+@given(st.permutations(range(12)), st.integers(1, 6))
+def test_no_row_of_a_window_is_in_its_prompt(encode: LabelEncoder, log_mel: LogMel, order: list[int], words: int):
+    rows = [
+        replace(spoken(number), text=f"{chr(1072 + number)}{'о слова' * words}", speaker="a") for number in range(12)
+    ]
+    reader = WindowReader(Rows(rows, 12), log_mel, encode, 1, settings=settings(prompt_share=1.0))
+    windows = [one for one in reader.windows([Place(0, 0, row) for row in order]) if isinstance(one, Window)]
+    for window in windows:
+        prompt, label = window.tokens[: window.first_target - 1], window.tokens[window.first_target - 1 :]
+        read = encode._tokenizer.decode(prompt, skip_special_tokens=True)
+        numbers = [int(name.removeprefix("row-")) for name in window.utterances]
+        assert not any(rows[number].text in read for number in numbers)
+        before = [row.text for row in rows[: numbers[0]]]
+        allowed = not set(before) & {rows[number].text for number in numbers}
+        if before and allowed and len(encode.previous(joined(before))) + len(label) - 1 <= encode.max_tokens:
+            assert prompt == encode.previous(joined(before))
 
 
 def test_masks_stay_inside_their_utterance_and_are_those_of_the_utterance_alone(encode: LabelEncoder, log_mel: LogMel):

@@ -12,13 +12,20 @@ from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import LabelsConfig, TrainingConfig
 from whisper_ft.config.tree import with_values
-from whisper_ft.data.labels.previous_text import MAX_CHARACTERS, previous_text, prompt_of, refuse_without_previous
+from whisper_ft.data.labels.previous_text import (
+    MAX_CHARACTERS,
+    previous_texts,
+    prompt_of,
+    refuse_without_previous,
+    spelt_as_labels,
+)
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_source
 from whisper_ft.data.types import Row
 from whisper_ft.models.whisper import load_parts
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.scoring.unicode_text import joined
 
 RECORDING = b"one recording"
 
@@ -52,13 +59,12 @@ def part(text: str, offset: float, **fields: Any) -> Row:
     ],
 )
 def test_the_text_before_a_row(rows: list[Row], index: int, previous: str | None):
-    assert previous_text(rows, index) == previous
+    assert joined(previous_texts(rows, index)) == (previous or "")
 
 
 def test_enough_text_is_taken_and_no_more():
     rows = [clip(f"сказ{number:04}") for number in range(1000)]
-    found = previous_text(rows, 999)
-    assert found is not None
+    found = " ".join(previous_texts(rows, 999))
     assert found.endswith("сказ0997 сказ0998")
     assert MAX_CHARACTERS < len(found) < 2 * MAX_CHARACTERS
 
@@ -68,9 +74,24 @@ def test_texts_before_are_spelt_as_labels_and_those_of_a_column_as_they_are(micr
     rewrite = LabelNormalizer("golden", get_normalizer)
     encode = LabelEncoder.of(parts, parts.processor.tokenizer, "be", "transcribe", rewrite)
     rows = [clip("Раз, Два!"), clip("тры")]
-    assert prompt_of(rows, 1, encode) == encode.previous("раз два")
-    assert prompt_of([rows[0], replace(rows[1], prompt="Мінск!")], 1, encode) == encode.previous("Мінск!")
-    assert prompt_of(rows, 0, encode) == []
+    assert spelt_as_labels(rows, 1, encode) == ["раз два"]
+    assert spelt_as_labels([rows[0], replace(rows[1], prompt="Мінск!")], 1, encode) == ["Мінск!"]
+    assert spelt_as_labels(rows, 0, encode) == []
+
+
+@pytest.mark.parametrize("texts", [["раз два", "тры", "чатыры пяць шэсць"], ["ліса", "воўк " * 400, "мядзведзь"]])
+def test_a_prompt_holds_the_last_texts_and_no_text_that_is_trained_after_it(micro_whisper: Path, texts: list[str]):
+    parts = load_parts(str(micro_whisper))
+    encode = LabelEncoder.of(parts, parts.processor.tokenizer, "be", "transcribe")
+    tokens = prompt_of(texts, encode)
+    assert tokens == encode.previous(joined(texts))
+    assert len(tokens) <= encode.most_previous
+    assert prompt_of([], encode) == []
+    assert prompt_of(texts, encode, ["другі"]) == tokens
+    for text in texts[1:]:
+        assert prompt_of(texts, encode, [text.strip()]) == []
+    is_cut = len(tokens) == encode.most_previous
+    assert (prompt_of(texts, encode, [texts[0]]) == tokens) == is_cut, "a text that was cut off is not in the prompt"
 
 
 def manifest(folder: Path, rows: list[dict[str, Any]]) -> SourceConfig:

@@ -16,7 +16,7 @@ from whisper_ft.data.augment.transforms import Transforms
 from whisper_ft.data.augment.waveform.chain import Augmented
 from whisper_ft.data.augment.waveform.waveform_transform import Surroundings
 from whisper_ft.data.labels.draws import LabelDraws
-from whisper_ft.data.labels.previous_text import prompt_of
+from whisper_ft.data.labels.previous_text import prompt_of, spelt_as_labels
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.usable_transcript import UsableTranscript
 from whisper_ft.data.packing.clip import Clip, step_of
@@ -67,8 +67,8 @@ class WindowBuilder:
         augmented = self._augmented(waveform, rows, place)
         texts = transcript.spoken(waveform, self._rate, 0, timestamps=is_timed, times=augmented.times)
         cost = transcript.cost(self._encode) if self.packs else 0
-        prompt = prompt_of(rows, place.row, self._encode) if self._settings.labels.prompt_share > 0 else ()
-        return Clip(row.id, place, augmented.waveform, texts, cost, row.language, row.task, prompt, augmented.drawn)
+        previous = spelt_as_labels(rows, place.row, self._encode) if self._settings.labels.prompt_share > 0 else ()
+        return Clip(row.id, place, augmented.waveform, texts, cost, row.language, row.task, previous, augmented.drawn)
 
     def _augmented(self, waveform: Waveform, rows: Sequence[Row], place: Place) -> Augmented:
         """Apply the transforms of waveforms to an utterance, given the rows of its chunk."""
@@ -102,7 +102,7 @@ class WindowBuilder:
             first_clip.language,
             first_clip.task,
             timestamps=layout.timestamps,
-            prompt=first_clip.prompt if self.draws.prompt(layout.key) else (),
+            prompt=self._prompt(layout),
         )
         return Window(
             features,
@@ -112,6 +112,13 @@ class WindowBuilder:
             filled_samples=layout.placed[-1].end,
             first_target=label.first_target,
         )
+
+    def _prompt(self, layout: Layout) -> list[int]:
+        """Return the previous text of a window. Packed windows have none that holds a text of one of their rows."""
+        if not self.draws.prompt(layout.key):
+            return []
+        texts = {text.text for clip, _ in layout.placed for text in clip.texts if text.text} if self.packs else ()
+        return prompt_of(layout.placed[0].clip.previous, self._encode, texts)
 
     def audio(self, layout: Layout) -> Waveform:  # -> [samples], up to the end of the last clip
         """Return the waveform of a layout: clips at their begins, and gaps between them."""

@@ -1,6 +1,6 @@
 """Previous text: the words said before an utterance, which its label may begin with."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import takewhile
 
 from whisper_ft.config.training import LabelsConfig
@@ -16,10 +16,10 @@ SEARCHED_ROWS = 1000
 """First rows of each source among which one must have a previous text."""
 
 
-def previous_text(
+def previous_texts(
     rows: Sequence[Row], index: int, normalizer: Callable[[str, str | None], str] | None = None
-) -> str | None:
-    """Return the text before a row among the rows of its chunk; None if there is none.
+) -> list[str]:
+    """Return the texts before a row among the rows of its chunk, the earliest first; [] if there is none.
 
     If `data.prompt_column` is named, it is the value of that column. Otherwise it is what was said earlier in the same
     recording. If the row has its audio to itself, it is what the same speaker said in the rows right before. Texts that
@@ -30,7 +30,7 @@ def previous_text(
     """
     row = rows[index]
     if row.prompt is not None:
-        return row.prompt.strip() or None
+        return [prompt] if (prompt := row.prompt.strip()) else []
     texts, characters = list[str](), 0
     for other in _before(rows, index):
         if other.problem is not None or text_problem(other.text) is not None:
@@ -40,16 +40,33 @@ def previous_text(
         characters += len(text)
         if characters > MAX_CHARACTERS:
             break
-    return joined([text for text in texts if text]) or None
+    return [text for text in texts if text]
 
 
-def prompt_of(rows: Sequence[Row], index: int, encode: LabelEncoder) -> list[int]:
-    """Return the tokens of the text before a row (`previous_text`), spelt as labels are; [] if there is none."""
+def spelt_as_labels(rows: Sequence[Row], index: int, encode: LabelEncoder) -> list[str]:
+    """Return the texts before a row (`previous_texts`), spelt as labels are."""
 
     def rewritten(text: str, language: str | None) -> str:
         return encode.normalizer(text, language or encode.language) if encode.normalizer else text
 
-    return encode.previous(previous_text(rows, index, rewritten))
+    return previous_texts(rows, index, rewritten)
+
+
+def prompt_of(texts: Sequence[str], encode: LabelEncoder, trained: Collection[str] = ()) -> list[int]:
+    """Return the tokens of the texts before a row; [] if there are none, or if one holds a text of `trained`.
+
+    Parameters
+        texts: of `spelt_as_labels`. Only the last ones are read if a prompt cannot hold all of them.
+        trained: texts that must not be in the prompt, because the decoder learns to write them after it.
+    """
+    tokens = list[int]()
+    for first in reversed(range(len(texts))):
+        if any(text in texts[first] for text in trained):
+            return []
+        tokens = encode.previous(joined(texts[first:]))
+        if len(tokens) == encode.most_previous:
+            break
+    return tokens
 
 
 def refuse_without_previous(settings: LabelsConfig, sources: Sequence[Source]) -> None:
@@ -84,7 +101,7 @@ def _has_previous(source: Source) -> bool:
         if seen >= SEARCHED_ROWS:
             return False
         rows = source.read(chunk) if of_chunk else []
-        if any(previous_text(rows, index) for index in range(len(rows))):
+        if any(previous_texts(rows, index) for index in range(len(rows))):
             return True
         seen += of_chunk
     return False

@@ -245,6 +245,11 @@ class LabelEncoder:
             if getattr(settings, name) and not is_known:
                 raise UsageError(f"--labels.{name}: this model has no {tokens}; leave it out")
 
+    @property
+    def most_previous(self) -> int:
+        """Most tokens of a previous text, with `<|startofprev|>`: half of the decoder's positions."""
+        return self.max_tokens // 2
+
     def previous(self, text: str | None) -> list[int]:
         """Return the tokens of a previous text: `<|startofprev|>` and its last tokens; none without text.
 
@@ -253,7 +258,7 @@ class LabelEncoder:
         text = (text or "").strip()
         if not text or self.previous_token is None or text_problem(text):
             return []
-        return [self.previous_token, *self._plain(f" {text}")[1 - self.max_tokens // 2 :]]
+        return [self.previous_token, *self._plain(f" {text}")[1 - self.most_previous :]]
 
     def _timed(self, texts: Sequence[PlacedText], language: object, task: object) -> list[int]:
         tokens = self.prompt(language, task)[:-1]

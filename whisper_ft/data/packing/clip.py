@@ -22,8 +22,8 @@ class Clip:
     """Most label tokens that its texts take in a window; 0 without packing."""
     language: object
     task: object
-    prompt: Sequence[int]
-    """Tokens of the text said before it, for a window that begins with it."""
+    previous: Sequence[str] = ()
+    """Texts said before it, for a window that begins with it."""
     drawn: Sequence[Drawn] = ()
     """Transforms of its waveform, with the values that they drew."""
 
