@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -178,3 +179,29 @@ def test_a_set_is_scored_under_an_augmentation_and_the_held_out_set_is_clean(tra
         told = "augmented by codec, noise" in (out / name / "report.html").read_text(encoding="utf-8")
         assert told == ("augmented sound: codec, noise" in ended.out) == (name != "clean")
     assert losses[0] != losses[1] == losses[2]
+
+
+@pytest.mark.long
+def test_other_recordings_of_equal_length_are_noticed_when_a_run_resumes(train: Trainer, corpus: Path, tmp_path: Path):
+    def write(name: str, seed: int) -> str:
+        (tmp_path / name).mkdir(exist_ok=True)
+        samples = np.random.default_rng(seed).uniform(-0.5, 0.5, 32_000)
+        soundfile.write(tmp_path / name / "a.wav", samples, 16_000)
+        return str(tmp_path / name)
+
+    chain = json.dumps([{"noise": write("street", 1)}])
+    noisy = {"name": "noisy", "path": str(corpus / "validation"), "max_utterances": 2}
+    sets = json.dumps([noisy | {"augment": [{"noise": write("kitchen", 2)}]}])
+    settings = {"augment__waveform": chain, "eval__sets": sets, "eval__every": 2, "save__every": 0}
+    settings |= {"labels__no_speech_share": 0.2, "labels__no_speech_path": write("room", 3)}
+    train("run", **settings, steps=2)
+    for seed, name in ((1, "street"), (3, "room")):
+        write(name, 10)
+        refused = train.end("run", **settings, steps=4, allow_change="[steps]")
+        assert refused.code == 2, refused.err
+        assert str(tmp_path / name) in refused.err
+        write(name, seed)
+    write("kitchen", 10)
+    resumed = train.end("run", **settings, steps=4, allow_change="[steps]")
+    assert resumed.code == 0, resumed.err
+    assert any("noisy" in line and "cannot be compared" in line for line in resumed.out.splitlines())

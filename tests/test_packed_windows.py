@@ -24,6 +24,7 @@ from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.audio.noise_files import NoiseFiles
 from whisper_ft.data.augment.spec_augment import SpecAugment
 from whisper_ft.data.augment.transforms import Transforms
+from whisper_ft.data.augment.waveform.chain import WaveformChain
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.labels.window_label import PlacedText
 from whisper_ft.data.loader import StepBatches, TrainStream
@@ -201,6 +202,21 @@ def test_no_row_of_a_window_is_in_its_prompt(encode: LabelEncoder, log_mel: LogM
             assert prompt == encode.previous(joined(before))
 
 
+@given(SAMPLES, GAPS)
+def test_the_beginning_of_another_utterance_is_in_the_last_second_after_a_gap(
+    encode: LabelEncoder, samples: list[int], gap: tuple[float, float]
+):
+    clips = [clip_of(number, length, encode) for number, length in enumerate(samples)]
+    pack = PackConfig(enabled=True, gap=gap, partial_last_share=1.0)
+    for layout in laid_out(clips, encode, settings(pack, timestamps_share=1.0)):
+        if (cut := layout.partial) is not None:
+            assert cut.begin % STEP == 0
+            assert 0.3 * RATE <= WINDOW - cut.begin <= RATE
+            least = min(gap[0] * RATE, WINDOW - len(cut.clip.waveform)) - STEP  # a long clip has a shorter gap
+            assert cut.begin - layout.placed[-1].end >= least
+            assert cut.clip not in [one.clip for one in layout.placed]
+
+
 def test_masks_stay_inside_their_utterance_and_are_those_of_the_utterance_alone(encode: LabelEncoder, log_mel: LogMel):
     clips = [clip_of(number, 20_000 + 1_111 * number, encode) for number in range(8)]
     augment = SpecAugment(AugmentConfig(time_masks=2, frequency_masks=2), 3, 100)
@@ -247,14 +263,15 @@ def stream(
     workers: int = 0,
     first_step: int = 0,
     end: int | None = None,
+    transforms: Transforms | None = None,
 ) -> Any:
     """A stream of packed windows as train.py builds it, whose collator keeps them."""
     order = Order(source.rows, seed=7, lanes=16, window=2)
     share = BlockPartition(size, of.pack.block, rank, world, 16, (0,) * 16)
     return TrainStream(
-        WindowReader(source, log_mel, encode, 64, settings=of),
+        WindowReader(source, log_mel, encode, 64, transforms=transforms, settings=of),
         BatchPlan(order, share, max(workers, 1), end),
-        KeepingCollator(log_mel),
+        KeepingCollator(log_mel, encode.start),
         first_step=first_step,
         windows_at_once=3,
         workers=workers,
@@ -266,22 +283,34 @@ def drawn(some: Any, steps: int) -> list[StepBatches]:
         return [some.draw() for _ in range(steps)]
 
 
-MIXED_LABELS = {"timestamps_share": 0.5, "no_speech_share": 0.3}
+MIXED_LABELS = {"timestamps_share": 0.5, "no_speech_share": 0.3, "prompt_share": 0.5}
+SOUND = [{"speed": {"factor": [0.9, 1.1], "p": 0.5}}, {"noise": {"of": ["white", "babble"], "p": 0.5}}]
 
 
 @pytest.mark.parametrize(
-    ("worlds", "workers"),
-    [((2,), 0), ((4,), 0), ((1,), 1), ((1,), 3), pytest.param((2,), 2, marks=pytest.mark.long)],
+    ("world", "workers", "sound"),
+    [
+        (2, 0, []),
+        (4, 0, []),
+        (1, 1, []),
+        (1, 3, []),
+        (2, 0, SOUND),
+        (1, 2, SOUND),
+        pytest.param(2, 2, SOUND, marks=pytest.mark.long),
+    ],
 )
 def test_windows_are_the_same_for_any_number_of_processes_and_workers(
-    corpus: Path, encode: LabelEncoder, log_mel: LogMel, worlds: tuple[int], workers: int
+    corpus: Path, encode: LabelEncoder, log_mel: LogMel, world: int, workers: int, sound: list[Any]
 ):
-    source, of = open_source(SourceConfig(path=str(corpus / "train"))), settings(**MIXED_LABELS)
-    alone = [facts(step) for step in steps_of([stream(source, encode, log_mel, of)], 2)]
-    for world in worlds:
-        ranks = [stream(source, encode, log_mel, of, rank=rank, world=world, workers=workers) for rank in range(world)]
-        assert [facts(step) for step in steps_of(ranks, 2)] == alone
-    later = [stream(source, encode, log_mel, of, first_step=1, workers=workers)]
+    where = SourceConfig(path=str(corpus / "train"), prompt_column="client_id")
+    of, transforms = settings(**MIXED_LABELS), Transforms(WaveformChain.of(sound, 3, "augment.waveform"))
+    source = open_source(where)
+    common = {"transforms": transforms, "workers": workers}
+    alone = [facts(step) for step in steps_of([stream(source, encode, log_mel, of, transforms=transforms)], 2)]
+    assert any(tokens[0] == encode.previous_token for step in alone for _, tokens, _ in step), "some have prompts"
+    ranks = [stream(source, encode, log_mel, of, rank=rank, world=world, **common) for rank in range(world)]
+    assert [facts(step) for step in steps_of(ranks, 2)] == alone
+    later = [stream(source, encode, log_mel, of, first_step=1, **common)]
     assert facts(steps_of(later, 1)[0]) == alone[1], "also after a kill"
 
 
@@ -384,10 +413,14 @@ def test_other_recordings_without_speech_are_other_data(tmp_path: Path):
     first, moved = tmp_path / "noise", tmp_path / "moved"
     first.mkdir()
     soundfile.write(first / "a.wav", np.zeros(RATE), RATE)
-    before = NoiseFiles.found(str(first)).fingerprint
+    found = NoiseFiles.found(str(first))
+    before = found.fingerprint
     first.rename(moved)
-    assert NoiseFiles.found(str(moved)).fingerprint == before
     opened = NoiseFiles.found(str(moved))
+    assert (opened.fingerprint, opened.content) == (before, found.content)
+    soundfile.write(moved / "a.wav", np.full(RATE, 0.1), RATE)
+    assert NoiseFiles.found(str(moved)).fingerprint == before
+    assert NoiseFiles.found(str(moved)).content != opened.content == found.content
     soundfile.write(moved / "a.wav", np.zeros(2 * RATE), RATE)
     assert opened.fingerprint == before, "of the files as the run found them, also if a save comes later"
     assert NoiseFiles.found(str(moved)).fingerprint != before

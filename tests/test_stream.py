@@ -96,8 +96,8 @@ def stream(
 class KeepingCollator(SpeechCollator):
     """The collator, with the windows of the batches that it made."""
 
-    def __init__(self, log_mel: LogMel) -> None:
-        super().__init__(START, END, (log_mel.bins, log_mel.frames))
+    def __init__(self, log_mel: LogMel, start: int = START) -> None:
+        super().__init__(start, END, (log_mel.bins, log_mel.frames))
         self.windows: list[Window] = []
 
     def __call__(self, windows: Sequence[Window]) -> Batch:

@@ -1,7 +1,7 @@
 """Builder of windows: rows become clips, the clips of a block are laid out, and each window gets audio and label."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.decode import decode
 from whisper_ft.data.audio.log_mel import LogMel
 from whisper_ft.data.audio.noise_files import NoiseFiles
-from whisper_ft.data.audio.room_tone import quietest, quietest_of, repeated
+from whisper_ft.data.audio.room_tone import quietest, repeated, softest
 from whisper_ft.data.augment.transforms import Transforms
 from whisper_ft.data.augment.waveform.chain import Augmented
 from whisper_ft.data.augment.waveform.waveform_transform import Surroundings
@@ -51,6 +51,7 @@ class WindowBuilder:
         self._log_mel, self._encode, self._transforms, self._settings = log_mel, encode, transforms, settings
         self.draws = settings.draws
         self._rate = log_mel.sample_rate
+        self._needs_quiet = settings.labels.no_speech_share > 0 and settings.noise is None
         self.layouts = BlockLayout(settings.pack, self.draws, encode, log_mel.window_samples, self._rate)
 
     def clip(self, rows: Sequence[Row], place: Place) -> Clip:
@@ -68,7 +69,8 @@ class WindowBuilder:
         texts = transcript.spoken(waveform, self._rate, 0, timestamps=is_timed, times=augmented.times)
         cost = transcript.cost(self._encode) if self.packs else 0
         previous = spelt_as_labels(rows, place.row, self._encode) if self._settings.labels.prompt_share > 0 else ()
-        return Clip(row.id, place, augmented.waveform, texts, cost, row.language, row.task, previous, augmented.drawn)
+        clip = Clip(row.id, place, augmented.waveform, texts, cost, row.language, row.task, previous, augmented.drawn)
+        return replace(clip, quiet=quietest(waveform, self._rate).copy()) if self._needs_quiet else clip
 
     def _augmented(self, waveform: Waveform, rows: Sequence[Row], place: Place) -> Augmented:
         """Apply the transforms of waveforms to an utterance, given the rows of its chunk."""
@@ -136,5 +138,5 @@ class WindowBuilder:
         """Return the sound of the window without speech after that of a key: noise, or the quietest part of a block."""
         log_mel, noise = self._log_mel, self._settings.noise
         if noise is None:
-            return repeated(quietest_of([clip.waveform for clip in clips], self._rate), log_mel.window_samples)
+            return repeated(softest([clip.quiet for clip in clips]), log_mel.window_samples)
         return noise.part(self._rate, log_mel.window_seconds, self._settings.seed, *key, _NOISE)

@@ -62,6 +62,8 @@ class Evaluator:
         data = with_content(self.source.fingerprint(), self.source.content())
         joined = self.source.rule if isinstance(self.source, JoinedRecordings) else {}
         augment = {} if self._augment is None else self._augment.rule
+        if self._augment is not None and self._augment.recordings:
+            data |= {"augmentation_bytes": self._augment.content}
         return EvalProtocol.of(data, self.total, self.decoding, self.precision, self._suppressed, joined, augment)
 
     @property

@@ -1,7 +1,7 @@
 """Training data of a run: its source, order and partition, and the stream of its steps."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -28,8 +28,10 @@ from whisper_ft.runtime.errors import as_usage_error
 from whisper_ft.training import data_summary
 from whisper_ft.training.anchor_data import FINGERPRINT, START_WEIGHTS, AnchorData
 
-AUGMENTATION = "augmentation"
-"""Key of the recordings of augmentation in a fingerprint."""
+NO_SPEECH, AUGMENTATION = "no_speech", "augmentation"
+"""Keys of the recordings without speech and of those of augmentation in a fingerprint."""
+BYTES = "_bytes"
+"""End of the keys of a digest of their bytes, which early versions did not record."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,24 @@ class TrainingData:
         speech and of augmentation. An anchor adds its start weights and its audio.
         """
         source = with_content(self.source.fingerprint(), self.content)
-        noise: dict[str, Any] = {"no_speech": self.noise.fingerprint} if self.noise is not None else {}
+        noise = dict[str, Any]()
+        if self.noise is not None:
+            noise |= {NO_SPEECH: self.noise.fingerprint, NO_SPEECH + BYTES: self.noise.content}
         if self.augmentation is not None and self.augmentation.recordings:
-            noise[AUGMENTATION] = self.augmentation.fingerprint
+            noise |= {AUGMENTATION: self.augmentation.fingerprint, AUGMENTATION + BYTES: self.augmentation.content}
         if self.start_weights is not None:
             noise[START_WEIGHTS] = self.start_weights
         if self.anchor is not None:
             noise[FINGERPRINT] = self.anchor.fingerprint
         return {"order": ORDER_VERSION, "lanes": self.partition.lanes, **noise, **source}
+
+    def recordings_that_differ(self, recorded: Mapping[str, Any]) -> list[str]:
+        """Return the settings and paths whose recordings are others than in the fingerprint of a checkpoint."""
+        places = {NO_SPEECH: [self.noise.place] if self.noise is not None else []}
+        places[AUGMENTATION] = [one.place for one in self.augmentation.recordings.values()] if self.augmentation else []
+        now, both = self.fingerprint, [(key, key + BYTES) for key in places]
+        differ = [keys[0] for keys in both if any(recorded.get(key, now.get(key)) != now.get(key) for key in keys)]
+        return [place for key in differ for place in places[key]]
 
     def divided(self, config: TrainingConfig, rank: int, world: int) -> Self:
         """Return the same data, with the rank's share in passes of `batch.per_device` windows."""

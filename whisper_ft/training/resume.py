@@ -25,7 +25,7 @@ from whisper_ft.runtime.printable import counted
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.anchor_data import FINGERPRINT, START_WEIGHTS, refuse_another_anchor
 from whisper_ft.training.best_within_guards import with_best_within_guards
-from whisper_ft.training.data import AUGMENTATION, TrainingData
+from whisper_ft.training.data import AUGMENTATION, BYTES, TrainingData
 from whisper_ft.training.data_summary import packing_lines, settings_lines, summary_lines
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluation import Evaluation
@@ -222,7 +222,9 @@ def _refuse_other_data(
     """Raise UsageError if the data is another than that of the checkpoint."""
     refuse_another_anchor(record.data, data.fingerprint, chosen)
     if difference := changed(record.data, _compared(data.fingerprint, allowed)):
-        raise UsageError(f"the data differs from the data of {chosen}: {difference}")
+        places = data.recordings_that_differ(record.data)
+        at = f"; the recordings are those of {', '.join(places)}" if places else ""
+        raise UsageError(f"the data differs from the data of {chosen}: {difference}{at}")
 
 
 def _compared(fingerprint: dict[str, Any], allowed: Sequence[SettingChange]) -> dict[str, Any]:
@@ -231,7 +233,7 @@ def _compared(fingerprint: dict[str, Any], allowed: Sequence[SettingChange]) -> 
     The anchor is left out, because `refuse_another_anchor` compares it.
     """
     is_other = any(change.name == WAVEFORM for change in allowed)
-    left_out = {FINGERPRINT, START_WEIGHTS, *([AUGMENTATION] if is_other else [])}
+    left_out = {FINGERPRINT, START_WEIGHTS, *([AUGMENTATION, AUGMENTATION + BYTES] if is_other else [])}
     return {key: value for key, value in fingerprint.items() if key not in left_out}
 
 

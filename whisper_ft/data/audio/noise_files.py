@@ -12,6 +12,7 @@ from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.audio.decode import MIN_SECONDS, decode
 from whisper_ft.data.audio.file_bytes import FileBytes
 from whisper_ft.data.audio.recording import Recording
+from whisper_ft.data.storage.content import local_pieces, of_list
 from whisper_ft.data.types import RejectedError
 from whisper_ft.runtime.errors import DataError, UsageError
 from whisper_ft.runtime.printable import counted
@@ -29,10 +30,15 @@ class NoiseFile(NamedTuple):
 
 
 class NoiseFiles:
-    """Recordings. `setting` names them in errors."""
+    """Recordings of a path, which `setting` gives."""
 
-    def __init__(self, files: Sequence[NoiseFile], setting: str = SETTING) -> None:
+    def __init__(self, files: Sequence[NoiseFile], path: str, setting: str = SETTING) -> None:
         self.files, self._setting = list(files), setting
+        self.place = f"--{setting} {path}"
+        """Setting and path, for messages."""
+        sizes = [file.size for file in files]
+        self.content: str = of_list([str(file.path) for file in files], sizes, local_pieces)["sample"]
+        """Digest of a sample of the bytes, as `data.storage.content` takes it, when the recordings were found."""
 
     @classmethod
     def found(cls, path: str, setting: str = SETTING) -> Self:
@@ -46,7 +52,7 @@ class NoiseFiles:
         files = sorted({file for file in paths if file.is_file() and not file.name.startswith(".")})
         if not files:
             raise UsageError(f"--{setting} {path}: there is no recording; give a file, a folder or a glob")
-        return cls([NoiseFile(file, _seconds_of(file, setting), file.stat().st_size) for file in files], setting)
+        return cls([NoiseFile(file, _seconds_of(file, setting), file.stat().st_size) for file in files], path, setting)
 
     @property
     def fingerprint(self) -> str:

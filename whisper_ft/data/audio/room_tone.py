@@ -27,9 +27,9 @@ def quietest(waveform: Waveform, rate: int) -> Waveform:  # [samples] -> [sample
     return waveform[begin : begin + length]
 
 
-def quietest_of(waveforms: Sequence[Waveform], rate: int) -> Waveform:
-    """Return the quietest part of several clips, at least one; the first of several equal ones."""
-    return min((quietest(waveform, rate) for waveform in waveforms), key=lambda part: float(np.mean(np.square(part))))
+def softest(parts: Sequence[Waveform]) -> Waveform:
+    """Return the part with the least power of at least one; the first of several equal ones."""
+    return min(parts, key=lambda part: float(np.mean(np.square(part))))
 
 
 def repeated(part: Waveform, length: int) -> Waveform:  # -> [length]

@@ -22,7 +22,7 @@ PAD_SECONDS = 0.02
 FLOOR = 1e-10  # mean square, -100 dB: the level of digital silence
 
 
-def speech_span(waveform: Waveform, rate: int) -> tuple[int, int]:
+def speech_span(waveform: Waveform, rate: int, pad_seconds: float = PAD_SECONDS) -> tuple[int, int]:
     """Return the samples [begin, end) between the first and the last speech.
 
     Frames of 20 ms count as speech if their level is within 30 dB of the loud frames and 8 dB above the quiet ones, for
@@ -31,6 +31,7 @@ def speech_span(waveform: Waveform, rate: int) -> tuple[int, int]:
     Parameters
         waveform: samples [n] of one utterance.
         rate: samples per second.
+        pad_seconds: seconds by which the span is longer at both ends.
     """
     levels, hop = _levels(waveform, rate)
     if len(levels) < MIN_FRAMES:
@@ -43,7 +44,7 @@ def speech_span(waveform: Waveform, rate: int) -> tuple[int, int]:
     begins = np.flatnonzero(frames.all(axis=1))
     if not len(begins):
         return 0, len(waveform)
-    pad, frame = round(PAD_SECONDS * rate), round(FRAME_SECONDS * rate)
+    pad, frame = round(pad_seconds * rate), round(FRAME_SECONDS * rate)
     end = (int(begins[-1]) + MIN_FRAMES - 1) * hop + frame
     return max(int(begins[0]) * hop - pad, 0), min(end + pad, len(waveform))
 

@@ -1,7 +1,9 @@
 """Clip: an utterance as it enters a window, decoded, augmented and with the texts that are said in it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from whisper_ft.data.audio.containers import Waveform
 from whisper_ft.data.augment.waveform.waveform_transform import Drawn
@@ -26,6 +28,8 @@ class Clip:
     """Texts said before it, for a window that begins with it."""
     drawn: Sequence[Drawn] = ()
     """Transforms of its waveform, with the values that they drew."""
+    quiet: Waveform = field(default_factory=lambda: np.zeros(1, np.float32))
+    """Its quietest 0.1 s before the transforms, for windows without speech; one zero where none is made of it."""
 
     def steps(self, step: int) -> int:
         """Return the length in steps of `step` samples, rounded up."""

@@ -14,7 +14,7 @@ from whisper_ft.data.sampling.order import Place
 from whisper_ft.runtime.rng import hash64
 
 _GAP = 110  # part of a hash that tells the gaps from other draws about an utterance
-PARTIAL_STEPS = TIMES_PER_SECOND  # 1 s, kept free in a window that ends with the beginning of another utterance
+PARTIAL_STEPS = TIMES_PER_SECOND  # 1 s, the most that a window holds of an utterance of which it has the beginning only
 MIN_PARTIAL_STEPS = 15  # 0.3 s: in less of it there is not a word
 
 
@@ -114,13 +114,13 @@ class BlockLayout:
     def _partial(self, clips: list[Clip], gaps: list[int], items: Sequence[int], used: int) -> Placed | None:
         """Return the clip that begins at the end of a window, if one fits: the next that is not in the window.
 
-        Its first text begins before the end of the window, and ends after it.
+        It begins in the last second. Its first text begins before the end of the window, and ends after it.
         """
         if sum(clips[number].cost for number in items) >= self._encode.capacity:  # its start time takes a token
             return None
         following = [(items[-1] + shift) % len(clips) for shift in range(1, len(clips))]
         for number in following:
-            clip, begin = clips[number], used + gaps[number]
+            clip, begin = clips[number], max(used + gaps[number], self._steps - PARTIAL_STEPS)
             room, first = self._steps - begin, clip.texts[0]
             is_cut = first.begin < room and (first.end is None or first.end > room)
             if number not in items and room >= MIN_PARTIAL_STEPS and clip.steps(self._step) > room and is_cut:

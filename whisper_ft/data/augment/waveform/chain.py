@@ -95,10 +95,15 @@ class WaveformChain:
         return ", ".join(files.fingerprint for files in self.recordings.values())
 
     @property
+    def content(self) -> str:
+        """Digest of a sample of the bytes of the recordings of each path; "" without recordings."""
+        return ", ".join(files.content for files in self.recordings.values())
+
+    @property
     def rule(self) -> dict[str, Any]:
         """Transforms and recordings as JSON values: everything on which the result depends besides utterance and seed.
 
-        Paths are left out, because recordings may be moved.
+        Paths are left out, because recordings may be moved. So is `content`, which early versions did not record.
         """
         paths = [*self.recordings]
         transforms = described(self._listed)

@@ -41,5 +41,5 @@ def power(waveform: Waveform) -> float:
 
 def speech_power(waveform: Waveform, rate: int) -> float:
     """Return the mean square of a clip from its first to its last speech, so that silent edges do not count."""
-    begin, end = speech_span(waveform, rate)
+    begin, end = speech_span(waveform, rate, pad_seconds=0)
     return power(waveform[begin:end])
