@@ -275,7 +275,8 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> RunEnd:
         parts.collectives.broadcast_from_main(merge)
     if reason := parts.evaluation.end_reason(state, parts.data.steps):
         tracker.say(f"ended: {reason}", always=True)
-    if steps := steps_to_average(state, config, parts.data.steps):
+    if config.average.of != "none":
+        steps = steps_to_average(state, config, parts.data.steps)
         publish_mean(steps, parts.collectives, directory, tracker, learner, parts.evaluation)
     chosen = directory.best if state.best else directory.final
     if config.average.alphas:

@@ -8,8 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from normalizers import get_normalizer
 from tests.conftest import Trainer, digest, logged, metrics
 from tests.test_best import LEARNS, best, steps_kept
+from whisper_ft.config.evaluation import EvalConfig
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime.errors import UsageError
+from whisper_ft.training.evaluation import refuse_unknown_names
 
 AVERAGED = {"steps": 7, "save__every": 2, "eval__every": 0, "average__of": "last", "average__checkpoints": 3}
 
@@ -69,6 +74,17 @@ def test_patience_ends_a_run_and_starting_it_again_changes_nothing(train: Traine
     train("run", **settings)
     assert max(metrics(run_dir)) == 6
     assert digest(run_dir) == before
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater_is_better", "fact"),
+    [("hits", False, "greater_is_better true"), ("wer", True, "greater_is_better false"), ("utterances", False, "wer")],
+)
+def test_a_metric_that_would_choose_the_worst_model_is_refused(metric: str, greater_is_better: bool, fact: str):
+    config = TrainingConfig(eval=EvalConfig(metric=metric, greater_is_better=greater_is_better, every=1, path="a"))
+    with pytest.raises(UsageError, match=fact) as refused:
+        refuse_unknown_names(config, get_normalizer)
+    assert "--eval.metric" in str(refused.value)
 
 
 @pytest.mark.long

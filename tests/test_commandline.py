@@ -106,7 +106,7 @@ def test_yaml_means_what_it_says(write, text: str, value: tuple[str, str, object
             ["--data.sources", "[{path: a}]", "--eval.split", "test"],
             "--eval.split: of which of data.sources? Give --eval.path",
         ),
-        (["--average.of", "best"], "--average.of best: nothing is evaluated"),
+        (["--average.of", "best"], "--average.of best: no held-out set is evaluated"),
         (["--scaler.initial", "0.5"], "--scaler.initial must be at least scaler.floor, 1, got 0.5"),
         (["--model.layerdrop", "1"], "--model.layerdrop must be from 0 to below 1, got 1"),
         (["--augment.time_mask_share", "2"], "--augment.time_mask_share must be from 0 to 1"),

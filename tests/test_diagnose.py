@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Trainer
+from tests.conftest import ROOT, Trainer
 from whisper_ft import COMMANDS
 from whisper_ft.cli.diagnose.__main__ import main
 from whisper_ft.cli.diagnose.run_examination import examine
 from whisper_ft.config import yaml12
+from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.tree import leaves
 from whisper_ft.reports.curves.history import Curve
 from whisper_ft.reports.diagnosis.data_sample import DataSample, SampledText
 from whisper_ft.reports.diagnosis.diagnosis import diagnose
@@ -265,6 +268,39 @@ def test_another_held_out_set_after_a_resume_is_told(written: Written):
     rows = [row | {"utterances": 12 if row["step"] < 150 else 99} if "cer" in row else row for row in rows]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert kinds(folder) == ["changed_on_resume"]
+
+
+def test_more_steps_after_a_resume_change_no_figure(train: Trainer):
+    run = train("longer", steps=2, eval__every=2)
+    assert train("longer", steps=4, eval__every=2, allow_change="[steps]") == run
+    assert len(read_run_facts(run).records) > 1
+    assert "changed_on_resume" not in [finding.kind for finding in examine(run, None, 0).findings]
+
+
+def test_sources_on_a_server_are_not_read_and_no_path_takes_their_place(
+    written: Written, capsys: pytest.CaptureFixture[str]
+):
+    written.config["data"] = {"sources": [{"path": "google/fleurs"}, {"path": "a"}]}
+    folder = written.write()
+    (line,) = (line for line in examine(folder, None, 4).facts.missing if line.startswith("training data"))
+    assert "google/fleurs" in line
+    assert "--data.path" not in line
+    assert main([str(folder), "--data.path", "a"]) == 2
+    assert "data.sources" in capsys.readouterr().err
+
+
+def test_the_rules_name_settings_that_exist():
+    names = {name for name, _ in leaves(TrainingConfig)}
+    sections = {name.partition(".")[0] for name in names if "." in name}
+    used = {
+        name
+        for folder in ("reports/diagnosis", "cli/diagnose")
+        for path in (ROOT / "whisper_ft" / folder).glob("*.py")
+        for name in re.findall(r'"((?:[a-z_]+\.)+[a-z_0-9]+)"', path.read_text(encoding="utf-8"))
+        if name.partition(".")[0] in sections
+    }
+    assert len(used) > 20
+    assert used <= names | {"data.sources", "eval.sets"}
 
 
 def test_an_adapter_with_a_tiny_scale_is_told(written: Written):

@@ -183,6 +183,9 @@ def test_a_window_without_speech_has_the_empty_text_and_keeps_its_figures(micro:
         ("temperature_fallback", "often"),
         ("temperature_fallback", "0.2"),
         ("logprob_threshold", ".inf"),
+        ("logprob_threshold", "-0.5"),  # without attempts that could use it
+        ("logprob_threshold", "null"),
+        ("compression_ratio_threshold", "2.0"),
         ("compression_ratio_threshold", "much"),
     ],
 )
@@ -207,7 +210,6 @@ def test_the_protocol_of_an_evaluation_names_them_and_an_early_one_is_without():
     off, on = protocol(), protocol(temperature_fallback=True)
     assert "attempts" not in off.to_json(), "a log of before is continued"
     assert EvalProtocol.from_json(off.to_json()).matches(off)
-    assert protocol(compression_ratio_threshold=9.0, logprob_threshold=None).matches(off), "without effect alone"
     assert EvalProtocol.from_json(json.loads(json.dumps(on.to_json()))).matches(on)
     different = [on, protocol(temperature_fallback=[0.5]), protocol(no_speech_threshold=0.6)]
     different += [protocol(temperature_fallback=True, compression_ratio_threshold=2.0)]
@@ -251,9 +253,8 @@ def test_the_number_of_processes_leaves_the_attempts_as_they_are(wild_folder: Pa
 
 
 def test_windows_without_speech_are_counted(micro_whisper: Path, corpus: Path, tmp_path: Path):
-    summary, rows = evaluated(
-        micro_whisper, corpus / "test", tmp_path, temperature_fallback="false", no_speech_threshold="0.0"
-    )
+    alone = {"temperature_fallback": "false", "compression_ratio_threshold": "2.4", "no_speech_threshold": "0.0"}
+    summary, rows = evaluated(micro_whisper, corpus / "test", tmp_path, **alone)
     assert summary["no_speech_windows"] == summary["utterances"] == 12
     assert (summary["fallback_windows"], summary["wer"]) == (0, 1.0)
     assert {row["hyp"] for row in rows} == {""}
@@ -272,3 +273,11 @@ def test_a_run_evaluates_with_them_and_evaluate_writes_the_same(train: Trainer, 
     assert [row["hyp"] for row in rows[:4]] == [row["hyp"] for row in in_loop]
     assert [row["temperature"] for row in rows[:4]] == [row["temperature"] for row in in_loop]
     assert summary["utterances"] == 12
+
+
+def test_a_threshold_is_accepted_beside_the_attempts_that_use_it():
+    silent, again = ["--eval.no_speech_threshold", "0.6"], ["--eval.temperature_fallback", "true"]
+    for user in (silent, again):
+        assert load_config(TrainingConfig, [*user, "--eval.logprob_threshold", "-0.5"]).eval.logprob_threshold == -0.5
+    with pytest.raises(UsageError, match="temperature_fallback"):
+        load_config(TrainingConfig, [*silent, "--eval.compression_ratio_threshold", "2.0"])

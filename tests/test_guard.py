@@ -123,7 +123,9 @@ def test_a_verdict_is_words_and_json():
     assert (summary["outside"], summary["guard"], summary["rule"]) == (True, "wer", "no_best")
     assert summary["worse_by"] == pytest.approx(2 / 14)
     assert all(text in warning_line(verdict) for text in ("en", "WER 14.29%", "+14.29", "+1.00", "docs/forgetting.md"))
-    assert "outside" in note(verdict)
+    assert verdict.interval is not None
+    low, high = (f"{100 * end:+.2f}" for end in (verdict.interval.low, verdict.interval.high))
+    assert all(text in note(verdict) for text in ("+14.29", low, high, "+1.00", "outside"))
     assert "at most 1.00%" in limit_line(verdict)
     row = GuardRow.of("en", {"step": 3, "wer": verdict.now, **summary})
     assert row is not None
@@ -141,7 +143,8 @@ def test_the_console_shows_the_change_and_its_limit():
     before, now = scores_of(PERFECT), scores_of(WORSE)
     trends = [SetTrend("en", now, [], guard.compare(before, now)), SetTrend("de", now, [])]
     first, second = set_table.lines(2, 4, trends)
-    assert first.endswith("; guard +14.29 of +1.00, outside")
+    assert "; guard +14.29 (" in first
+    assert first.endswith(" of +1.00, outside")
     assert "guard" not in second
     for sets, columns in ((trends, 8), (trends[1:], 7)):
         assert len(set_table.table(2, 4, sets).columns) == columns

@@ -76,6 +76,7 @@ def state_of(run_dir: Path) -> TrainState:
 
 def test_a_guard_excludes_what_forgets_until_its_limit_is_changed(train: Trainer, tune: dict[str, Any]):
     """Everything is outside at first, a looser limit then gives the best of a run that had it from the start."""
+    tune["average__of"] = "best"
     settings = {**tune, "eval__sets": guard(train, max_worse=0.0, rule="no_best")}
     ended = train.end("run", **settings)
     assert ended.code == 0, ended.err
@@ -93,6 +94,7 @@ def test_a_guard_excludes_what_forgets_until_its_limit_is_changed(train: Trainer
     assert (state.best, state.excluded) == (None, (2, 4, 6))
     assert state.set_history.start_weights == weights_sha256(load_whisper(str(tune["model__name"])).model)
     assert not (run_dir / "best").exists()
+    assert not (run_dir / "average").exists()
     assert "guards" in (run_dir / "final/README.md").read_text()
     assert model_of(str(run_dir)) == str(run_dir / "final")
     warnings = [line for line in ended.out.splitlines() if line.startswith("warning: guard be")]
@@ -109,7 +111,11 @@ def test_a_guard_excludes_what_forgets_until_its_limit_is_changed(train: Trainer
     assert best(run_dir)["step"] == expected
     assert is_the_model_of(run_dir, expected)
     assert rows_of(run_dir) == rows, "nothing is scored again"
+    assert all(str(step) in (run_dir / "average/README.md").read_text() for step in within)
     seen_in_the_report(run_dir, train)
+    ended = train.end("run", **settings)
+    assert ended.code == 0, ended.err
+    assert [name for name in ("best", "average") if (run_dir / name).exists()] == [], "they are outside again"
 
 
 def seen_in_the_report(run_dir: Path, train: Trainer) -> None:

@@ -229,6 +229,12 @@ def test_models_that_cannot_be_mixed_are_refused_with_the_way_out(
         ([start, str(tmp_path / "none"), *data, "--out", "x"], ("none",)),
         ([start, str(tuned), *data, "--sets", f"[{{path: {tmp_path}, rule: stop}}]", "--out", "x"], ("--sets", "rule")),
         (
+            [start, str(tuned), *data, "--sets", "[{path: a, rule: stop, max_worse: 1}]", "--out", "x"],
+            ("--sets", "rule stop"),
+        ),
+        ([start, str(tuned), *data, "--sets", "[{path: a, every: 2}]", "--out", "x"], ("--sets", "every 2")),
+        ([start, str(tuned), *data, "--metric", "hits", "--out", "x"], ("--metric", "--greater_is_better true")),
+        (
             [start, str(tuned), *data, "--sets", f"[{{path: {tmp_path}, metric: loss, max_worse: 1}}]", "--out", "x"],
             ("--sets", "--decoding.with_loss"),
         ),
@@ -263,6 +269,7 @@ def test_other_vocabularies_of_one_size_are_refused(micro_whisper: Path, tuned: 
     ("settings", "facts"),
     [
         ({"eval__path": ""}, ("--average.interpolate", "--eval.path")),
+        ({"eval__every": 0}, ("--average.interpolate", "eval.every above 0")),
         ({"adapter__kind": "lora"}, ("--average.interpolate", "interpolate RUN")),
         ({"average__interpolate": "[0.5, 1.5]"}, ("--average.interpolate", "1.5")),
     ],

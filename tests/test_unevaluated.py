@@ -56,7 +56,10 @@ def test_an_evaluation_that_is_switched_off_names_the_settings_without_effect():
     assert "eval.metric, eval.path" in line
     assert check("--eval.every", "0") == []
     assert check() == []
-    assert check(*SETS[:1], "[{name: en, path: a, every: 5}]", "--eval.every", "0") == []
+    sets = [*SETS[:1], "[{name: en, path: a, every: 5}]", "--eval.every", "0"]
+    assert check(*sets) == []
+    (line,) = check(*sets, "--eval.path", "b", "--eval.patience", "3", "--eval.normalizer", "golden")
+    assert line.endswith("eval.path, eval.patience"), "the normaliser is that of the sets, too"
 
 
 def test_train_py_refuses_such_a_setting_in_one_line_and_says_what_is_switched_off(train: Trainer, tmp_path: Path):

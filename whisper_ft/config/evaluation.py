@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from whisper_ft.config.data import LongForm, NamedSourceConfig, SourceConfig, first_twice, long_problem, set_name
-from whisper_ft.config.setting import require, setting
+from whisper_ft.config.setting import require, setting, unused_message
 from whisper_ft.config.waveform import transforms_in
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+RATIO, LOGPROB = 2.4, -1.0  # thresholds of openai-whisper
 GuardRule = Literal["warn", "no_best", "stop"]
 HELD_OUT = "held-out"  # name of the set of eval.path, which chooses the best model
 LONGEST_NAME = 64  # characters of a set's name, which is a folder and a column of tables
@@ -45,10 +46,10 @@ class DecodingConfig:
     """Temperatures at which a window is decoded again, one after the other, while its text repeats itself or is
     unlikely: [0.2, 0.6, 1.0]. true: those of openai-whisper, 0.2 to 1.0. The texts of these attempts are drawn at
     random, the same at each start."""
-    compression_ratio_threshold: float | None = setting("change", 2.4)
+    compression_ratio_threshold: float | None = setting("change", RATIO)
     """For temperature_fallback: a text repeats itself if zlib makes it smaller by more than this factor. Ordinary text
     in Indic scripts may be above 2.4. None: any text is accepted."""
-    logprob_threshold: float | None = setting("change", -1.0)
+    logprob_threshold: float | None = setting("change", LOGPROB)
     """For temperature_fallback and no_speech_threshold: a text is unlikely if the mean log-probability of its tokens is
     below this. None: any text is accepted, and the probability of no speech decides alone."""
     with_loss: bool = setting("free", False)
@@ -61,6 +62,18 @@ class DecodingConfig:
         allowed = all(0 < temperature < math.inf for temperature in self.temperatures)
         above = "above 0: the first attempt, at 0, is always made"
         require(allowed, f"{self.SECTION}.temperature_fallback", self.temperature_fallback, above)
+        self._refuse_unused_thresholds()
+
+    def _refuse_unused_thresholds(self) -> None:
+        """Raise ValueError for a threshold of attempts that are never made."""
+        section, again, silent = self.SECTION, bool(self.temperatures), self.no_speech_threshold is not None
+        fallback = f"{section}.temperature_fallback"
+        if self.compression_ratio_threshold != RATIO and not again:
+            state, name = f"{fallback} is off", f"{section}.compression_ratio_threshold"
+            raise ValueError(unused_message(name, self.compression_ratio_threshold, state, "set that"))
+        if self.logprob_threshold != LOGPROB and not again and not silent:
+            state, name = f"{fallback} and {section}.no_speech_threshold are off", f"{section}.logprob_threshold"
+            raise ValueError(unused_message(name, self.logprob_threshold, state, "set one of them"))
 
     @property
     def temperatures(self) -> list[float]:
@@ -150,6 +163,11 @@ class EvalConfig(DecodingConfig):
         _refuse_bad_sets(self.sets)
         for one in self.sets:
             _refuse_bad_guard(one, self.every if one.every is None else one.every)
+
+    @property
+    def held_out_remedy(self) -> str:
+        """Change that gives a run without a held-out set one."""
+        return "set eval.every above 0" if self.path or self.split else "give --eval.path or --eval.split"
 
     def sets_beside(self, data: SourceConfig) -> list[EvalSetConfig]:
         """Return the sets that are scored, with nothing left open: each has a name, a cadence, a language and a task.

@@ -142,15 +142,18 @@ class AverageConfig:
             return alphas_in(TENTHS) if self.interpolate else []
         return alphas_in(self.interpolate)
 
-    def refuse_interpolation(self, adapter: str, *, has_held_out: bool) -> None:
-        """Raise ValueError for mixtures that cannot be made or chosen. `adapter` is its kind, or none."""
+    def refuse_interpolation(self, adapter: str, remedy: str) -> None:
+        """Raise ValueError for mixtures that cannot be made or chosen.
+
+        `adapter` is its kind, or none. `remedy` is the way to a held-out set for a run without one, else "".
+        """
         shown = f"--average.interpolate {str(self.interpolate).lower()}"
         try:
             wanted = bool(self.alphas)
         except ValueError as error:
             raise ValueError(f"{shown}: {error}") from error
-        if wanted and not has_held_out:
-            raise ValueError(f"{shown}: nothing is evaluated, so no mixture can be chosen; give --eval.path")
+        if wanted and remedy:
+            raise ValueError(f"{shown}: no held-out set is evaluated, which chooses the mixture; {remedy}")
         if wanted and adapter != "none":
             raise ValueError(
                 f"{shown}: is for a run that trains the model itself; after this run, "
@@ -224,7 +227,8 @@ class TrainingConfig:
         require(self.epochs is None or self.epochs > 0, "epochs", self.epochs, "above 0")
         require(self.rank_timeout > 0, "rank_timeout", self.rank_timeout, "above 0")
         self.adapter.refuse_beside(self.model.freeze, self.average.of)
-        self.average.refuse_interpolation(self.adapter.kind, has_held_out=self.held_out is not None)
+        remedy = "" if self.held_out else self.eval.held_out_remedy
+        self.average.refuse_interpolation(self.adapter.kind, remedy)
         self.anchor.refuse_alone(self.allow_change)
         self.anchor.refuse_beside(self.adapter.kind, [*filter(None, [self.held_out]), *self.eval.sets])
         self.pack.refuse_beside(self.batch.size, self.labels.timestamps_share)
@@ -239,13 +243,13 @@ class TrainingConfig:
             raise ValueError("--eval.split: of which of data.sources? Give --eval.path")
         if self.average.of == "best" and self.held_out is None:
             raise ValueError(
-                "--average.of best: nothing is evaluated; give --eval.path or --eval.split, or average `last`"
+                f"--average.of best: no held-out set is evaluated; {self.eval.held_out_remedy}, or average `last`"
             )
         for one in self.eval.sets if self.held_out is None else ():
             if one.rule == "no_best":
                 raise ValueError(
                     f"--eval.sets: {one.name or one.path}: rule no_best: has no effect without a held-out set, which "
-                    "chooses the best model; give --eval.path or --eval.split, or set rule warn or stop"
+                    f"chooses the best model; {self.eval.held_out_remedy}, or set rule warn or stop"
                 )
         if self.steps is not None and self.epochs is not None:
             raise ValueError(f"--steps {self.steps} and --epochs {self.epochs:g}: give one of the two")

@@ -35,9 +35,12 @@ def refuse_unevaluated(config: TrainingConfig, given: Collection[str]) -> None:
 
 def lines_about_no_evaluation(config: TrainingConfig, given: Collection[str]) -> Iterator[str]:
     """Yield the line that names the given settings of eval.* that `eval.every` 0 switches off; none without such."""
-    names = [name for name in _given(given) if name != "eval.every"]
-    if names and not config.eval.every and not config.eval.sets_beside(config.data):
-        yield f"nothing is evaluated, because eval.every is 0; without effect: {', '.join(names)}"
+    names, state = [name for name in _given(given) if name != "eval.every"], "nothing is evaluated"
+    if config.eval.sets_beside(config.data):  # each has a cadence of its own
+        names = [name for name in names if name.removeprefix("eval.") in ("path", "split", *OF_THE_HELD_OUT_SET)]
+        state = "the held-out set is not evaluated"
+    if names and not config.eval.every:
+        yield f"{state}, because eval.every is 0; without effect: {', '.join(names)}"
 
 
 def _given(given: Collection[str]) -> Sequence[str]:

@@ -72,8 +72,9 @@ def allowed_change(guard: Guard) -> str:
 
 
 def note(verdict: Verdict) -> str:
-    """Return the change and its limit in few words, for a line or a table of figures."""
-    change = change_text(verdict.guard.metric, verdict.change)
+    """Return the change with its interval and its limit in few words, for a line or a table of figures."""
+    metric, ends = verdict.guard.metric, verdict.interval
+    change = change_text(metric, verdict.change) + (f" ({_range(metric, ends)})" if ends else "")
     return f"{change} of {allowed_change(verdict.guard)}" + (", outside" if verdict.is_outside else "")
 
 

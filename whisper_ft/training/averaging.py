@@ -11,6 +11,7 @@ from safetensors import safe_open
 from whisper_ft.checkpoint.format import MODEL, path_of, verify
 from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.config.training import TrainingConfig
+from whisper_ft.runtime import atomic
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.directory import RunDir
@@ -70,11 +71,19 @@ def publish_mean(
 ) -> None:
     """Publish the mean of the weights of several checkpoints, with its score. The averaged weights stay in the model.
 
-    Every rank must call it, with at least one step. The score is that on the held-out set, if the run has one.
+    Every rank must call it. The score is that on the held-out set, if the run has one. Without any step, as if all
+    evaluations are outside a guard, an average of an earlier start is removed.
 
     If one of the checkpoints is damaged or missing, nothing is published and a line says so. Raises PreemptedError if a
     stop signal ends the evaluation; the average is then not published.
     """
+    if not steps:
+        removed = collectives.broadcast_from_main(
+            lambda: [folder.name for folder in (directory.average, directory.average_adapter) if atomic.remove(folder)]
+        )
+        gone = f"; {', '.join(removed)} of an earlier start is removed" if removed else ""
+        tracker.say(f"no average was made, because no evaluation can be the best one{gone}", always=True)
+        return
     paths = [path_of(directory.checkpoints, step) for step in steps]
     damaged = collectives.broadcast_from_main(
         lambda: [f"{path.name} ({problem})" for path in paths if (problem := verify(path))]

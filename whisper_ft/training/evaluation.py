@@ -17,7 +17,7 @@ from whisper_ft.reports.guard_text import change_line
 from whisper_ft.runtime.collectives import Collectives
 from whisper_ft.runtime.errors import PreemptedError, as_usage_error
 from whisper_ft.runtime.signals import StopRequest
-from whisper_ft.scoring.guard import figures_of
+from whisper_ft.scoring.guard import BETTER, HIGHER, figures_of
 from whisper_ft.scoring.scores import LOSS, WORDS, Prediction, Scores, score
 from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
@@ -258,9 +258,10 @@ def _is_trained(state: TrainState) -> bool:
 
 
 def refuse_unknown_names(config: TrainingConfig, get_normalizer: Callable[..., Any]) -> None:
-    """Raise UsageError for a normaliser or metric that would fail only at the first evaluation.
+    """Raise UsageError for a normaliser or metric that would fail only at the first evaluation, or choose the worst.
 
-    Such are unknown names, figures that a guarded set never has, and the metric `loss` without `eval.with_loss`.
+    Such are unknown names, figures that a guarded set never has, the metric `loss` without `eval.with_loss`, numbers
+    that describe the set, and figures whose direction is not that of `eval.greater_is_better`.
     """
     with as_usage_error("eval.normalizer"):
         get_normalizer(config.eval.normalizer)
@@ -268,4 +269,16 @@ def refuse_unknown_names(config: TrainingConfig, get_normalizer: Callable[..., A
         name, _ = Scores.empty().figure(config.eval.metric)
         if name == LOSS and not config.eval.with_loss:
             raise ValueError(f"{config.eval.metric!r} is only computed with --eval.with_loss true")
+        _refuse_direction(name, greater_is_better=config.eval.greater_is_better)
     refuse_bad_guards(config.eval.sets_beside(config.data), with_loss=config.eval.with_loss)
+
+
+def _refuse_direction(metric: str, *, greater_is_better: bool) -> None:
+    """Raise ValueError for a number that says nothing of a model, and for the wrong direction of a figure."""
+    direction = BETTER.get(metric)
+    if direction is None:
+        raise ValueError(f"{metric!r} describes the set, and no model is better by it (allowed: {', '.join(BETTER)})")
+    if greater_is_better != (direction == HIGHER):
+        wanted = "true" if direction == HIGHER else "false"
+        better = "higher" if direction == HIGHER else "lower"
+        raise ValueError(f"{metric!r} is better if it is {better}; set --eval.greater_is_better {wanted}")

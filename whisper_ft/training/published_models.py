@@ -96,20 +96,24 @@ def repair_best(
 
     In a run with an adapter, best-adapter/ takes the place of best/. Main process only.
 
-    State and best/ differ for one of three reasons:
+    State and best/ differ for one of four reasons:
 
     - the run was killed after a checkpoint was saved and before its model was published;
     - the newest checkpoints were damaged, so the run continues from an older one;
-    - the run continues from a checkpoint of another run.
+    - the run continues from a checkpoint of another run;
+    - a start changed the limit of a guard, chose best/ anew, and ended before its next save.
 
     If no checkpoint holds the best model, best/ is removed and the evaluations so far are forgotten, so the next ones
-    choose a new best. If the state has no best, a best/ of later steps is removed. The message is None if there is
+    choose a new best. If the state has no best, best/ is removed. The message is None if there is
     nothing to report. `files` is only called if best/ is rebuilt.
     """
     if state.best is None:
-        is_later = directory.published is not None and directory.published.step > state.step
-        removed = is_later and withdraw_best(directory)
-        return state, "best/ was removed, because it belongs to later steps than the checkpoint" if removed else None
+        published = directory.published
+        if published is None or not withdraw_best(directory):
+            return state, None
+        later = f"it is of step {published.step}, later than the checkpoint"
+        reason = later if published.step > state.step else "the checkpoint has no evaluation within its guards"
+        return state, f"best/ was removed, because {reason}"
     if is_published(directory, state.best, adapter):
         return state, None
     if source := checkpoint_of(state.best, (resumed_from.parent, directory.checkpoints)):

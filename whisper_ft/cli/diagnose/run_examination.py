@@ -27,7 +27,8 @@ def examine(run: Path, data_path: str | None, rows: int, clips: int = 0) -> Diag
     except RunError as error:
         if data_path is not None:
             raise
-        missing.append(f"training data: {error} (--data.path)")
+        remedy = "" if facts.setting("data.sources") else " (--data.path)"
+        missing.append(f"training data: {error}{remedy}")
     suppressed = suppressed_characters(run, facts.settings)
     if suppressed is None:
         missing.append("characters that the model may never write: no folder with its vocabulary can be read")

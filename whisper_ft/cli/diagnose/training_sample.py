@@ -27,9 +27,10 @@ def training_sample(facts: RunFacts, data_path: str | None, rows: int) -> DataSa
 
     if not rows:
         return None
-    recorded = str(facts.setting("data.path", ""))
-    if data_path is None and _is_remote(recorded):
-        raise UsageError(f"{recorded} is on a server, and is not read again")
+    sources = facts.setting("data.sources") or [{"path": facts.setting("data.path", "")}]
+    remote = [path for path in (str(one.get("path")) for one in sources) if _is_remote(path)]
+    if data_path is None and remote:
+        raise UsageError(f"{remote[0]} is on a server, and is not read again")
     config = configuration(facts.run, data_path)
     source = open_mixture(config.data)
     held_out = _held_out(config)

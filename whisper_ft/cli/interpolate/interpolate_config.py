@@ -58,6 +58,14 @@ class InterpolateConfig:
             raise ValueError(f"--alpha {self.alpha}: {error}") from error
         if self.sets and not self.data.path:
             raise ValueError("--sets: are scored beside data.path, which chooses the mixture; give it, too")
+        for one in self.sets:
+            name = f"--sets: {one.name or one.path}"
+            if one.every is not None:
+                raise ValueError(
+                    f"{name}: every {one.every}: has no effect, because each mixture is scored; leave it out"
+                )
+            if one.rule == "stop":
+                raise ValueError(f"{name}: rule stop: has no effect, because there is no run to end; leave it out")
 
     @property
     def alphas(self) -> list[float]:

@@ -50,6 +50,10 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
     else:
         raise UsageError(f"--run_dir {run_dir}: no checkpoint and no config.yaml in it; name the directory of a run")
     if data_path is not None:
+        if config.data.sources:
+            raise UsageError(
+                f"--data.path {data_path}: the run has several sources, data.sources; leave --data.path out"
+            )
         config = replace(config, data=replace(config.data, path=data_path))
     try:
         refuse_missing_data(config.data)

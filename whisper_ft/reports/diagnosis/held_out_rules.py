@@ -164,7 +164,13 @@ def _leak(severity: str, evidence: tuple[str, ...]) -> RunFinding:
 
 def _is_harder(facts: RunFacts) -> bool:
     """Return True if something raises the training loss alone: dropout, augmentation, or smoothed targets."""
-    names = ("model.dropout", "loss.label_smoothing", "augment.time_masks", "augment.freq_masks", "augment.waveform")
+    names = (
+        "model.dropout",
+        "loss.label_smoothing",
+        "augment.time_masks",
+        "augment.frequency_masks",
+        "augment.waveform",
+    )
     return any(facts.setting(name) for name in names) or bool(facts.setting("labels.no_speech_share"))
 
 

@@ -22,8 +22,11 @@ LEAST_BATCH = 2  # utterances, with which any run is noisy
 NOISY = 0.3  # standard deviation of the logarithm of a step's loss
 CLIPPED_BY = 100.0  # ratio of the usual gradient norm to optim.clip_norm; 10 to 30 is usual for Whisper
 CLIPPED_SGD = 3.0  # the same for sgd, whose updates are as long as the clipped gradient
-FREE = ("run_dir", "resume", "overwrite", "allow_change", "device", "rank_timeout", "batch.per_device", "data.path")
-"""Settings whose change on resume alters nothing that is learned."""
+FREE = (
+    *("run_dir", "resume", "overwrite", "allow_change", "device", "rank_timeout", "batch.per_device", "data.path"),
+    *("steps", "epochs"),
+)
+"""Settings whose change on resume alters nothing that is learned until then."""
 FREE_SECTIONS = ("log.", "track.", "save.", "average.", "eval.", "data.workers", "data.prefetch", "data.cache_gb")
 REMEDIES = {
     exit_codes.USAGE: "change the setting that the reason names",
