@@ -14,7 +14,7 @@ from peft import IA3Config, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from tests.adapter_files import foreign_adapter, logits_of, own_adapter
+from tests.adapter_files import foreign_adapter, hub_cache, logits_of, own_adapter
 from tests.conftest import ROOT, environment
 from whisper_ft.models.adapters.adapted_whisper import attach, checked_base, detach
 from whisper_ft.models.adapters.adapter_config import is_adapter
@@ -142,14 +142,9 @@ print(*map(local_adapter, sys.argv[1:]), sep="\\n")
 
 @pytest.mark.long
 def test_an_adapter_on_the_hub_is_known_by_its_files(micro_whisper: Path, tmp_path: Path):
-    """The cache is laid out as huggingface_hub downloads it, and there is no network."""
-    for name, source in (("lora", own_adapter(micro_whisper, tmp_path / "adapter")), ("whole", micro_whisper)):
-        folder = tmp_path / f"cache/models--me--{name}"
-        shutil.copytree(source, folder / "snapshots/abc")
-        (folder / "refs").mkdir()
-        (folder / "refs/main").write_text("abc")
+    models = {"lora": own_adapter(micro_whisper, tmp_path / "adapter"), "whole": micro_whisper}
     names = ["me/lora", "me/whole", "me/nothing"]
-    cache = environment(1) | {"HF_HUB_CACHE": str(tmp_path / "cache")}
+    cache = environment(1) | {"HF_HUB_CACHE": str(hub_cache(tmp_path / "cache", models))}
     found = subprocess.run([sys.executable, "-c", FOUND, *names], cwd=ROOT, env=cache, capture_output=True, text=True)
     adapter = tmp_path / "cache/models--me--lora/snapshots/abc"
     assert found.stdout.splitlines() == [str(adapter), "None", "None"], found.stderr

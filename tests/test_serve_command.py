@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.adapter_files import hub_cache, own_adapter
 from tests.conftest import ROOT, START_SECONDS, environment
 from whisper_ft.cli.serve import main, parse_arguments
 
@@ -115,3 +116,29 @@ def test_other_addresses_than_loopback_get_a_token(monkeypatch: pytest.MonkeyPat
     assert first != second
     monkeypatch.setenv("WHISPER_FT_TOKEN", "mine")
     assert parse_arguments(["model", "--host", "0.0.0.0"]).token == "mine"
+
+
+SERVED = """
+import sys
+from whisper_ft.cli.serve import parse_arguments, refuse_missing, with_hub_adapters
+from whisper_ft.web.loaded_models import languages_of
+from whisper_ft.web.models_of_run import ServedModels
+settings = with_hub_adapters(parse_arguments(sys.argv[1:]))
+refuse_missing(settings)
+for choice in ServedModels(settings.served, settings.compare, settings.hub_adapters).choices():
+    print(choice.id, choice.name, choice.kind, choice.place, "be" in str(languages_of(choice, None)["languages"]))
+"""
+
+
+@pytest.mark.long
+def test_an_adapter_on_the_hub_is_served_on_its_base(micro_whisper: Path, tmp_path: Path):
+    cache = hub_cache(
+        tmp_path / "cache", {"lora": own_adapter(micro_whisper, tmp_path / "adapter"), "whole": micro_whisper}
+    )
+    offline = environment(1) | {"HF_HUB_CACHE": str(cache)}
+    folder = cache / "models--me--lora/snapshots/abc"
+    expected = {"lora": f"lora adapter {folder} True", "whole": "whole whole me/whole True"}
+    for first, second in (("lora", "whole"), ("whole", "lora")):
+        program = [sys.executable, "-c", SERVED, f"me/{first}", "--compare", f"me/{second}"]
+        found = subprocess.run(program, cwd=ROOT, env=offline, capture_output=True, text=True)
+        assert found.stdout.splitlines() == [f"model {expected[first]}", f"compare {expected[second]}"], found.stderr

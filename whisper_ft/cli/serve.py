@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from whisper_ft.config.evaluation import Device, Precision
+from whisper_ft.config.local_paths import MODEL_PARTS, looks_local
 from whisper_ft.runtime.command import Parser, exit_code_of
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.exit_codes import FINISHED
@@ -31,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def program() -> None:
         settings = parse_arguments(sys.argv[1:] if argv is None else argv)
+        refuse_missing_packages()  # first, because their names tell a user more than a missing model
+        settings = with_hub_adapters(settings)
         refuse_missing(settings)
         serve(settings)
 
@@ -83,17 +86,34 @@ def _add_limits(parser: Parser) -> None:
     )  # fmt: skip
 
 
-def refuse_missing(settings: ServeSettings) -> None:
-    """Raise UsageError if a package, the model or the GPU is missing."""
+def with_hub_adapters(settings: ServeSettings) -> ServeSettings:
+    """Return the settings with the adapters among the models that are on the Hub, which are downloaded."""
+    given = [name for name in (settings.served, settings.compare) if name]
+    names = [name for name in given if not Path(name).exists() and not looks_local(name, MODEL_PARTS)]
+    if not names:
+        return settings
+    from whisper_ft.models.adapters.adapted_whisper import local_adapter
+
+    folders = {name: str(folder) for name in names if (folder := local_adapter(name)) is not None}
+    return replace(settings, hub_adapters=folders)
+
+
+def refuse_missing_packages() -> None:
+    """Raise UsageError if a package is missing."""
     if missing := [package for module, package in PACKAGES.items() if find_spec(module) is None]:
         raise UsageError(f"{', '.join(missing)}: not installed; pip install {' '.join(missing)}")
-    # After the packages, because their names tell a user more than a missing model.
+
+
+def refuse_missing(settings: ServeSettings) -> None:
+    """Raise UsageError if the model or the GPU is missing."""
     from whisper_ft.web.models_of_run import COMPARE, ServedModels
     from whisper_ft.web.run_files import is_run
 
     models, compare = ServedModels(settings.served, settings.compare), settings.compare
-    if not models.runs:
+    if not models.runs and settings.served not in settings.hub_adapters:
         _refuse_unusable(settings.served)
+    if compare in settings.hub_adapters:
+        compare = None
     if compare is not None and models.compare_id(models.choices()) == COMPARE and not is_run(Path(compare)):
         _refuse_unusable(compare)
     refuse_missing_gpu(settings.device)

@@ -35,7 +35,7 @@ def create_app(settings: ServeSettings, device: torch.device, say: Callable[[str
         device: on which the models decode
         say: called with a line for the user about a model that is loaded
     """
-    served = ServedModels(settings.served, settings.compare)
+    served = ServedModels(settings.served, settings.compare, settings.hub_adapters)
     models = LoadedModels(served, device, settings.precision, say, settings.base)
     server = Server(settings, JobQueue(settings.queue), models)
 

@@ -101,10 +101,12 @@ class ServedModels:
     Parameters
         served: run, folder of runs, model folder, checkpoint, or name on the Hub
         compare: a second model, or an id of the first
+        hub_adapters: folders of adapters on the Hub, by name
     """
 
-    def __init__(self, served: str, compare: str | None = None) -> None:
+    def __init__(self, served: str, compare: str | None = None, hub_adapters: Mapping[str, str] | None = None) -> None:
         self.served, self._compare, folder = served, compare, Path(served)
+        self._hub_adapters = hub_adapters or {}
         if folder.name in ("", ".."):  # a run has the name of its folder
             folder = folder.resolve()
         self.runs = [folder] if is_run(folder) else runs_in(folder)
@@ -119,12 +121,16 @@ class ServedModels:
         elif self.runs:
             choices = choices_of_run(self.runs[0])
         else:
-            one = _named(MODEL, Path(self.served).name or self.served, self.served)
+            one = _named(MODEL, Path(self.served).name or self.served, self._place(self.served))
             choices = [replace(one, step=published_step(Path(self.served), None))]
         compared = self.compare_id(choices)
         if self._compare is not None and compared == COMPARE:
-            choices.append(replace(_compared(self._compare), id=COMPARE))
+            choices.append(replace(_compared(self._compare, self._place(self._compare)), id=COMPARE))
         return choices
+
+    def _place(self, name: str) -> str:
+        """Return the folder of an adapter on the Hub; any other name as it is."""
+        return self._hub_adapters.get(name, name)
 
     def find(self, wanted: str) -> Choice | None:
         """Return the model of an id as it is at present; None if there is none. `latest` is the first of all."""
@@ -226,11 +232,11 @@ def _named(id: str, name: str, place: str) -> Choice:
     return Choice(id, printable(name), place, kind)
 
 
-def _compared(place: str) -> Choice:
-    """Return the model of --compare; of a run, its latest."""
+def _compared(name: str, place: str) -> Choice:
+    """Return the model of --compare, which is in `place`; of a run, its latest."""
     if is_run(Path(place)) and (choices := choices_of_run(Path(place))):
         return replace(choices[0], name=f"{Path(place).name}: {choices[0].name}", follows=None)
-    return _named(COMPARE, Path(place).name or place, place)
+    return _named(COMPARE, Path(name).name or name, place)
 
 
 def _is_model(folder: Path) -> bool:

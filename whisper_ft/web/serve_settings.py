@@ -1,7 +1,8 @@
 """Settings of the server. torch is not imported."""
 
 import ipaddress
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from whisper_ft.config.evaluation import Device, Precision
@@ -19,6 +20,8 @@ class ServeSettings:
     """Second model to choose from: the same, or an id of the served run such as `final`."""
     base: str | None = None
     """Base of the served adapters, if it is not where their files name it."""
+    hub_adapters: Mapping[str, str] = field(default_factory=dict)
+    """Folders to which the adapters on the Hub among the models were downloaded, by name."""
     host: str = "127.0.0.1"
     port: int = 7860
     token: str | None = None
