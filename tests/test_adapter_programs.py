@@ -23,6 +23,7 @@ from whisper_ft.cli.doctor.start_loss import start_loss
 from whisper_ft.cli.export.__main__ import main as export
 from whisper_ft.cli.merge.__main__ import main as merge
 from whisper_ft.cli.publish.__main__ import main as publish
+from whisper_ft.cli.publish.publish_arguments import parse_arguments as parse_publishing
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
@@ -115,6 +116,10 @@ def test_a_run_without_an_evaluation_has_a_merged_final_model(train: Trainer):
     run_dir = train("run", steps=2, eval__every=0, save__every=0, adapter__base="int8", **LORA)
     assert not (run_dir / "best").exists()
     assert model_of(str(run_dir)) == str(run_dir / "final-adapter")
+    publishing = [str(run_dir), "--repo", "me/mine", "--base_model", "openai/whisper-tiny"]
+    assert parse_publishing(publishing).what == "final-adapter"
+    assert publish([*publishing, "--write_card", str(run_dir / "card.md")]) == 0
+    assert "peft" in (run_dir / "card.md").read_text(encoding="utf-8")
     adapter = load_for_inference(str(run_dir / "final-adapter"), "fp32", CPU, lambda line: None)
     assert (logits_of(adapter.model) - logits_of(load_whisper(str(run_dir / "final")).model)).abs().max() < 1e-4
 
@@ -250,6 +255,23 @@ def test_an_adapter_of_plain_peft_and_a_trainer_is_scored(
     assert summary["utterances"] == base["utterances"] == 12
     assert summary["model_sha256"] != base["model_sha256"]
     assert hypotheses(tmp_path / "foreign") != hypotheses(tmp_path / "base")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("program", ["transcribe", "export"])
+def test_an_adapter_of_plain_peft_is_taken_by(foreign: Path, micro_whisper: Path, tmp_path: Path, program: str):
+    assert export([str(foreign), "--to", "hf", "--quantization", "float32", "--out", str(tmp_path / "whole")]) == 0
+    if program == "export":
+        base, whole = (logits_of(load_whisper(str(folder)).model) for folder in (micro_whisper, tmp_path / "whole"))
+        adapted = logits_of(load_for_inference(str(foreign), "fp32", CPU, lambda line: None).model)
+        assert (whole - adapted).abs().max() < 1e-4 < (base - adapted).abs().max()
+        return
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(1).uniform(-0.1, 0.1, 16_000), 16_000)
+    texts = []
+    for number, model in enumerate((foreign, tmp_path / "whole", micro_whisper)):
+        transcribe(model, tmp_path / "noise.wav", tmp_path / f"{number}")
+        texts.append((tmp_path / f"{number}/noise.txt").read_text())
+    assert texts[0] == texts[1] != texts[2]
 
 
 # --- several adapters ---

@@ -157,12 +157,30 @@ def test_a_merge_without_clips_is_unchecked(micro_whisper: Path, tmp_path: Path)
     assert (record["status"], record["check"]) == ("unchecked", {})
 
 
+def test_a_merge_that_is_compared_on_clips_without_a_word_is_unchecked(
+    micro_whisper: Path, corpus: Path, tmp_path: Path
+):
+    adapter, silent = own_adapter(micro_whisper, tmp_path / "adapter"), tmp_path / "silent"
+    table = pq.read_table(corpus / "validation").slice(0, 2)
+    silent.mkdir()
+    column = table.column_names.index("sentence")
+    pq.write_table(table.set_column(column, "sentence", [["", "—"]]), silent / "validation-00000.parquet")
+    arguments = [str(adapter), "--out", str(tmp_path / "out"), "--check", str(silent), "--language", "be"]
+    assert main([*arguments, "--max_wer_rise", "0"]) == 0
+    record = record_in(tmp_path / "out")
+    assert (record["status"], record["check"]["outcomes"][0]["rise"]) == ("unchecked", None)
+    assert record["reason"] in (tmp_path / "out/README.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["{model}", "--out", "{tmp}/out"], "no adapter"),
         (["{nf4}", "--out", "{tmp}/out"], "--check"),
         (["{lora}", "--out", "{tmp}/out", "--onto", "dequantised", "--check", "0"], "--onto dequantised"),
+        (["{lora}", "--out", "{tmp}/out", "--check", "0", "--max_wer_rise", "3"], "--max_wer_rise 3"),
+        (["{lora}", "--out", "{tmp}/out", "--check", "0", "--language", "be"], "--language be"),
+        (["{lora}", "--out", "{tmp}/out", "--check", "0", "{tmp}"], "--check"),
         (["{lora}", "--out", "{tmp}"], "--out"),
         (["{lora}", "--out", "{tmp}/out", "--max_wer_rise", "-1"], "--max_wer_rise"),
         (["{lora}"], "--out"),

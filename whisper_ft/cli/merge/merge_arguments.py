@@ -42,7 +42,20 @@ def parse_arguments(argv: Sequence[str]) -> MergeArguments:
     checked = checked_model(args)
     if Path(checked.model).exists() and not is_adapter(checked.model):
         raise UsageError(f"{args.model}: holds no adapter, so there is nothing to merge; the model is {checked.model}")
-    return MergeArguments(**vars(checked), onto=args.onto, max_rise=args.max_wer_rise)
+    if checked.clips == 0:
+        _refuse_unused(args, checked.data)
+    rise = DEFAULT_RISE if args.max_wer_rise is None else args.max_wer_rise
+    return MergeArguments(**vars(checked), onto=args.onto, max_rise=rise)
+
+
+def _refuse_unused(args: argparse.Namespace, data: str | None) -> None:
+    """Raise UsageError for the first argument of the check, if there is none (--check 0)."""
+    given = {"--max_wer_rise": args.max_wer_rise, "--language": args.language, "--check": data}
+    for name, value in given.items():
+        if value is not None:
+            raise UsageError(
+                f"{name} {value}: has no effect with --check 0, which checks nothing; leave one of the two out"
+            )
 
 
 def _parser() -> Parser:
@@ -55,8 +68,8 @@ def _parser() -> Parser:
         "weights in float, and better the one with the lower error rate (%(default)s)",
     )  # fmt: skip
     parser.add_argument(
-        "--max_wer_rise", type=_points, default=DEFAULT_RISE, metavar="X",
-        help="exit code 8 if the error rate rises by more percentage points than this (%(default)s)",
+        "--max_wer_rise", type=_points, metavar="X",
+        help=f"exit code 8 if the error rate rises by more percentage points than this ({DEFAULT_RISE})",
     )  # fmt: skip
     return parser
 

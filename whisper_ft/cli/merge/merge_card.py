@@ -30,6 +30,8 @@ def merge_card(facts: Mapping[str, Any], problem: str | None) -> str:
     ]
     if problem:
         lines += [f"This model did not pass its check: {problem}.", ""]
+    if reason := facts.get("reason"):
+        lines += [f"The error rate was not checked: {reason}.", ""]
     if check:
         lines += [
             f"Checked on {check['clips']:,} clips with {check['words']:,} words of: {check['data']}. All decoding was "

@@ -67,10 +67,10 @@ class MergeOutcome:
         return max(float(np.abs(a[np.isfinite(a)] - b[np.isfinite(a)]).max()) for a, b in pairs)
 
     @property
-    def rise(self) -> float:
-        """Rise of the error rate by the merge, in percentage points; 0 if no reference has a word."""
+    def rise(self) -> float | None:
+        """Rise of the error rate by the merge, in percentage points; None if no reference has a word."""
         before, after = self.adapter.rates.rate, self.merged.rates.rate
-        return 0.0 if before is None or after is None else 100 * (after - before)
+        return None if before is None or after is None else 100 * (after - before)
 
     def summary(self) -> dict[str, Any]:
         """Return the outcome as JSON values."""
@@ -86,5 +86,8 @@ class MergeOutcome:
 
 
 def better(outcomes: Sequence[MergeOutcome]) -> MergeOutcome:
-    """Return the outcome with the lowest error rate; among equal ones that with the nearest logits."""
-    return min(outcomes, key=lambda outcome: (outcome.rise, outcome.largest_difference))
+    """Return the outcome with the lowest error rate.
+
+    Among equal rates, and if there are none, it is the outcome with the nearest logits.
+    """
+    return min(outcomes, key=lambda outcome: (outcome.rise or 0.0, outcome.largest_difference))

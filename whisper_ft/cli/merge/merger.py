@@ -25,6 +25,8 @@ from whisper_ft.runtime.errors import CheckError, UsageError
 from whisper_ft.runtime.printable import counted, say
 from whisper_ft.scoring.normalizer import Normalizer, NormalizerFactory
 
+NO_WORDS = "no reference of the check has a word, so there is no error rate"
+
 
 def merge(arguments: MergeArguments, get_normalizer: NormalizerFactory) -> None:
     """Merge an adapter and check the result. The folder gets its name only once everything in it is complete.
@@ -130,19 +132,22 @@ def _write(
 ) -> None:
     """Write the folder. Raises CheckError for an error rate over the limit; the folder then has another name."""
     model = merged.model.cpu()
+    rise = better(outcomes).rise if outcomes else None
     problem = None
     if outcomes:
         print_table(HEAD, table_rows(facts["check"]))
-        rise = better(outcomes).rise
-        if rise > arguments.max_rise:
-            problem = f"the error rate rises by {rise:.2f} points, above --max_wer_rise {arguments.max_rise:g}"
+    if outcomes and rise is None:
+        facts |= {"reason": NO_WORDS}
+        say(f"unchecked: {NO_WORDS}; name other clips: --check DATA")
+    if rise is not None and rise > arguments.max_rise:
+        problem = f"the error rate rises by {rise:.2f} points, above --max_wer_rise {arguments.max_rise:g}"
     weights = sum(parameter.nbytes for parameter in model.parameters())
     with export_folder(arguments.out, weights + OTHER_FILES_BYTES) as aside:
         write(merged, aside, "float32")
         for name, content in files.items():
             (aside / name).write_bytes(content)
         (aside / "README.md").write_text(merge_card(facts, problem), encoding="utf-8")
-        write_record(aside, facts | {"status": "failed" if problem else "passed" if outcomes else "unchecked"})
+        write_record(aside, facts | {"status": "failed" if problem else "unchecked" if rise is None else "passed"})
         if problem:
             raise CheckError(f"{problem}. The model is left in {keep_failed(aside, arguments.out)}")
     say(f"the merged model is in {arguments.out}")

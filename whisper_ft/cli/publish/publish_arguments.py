@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-from whisper_ft.models.adapters.adapter_config import is_adapter
 from whisper_ft.runtime.command import Parser
 from whisper_ft.runtime.errors import UsageError, one_line
+from whisper_ft.training.preflight import RUN_MODELS
 
 What = Literal["best", "final", "average", "interpolated", "best-adapter", "final-adapter", "average-adapter"]
 WHAT: tuple[What, ...] = get_args(What)
@@ -28,7 +28,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--what",
         choices=WHAT,
-        help="which model of the run (best-adapter if the run trained an adapter, else best)",
+        help=f"which model of the run (the first that is there of {', '.join(RUN_MODELS)})",
     )
     parser.add_argument("--public", action="store_true", help="make a new repository public; else it is private")
     parser.add_argument("--yes", action="store_true", help="upload without confirmation")
@@ -46,7 +46,7 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--write_card", type=Path, metavar="FILE", help="write the generated card, and upload nothing")
     args = parser.parse_args(argv)
     _refuse_impossible(args)
-    args.what = args.what or ("best-adapter" if is_adapter(args.run / "best-adapter") else "best")
+    args.what = args.what or next((name for name in RUN_MODELS if (args.run / name).is_dir()), "best")
     return args
 
 
