@@ -34,6 +34,7 @@ def runs(shared: Path, corpus: Path, micro_whisper: Path, tmp_path_factory: pyte
         write_json(folder / place / "summary.json", {"wer": wer, "cer": wer / 2, "utterances": 12, "words": "x" * 9})
     (folder / "second/plots").mkdir()
     (folder / "second/plots/curves.html").write_text("<!DOCTYPE html><title>curves</title>")
+    (folder / "second/doctor.html").write_text("<!DOCTYPE html><title>check</title>")
     (folder / "second/checkpoints/report.html").write_text("in a folder without pages")
     (folder / "secret.html").write_text("no page of ours")
     return folder
@@ -60,7 +61,8 @@ def test_the_state_and_the_results_of_each_run_are_told(server: Serving, runs: P
         ("sets/noisy", 0.5, 12),
         ("test", 0.25, 12),
     ]
-    assert [(page["name"], page["kind"]) for page in second["pages"]] == [("plots", "curves")]
+    assert [(page["name"], page["kind"]) for page in second["pages"]] == [("", "data"), ("plots", "curves")]
+    assert "<title>check</title>" in server.get(second["pages"][0]["address"]).text
     assert [page["name"] for page in answer["pages"]] == ["start/test"]
     assert "words" not in first["pages"][0]
 
@@ -145,6 +147,10 @@ def test_the_overview_in_a_browser(runs: Path, playwright: Any, tmp_path: Path, 
         with (runs / "second/metrics.jsonl").open("a") as file:
             file.write("\n" + json.dumps({"step": 1234, "loss": 0.0625, "lr": 1e-5}) + "\n")
         page.get_by_text("step 1,234").wait_for()  # without a reload
+        page.get_by_role("link", name="check of the data").click()
+        page.wait_for_url("**/runs/page/second/doctor.html")
+        assert page.title() == "check"
+        page.go_back()
         page.get_by_role("link", name="test", exact=True).first.click()
         page.wait_for_url("**/runs/page/**")
         assert page.title() == "null", "its script runs as of no site"

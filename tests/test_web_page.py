@@ -133,10 +133,12 @@ def evaluated(learnt: Path, clip: Waveform, tmp_path_factory: Any) -> str:
     return str(json.loads(row)["hyp"])
 
 
-def record(visit: Visit, seconds: float) -> None:
-    """Record for some seconds of the page's own clock, and wait for the text."""
+def record(visit: Visit, seconds: float, decibels: float | None = None) -> None:
+    """Record for some seconds of the page's own clock, and until the meter shows a level, and wait for the text."""
     visit.page.click("#record")
     visit.page.wait_for_selector("#recording", state="visible")
+    if decibels is not None:
+        visit.until(f"document.querySelector('#meter').ariaValueNow > {decibels}")
     visit.until(f"document.querySelector('#clock').value >= '0:0{int(seconds)}'")
     visit.page.click("#record")
     visit.wait()
@@ -154,10 +156,11 @@ def sound_of(visit: Visit) -> Waveform:
     return decode(Path(download.value.path()).read_bytes(), SAMPLE_RATE, 600.0)
 
 
-def test_a_recording_has_the_text_of_evaluate_py_and_its_sound_is_not_filtered(
+def test_a_recording_shows_its_level_has_the_text_of_evaluate_py_and_is_not_filtered(
     visit: Visit, evaluated: str, sentence: str, clip: Waveform
 ):
-    record(visit, 4)
+    assert visit.page.get_attribute("#meter", "aria-valuenow") == "-60", "silence"
+    record(visit, 4, decibels=-40)
     assert cer(visit.words, evaluated) <= MOST_CER
     assert cer(evaluated, sentence) <= MOST_CER, "the model should know it by heart"
     heard = sound_of(visit)
@@ -426,30 +429,67 @@ def test_a_correction_is_kept_as_training_data_and_deleted(visit: Visit, files: 
     assert not (kept / "metadata.jsonl").read_text()
 
 
+def tab_to(visit: Visit, selector: str) -> None:
+    """Press the tab key until an element has the focus."""
+    for _ in range(60):
+        visit.page.keyboard.press("Tab")
+        if visit.page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+    raise AssertionError(f"{selector} is not reached by the tab key")
+
+
+def press(visit: Visit, selector: str, *keys: str) -> None:
+    """Go to an element by the tab key, and press keys there."""
+    tab_to(visit, selector)
+    for key in keys:
+        visit.page.keyboard.press(key)
+
+
 def test_everything_is_done_by_keyboard_alone(visit: Visit, evaluated: str):
-    page = visit.page
-
-    def tab_to(selector: str) -> None:
-        for _ in range(60):
-            page.keyboard.press("Tab")
-            if page.evaluate("selector => document.activeElement.matches(selector)", selector):
-                return
-        raise AssertionError(f"{selector} is not reached by the tab key")
-
-    tab_to("#record")
-    page.keyboard.press("Enter")
+    press(visit, "#record", "Enter")
     visit.until("document.querySelector('#clock').value >= '0:04'")
-    page.keyboard.press("Enter")
+    visit.page.keyboard.press("Enter")
     visit.wait()
     assert cer(visit.words, evaluated) <= MOST_CER
-    for selector in ("#run", "#colours", "#text", "#downloads button", "#copy", "#correct"):
-        tab_to(selector)
-    page.keyboard.press("Enter")
-    tab_to("#parts textarea")
-    tab_to("#consent")
-    tab_to("#discard")
-    page.keyboard.press("Enter")
-    assert not page.is_visible("#editor")
+    for selector in ("#run", "#colours", "#text", "#downloads button", "#copy"):
+        tab_to(visit, selector)
+    press(visit, "#correct", "Enter")
+    tab_to(visit, "#parts textarea")
+    tab_to(visit, "#consent")
+    press(visit, "#discard", "Enter")
+    assert not visit.page.is_visible("#editor")
+
+
+def test_a_file_is_chosen_compared_kept_and_deleted_by_keyboard_alone(
+    visit: Visit, files: Path, kept: Path, evaluated: str
+):
+    page = visit.page
+    press(visit, "#compare", "End")
+    assert page.input_value("#compare") == "start"
+    press(visit, "#blind", "Space")
+    tab_to(visit, "#file")
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    chooser.value.set_files(str(files / "clip.wav"))
+    page.wait_for_selector("#vote", state="visible")
+    press(visit, '[data-vote="-1"]', "Enter")
+    page.wait_for_selector("#tally p")
+    assert "no difference" in visit.text("#tally")
+    assert page.evaluate("document.activeElement.id") == "beside-title"
+    assert cer(visit.words, evaluated) <= MOST_CER
+    press(visit, "#correct", "Enter")
+    press(visit, "#parts textarea", "Control+a")
+    page.keyboard.type("Сябры")
+    tab_to(visit, "#consent")
+    page.keyboard.type("mine")
+    press(visit, "#correction [type=submit]", "Enter")
+    page.wait_for_selector("#editor", state="hidden")
+    rows = [json.loads(line) for line in (kept / "metadata.jsonl").read_text().splitlines()]
+    assert [(row["text"], row["consent"]) for row in rows] == [("Сябры", "mine")]
+    press(visit, "#kept-count", "Enter")
+    press(visit, "#kept-rows button", "Enter", "Enter")
+    page.wait_for_selector("#kept-details", state="hidden")
+    assert not (kept / "metadata.jsonl").read_text()
 
 
 NAMED = {"button", "checkbox", "combobox", "textbox", "spinbutton", "slider", "meter", "progressbar", "link", "group"}
@@ -506,26 +546,27 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize(
-    ("viewport", "scheme"), [(PHONE, "dark"), (DESKTOP, "light")], ids=["phone in dark", "desktop in light"]
-)
-def test_phone_and_desktop_in_light_and_dark_are_readable(
-    browser: Any, address: str, files: Path, scheme: str, viewport: dict[str, int], request: pytest.FixtureRequest
-):
-    visit = Visit(browser, address, color_scheme=scheme, viewport=viewport)
-    visit.page.click("details > summary")
-    visit.page.select_option("#compare", "start")
+def test_phone_and_desktop_in_light_and_dark_are_readable(visit: Visit, files: Path):
+    page = visit.page
+    page.click("details > summary")
+    page.select_option("#compare", "start")
     visit.upload(files / "clip.wav")
-    visit.page.wait_for_selector("#beside", state="visible")
-    visit.page.click("#correct")
-    assert not visit.page.evaluate(CONTRAST)
-    assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    small = visit.page.eval_on_selector_all(
-        "button:not(.time), select, .button", "nodes => nodes.map(node => node.getBoundingClientRect()).filter("
-        "box => box.width && (box.height < 24 || box.width < 24)).length",
-    )  # fmt: skip
-    assert not small, "a target is at least 24 pixels wide and high (WCAG 2.2)"
-    visit.close()
+    page.wait_for_selector("#beside", state="visible")
+    page.click("#correct")
+    papers = set()
+    for viewport in (PHONE, DESKTOP):
+        page.set_viewport_size(viewport)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            papers.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+            assert not page.evaluate(CONTRAST), (viewport, scheme)
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (viewport, scheme)
+            small = page.eval_on_selector_all(
+                "button:not(.time), select, .button", "nodes => nodes.map(node => node.getBoundingClientRect()).filter("
+                "box => box.width && (box.height < 24 || box.width < 24)).length",
+            )  # fmt: skip
+            assert not small, "a target is at least 24 pixels wide and high (WCAG 2.2)"
+    assert len(papers) == 2
 
 
 def test_without_leave_to_use_the_microphone_the_reason_is_said(browser: Any, address: str, files: Path):
