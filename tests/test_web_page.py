@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from rapidfuzz.distance import Levenshtein
 
-from tests.browser import Visit, chromium, needs_browser, playwright, serve
+from tests.browser import WAIT_MS, Visit, chromium, needs_browser, playwright, serve
 from tests.conftest import Trainer, run
 from tests.learnt_speech import SAMPLE_RATE, sentences
 from tests.serving import Serving, paused, serving
@@ -205,6 +205,53 @@ def test_an_upload_of_any_format_has_the_text_of_evaluate_py(
     assert cer(visit.words, evaluated) <= MOST_CER
     assert visit.text("#sound-name") == name
     assert not visit.complaints
+
+
+WATCH_BAR = """() => {
+    const bar = document.querySelector("#bar");
+    window.seen = [];
+    const note = () => seen.push([document.querySelector("#progress-text").textContent, bar.position]);
+    new MutationObserver(note).observe(bar, { attributes: true });
+}"""
+
+
+def send_slowly(visit: Visit, bytes_per_second: int) -> None:
+    session = visit.context.new_cdp_session(visit.page)
+    session.send("Network.enable")
+    speed = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
+    session.send("Network.emulateNetworkConditions", speed)
+
+
+def test_the_bar_of_an_upload_moves_has_a_name_and_its_cancellation_a_key(
+    browser: Any, near: Serving, tmp_path: Path, clip: Waveform, evaluated: str
+):
+    visit, path = Visit(browser, near.address, viewport=DESKTOP), tmp_path / "large.wav"
+    page = visit.page
+    soundfile.write(path, padded(clip, 0.0, 90.0), SAMPLE_RATE)
+    page.evaluate(WATCH_BAR)
+    send_slowly(visit, 4_000_000)
+    visit.upload(path)
+    assert cer(visit.words, evaluated) <= MOST_CER
+    shares = [share for text, share in page.evaluate("seen") if text == "sending the sound"]
+    assert shares == sorted(shares)
+    assert len({share for share in shares if 0 < share < 1}) >= 3
+    page.click("#correct")
+    page.fill("#consent", "my own voice")
+    page.click("#correction [type=submit]")
+    page.get_by_role("progressbar", name="Sending the sound", exact=True).wait_for()
+    page.wait_for_selector("#editor", state="hidden")
+    assert (near.server.settings.corrections / "metadata.jsonl").read_text().count("\n") == 1
+    send_slowly(visit, 500_000)
+    page.click("#run")
+    page.get_by_role("progressbar", name="sending the sound", exact=True).wait_for()
+    visit.until("document.querySelector('#bar').position > 0.05")
+    press(visit, "#cancel", "Enter")
+    visit.wait()
+    assert "Cancelled" in visit.text("#problem")
+    assert not visit.words
+    assert not near.server.jobs
+    assert not visit.complaints
+    visit.close()
 
 
 def begin(visit: Visit, path: Path) -> None:
@@ -463,14 +510,19 @@ def test_everything_is_done_by_keyboard_alone(visit: Visit, evaluated: str):
 def test_a_file_is_chosen_compared_kept_and_deleted_by_keyboard_alone(
     visit: Visit, files: Path, kept: Path, evaluated: str
 ):
-    page = visit.page
+    page, choosers = visit.page, list[Any]()
+    page.on(
+        "filechooser", lambda chooser: choosers.append(chooser)
+    )  # early, because the browser opens a window of its own until it is told
     press(visit, "#compare", "End")
     assert page.input_value("#compare") == "start"
     press(visit, "#blind", "Space")
-    tab_to(visit, "#file")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
-    chooser.value.set_files(str(files / "clip.wav"))
+    press(visit, "#file", "Enter")
+    for _ in range(WAIT_MS // 20):
+        if choosers:
+            break
+        page.wait_for_timeout(20)
+    choosers[0].set_files(str(files / "clip.wav"))
     page.wait_for_selector("#vote", state="visible")
     press(visit, '[data-vote="-1"]', "Enter")
     page.wait_for_selector("#tally p")

@@ -60,7 +60,10 @@ export class Corrections {
     if (this.isKeeping) return;
     this.isKeeping = true;
     try {
-      const { ids, folder } = await postForm("/api/corrections", form);
+      const { ids, folder } = await postForm("/api/corrections", form, (share) => {
+        byId("keep-bar").value = share;
+        show(byId("keep-bar"), true);
+      });
       this.close();
       await this.list();
       byId("kept-news").textContent = `Kept ${counted(ids.length, "part")} in ${folder}.`;
@@ -68,6 +71,7 @@ export class Corrections {
     } catch (error) {
       showText(byId("keep-problem"), error.message);
     } finally {
+      show(byId("keep-bar"), false);
       this.isKeeping = false;
     }
   }

@@ -103,8 +103,9 @@ async function transcribe(model, which, isMain, isHidden, signal) {
   const begin = performance.now();
   let used = model;
   let seconds = null;
-  progress(`${which}sending the sound`, null);
-  for await (const [name, value] of transcription(formOf(model), signal)) {
+  const sent = (share) => progress(`${which}${share < 1 ? "sending the sound" : "waiting for the server"}`, share < 1 ? share : null);
+  sent(0);
+  for await (const [name, value] of transcription(formOf(model), signal, sent)) {
     if (name === "queued" && value.ahead) progress(`${which}waiting, ${counted(value.ahead, "request")} before this one`, null);
     if (name === "loading") progress(`${which}loading the model`, null);
     if (name === "started") {
@@ -125,7 +126,7 @@ async function transcribe(model, which, isMain, isHidden, signal) {
 function progress(text, share) {
   show(byId("progress"), true);
   byId("result").setAttribute("aria-busy", "true");
-  byId("progress-text").textContent = text;
+  if (byId("progress-text").textContent !== text) byId("progress-text").textContent = text; // a screen reader reads each change
   if (share == null) byId("bar").removeAttribute("value");
   else byId("bar").value = Math.min(1, share);
 }
