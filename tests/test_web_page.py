@@ -308,6 +308,17 @@ def test_each_option_of_the_page_reaches_the_server(browser: Any, near: Serving,
     visit.close()
 
 
+def test_a_server_that_ended_is_named_as_the_reason(browser: Any, learnt: Path, files: Path):
+    with serving(learnt) as served:
+        visit = Visit(browser, served.address)
+        visit.upload(files / "clip.wav")
+        assert visit.words
+    visit.page.click("#run")
+    visit.wait()
+    assert "does not answer" in visit.text("#problem")
+    visit.close()
+
+
 def test_without_confidence_nothing_is_said_about_it(visit: Visit, files: Path):
     visit.page.click("details > summary")
     visit.page.uncheck("#words")
