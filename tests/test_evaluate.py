@@ -68,7 +68,9 @@ def test_the_wer_in_the_log_is_the_wer_of_evaluate(trained: Path, evaluated: tup
     assert any(row["hyp"] for row in in_loop), "a model that writes nothing would show nothing"
 
 
-def test_the_files_hold_every_utterance_once_with_its_texts(evaluated: tuple[dict[str, Any], Path], corpus: Path):
+def test_the_files_hold_every_utterance_once_with_its_texts(
+    evaluated: tuple[dict[str, Any], Path], trained: Path, corpus: Path
+):
     summary, out = evaluated
     rows = predictions(out)
     sentences = pq.read_table(corpus / "validation").column("sentence").to_pylist()
@@ -77,7 +79,7 @@ def test_the_files_hold_every_utterance_once_with_its_texts(evaluated: tuple[dic
     assert {"id", "ref", "hyp", "ref_norm", "hyp_norm"} <= rows[0].keys()
     assert math.isfinite(summary["wer"])
     report = (out / "report.html").read_text(encoding="utf-8")
-    assert all(text in report for text in ("WER", str(summary["utterances"])))
+    assert all(text in report for text in ("WER", str(summary["utterances"]), f"whisper_ft diagnose {trained}"))
 
 
 def test_two_processes_write_what_one_writes(

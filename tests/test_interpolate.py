@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,6 +199,10 @@ def test_two_models_are_mixed_on_data_that_is_named_and_a_guard_excludes(
     result = result_in(out)
     guards = [one["guards"]["guard"] for one in result["mixtures"]]
     assert [guard["outside"] for guard in guards] == [False, True, True]
+    page = (out / "interpolation.html").read_text(encoding="utf-8")
+    kinds = re.findall(r'<circle[^>]*class="(\w+)"', page)
+    assert sorted(kinds) == ["chosen", "outside", "outside"], "the front, a point for each mixture"
+    assert len(re.findall(r'<path[^>]*class="limit"', page)) == 1
     assert [one["within"] for one in result["mixtures"]] == [True, False, False]
     assert guards[0]["change"] == 0
     assert guards[2]["change"] > guards[1]["change"] > 0

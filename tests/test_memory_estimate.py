@@ -1,8 +1,9 @@
 """Memory of a training step: the estimate is what is measured, and its advice leads to a step that fits."""
 
+import re
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,19 @@ def test_the_largest_pass_fits_and_one_more_window_does_not(size: str):
     most = largest_pass(work, room)
     assert estimate(work.with_windows(most)).total <= room < estimate(work.with_windows(most + 1)).total
     assert largest_pass(work, 10**6) == 0
+
+
+def test_the_shortest_settings_of_the_readme_fit_a_card_of_16_gb(tmp_path: Path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = (block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "16 GB" in block)
+    (tmp_path / "mine.yaml").write_text(block)
+    config = load_config(TrainingConfig, ["--config", str(tmp_path / "mine.yaml")])
+    model = OPENAI_MODELS[config.model.name.removeprefix("openai/whisper-")]
+    windows = config.batch.per_device
+    assert isinstance(windows, int)
+    for precision in ("fp16", "bf16"):  # a T4 has no bf16
+        work = Workload.of(replace(config, precision=precision), model, on_gpu=True, windows=windows, processes=1)
+        assert estimate(work).total < usable(T4_BYTES)
 
 
 def test_remedies_come_in_order_until_the_step_fits():
