@@ -143,6 +143,15 @@ def test_audio_on_which_the_run_is_scored_is_refused(train: Trainer, tmp_path: P
     assert "3 of its rows" in ended.err
 
 
+def test_audio_of_a_guard_is_refused_also_in_another_file(train: Trainer, tmp_path: Path):
+    rows = rows_of(train.corpus / "test")
+    guard = {"name": "old", "path": str(written(rows[2:4], tmp_path / "guard.parquet")), "max_worse": 0.1}
+    settings = {"anchor__kl": 1, "anchor__path": written(rows, tmp_path / "mine.parquet")}
+    ended = train.end("run", **settings, eval__sets=json.dumps([guard]))
+    assert ended.code == 2
+    assert all(fact in ended.err for fact in ("--anchor.path", "old", "2 of its rows")), ended.err
+
+
 def test_the_doctor_compares_the_anchor_with_the_evaluated_sets(train: Trainer, tmp_path: Path):
     path = written(rows_of(train.corpus / "validation")[:2], tmp_path / "mine.parquet")
     config = load_config(TrainingConfig, train.arguments("x", anchor__kl=1, anchor__path=path))
