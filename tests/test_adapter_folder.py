@@ -59,6 +59,7 @@ def test_peft_itself_loads_our_folder_and_computes_our_logits(micro_whisper: Pat
     assert WhisperProcessor.from_pretrained(folder).tokenizer.get_vocab()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_adapter_of_plain_peft_has_the_logits_that_peft_computes(micro_whisper: Path, tmp_path: Path, kind: str):
     folder = foreign_adapter(micro_whisper, tmp_path / "adapter", **KINDS[kind])
@@ -85,6 +86,7 @@ def test_names_of_weights_are_those_of_the_model_in_memory_and_of_peft_on_disk(o
     assert own_name(f"base_model.model.{peft}") == own_name(peft) == own_name(f"base_model.model.{own}") == own
 
 
+@pytest.mark.long
 def test_the_same_adapter_has_the_same_bytes_and_comes_back_as_it_was(micro_whisper: Path, tmp_path: Path):
     first, second = (own_adapter(micro_whisper, tmp_path / name, use_dora=True) for name in ("a", "b"))
     for path in first.iterdir():

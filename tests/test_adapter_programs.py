@@ -64,6 +64,7 @@ def hypotheses(folder: Path) -> list[str]:
 # --- a run ---
 
 
+@pytest.mark.long
 def test_a_run_is_scored_by_its_adapter_and_best_is_the_same_model_merged(adapted: Path, corpus: Path, tmp_path: Path):
     best = json.loads((adapted / "best.json").read_text())
     assert best["model"] == "adapter"

@@ -37,6 +37,7 @@ def written(rows: list[dict[str, Any]], path: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.matrix)])
 def test_a_killed_run_with_an_anchor_ends_with_the_bytes_of_one_that_was_not(
     train: Trainer, anchored: dict[str, Any], workers: int
@@ -65,6 +66,7 @@ def test_the_terms_are_logged_and_hold_the_model(train: Trainer, anchored: dict[
     assert last["anchor_l2"] < loose["anchor_l2"]
 
 
+@pytest.mark.long
 def test_a_share_of_one_takes_every_update_back(train: Trainer):
     run_dir = train("run", anchor__l2=1, steps=2, eval__every=0, **STEADY)
     start, end = (load_file(path / "model.safetensors") for path in (train.model, run_dir / "final"))
@@ -121,6 +123,7 @@ def test_an_adapter_is_held_near_its_base(train: Trainer, anchored: dict[str, An
     assert "anchor_l2" not in row
 
 
+@pytest.mark.long
 def test_a_row_that_cannot_be_used_leaves_its_place_empty_and_is_listed(train: Trainer, tmp_path: Path):
     rows = rows_of(train.corpus / "test")[:4]
     rows[1]["audio"]["bytes"] = b"no audio"
@@ -134,6 +137,7 @@ def test_a_row_that_cannot_be_used_leaves_its_place_empty_and_is_listed(train: T
     assert log[2]["unusable"] == 0, "the rows of the data are counted alone"
 
 
+@pytest.mark.long
 def test_audio_on_which_the_run_is_scored_is_refused(train: Trainer, tmp_path: Path):
     path = written(rows_of(train.corpus / "validation")[:3] + rows_of(train.corpus / "test"), tmp_path / "mine.parquet")
     ended = train.end("run", anchor__kl=1, anchor__path=path)

@@ -98,6 +98,7 @@ def test_another_metric_needs_to_be_allowed_and_judges_best_anew(train: Trainer)
     assert best(train.folder / "run")["metric"] == "ser"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("metric", ["bleu", pytest.param("normalizer", marks=pytest.mark.matrix)])
 def test_a_metric_that_no_evaluation_has_is_refused_with_those_it_has(train: Trainer, metric: str):
     ended = train.end("run", eval__metric=metric)

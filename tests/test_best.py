@@ -52,6 +52,7 @@ def steps_kept(run_dir: Path) -> list[int]:
     return sorted(int(path.name.removeprefix("step-")) for path in (run_dir / "checkpoints").glob("step-*"))
 
 
+@pytest.mark.long
 def test_each_better_model_replaces_the_one_before(train: Trainer):
     run_dir = train("run", **LEARNS, eval__every=8)
     rates = {step: row["cer"] for step, row in metrics(run_dir, having="cer").items()}

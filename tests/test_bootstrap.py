@@ -116,6 +116,7 @@ def p_values(better: float, runs: int) -> list[float]:
     return result
 
 
+@pytest.mark.long
 def test_equal_systems_differ_significantly_in_about_5_of_100_tests():
     assert 0.02 <= np.mean([p < 0.05 for p in p_values(better=1.0, runs=250)]) <= 0.085
 

@@ -86,6 +86,7 @@ def without_own_sha256(path: Path) -> None:
     (path / MANIFEST).write_text(json.dumps(fields, indent=2) + "\n")
 
 
+@pytest.mark.long
 def test_a_manifest_of_before_is_valid_and_no_flip_of_it_is_a_dead_end(folder: Path):
     newer = folder / "step-00000002"
     without_own_sha256(newer)

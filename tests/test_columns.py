@@ -283,6 +283,7 @@ def evaluate(out: Path, *arguments: str, code: int = 0) -> tuple[dict[str, Any],
     return json.loads((out / "summary.json").read_text()), rows, ended.out
 
 
+@pytest.mark.long
 def test_rates_are_broken_down_by_columns_of_the_data_and_again_by_those_of_its_transcripts(
     spoken: Path, micro_whisper: Path, tmp_path: Path
 ):

@@ -269,6 +269,7 @@ def test_a_comment_belongs_to_the_block_below_it_alone():
     assert (over_lines.is_run, over_lines.says("not run")) == (False, "needs a GPU")
 
 
+@pytest.mark.long
 def test_a_wrong_command_claim_or_quotation_of_a_page_is_found(tmp_path: Path):
     failing, right, wrong = page_of(
         *("```bash", "false", "echo went on", "```", "```python", "1 + 1  # 2", "```", "```python", "1 + 1  # 3", "```")

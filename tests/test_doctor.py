@@ -242,6 +242,7 @@ def test_labels_that_a_run_rewrites_are_rewritten_or_reported_as_written(micro_w
     assert texts == [text.lower() for text in texts] != []
 
 
+@pytest.mark.long
 def test_a_mix_shows_the_share_and_the_epochs_of_each_source(micro_whisper: Path, sick: Path, corpus: Path):
     mix = f"[{{path: {corpus / 'train'}, weight: 3}}, {{path: {sick}, weight: 1, language: be}}]"
     arguments = ["--model.name", str(micro_whisper), "--data.language", "be", "--data.sources", mix]
@@ -259,6 +260,7 @@ def test_a_mix_shows_the_share_and_the_epochs_of_each_source(micro_whisper: Path
     assert table.rows[1][-1] == "2.67"
 
 
+@pytest.mark.long
 def test_a_sick_set_ends_the_program_with_4_if_fail_is_given(
     micro_whisper: Path, sick: Path, corpus: Path, tmp_path: Path
 ):

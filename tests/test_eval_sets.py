@@ -56,6 +56,7 @@ def sets(corpus: Path) -> str:
     )
 
 
+@pytest.mark.long
 def test_each_set_is_scored_by_the_same_scorer_when_it_is_due(train: Trainer, sets: str):
     run_dir = train("run", **SHORT, steps=4, eval__every=2, eval__at_start=True, eval__sets=sets)
     rows = rows_of(run_dir)

@@ -92,6 +92,7 @@ def test_two_processes_write_what_one_writes(
     assert twice["wer"] == pytest.approx(summary["wer"], abs=0.05)  # batches are cut differently: float32 near-ties
 
 
+@pytest.mark.long
 def test_rows_that_cannot_be_heard_are_scored_and_named(trained: Path, corpus: Path, tmp_path: Path):
     table = pq.read_table(corpus / "validation").slice(0, 3).to_pylist()
     table[1]["audio"]["bytes"] = b"not audio"
@@ -155,6 +156,7 @@ def test_a_checkpoint_is_scored_as_its_run_scored_it(trained: Path, corpus: Path
     assert [summary[name] for name in ("wer", "cer", "utterances")] == [logged[n] for n in ("wer", "cer", "utterances")]
 
 
+@pytest.mark.long
 def test_a_checkpoint_is_no_start_and_a_folder_of_checkpoints_no_model(trained: Path, corpus: Path, tmp_path: Path):
     checkpoint = str(trained / "checkpoints/step-00000040")
     with pytest.raises(UsageError, match=re.escape(f"--resume {checkpoint}")):

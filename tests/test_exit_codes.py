@@ -176,6 +176,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_next_start_goes_on(train: 
     assert digest(train("run", eval__every=0)) == digest(train.reference())
 
 
+@pytest.mark.long
 def test_a_folder_that_is_no_place_for_a_run_is_told(train: Trainer, tmp_path: Path):
     (tmp_path / "file").write_text("")
     ended = train.end("file/run")
@@ -245,6 +246,7 @@ def test_an_error_of_one_rank_in_a_step_is_the_reason_of_both(train: Trainer, tm
     assert not list((tmp_path / "run").glob(".last-words-*"))
 
 
+@pytest.mark.long
 def test_an_error_about_a_connection_is_not_reported_as_a_lost_process(train: Trainer):
     fails = FAILS_IN_A_STEP.replace("MemoryError", "RuntimeError").replace("no memory for 3 GB", "Connection timed out")
     ended = run_script(fails, *train.arguments("run", steps=4, eval__every=0))

@@ -240,6 +240,7 @@ def check_on(loaded: LoadedWhisper, corpus: Path, clips: int) -> ExportCheck:
     return ExportCheck(own, given, get_normalizer("golden", language="be"), True, "cpu")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("target", "quantization", "tensor"),
     [
@@ -437,6 +438,7 @@ def test_a_run_is_checked_on_its_held_out_set_in_its_language(train: Trainer):
     assert (len(clips[0].job.waveform), clips[0].job.features.shape) == (16_000 * clips[0].window.seconds, (80, 500))
 
 
+@pytest.mark.long
 def test_reading_stops_after_the_utterance_that_completes_the_words(speaker: Path, corpus: Path):
     loaded = load_whisper(str(speaker))
     encode = LabelEncoder.of(loaded.model, loaded.processor.tokenizer, "be", "transcribe")

@@ -77,6 +77,7 @@ def test_a_refused_token_is_never_drawn(logits: list[float], temperature: float)
         assert row[0, token] > float("-inf")
 
 
+@pytest.mark.long
 def test_tokens_are_drawn_as_often_as_their_probability_at_the_temperature():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.0, 0.2]]))
     numbers = uniforms(20_000, 3)
@@ -252,6 +253,7 @@ def test_the_number_of_processes_leaves_the_attempts_as_they_are(wild_folder: Pa
     assert [row["hyp"] for row in again] == [row["hyp"] for row in rows]
 
 
+@pytest.mark.long
 def test_windows_without_speech_are_counted(micro_whisper: Path, corpus: Path, tmp_path: Path):
     alone = {"temperature_fallback": "false", "compression_ratio_threshold": "2.4", "no_speech_threshold": "0.0"}
     summary, rows = evaluated(micro_whisper, corpus / "test", tmp_path, **alone)

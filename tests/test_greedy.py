@@ -64,6 +64,7 @@ def ends(model: Any, features: torch.Tensor) -> list[int]:
     return sorted({token for row in rows for token in row})[::5]
 
 
+@pytest.mark.long
 def test_the_tokens_are_those_of_transformers_and_rows_leave_when_they_end(model: Any, features: torch.Tensor):
     lengths = set()
     for end in ends(model, features):

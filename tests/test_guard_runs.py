@@ -74,6 +74,7 @@ def state_of(run_dir: Path) -> TrainState:
     return record.state
 
 
+@pytest.mark.long
 def test_a_guard_excludes_what_forgets_until_its_limit_is_changed(train: Trainer, tune: dict[str, Any]):
     """Everything is outside at first, a looser limit then gives the best of a run that had it from the start."""
     tune["average__of"] = "best"
@@ -213,6 +214,7 @@ def test_the_guard_of_an_adapter_is_compared_with_its_base(train: Trainer, tune:
     assert model_of(str(run_dir)) == str(run_dir / "final-adapter")
 
 
+@pytest.mark.long
 def test_a_run_of_the_code_before_resumes_with_a_guard(tmp_path: Path):
     with tarfile.open(DATA / "run-before-the-wings.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
@@ -228,6 +230,7 @@ def test_a_run_of_the_code_before_resumes_with_a_guard(tmp_path: Path):
     assert state_of(tmp_path / "run").best is not None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("of_silence", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_guard_whose_figure_the_start_model_lacks_is_refused(train: Trainer, tune: dict[str, Any], of_silence: bool):
     """Silence has no word error rate, and a set without silence no invented words."""

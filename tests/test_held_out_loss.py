@@ -96,6 +96,7 @@ def test_the_loss_may_choose_the_best(train: Trainer):
     assert best == {"step": 4, "metric": "eval_loss", "value": min(losses.values()), "model": "whole"}
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_computed_cannot_choose(train: Trainer):
     ended = train.end("run", **SHORT, eval__metric="loss", eval__with_loss=False)
     assert ended.code == 2

@@ -136,6 +136,7 @@ def test_tensors_come_back_from_ggml_in_the_stored_type(micro_whisper: Path, sma
             assert torch.equal(back, tensor.half().float()), name
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", CT2_KINDS)
 def test_a_model_that_went_to_ctranslate2_and_back_has_its_tensors_in_the_stored_type(
     micro_whisper: Path, small_ct2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
@@ -196,6 +197,7 @@ def test_the_other_vocabularies_come_back_from_ggml(shared: Path, tmp_path: Path
 # --- vocabulary ---
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vocabulary", ["multilingual", "gpt2"])
 def test_all_merges_are_rebuilt_from_the_vocabulary(vocabulary: str):
     ids, pairs = byte_pairs(vocabulary)
@@ -211,6 +213,7 @@ def test_a_vocabulary_that_no_merges_make_is_refused():
             merges(tokens)
 
 
+@pytest.mark.long
 def test_the_merge_that_copies_in_circulation_lack_is_put_back(
     loaded: LoadedWhisper, ct2_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -360,6 +363,7 @@ def damaged(content: bytes, fields: list[tuple[int, int]], data: st.DataObject) 
     return content[:start] + value + content[start + size :]
 
 
+@pytest.mark.long
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_ggml_file_damaged_in_a_header_is_read_or_refused(data: st.DataObject, small_ggml: Path, tmp_path: Path):
@@ -369,6 +373,7 @@ def test_a_ggml_file_damaged_in_a_header_is_read_or_refused(data: st.DataObject,
         read_ggml_model(tmp_path / "model")
 
 
+@pytest.mark.long
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_model_bin_damaged_in_a_header_ends_in_one_line(

@@ -185,6 +185,7 @@ def test_the_mixtures_of_a_run_are_scored_as_in_the_run_and_only_once(trained: P
     assert digest(out, "best/model.safetensors") == weights
 
 
+@pytest.mark.long
 def test_two_models_are_mixed_on_data_that_is_named_and_a_guard_excludes(
     trained: Path, micro_whisper: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -213,6 +214,7 @@ def test_two_models_are_mixed_on_data_that_is_named_and_a_guard_excludes(
     assert "guard" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_models_that_cannot_be_mixed_are_refused_with_the_way_out(
     trained: Path, micro_whisper: Path, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -41,6 +41,7 @@ def test_a_run_logs_the_loss_of_text_and_names_the_rows_whose_times_cannot_be_us
     assert not any("text_loss" in row for row in metrics(train.reference()).values())
 
 
+@pytest.mark.long
 def test_a_run_is_refused_whose_labels_cannot_have_previous_text(train: Trainer, listed: str):
     lines = [json.loads(line) for line in Path(listed).read_text().splitlines()]
     Path(listed).write_text("".join(json.dumps({**line, "speaker": n}) + "\n" for n, line in enumerate(lines)))

@@ -169,6 +169,7 @@ def test_a_run_of_before_reads_as_it_read_then(tmp_path: Path):
     refuse_changes(to_plain(resumed), again)
 
 
+@pytest.mark.long
 def test_an_evaluation_of_several_languages_needs_no_language(micro_whisper: Path, corpus: Path, tmp_path: Path):
     table = pq.read_table(corpus / "test")
     languages = pa.array([*["be", "sv"] * 5, "be", None])

@@ -136,6 +136,7 @@ def test_bad_input_to_the_script_itself_is_one_line(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.long
 def test_another_configuration_is_refused_before_any_process_starts(train: Trainer, launch_here: Callable[..., Ended]):
     train("run", steps=2)
     ended = launch_here(*train.arguments("run", steps=2, seed=9))
@@ -182,6 +183,7 @@ def test_without_an_environment_the_way_to_make_one_is_told(tmp_path: Path):
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "spelling", ["--config {}", "--config={}", "--model.name demo-data/micro-whisper --data.path ."]
 )

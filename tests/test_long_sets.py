@@ -303,6 +303,7 @@ def test_a_run_stopped_in_a_long_set_scores_it_whole(train: Trainer, corpus: Pat
     assert not protocol.matches(replace(protocol, joined={**protocol.joined, "seconds": 12})), "its trend begins anew"
 
 
+@pytest.mark.long
 def test_a_long_set_that_cannot_be_joined_ends_the_start_with_its_name(train: Trainer, corpus: Path):
     sets = as_sets(long_set(corpus, max_utterances=1))
     ended = train.end("run", **SHORT, eval__sets=sets)

@@ -147,6 +147,7 @@ def test_a_directory_that_was_never_opened_is_nobody_elses(tmp_path: Path):
     assert RunDir(tmp_path).loss is None
 
 
+@pytest.mark.long
 def test_last_words_that_cannot_be_written_hide_no_other_reason(tmp_path: Path):
     run = RunDir(tmp_path / "run")
     run.open()

@@ -36,6 +36,7 @@ def talks(trained: Path, sounds: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_what_transcribe_wrote_is_a_label_only_once_it_is_corrected(talks: Path):
     assert texts(talks) == {"a.flac": None, "deep/phone.wav": None}
     assert all(text is None for text in texts(talks, format="subtitles").values())
@@ -45,6 +46,7 @@ def test_what_transcribe_wrote_is_a_label_only_once_it_is_corrected(talks: Path)
     assert texts(talks)["deep/phone.wav"] is not None
 
 
+@pytest.mark.long
 def test_transcripts_in_another_folder_leave_no_record_there(trained: Path, sounds: Path, tmp_path: Path):
     ended = run("whisper_ft/__main__.py", "transcribe", str(trained), str(sounds / "a.flac"), "--out", str(tmp_path))
     assert (ended.code, [path.name for path in tmp_path.iterdir()]) == (0, ["a.flac.txt"])

@@ -90,6 +90,7 @@ def test_a_merged_folder_is_whole_and_loads_without_peft(micro_whisper: Path, co
     assert torch.equal(logits_of(plain), logits_of(load_whisper(str(out)).model))
 
 
+@pytest.mark.long
 def test_an_adapter_of_plain_peft_is_merged(micro_whisper: Path, corpus: Path, tmp_path: Path):
     adapter = foreign_adapter(micro_whisper, tmp_path / "adapter")
     assert merged(adapter, tmp_path / "out", corpus, "--base", str(micro_whisper)) == 0

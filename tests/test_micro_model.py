@@ -126,6 +126,7 @@ def test_merges_make_labels_as_short_as_whispers():
     assert 2 < tokens / words < 4  # the real tokenizer writes 3.6 tokens a Belarusian word
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("window_seconds", "mel_bins"), [(5, 80), (8, 128)])
 def test_extractor_and_encoder_agree_on_the_window_and_the_mel_bins(tmp_path: Path, window_seconds: int, mel_bins: int):
     write_micro_whisper(tmp_path / "m", Shape(d_model=16, window_seconds=window_seconds, mel_bins=mel_bins))

@@ -42,6 +42,7 @@ def test_a_mix_is_exact_in_every_batch_and_resumes_exactly(train: Trainer, corpu
     assert digest(train("killed", **settings, data__workers=1)) == digest(tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_each_source_has_its_own_language(train: Trainer, corpus: Path):
     swedish, belarusian = train("sv", **mixed(corpus)), train("be", **mixed(corpus, language="be"))
     assert metrics(swedish)[1]["loss"] != metrics(belarusian)[1]["loss"], "another language token in the prompt"
@@ -49,6 +50,7 @@ def test_each_source_has_its_own_language(train: Trainer, corpus: Path):
     assert [config.get("language") for config in exported] == [None, "be"], "a model of two has no default"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
@@ -62,6 +64,7 @@ def test_another_mix_is_another_run(train: Trainer, corpus: Path, change: dict[s
     assert all(fact in message for fact in facts)
 
 
+@pytest.mark.long
 def test_weights_that_the_lanes_cannot_give_are_refused(train: Trainer, corpus: Path):
     ended = train.end("run", **mixed(corpus, weights=(20, 1)))
     assert ended.code == 2

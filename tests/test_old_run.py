@@ -54,6 +54,7 @@ def processor() -> str:
     return hashlib.sha256("|".join(facts.get(name, "") for name in names).encode()).hexdigest()[:16]
 
 
+@pytest.mark.long
 def test_a_run_of_the_code_before_resumes_with_the_same_figures(folder: Path):
     """Bits depend on the processor: the weights are compared on the same kind of it alone, the losses everywhere."""
     ended = run(
@@ -71,6 +72,7 @@ def test_a_run_of_the_code_before_resumes_with_the_same_figures(folder: Path):
         assert {part: digest(folder / "run", part) for part in EXPECTED["sha256"]} == EXPECTED["sha256"]
 
 
+@pytest.mark.long
 def test_evaluate_scores_the_best_model_of_the_code_before(folder: Path):
     arguments = ["--model", "run", "--data.path", "data/validation.parquet", "--data.language", "be"]
     ended = run("evaluate.py", *arguments, "--decoding.max_new_tokens", "8", "--out", "scored", cwd=folder)

@@ -85,6 +85,7 @@ def test_going_on_from_a_checkpoint_is_as_good_as_never_stopping(
     assert resumed.kinds == whole.kinds
 
 
+@pytest.mark.long
 @of_all
 def test_taking_the_state_back_changes_no_weight_and_no_setting(
     micro_whisper: Path, tmp_path: Path, settings: dict[str, Any]

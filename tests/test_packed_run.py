@@ -122,6 +122,7 @@ def test_too_few_blocks_for_the_processes_are_refused_in_one_line(train: Trainer
     assert all(fact in ended.err for fact in ("--pack.block 8", "1 block", "2 processes"))
 
 
+@pytest.mark.long
 def test_a_packed_run_says_its_blocks_and_refuses_to_become_another(train: Trainer):
     run_dir = train.copy_reference(**PACKED)
     ended = train.end("run", **PACKED | {"steps": 7}, allow_change="[steps]", data__workers=5)

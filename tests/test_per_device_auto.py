@@ -54,6 +54,7 @@ def test_doubling_and_halving_finds_the_largest_number_that_runs(largest: int, m
     assert all(1 <= size <= most for size in tried)
 
 
+@pytest.mark.long
 def test_a_run_with_auto_is_the_run_with_the_number_written_out_to_the_last_bit(train: Trainer):
     auto = train("auto", **AUTO)
     written = train("written", **AUTO | {"batch__per_device": recorded(auto)})
@@ -125,6 +126,7 @@ def test_a_larger_pass_is_run_only_where_the_smaller_one_promises_that_it_fits(t
         assert not trial.promises(8 * most)
 
 
+@pytest.mark.long
 def test_one_window_too_many_is_a_line_with_advice_and_code_9(train: Trainer):
     ended = run_script(NO_MEMORY, *train.arguments("run", **AUTO))
     assert ended.code == 9, ended.err

@@ -116,6 +116,7 @@ def test_an_abandoned_branch_is_drawn_faint(resumed_run: Path):
     assert "stroke-dasharray" in faint[0]
 
 
+@pytest.mark.long
 def test_the_same_run_gives_the_same_bytes(resumed_run: Path):
     runs = {"run": read_history(resumed_run)}
     assert curves_png(runs, 0.01) == curves_png(runs, 0.01)
@@ -171,6 +172,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_run_of_one_step_is_drawn_beside_its_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     run = run_of(tmp_path / "one", step(10), resumed(10))
     assert main([str(run)]) == 0

@@ -325,6 +325,7 @@ def maps(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()
 
 
+@pytest.mark.long
 def test_what_lies_elsewhere_becomes_the_same_bytes(corpus: Path, tmp_path: Path, prepare: Prepare):
     table = pa.concat_tables(map(pq.read_table, sorted((corpus / "train").glob("*.parquet"))))
     pq.write_table(table, tmp_path / "train.parquet", row_group_size=7)

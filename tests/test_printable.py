@@ -92,6 +92,7 @@ def test_scores_of_foreign_predictions_with_hostile_ids_and_columns_are_clean(tm
     assert len(ended.err.strip().splitlines()) == 1
 
 
+@pytest.mark.long
 def test_nothing_is_printed_past_the_one_place_that_cleans_it():
     programs = [ROOT / "train.py", ROOT / "evaluate.py", *(ROOT / "whisper_ft").rglob("*.py")]
     found = {

@@ -222,6 +222,7 @@ def test_other_limits_are_applied_without_a_model(labelled: Path, tmp_path: Path
     assert (other.code, other.err.count("\n"), "--min_logprob" in other.err) == (2, 1, True)
 
 
+@pytest.mark.long
 def test_a_held_out_clip_is_left_out_by_its_sound_and_by_its_sentence(learnt: Path, corpus: Path, tmp_path: Path):
     table = pa.concat_tables([pq.read_table(path) for path in sorted((corpus / "test").glob("*.parquet"))])
     rows = table.to_pylist()
@@ -404,6 +405,7 @@ def test_a_folder_in_use_or_with_other_files_is_left_alone(learnt: Path, corpus:
         assert (ended.code, ended.err.count("error: ")) == (7, 1), "both processes end, and one says why"
 
 
+@pytest.mark.long
 def test_a_second_model_and_the_detected_language_decide_too(
     learnt: Path, micro_whisper: Path, sounds: Path, tmp_path: Path
 ):
@@ -441,6 +443,7 @@ def test_a_folder_of_another_model_is_not_continued(tmp_path: Path):
         folder.begin_turn(1, job | {"window": (480_000, 16_000)}, {})
 
 
+@pytest.mark.long
 def test_nothing_kept_ends_with_the_reasons(learnt: Path, sounds: Path, tmp_path: Path):
     ended = label(learnt, sounds / "deep", tmp_path / "out", "--min_logprob", 0)
     assert (ended.code, ended.err.count("error: "), "unlikely" in ended.err) == (4, 1, True)

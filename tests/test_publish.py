@@ -223,6 +223,7 @@ def test_the_page_of_the_card_has_figures_settings_and_curves(published: Any):
     assert "at most 5 seconds" in page, "the window of this model"
 
 
+@pytest.mark.long
 def test_the_code_of_the_card_runs_as_it_stands(
     published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -396,6 +397,7 @@ def test_the_sets_beside_the_held_out_set_follow_it_with_the_figures_of_the_publ
     assert ("swedish" in swedish.name, swedish.rate("wer"), swedish.languages) == (True, 0.5, ("be",))
 
 
+@pytest.mark.long
 def test_the_card_compares_with_the_start_model_on_the_guards_of_the_published_step(run: Path, tmp_path: Path):
     own = tmp_path / "run"
     shutil.copytree(run, own)

@@ -157,6 +157,7 @@ def test_a_leading_space_is_written_where_whisper_writes_one(
     assert first("auto") == (f" {text}" if begins_with_a_space else text)
 
 
+@pytest.mark.long
 @given(text=st.text(max_size=40))
 def test_any_text_has_openais_tokens(tokenizers: tuple[LabelEncoder, Any, Any], text: str):
     encode, _, theirs = tokenizers
@@ -405,6 +406,7 @@ def test_a_tokenizer_of_the_old_files_takes_no_transcript_for_commands(tmp_path:
     assert load_parts(str(tmp_path / "new")).repairs == ()
 
 
+@pytest.mark.long
 def test_a_tokenizer_that_puts_a_space_before_a_transcript_is_heeded(tmp_path: Path, folders: dict[str, Path]):
     """As in the first models of NbAiLab, which were trained so, and which name no padding."""
     shutil.copytree(folders["multilingual"], tmp_path, dirs_exist_ok=True)
@@ -431,6 +433,7 @@ def trained_and_scored(train: Trainer, model: Path, language: str, **settings: A
     return run_dir, json.loads((out / "summary.json").read_text())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["English", pytest.param("large-v3", marks=pytest.mark.long)])
 def test_a_model_of_the_hub_is_trained_and_scored(train: Trainer, folders: dict[str, Path], kind: str):
     language = "en" if kind == "English" else "be"

@@ -35,6 +35,7 @@ def read(path: Path) -> np.ndarray:
         return np.concatenate([*recording.blocks()])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("block", [4_000, 2**18])
 @pytest.mark.parametrize(
     ("form", "subtype", "rate", "channels"),
@@ -94,6 +95,7 @@ def sparse_wav(path: Path, seconds: float, rate: int, channels: int, stated: int
             file.write(b"\x00\x40" * channels)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("hours", [1, pytest.param(10, marks=pytest.mark.matrix)])
 def test_ten_hours_need_no_more_memory_than_one(hours: int, tmp_path: Path):
     sparse_wav(tmp_path / "a.wav", 3600.0 * hours, 16_000, 1)

@@ -59,6 +59,7 @@ def test_the_page_runs_under_its_own_policy_and_asks_for_nothing(report: Any):
     assert len(shown(report)) == 122
 
 
+@pytest.mark.long
 def test_search_finds_ids_and_texts_and_the_slash_leads_to_it(report: Any):
     report.get_by_role("button", name="Reset").focus()
     report.keyboard.press("/")

@@ -27,6 +27,7 @@ def source_elsewhere(train: Trainer) -> Path:
     return train.copy_reference("source", **FINISHED)
 
 
+@pytest.mark.long
 def test_another_configuration_is_refused_with_the_way_out(train: Trainer):
     train.copy_reference(**FINISHED)
     for changed, facts in (({"seed": 5}, ("seed", "1", "5")), ({"optim__lr": 5e-4}, ("--allow_change '[optim.lr]'",))):
@@ -62,6 +63,7 @@ def test_a_refused_start_leaves_the_run_as_it_was(
     train("run", **FINISHED)
 
 
+@pytest.mark.long
 def test_an_allowed_change_that_was_never_saved_does_not_bind_the_run(train: Trainer):
     """config.yaml has the settings of the last accepted start; the newest checkpoint decides."""
     run_dir = train.copy_reference(**FINISHED)
@@ -113,6 +115,7 @@ def test_the_checkpoint_a_run_began_at_may_vanish_while_it_trains(train: Trainer
     assert train.interrupt("run", removed, signal.SIGTERM, **settings, eval__every=0, save__every=0) == 75
 
 
+@pytest.mark.long
 def test_a_run_cannot_be_made_shorter_than_it_is(train: Trainer):
     run_dir = train.copy_reference(**FINISHED)
     ended = train.end("run", steps=3, allow_change="[steps]")
@@ -121,6 +124,7 @@ def test_a_run_cannot_be_made_shorter_than_it_is(train: Trainer):
     assert len(list_checkpoints(run_dir / "checkpoints")) == 2
 
 
+@pytest.mark.long
 def test_a_stop_while_the_model_is_loaded_is_heard(train: Trainer):
     there = lambda path: (path / "status.json").exists()  # noqa: E731
     assert train.interrupt("run", there, signal.SIGTERM, steps=1000) == 75
@@ -128,6 +132,7 @@ def test_a_stop_while_the_model_is_loaded_is_heard(train: Trainer):
     assert (status["state"], status["exit_code"]) == ("preempted", 75)
 
 
+@pytest.mark.long
 def test_a_start_from_a_checkpoint_of_another_configuration_is_refused(train: Trainer):
     source = source_elsewhere(train) / "checkpoints/step-00000004"
     ended = train.end("run", **FINISHED, resume=source, seed=5)
@@ -169,6 +174,7 @@ def test_other_data_is_refused(train: Trainer, corpus: Path, tmp_path: Path):
     assert str(run_dir / "checkpoints/step-00000002") in ended.err
 
 
+@pytest.mark.long
 def test_an_allowed_change_of_steps_and_rate_continues_the_run(train: Trainer):
     run_dir = train.copy_reference(**FINISHED)
     ended = train.end("run", steps=6, optim__lr=5e-4, allow_change="[steps, optim.lr]")
@@ -195,6 +201,7 @@ def test_a_used_directory_is_refused_when_a_fresh_run_is_asked_for(train: Traine
     assert str(run_dir) in ended.err
 
 
+@pytest.mark.long
 def test_a_used_directory_is_moved_aside_when_it_is_to_be_overwritten(train: Trainer):
     run_dir = train.copy_reference(**FINISHED)
     before = digest(run_dir)
@@ -226,6 +233,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_run_ends_the_same(train: Tr
         assert digest(run_dir) == expected
 
 
+@pytest.mark.long
 def test_when_all_checkpoints_are_damaged_the_run_does_not_start_from_zero(train: Trainer):
     run_dir = train.copy_reference(**FINISHED)
     for manifest in run_dir.glob("checkpoints/*/manifest.json"):
@@ -234,6 +242,7 @@ def test_when_all_checkpoints_are_damaged_the_run_does_not_start_from_zero(train
     assert json.loads((run_dir / "status.json").read_text())["exit_code"] == 3
 
 
+@pytest.mark.long
 def test_best_is_made_anew_from_its_checkpoint_when_it_is_gone(train: Trainer):
     run_dir = train.copy_reference(**FINISHED)
     before = digest(run_dir, "best/model.safetensors")
@@ -255,6 +264,7 @@ def test_best_of_the_earlier_run_is_what_a_resumed_one_has_to_beat(train: Traine
         assert best == best_before
 
 
+@pytest.mark.long
 def test_a_second_run_in_one_directory_names_the_first(train: Trainer, tmp_path: Path):
     (tmp_path / "run").mkdir()
     with (tmp_path / "run/.lock").open("a+") as held:

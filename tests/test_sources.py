@@ -73,6 +73,7 @@ def test_what_is_not_there_by_name_is_a_glob(folder: Path, pattern: str):
     assert sum(open_source(SourceConfig(path=f"{folder}/{pattern}")).rows) == 25
 
 
+@pytest.mark.long
 def test_of_a_file_behind_http_only_what_is_needed_is_downloaded(tmp_path: Path):
     megabytes = [{"bytes": bytes([i]) * 2**20, "path": None} for i in range(32)]
     write(tmp_path / "a.parquet", 32, group=1, audio=pa.array(megabytes, AUDIO))

@@ -151,6 +151,7 @@ def test_a_bomb_is_not_unpacked_to_its_end(tmp_path: Path, monkeypatch: pytest.M
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2**16
 
 
+@pytest.mark.long
 def test_processes_that_start_together_unpack_once(corpus: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     path, cache = packed(corpus, "be.tar.gz"), tmp_path / "cache"
     with ProcessPoolExecutor(3, multiprocessing.get_context("spawn")) as pool:

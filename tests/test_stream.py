@@ -149,6 +149,7 @@ def test_workers_hand_over_the_same_windows_in_the_same_slots(corpus: Path, enco
         assert a.tokens == b.tokens
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "told"),
     [

@@ -28,6 +28,7 @@ from whisper_ft.runtime.errors import UsageError
 END, NO_TIMESTAMPS, FIRST, LAST = 20, 29, 30, 50  # a small vocabulary: 20 tokens of text, 9 specials, 21 timestamps
 
 
+@pytest.mark.long
 @given(st.data(), st.sampled_from([None, 0, 5, 99]), st.integers(0, 2**31))
 def test_the_allowed_tokens_are_those_of_transformers(data: st.DataObject, most_at_begin: int | None, seed: int):
     settings = SimpleNamespace(

@@ -173,6 +173,7 @@ def test_a_stop_signal_leaves_it_time_to_store_what_is_left(
     assert json.loads((tmp_path / "rows.json").read_text())[1:] == [[1, {"train/loss": 1.0}]]
 
 
+@pytest.mark.long
 def test_it_stores_what_it_has_and_ends_when_its_run_was_killed(package: Callable[[str], None], tmp_path: Path):
     package(RECORDER.format(place=str(tmp_path / "rows.json")))
     run = f"""
@@ -199,6 +200,7 @@ def test_a_folder_of_its_name_is_no_package(tmp_path: Path, monkeypatch: pytest.
         refuse_missing_packages(["nobodys_tracker"])
 
 
+@pytest.mark.long
 def test_a_missing_package_is_refused_at_the_start_with_the_way_to_get_it(train: Trainer, tmp_path: Path):
     missing = [name for name in ("wandb", "trackio", "tensorboard") if _is_missing(name)]
     if not missing:

@@ -186,6 +186,7 @@ train.main()
 """
 
 
+@pytest.mark.long
 def test_no_batch_or_graph_of_a_step_is_left_in_the_next(train: Trainer):
     """Leftovers cost memory, and they keep the blocks of the next step from the places that they had before."""
     ended = run_script(WATCHED, *train.arguments("run", steps=3, batch__size=8, batch__per_device=4, eval__every=0))

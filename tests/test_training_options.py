@@ -13,6 +13,7 @@ from whisper_ft.cli.demo.model import Shape, write_micro_whisper
 SHORT = {"steps": 3, "eval__every": 0, "save__every": 0}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("frozen", "still"),
     [
@@ -37,6 +38,7 @@ def test_frozen_parts_stay_and_all_others_learn(
     assert not [name for name in kept if name.startswith(still)], "no moments of what is not trained"
 
 
+@pytest.mark.long
 def test_a_run_with_nothing_to_train_is_refused(train: Trainer):
     ended = train.end("run", **SHORT, model__freeze="[encoder, decoder]")
     assert ended.code == 2

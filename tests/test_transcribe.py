@@ -241,6 +241,7 @@ def test_a_full_disk_ends_with_its_own_code_and_the_same_command_goes_on(
     assert texts(tmp_path) == {"long": texts(transcribed)["long"]}
 
 
+@pytest.mark.long
 def test_a_closed_output_ends_no_transcription(trained: Path, sounds: Path, tmp_path: Path):
     read, write = os.pipe()
     os.close(read)
@@ -250,6 +251,7 @@ def test_a_closed_output_ends_no_transcription(trained: Path, sounds: Path, tmp_
     assert (code, sorted(texts(tmp_path))) == (0, ["b", "stereo"])
 
 
+@pytest.mark.long
 def test_a_transcription_without_memory_names_its_own_options(trained: Path, sounds: Path, tmp_path: Path):
     source = (
         "import torch\nfrom transformers.models.whisper.modeling_whisper import WhisperEncoder\n"

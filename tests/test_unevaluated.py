@@ -30,6 +30,7 @@ def check(*arguments: str) -> list[str]:
     return list(lines_about_no_evaluation(config, given))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "value"), GIVEN)
 def test_a_setting_of_evaluations_is_refused_where_nothing_is_evaluated(name: str, value: str):
     with pytest.raises(UsageError, match=f"--eval.{name} ") as refused:

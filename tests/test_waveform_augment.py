@@ -325,6 +325,7 @@ def test_a_probability_of_0_returns_the_same_waveform_and_1_always_another():
     assert np.array_equal(clean, before), "the given waveform is not written to"
 
 
+@pytest.mark.long
 @given(st.lists(st.sampled_from(["speed", "tempo", "pad"]), max_size=4), st.integers(0, 10_000))
 def test_times_follow_every_stretch_and_every_pad(names: list[str], row: int):
     """A click in silence is found at the time that the map says, to 0.02 s."""

@@ -30,6 +30,7 @@ def expected(transcribed: Path) -> str:
     return (transcribed / "a.flac.txt").read_text(encoding="utf-8").strip()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["whisper-1", "latest", "best", "step-00000040"])
 def test_json_has_the_text(client: Any, sounds: Path, expected: str, model: str):
     answer = client.audio.transcriptions.create(model=model, file=sounds / "a.flac", language="be", temperature=0)
@@ -37,6 +38,7 @@ def test_json_has_the_text(client: Any, sounds: Path, expected: str, model: str)
     assert answer.usage.type == "duration"
 
 
+@pytest.mark.long
 def test_text_and_subtitles_are_plain(client: Any, sounds: Path, expected: str):
     def ask(form: str) -> str:
         return str(client.audio.transcriptions.create(model="whisper-1", file=sounds / "a.flac", response_format=form))
@@ -49,6 +51,7 @@ def test_text_and_subtitles_are_plain(client: Any, sounds: Path, expected: str):
         assert expected.split()[0] in " ".join(lines)
 
 
+@pytest.mark.long
 def test_verbose_json_has_segments_and_words(client: Any, sounds: Path, transcribed: Path):
     answer = client.audio.transcriptions.create(
         model="whisper-1",

@@ -87,6 +87,7 @@ def test_a_recording_of_a_browser_and_a_video_are_transcribed(served: Serving, t
     assert done["seconds"] == pytest.approx(len(samples) / rate, abs=0.2)
 
 
+@pytest.mark.long
 def test_files_of_a_transcript_are_those_of_the_command(served: Serving, sounds: Path, transcribed: Path):
     done = served.transcribe(sounds / "long.wav", words="false")
     for form in ("txt", "srt", "vtt", "tsv"):
@@ -334,6 +335,7 @@ def test_each_request_gets_a_step_in_turn():
     assert order == ["long", "short", "middle", "long", "middle", "long", "long", "long"]
 
 
+@pytest.mark.long
 def test_more_requests_than_allowed_are_told_to_come_back(trained: Path, sounds: Path, lecture: bytes):
     with serving(trained, queue=1) as served, served.client() as client:
         form = {"files": {"file": ("lecture.flac", lecture)}}
@@ -392,6 +394,7 @@ def zeros(megabytes: int) -> Iterator[bytes]:
     yield b"\r\n--x--\r\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_stated", [True, False])
 def test_an_upload_over_the_limit_is_refused(served: Serving, sounds: Path, is_stated: bool):
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -416,6 +419,7 @@ def test_an_upload_that_stalls_gives_its_place_to_others(trained: Path, sounds: 
         assert served.transcribe(sounds / "a.flac")["text"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("megabytes", [120, pytest.param(500, marks=pytest.mark.long)])
 def test_a_large_upload_takes_bounded_memory(trained: Path, megabytes: int):
     process, most = psutil.Process(), 0
@@ -654,6 +658,7 @@ def test_every_answer_forbids_foreign_content(served: Serving):
     assert served.get("/static/%2e%2e/app.py").status_code == 404
 
 
+@pytest.mark.long
 def test_a_token_is_needed_where_there_is_one(trained: Path):
     with serving(trained, token="secret-1") as served:
         assert served.get("/healthz").status_code == 200

@@ -163,6 +163,7 @@ def test_a_recording_that_ends_early_or_cannot_be_read_gives_the_windows_before(
     ]
 
 
+@pytest.mark.long
 def test_a_full_window_has_no_sample_more_than_30_seconds(tmp_path: Path, prepare: Prepare):
     """Rounding both ends apart would give one more here and there."""
     talk(tmp_path / "a.wav", 400, 8_000, 1)
@@ -258,6 +259,7 @@ def test_killed_at_any_file_it_goes_on_to_the_same_bytes(long_talks: Path, tmp_p
     assert files_of(out) == whole
 
 
+@pytest.mark.long
 def test_windows_of_a_list_elsewhere_are_the_same_bytes(tmp_path: Path, prepare: Prepare):
     (tmp_path / "data").mkdir()
     talk(tmp_path / "data/a.wav", 40, 8_000, 1)
@@ -296,6 +298,7 @@ def test_windows_train_with_times_and_previous_text(
     assert [row["unusable"] for row in metrics(run).values()] == [0] * 3
 
 
+@pytest.mark.long
 def test_the_library_datasets_reads_the_columns_of_windows(long_talks: Path, tmp_path: Path, prepare: Prepare):
     prepare(long_talks, tmp_path / "out", windows="true")
     files = sorted(str(path) for path in (tmp_path / "out").glob("*.parquet"))

@@ -137,6 +137,7 @@ def test_every_token_is_in_one_word_and_the_words_are_the_text(tokenizer: Any, t
         assert word.spoken.text in word.whole.text
 
 
+@pytest.mark.long
 @needs_openai
 @given(tokens=st.lists(st.integers(0, 50256), max_size=20))
 def test_tokens_that_are_half_letters_are_grouped_as_they_are_decoded(tokenizer: Any, tokens: list[int]):
