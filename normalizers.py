@@ -96,7 +96,10 @@ class Preset:
 
     @cached_property
     def loose(self) -> re.Pattern[str]:
-        """Pattern of punctuation that nobody speaks in its place, given the characters before and after it."""
+        """Pattern of the signs that become spaces because of their neighbours, such as a full stop after a word.
+
+        Other steps handle all other signs.
+        """
         signs = [r"[.,](?:(?<![0-9].)|(?![0-9]))"]  # all except the decimal point and comma
         if self.unit == "characters":
             signs.append(r"-(?![0-9])")  # minus 5 (气温-5度) and 3 to 5 (3-5天) look alike: both stay

@@ -55,8 +55,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def plot(args: argparse.Namespace) -> None:
     """Write the picture and the page to --out, or else to RUN/plots, and print a line for each run.
 
-    A run without a logged step is left out of both. Raises UsageError if no run has logged anything, and DiskError if a
-    file cannot be written.
+    A run without a logged step is left out of both. Raises UsageError if a run is given twice or cannot be read, or if
+    no run has logged anything. Raises DiskError if a file cannot be written.
     """
     # matplotlib takes half a second to import, which --help and a wrong argument need not wait for.
     from whisper_ft.reports.curves.figure import curves_png

@@ -172,7 +172,7 @@ PRESETS: dict[str, list[dict[str, Any]]] = {
 
 
 class ListedTransform(NamedTuple):
-    """Transform of a list."""
+    """Transform of a list such as `augment.waveform`, in which each preset is replaced by its own list."""
 
     name: str
     setting: str

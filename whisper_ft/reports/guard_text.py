@@ -48,7 +48,7 @@ def change_text(metric: str, change: float | None) -> str:
 
 
 def limit_line(verdict: Verdict) -> str:
-    """Say which figure the start model has, and which ones the guard allows."""
+    """Return a line with the figure of the start model, the worst figure that the guard allows, and its rule."""
     metric = verdict.guard.metric
     bound = "at most" if BETTER[metric] == LOWER else "at least"
     start, limit = figure_text(metric, verdict.reference), figure_text(metric, verdict.limit)

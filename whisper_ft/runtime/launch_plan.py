@@ -229,13 +229,16 @@ def _processes(env: Mapping[str, str], gpus: list[str] | None, visible: int) -> 
 
 @dataclass(frozen=True)
 class Nodes:
-    """The machines of a run. `rank` is the number of this machine, or empty if no variable states it."""
+    """The machines of a run. All fields but `count` are texts for the options of `accelerate launch`."""
 
     count: int
     rank: str
+    """Number of this machine, from 0. It may be empty for one machine."""
     master: str = ""
+    """Address of machine 0. It is empty for one machine."""
     port: str = DEFAULT_PORT
     join_seconds: str = DEFAULT_JOIN_SECONDS
+    """Seconds that a machine waits for the others at the start."""
 
 
 def _nodes(env: Mapping[str, str], machine: Machine) -> Nodes:

@@ -43,7 +43,7 @@ def begin_or_resume(
     learner: Learner,
     evaluation: Evaluation,
 ) -> tuple[TrainState, Lineage]:
-    """Start at step 0 or resume from a checkpoint, then write config.yaml. Every rank must call it.
+    """Start at step 0 or resume from a checkpoint, report the data, and write config.yaml. Every rank must call it.
 
     Raises UsageError or ResumeError, and leaves the earlier config.yaml, if the run cannot continue.
 

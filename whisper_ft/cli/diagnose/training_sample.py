@@ -18,10 +18,16 @@ MAX_EXAMPLES = 2  # of each kind of overlap
 
 
 def training_sample(facts: RunFacts, data_path: str | None, rows: int) -> DataSample | None:
-    """Read the first `rows` rows of the training data again; None without any.
+    """Read the first rows of the training data again, and compare them with the held-out set.
 
-    Raises a RunError if the data cannot be read. Data on a server is read only if `data_path` names it, because that
-    takes time and a network.
+    If the held-out set cannot be read, the references of the newest evaluation take its place.
+
+    Parameters
+        data_path: path that takes the place of the recorded one; None keeps that.
+        rows: number of rows to read. With 0 nothing is read, and the result is None.
+
+    Raises RunError if the data cannot be read. Data on a server needs time and a network, so it is refused unless
+    `data_path` names it.
     """
     from whisper_ft.cli.replay.step_rows import configuration
 

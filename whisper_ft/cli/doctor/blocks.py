@@ -78,12 +78,14 @@ class Position:
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One window of a batch, which is the audio of one training example, with its decoder positions."""
+    """One window of a batch with its decoder positions. A window is the audio of one training example."""
 
     ids: str
+    """Ids of its utterances, or `no speech`."""
     shape: tuple[int, ...]  # of the log-mel: [mel bins, frames]
     text: str
     prompt: Sequence[Token]
+    """Tokens before the text."""
     positions: Sequence[Position]
 
     @property

@@ -54,7 +54,10 @@ def open_check_data(arguments: CheckedModel, loaded: LoadedWhisper) -> CheckData
 
 
 def configuration(run: Path) -> TrainingConfig:
-    """Return the configuration in the config.yaml of a run. Raises UsageError if it cannot be read."""
+    """Return the configuration in the config.yaml of a run. Raises UsageError if it cannot be read.
+
+    A setting that is newer than the file gets the value that runs had before the setting existed.
+    """
     saved = run / "config.yaml"
     config = load_config(TrainingConfig, ["--config", str(saved)])
     return as_resumed(config, (), yaml12.load(saved.read_text(encoding="utf-8")))

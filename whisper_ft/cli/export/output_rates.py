@@ -30,7 +30,7 @@ class OutputRates:
     """Words of the normalised references."""
 
     def summary(self) -> dict[str, Any]:
-        """Return the rates as JSON values."""
+        """Return the rates as JSON values. `loops` becomes a number, and `words` is left out."""
         return {
             "metric": self.metric,
             "rate": self.rate,

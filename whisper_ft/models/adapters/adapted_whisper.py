@@ -59,7 +59,7 @@ def is_path(name: str) -> bool:
 
 
 def refuse_base_of_whole_model(name: str, base: str | None) -> None:
-    """Raise UsageError if a base is given for a model that is no adapter."""
+    """Raise UsageError if a base is given. The caller knows that the model `name` is no adapter."""
     if base is not None:
         raise UsageError(f"--base {base}: has no effect, because {name} is a whole model; leave it out")
 

@@ -52,7 +52,10 @@ class Part(NamedTuple):
 
 
 def read_ctranslate2_model(folder: Path) -> ForeignModel:
-    """Read a folder of CTranslate2. Raises UsageError with one line if a file is missing, damaged or no Whisper's."""
+    """Read a Whisper from a folder of CTranslate2. Its weights stay in the file until they are used.
+
+    Raises UsageError if the weights or the vocabulary are missing, if a file is damaged, or if it holds no Whisper.
+    """
     path = folder / WEIGHTS
     variables = read_variables(path)
     layers = layer_counts({*variables}, lambda side: f"{side}/layer_")

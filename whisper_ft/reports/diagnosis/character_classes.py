@@ -20,11 +20,11 @@ class CharacterCounts(NamedTuple):
     """Signs of Unicode's class P, without apostrophes and hyphens."""
     digits: int
     each: Counter[str]
-    """Every character in lower case, without spaces."""
+    """Characters in lower case, without spaces, apostrophes and hyphens."""
 
 
 def count_characters(texts: Iterable[str]) -> CharacterCounts:
-    """Count the characters of texts, in NFC."""
+    """Count the characters of texts by class, after NFC normalisation."""
     each: Counter[str] = Counter()
     for text in texts:
         each.update(unicodedata.normalize("NFC", text))
