@@ -65,6 +65,7 @@ def test_two_processes_train_the_adapter_of_one_up_to_rounding(train: Trainer):
         assert (tensor - two[name]).abs().max() <= 1e-5 * tensor.abs().max() + 1e-6, name
 
 
+@pytest.mark.long
 def test_a_checkpoint_holds_the_adapter_and_the_identity_of_its_base(train: Trainer):
     run_dir = train.reference(**NF4)
     checkpoint = run_dir / "checkpoints/step-00000008"

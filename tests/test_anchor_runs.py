@@ -147,6 +147,7 @@ def test_audio_on_which_the_run_is_scored_is_refused(train: Trainer, tmp_path: P
     assert "3 of its rows" in ended.err
 
 
+@pytest.mark.long
 def test_audio_of_a_guard_is_refused_also_in_another_file(train: Trainer, tmp_path: Path):
     rows = rows_of(train.corpus / "test")
     guard = {"name": "old", "path": str(written(rows[2:4], tmp_path / "guard.parquet")), "max_worse": 0.1}

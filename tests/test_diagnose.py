@@ -270,6 +270,7 @@ def test_another_held_out_set_after_a_resume_is_told(written: Written):
     assert kinds(folder) == ["changed_on_resume"]
 
 
+@pytest.mark.long
 def test_more_steps_after_a_resume_change_no_figure(train: Trainer):
     run = train("longer", steps=2, eval__every=2)
     assert train("longer", steps=4, eval__every=2, allow_change="[steps]") == run

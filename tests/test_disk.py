@@ -66,6 +66,7 @@ def test_a_full_disk_is_reported_before_a_save_or_when_it_fills_up(limited: Resu
     assert result["problems"] == []
 
 
+@pytest.mark.long
 def test_a_read_only_disk_is_told_at_the_start_and_in_a_run(limited: Results):
     result = limited["read_only"]
     assert result["starting"].startswith("6 ")

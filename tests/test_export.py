@@ -105,7 +105,7 @@ def record_in(folder: Path) -> dict[str, Any]:
         ("ct2", "float32"),
         pytest.param("ct2", "int8", marks=pytest.mark.matrix),
         pytest.param("openai", "float32", marks=pytest.mark.matrix),
-        ("ggml", "float16"),
+        pytest.param("ggml", "float16", marks=pytest.mark.long),
         pytest.param("onnx", "float32", marks=pytest.mark.long),
         pytest.param("mlx", "float16", marks=pytest.mark.matrix),
         pytest.param("ggml", "q8_0", marks=pytest.mark.long),

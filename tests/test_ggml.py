@@ -80,6 +80,7 @@ def test_rows_that_are_not_whole_blocks_are_refused():
         quantise(np.zeros((4, 48), np.float32), Q8_0)
 
 
+@pytest.mark.long
 @needs_openai
 @pytest.mark.parametrize(
     "vocabulary",

@@ -290,12 +290,12 @@ SOUND = [{"speed": {"factor": [0.9, 1.1], "p": 0.5}}, {"noise": {"of": ["white",
 @pytest.mark.parametrize(
     ("world", "workers", "sound"),
     [
-        (2, 0, []),
+        pytest.param(2, 0, [], marks=pytest.mark.long),
         (4, 0, []),
-        (1, 1, []),
+        pytest.param(1, 1, [], marks=pytest.mark.long),
         (1, 3, []),
         (2, 0, SOUND),
-        (1, 2, SOUND),
+        pytest.param(1, 2, SOUND, marks=pytest.mark.long),
         pytest.param(2, 2, SOUND, marks=pytest.mark.long),
     ],
 )

@@ -111,6 +111,7 @@ def test_every_window_is_kept_or_rejected_and_the_texts_are_those_of_transcribe(
         )
 
 
+@pytest.mark.long
 def test_each_kept_row_names_its_origin(labelled: Path, learnt: Path):
     for row in records_of(labelled / "out"):
         assert row["language"] == "be"
@@ -312,6 +313,7 @@ def test_case_and_punctuation_are_no_disagreement(first: str, second: str, share
     assert disagreement(first, second) == disagreement(second, first) == share
 
 
+@pytest.mark.long
 def test_a_label_names_its_model_without_a_path_of_this_machine(learnt: Path, trained: Path):
     assert public_name(str(learnt)) == "learnt"
     assert public_name(str(trained / "best")) == f"{trained.name}/best"
@@ -327,6 +329,7 @@ def test_each_part_has_one_process(world: int):
     assert [*share_of([], 0, world)] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "facts"),
     [
@@ -424,6 +427,7 @@ def test_a_second_model_and_the_detected_language_decide_too(
     assert reasons == {name: reason.code for name, reason in found.items() if reason is not None}
 
 
+@pytest.mark.long
 def test_a_language_that_was_not_detected_cannot_be_required_later(labelled: Path, tmp_path: Path):
     given = ["--keep_from", labelled / "out", "--out", tmp_path / "out", "--require_language", "true"]
     ended = run(PROGRAM, "pseudolabel", *map(str, given))

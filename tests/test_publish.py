@@ -163,6 +163,7 @@ def test_the_same_again_makes_no_second_commit(published: Any):
     assert len(hub.commits) == 3, "one here, one in the public repository, one with a card of one's own"
 
 
+@pytest.mark.long
 def test_nothing_becomes_public_unasked(published: Any):
     hub, outputs, _ = published
     code, output = outputs[2]
@@ -173,6 +174,7 @@ def test_nothing_becomes_public_unasked(published: Any):
     assert (outputs[5][0], hub.private["anna/for-all"]) == (0, False)
 
 
+@pytest.mark.long
 def test_a_refusal_of_the_hub_is_one_line(published: Any):
     _, outputs, _ = published
     for (code, output), words in zip(
@@ -185,6 +187,7 @@ def test_a_refusal_of_the_hub_is_one_line(published: Any):
         assert "Traceback" not in output
 
 
+@pytest.mark.long
 def test_nothing_is_sent_without_a_yes(published: Any):
     hub, outputs, _ = published
     code, output = outputs[6]
@@ -194,6 +197,7 @@ def test_nothing_is_sent_without_a_yes(published: Any):
     assert "anna/not-asked" not in hub.private
 
 
+@pytest.mark.long
 def test_nothing_of_this_machine_and_no_token_is_sent(published: Any, run: Path, micro_whisper: Path):
     hub, outputs, folder = published
     for path in folder.iterdir():
@@ -203,6 +207,7 @@ def test_nothing_of_this_machine_and_no_token_is_sent(published: Any, run: Path,
     assert hub.cards[0] == (folder / "README.md").read_text()
 
 
+@pytest.mark.long
 def test_the_metadata_of_the_card_is_what_was_measured(published: Any):
     data = ModelCard((published[2] / "README.md").read_text()).data
     assert (data.language, data.license, data.datasets) == (["be"], "apache-2.0", ["anna/speech-be"])
@@ -212,6 +217,7 @@ def test_the_metadata_of_the_card_is_what_was_measured(published: Any):
     assert measured["test", "cer"] == 5.0
 
 
+@pytest.mark.long
 def test_the_page_of_the_card_has_figures_settings_and_curves(published: Any):
     page = (published[2] / "README.md").read_text()
     low, high = map(float, re.findall(r"([\d.]+) – ([\d.]+)%", page)[0])
@@ -366,6 +372,7 @@ def test_a_model_that_is_not_fit_to_be_given_away_is_refused(
     assert fact in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_card_of_ones_own_is_uploaded_in_place_of_the_one_that_is_made(published: Any):
     hub, outputs, _ = published
     assert outputs[7][0] == 0

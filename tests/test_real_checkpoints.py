@@ -327,6 +327,7 @@ def test_what_the_hub_says_of_decoding_is_kept_but_for_forced_tokens(
     assert LabelEncoder.of(model, processor.tokenizer, None if kind == "distil" else "en", "transcribe").language
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["multilingual", "English", "large-v3"])
 def test_an_export_has_the_side_files_of_the_hub_and_the_same_tokenizer(
     tmp_path: Path, folders: dict[str, Path], kind: str

@@ -69,6 +69,7 @@ def test_the_page_shows_the_headline_and_the_counts(tmp_path: Path):
     assert "runs/best" in text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "normalize", [LOWER, pytest.param(CHARACTERS, marks=pytest.mark.matrix)], ids=["words", "characters"]
 )

@@ -144,6 +144,7 @@ def ask(hub: Elsewhere, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ch
     child.close()
 
 
+@pytest.mark.long
 def test_a_data_set_is_read_at_a_commit_and_says_which(ask: Child, hub: Elsewhere):
     said = ask("o/speech", read=3)
     assert said["rows"] == [10, 10, 5, 10]

@@ -146,6 +146,7 @@ def suppressed_by(folder: Path) -> list[int]:
     return list(json.loads((folder / "generation_config.json").read_text())["suppress_tokens"])
 
 
+@pytest.mark.long
 def test_a_run_releases_what_its_texts_hold_and_keeps_the_decision(strict: tuple[Trainer, list[int]]):
     train, suppressed = strict
     settings = {"steps": 2, "eval__every": 2, "save__every": 1}
@@ -167,6 +168,7 @@ def test_a_run_releases_what_its_texts_hold_and_keeps_the_decision(strict: tuple
     assert suppressed_by(run_dir / "final") == suppressed[1:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("choice", "problems"), [("keep", 1), ("auto", 0), ("none", 0)])
 def test_the_doctor_says_what_can_never_be_written(strict: tuple[Trainer, list[int]], choice: str, problems: int):
     train, suppressed = strict

@@ -98,6 +98,7 @@ print(memory_gb(torch.device("cpu")) - before, held.sum())
 """
 
 
+@pytest.mark.long
 def test_the_memory_of_a_process_is_what_it_holds():
     # In a new process, because a process of many tests may return memory to the system between the two readings.
     done = subprocess.run([sys.executable, "-c", MEMORY], cwd=ROOT, capture_output=True, text=True, check=True)

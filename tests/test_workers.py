@@ -116,6 +116,7 @@ class Noted:
             yield i
 
 
+@pytest.mark.long
 def test_no_more_is_made_ahead_than_was_asked_for(tmp_path: Path):
     notes = tmp_path / "notes"
     with closing(Workers(Noted(notes).parts, 1, ahead=2)) as workers:
