@@ -419,6 +419,24 @@ def test_an_upload_that_stalls_gives_its_place_to_others(trained: Path, sounds: 
         assert served.transcribe(sounds / "a.flac")["text"]
 
 
+def test_an_upload_that_is_cancelled_gives_its_place_back_without_a_word(
+    trained: Path, sounds: Path, capfd: pytest.CaptureFixture[str]
+):
+    with serving(trained, queue=1) as served:
+        host, _, port = served.address.removeprefix("http://").rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            head = f"POST /api/transcribe HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n"
+            connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n".encode())
+            time.sleep(0.2)  # the server waits for the rest
+        for _ in range(100):
+            answer = served.upload("/api/transcribe", "a.flac", sounds / "a.flac")
+            if answer.status_code != 429:
+                break
+            time.sleep(0.05)
+        assert answer.status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("megabytes", [120, pytest.param(500, marks=pytest.mark.long)])
 def test_a_large_upload_takes_bounded_memory(trained: Path, megabytes: int):

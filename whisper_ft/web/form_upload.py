@@ -9,7 +9,7 @@ from tempfile import SpooledTemporaryFile
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from whisper_ft.runtime.printable import printable
 from whisper_ft.scoring.unicode_text import encodable
@@ -41,12 +41,15 @@ class Upload:
 async def upload_of(request: Request) -> AsyncIterator[Upload]:
     """Read the form of a request; its file is removed at the end of the block.
 
-    Up to 1 MB of the file is in memory at a time. Raises ApiError if there is no file, or no room on the disk.
+    Up to 1 MB of the file is in memory at a time. Raises ApiError if there is no file, no room on the disk, or the
+    client leaves.
     """
     try:
         form = await request.form(max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_BYTES)
     except HTTPException as error:
         raise ApiError(400, "bad_request", f"the form cannot be read: {error.detail}") from error
+    except ClientDisconnect as error:  # its user has cancelled the upload; nobody reads the answer
+        raise ApiError(400, "client_left", "the client left before its upload was complete") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ApiError(507, "disk_full", "there is no room for the upload on this machine") from error
