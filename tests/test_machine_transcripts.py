@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import run
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.data.formats.machine_transcripts import RECORD, record_transcript
+from whisper_ft.data.formats.transcript_texts import RECORD, record_transcript
 from whisper_ft.data.sources import open_source
 from whisper_ft.data.types import RejectedError, Row
 

@@ -279,6 +279,5 @@ def _refuse_direction(metric: str, *, greater_is_better: bool) -> None:
     if direction is None:
         raise ValueError(f"{metric!r} describes the set, and no model is better by it (allowed: {', '.join(BETTER)})")
     if greater_is_better != (direction == HIGHER):
-        wanted = "true" if direction == HIGHER else "false"
-        better = "higher" if direction == HIGHER else "lower"
+        wanted, better = ("true", "higher") if direction == HIGHER else ("false", "lower")
         raise ValueError(f"{metric!r} is better if it is {better}; set --eval.greater_is_better {wanted}")

@@ -8,7 +8,7 @@ from typing import Any
 from whisper_ft.cli.transcribe.audio_files import AudioFile
 from whisper_ft.cli.transcribe.window_log import WindowLog
 from whisper_ft.data.audio.log_mel import LogMel
-from whisper_ft.data.formats.machine_transcripts import record_transcript
+from whisper_ft.data.formats.transcript_texts import record_transcript
 from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.finished_window import FinishedWindow
 from whisper_ft.decoding.long_form import AudioWindow

@@ -14,10 +14,9 @@ from whisper_ft.data.formats.columns import require_columns
 from whisper_ft.data.formats.cues import TimedSpeech, read_cues
 from whisper_ft.data.formats.file_naming import is_audio
 from whisper_ft.data.formats.file_table import FileTable, table_of
-from whisper_ft.data.formats.machine_transcripts import MachineTranscripts
 from whisper_ft.data.formats.text_grid import Tier, read_tiers
-from whisper_ft.data.formats.text_lines import decoded
 from whisper_ft.data.formats.transcript_files import files_below, in_splits
+from whisper_ft.data.formats.transcript_texts import TranscriptTexts
 from whisper_ft.data.labels.languages import is_same_language, whisper_language
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.ranges import IO_THREADS
@@ -60,8 +59,8 @@ def open_subtitles(where: SourceConfig, columns: Sequence[str] = ()) -> FileTabl
         wanted = where.split.split("+") if where.split else []
         clips = in_splits({name: split_of(name, wanted) for name in files if is_audio(name)}, wanted, where)
         with ThreadPoolExecutor(IO_THREADS) as pool:
-            machine = MachineTranscripts(store, files)
-            read = list(pool.map(lambda clip: _content(found.get(clip, ()), store, where, machine), clips))
+            texts = TranscriptTexts(store, files)
+            read = list(pool.map(lambda clip: _content(found.get(clip, ()), texts, where), clips))
         _require_tier(read, where)
         rows = [row for clip, transcript in zip(clips, read, strict=True) for row in _rows(clip, transcript, where)]
         taken = {subtitles.name for several in found.values() for subtitles in several}
@@ -108,20 +107,12 @@ class _Transcript(NamedTuple):
     """Tiers of a TextGrid. Other subtitles are one tier without a name."""
 
 
-def _content(
-    several: Sequence[Subtitles], store: FolderStore, where: SourceConfig, machine: MachineTranscripts
-) -> _Transcript | RejectedError:
+def _content(several: Sequence[Subtitles], texts: TranscriptTexts, where: SourceConfig) -> _Transcript | RejectedError:
     """Read the subtitles of a recording."""
     name = ""
     try:
         name = _chosen(several, where)
-        if (store.size(name) or 0) > MAX_TEXT_BYTES:
-            raise RejectedError("bad_label", f"over {MAX_TEXT_BYTES} bytes, so these are no subtitles")
-        content = store.read(name)
-        machine.refuse(name, content)
-        text = decoded(content)
-        if text is None:
-            raise RejectedError("bad_label", "neither UTF-8 nor UTF-16; convert it, as by iconv -f CP1251 -t UTF-8")
+        text = texts.read(name, MAX_TEXT_BYTES)
         if _is_grid(name):
             return _Transcript(name, read_tiers(text))
         return _Transcript(name, [Tier("", read_cues(text))])

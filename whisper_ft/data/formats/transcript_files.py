@@ -16,8 +16,8 @@ from whisper_ft.data.formats.audiofolder import chosen_splits, split_of
 from whisper_ft.data.formats.columns import require_columns
 from whisper_ft.data.formats.file_naming import is_audio
 from whisper_ft.data.formats.file_table import FileTable, table_of
-from whisper_ft.data.formats.machine_transcripts import MachineTranscripts
-from whisper_ft.data.formats.text_lines import decoded, open_lines
+from whisper_ft.data.formats.text_lines import open_lines
+from whisper_ft.data.formats.transcript_texts import TranscriptTexts
 from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.storage.ranges import IO_THREADS
 from whisper_ft.data.storage.read_errors import data_errors
@@ -52,10 +52,8 @@ def open_pairs(where: SourceConfig, columns: Sequence[str] = ()) -> FileTable:
         wanted = where.split.split("+") if where.split else []
         clips = in_splits({name: split_of(name, wanted) for name in clips}, wanted, where)
         with ThreadPoolExecutor(IO_THREADS) as pool:
-            machine = MachineTranscripts(store, files)
-            rows = list(
-                pool.map(lambda clip: _pair(clip, texts.get(posixpath.splitext(clip)[0]), store, machine), clips)
-            )
+            content = TranscriptTexts(store, files)
+            rows = list(pool.map(lambda clip: _pair(clip, texts.get(posixpath.splitext(clip)[0]), content), clips))
         alone = sorted(set(texts) - {posixpath.splitext(name)[0] for name in files if is_audio(name)})
         notes = [f"{where.path}: {len(alone)} .txt without audio beside it: {alone[0]}.txt, ..."] if alone else []
         stems = {posixpath.splitext(clip)[0] for clip in clips}
@@ -109,26 +107,14 @@ def _subset(name: str) -> str | None:
     return parts[-4] if len(parts) >= 4 else None
 
 
-def _pair(clip: str, text: str | None, store: FolderStore, machine: MachineTranscripts) -> dict[str, Any]:
+def _pair(clip: str, text: str | None, texts: TranscriptTexts) -> dict[str, Any]:
     entry: dict[str, Any] = {"id": clip, "file": clip}
     if text is None:
         return entry | {"problem": f"bad_label: {clip}: no {TEXT} of the same name beside it"}
     try:
-        return entry | {"text": _text_of_pair(text, store, machine)}
+        return entry | {"text": " ".join(texts.read(text, MAX_TEXT_BYTES).split())}
     except RejectedError as rejected:
         return entry | {"problem": str(rejected)}
-
-
-def _text_of_pair(name: str, store: FolderStore, machine: MachineTranscripts) -> str:
-    """Return the text of a file. Raises RejectedError if it is not usable."""
-    if (store.size(name) or 0) > MAX_TEXT_BYTES:
-        raise RejectedError("bad_label", f"{name}: over {MAX_TEXT_BYTES} bytes, so it is no transcript")
-    content = store.read(name)
-    machine.refuse(name, content)
-    text = decoded(content)
-    if text is None:
-        raise RejectedError("bad_label", f"{name}: neither UTF-8 nor UTF-16")
-    return " ".join(text.split())
 
 
 def _lines(root: str, name: str, clips: dict[str, str]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Record of the transcripts that `transcribe` writes beside recordings, so that nobody trains on them by accident.
+"""Texts beside recordings, and the record of those that `transcribe` wrote, so that nobody trains on them by accident.
 
 A folder with `talk.wav` and `talk.txt` is a data set of pairs, also if a model wrote the text. The record is a hidden
 file in the folder. It has the sha256 of each such text, so a text that a person has corrected is a transcript again.
@@ -8,9 +8,11 @@ import hashlib
 import json
 import os
 import posixpath
+from collections.abc import Sequence
 from pathlib import Path
 
-from whisper_ft.data.storage.files import FileStore
+from whisper_ft.data.formats.text_lines import decoded
+from whisper_ft.data.storage.files import FolderStore
 from whisper_ft.data.types import RejectedError
 
 RECORD = ".whisper-ft-transcripts.jsonl"
@@ -31,29 +33,41 @@ def record_transcript(path: Path, content: bytes, model: str) -> None:
         os.close(record)
 
 
-class MachineTranscripts:
-    """Texts of models in a folder and the folders below.
+class TranscriptTexts:
+    """Texts of a folder and the folders below, without those that a model wrote.
 
     Parameters
         store: the folder.
         names: names of its files, relative to it.
     """
 
-    def __init__(self, store: FileStore, names: list[str]) -> None:
-        self._written: set[tuple[str, str]] = set()
+    def __init__(self, store: FolderStore, names: Sequence[str]) -> None:
+        self._store, self._written = store, set[tuple[str, str]]()
         for record in (name for name in names if posixpath.basename(name) == RECORD):
             for line in store.read(record).splitlines():
                 if entry := _entry(line):
                     self._written.add((posixpath.join(posixpath.dirname(record), entry[0]), entry[1]))
 
-    def refuse(self, name: str, content: bytes) -> None:
-        """Raise RejectedError if a model wrote this content of a file, and nobody has changed it since."""
+    def read(self, name: str, most_bytes: int) -> str:
+        """Return the text of a file.
+
+        Raises RejectedError if the file cannot be read, is larger than `most_bytes`, or is no text. A text that a model
+        wrote is refused, too, until somebody has changed it.
+        """
+        if (self._store.size(name) or 0) > most_bytes:
+            raise RejectedError("bad_label", f"{name}: over {most_bytes} bytes, so it is no transcript")
+        content = self._store.read(name)
         if self._written and (name, hashlib.sha256(content).hexdigest()) in self._written:
             raise RejectedError(
                 "bad_label",
                 f"{name}: a model wrote it (transcribe), and nobody corrected it; to use it as it is, delete {RECORD} "
                 "beside it, or choose labels by pseudolabel (docs/pseudolabel.md)",
             )
+        text = decoded(content)
+        if text is None:
+            reason = "neither UTF-8 nor UTF-16; convert it, as by iconv -f CP1251 -t UTF-8"
+            raise RejectedError("bad_label", f"{name}: {reason}")
+        return text
 
 
 def _entry(line: bytes) -> tuple[str, str] | None:
