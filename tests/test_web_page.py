@@ -546,7 +546,7 @@ def test_a_file_is_chosen_compared_kept_and_deleted_by_keyboard_alone(
     tab_to(visit, "#consent")
     page.keyboard.type("mine")
     press(visit, "#correction [type=submit]", "Enter")
-    page.wait_for_selector("#editor", state="hidden")
+    visit.until("document.activeElement.id == 'kept-title'")  # the list of what is kept comes after the editor closes
     rows = [json.loads(line) for line in (kept / "metadata.jsonl").read_text().splitlines()]
     assert [(row["text"], row["consent"]) for row in rows] == [("Сябры", "mine")]
     press(visit, "#kept-count", "Enter")

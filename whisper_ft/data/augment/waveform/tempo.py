@@ -37,7 +37,11 @@ class Tempo:
         self._settings = settings
 
     def __call__(self, waveform: Waveform, draws: TransformDraws, around: Surroundings) -> Transformed:
-        """Return the stretched waveform of round(n / factor) samples. Its times are right to 0.01 s."""
+        """Return the stretched waveform of round(n / factor) samples.
+
+        Its times are right to `(SEARCH_SECONDS + 2 * HOP_SECONDS * abs(factor - 1)) / factor`: to 0.0145 s at a
+        factor of 0.9. A frame is moved by the search, and within a frame the time runs as before.
+        """
         factor = bounded(draws.between(self._settings.factor), len(waveform), around.most)
         return Transformed(stretched(waveform, factor, around.rate), {"factor": factor}, TimeMap(1 / factor))
 
