@@ -46,13 +46,17 @@ def as_sets(*sets: dict[str, Any]) -> str:
     )
 
 
+TRANSLATED = {"language": "be", "task": "translate", "metric": "loss", "max_worse": 100}
+
+
 @pytest.fixture
 def sets(corpus: Path) -> str:
-    """The held-out set again under another name, another set with a cadence of its own, and one in another language."""
+    """The held-out set again, one with a cadence of its own, one in another language, and a guard of translation."""
     return as_sets(
         {"name": "again", "path": corpus / "validation", "max_utterances": 4},
-        {"path": corpus / "test", "every": 3, "max_utterances": 3},
+        {"path": corpus / "test", "every": 3, "max_utterances": 2},
         {"name": "thai", "path": corpus / "test", "language": "th", "every": 100, "max_utterances": 2},
+        {"name": "english", **TRANSLATED, "path": corpus / "test", "every": 100, "max_utterances": 2},
     )
 
 
@@ -60,7 +64,7 @@ def sets(corpus: Path) -> str:
 def test_each_set_is_scored_by_the_same_scorer_when_it_is_due(train: Trainer, sets: str):
     run_dir = train("run", **SHORT, steps=4, eval__every=2, eval__at_start=True, eval__sets=sets)
     rows = rows_of(run_dir)
-    everything = {"", "again", "test", "thai"}
+    everything = {"", "again", "test", "thai", "english"}
     due = {0: everything, 2: {"", "again"}, 3: {"test"}, 4: everything}
     assert [(row["step"], names_in(row)) for row in rows] == list(due.items())
     for row in rows:
@@ -71,9 +75,17 @@ def test_each_set_is_scored_by_the_same_scorer_when_it_is_due(train: Trainer, se
             held_out = {key: value for key, value in row.items() if "/" not in key and key not in own}
             assert {key: row[f"again/{key}"] for key in held_out} == held_out
     assert (rows[-1]["thai/unit"], rows[-1]["thai/normalizer"]["language"]) == ("characters", "th")
+    assert rows[-1]["english/worse_by"] == pytest.approx(rows[-1]["english/eval_loss"] - rows[0]["english/eval_loss"])
+    assert rows[-1]["english/eval_loss"] != rows[-1]["test/eval_loss"], "the same rows by another prompt"
     assert rows[-1]["unit"] == "words"
     transcripts = run_dir / "predictions"
-    for name, steps in {"": [0, 2, 4], "again": [0, 2, 4], "test": [0, 3, 4], "thai": [0, 4]}.items():
+    for name, steps in {
+        "": [0, 2, 4],
+        "again": [0, 2, 4],
+        "test": [0, 3, 4],
+        "thai": [0, 4],
+        "english": [0, 4],
+    }.items():
         assert [path.name for path in sorted((transcripts / name).glob("*.jsonl"))] == [
             f"step-{step:08d}.jsonl" for step in steps
         ]
@@ -90,8 +102,9 @@ def seen_in_the_curves(run_dir: Path) -> None:
         "again": [0, 2, 4],
         "test": [0, 3, 4],
         "thai": [0, 4],
+        "english": [0, 4],
     }
-    assert {panel.of_set for panel in panels_of([history])} == {None, "again", "test", "thai"}
+    assert {panel.of_set for panel in panels_of([history])} == {None, "again", "test", "thai", "english"}
     page = curves_page({"run": history}, "Run", 0.0)
     assert all(f"<bdi>{name}</bdi>" in page for name in history.sets)
     assert "test WER" in summary_line(history)

@@ -6,6 +6,7 @@ import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from whisper_ft.data.sources import open_source
 from whisper_ft.models.export.hf import config_files, export
 from whisper_ft.models.export.openai import alignment_dump
 from whisper_ft.models.whisper import LoadedWhisper, load_whisper, weights_sha256
+from whisper_ft.runtime.errors import UsageError
 
 pytestmark = needs_openai
 
@@ -436,6 +438,10 @@ def test_a_run_is_checked_on_its_held_out_set_in_its_language(train: Trainer):
     assert words == sum(len(row.text.split()) for row in held_out[:3])
     assert {clip.job.language for clip in clips} == {"be"}
     assert (len(clips[0].job.waveform), clips[0].job.features.shape) == (16_000 * clips[0].window.seconds, (80, 500))
+    with pytest.raises(UsageError, match="--language lb"):
+        open_check_data(replace(arguments, language="lb"), loaded)
+    with pytest.raises(UsageError, match="--check 0"):
+        parse_arguments([str(run), "--to", "hf", "--out", "new", "--check", "0", str(train.corpus / "validation")])
 
 
 @pytest.mark.long

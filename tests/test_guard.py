@@ -58,12 +58,20 @@ PERFECT = [*REFERENCES[:4], "", ""]
 
 def test_every_ratio_adds_up_to_the_figure_of_the_summary():
     """The interval is of the figure that is shown: its parts give the same number."""
-    for scores in (scores_of(WORSE), scores_of(PERFECT)):
+    begins = [{"begin": begin, "timestamps": begin != 10.0} for begin in (0.0, 10.0, 20.0)]
+    timed = scores_of(
+        WORSE, window_confidence=begins, ref_segments=[(0.0, 10.0, "one two"), (10.0, 30.0, "three four")]
+    )
+    seen = set[str]()
+    for scores in (scores_of(WORSE), scores_of(PERFECT), timed):
         figures = figures_of(scores)
         for metric in RATIOS.keys() & figures.keys():
             parts = [RATIOS[metric](row, scores) for row in scores.rows]
             value = sum(part[0] for part in parts) / sum(part[1] for part in parts)
             assert value == pytest.approx(figures[metric]), metric
+            seen.add(metric)
+    assert seen == RATIOS.keys()
+    assert 0 < figures_of(timed)["late_deletions"] < 1
 
 
 def test_the_interval_of_a_rate_is_that_of_the_paired_test():

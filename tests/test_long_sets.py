@@ -255,8 +255,8 @@ def long_set(corpus: Path, **settings: Any) -> dict[str, Any]:
 
 
 @pytest.mark.long
-def test_a_long_set_is_scored_beside_the_held_out_one(train: Trainer, corpus: Path):
-    sets = as_sets(long_set(corpus))
+def test_a_long_set_is_scored_beside_the_held_out_one_and_guarded(train: Trainer, corpus: Path):
+    sets = as_sets(long_set(corpus, metric="deletion_rate", max_worse=0.0))
     ended = train.end("run", **SHORT, steps=2, eval__every=2, eval__at_start=True, eval__sets=sets)
     assert ended.code == 0, ended.err
     assert any("set long" in line and "12 clips" in line for line in ended.out.splitlines())
@@ -271,6 +271,9 @@ def test_a_long_set_is_scored_beside_the_held_out_one(train: Trainer, corpus: Pa
         assert row["long/eval_loss"] is None
     assert "long/worse" not in rows[0]
     assert rows[1]["long/worse"] in (True, False)
+    assert rows[1]["long/guard"] == "deletion_rate"
+    assert rows[1]["long/worse_by"] == pytest.approx(rows[1]["long/deletion_rate"] - rows[0]["long/deletion_rate"])
+    assert rows[1]["long/outside"] is (rows[1]["long/worse_by"] > 0)
     titles = {panel.title for panel in panels_of([read_history(run_dir)])}
     assert any("timestamps" in title for title in titles)
     lines = (run_dir / "predictions/long/step-00000002.jsonl").read_text(encoding="utf-8").splitlines()

@@ -182,6 +182,8 @@ def test_a_merge_that_is_compared_on_clips_without_a_word_is_unchecked(
         (["{lora}", "--out", "{tmp}/out", "--check", "0", "--max_wer_rise", "3"], "--max_wer_rise 3"),
         (["{lora}", "--out", "{tmp}/out", "--check", "0", "--language", "be"], "--language be"),
         (["{lora}", "--out", "{tmp}/out", "--check", "0", "{tmp}"], "--check"),
+        (["{lora}", "--out", "{tmp}/out", "--max_wer_rise", "3"], "--max_wer_rise 3"),
+        (["{lora}", "--out", "{tmp}/out", "--language", "be"], "--language be"),
         (["{lora}", "--out", "{tmp}"], "--out"),
         (["{lora}", "--out", "{tmp}/out", "--max_wer_rise", "-1"], "--max_wer_rise"),
         (["{lora}"], "--out"),

@@ -5,8 +5,8 @@ rows among the training data, the terms of `anchor.*`, a frozen encoder, and an 
 are then mixed with the start weights. Each model is scored on the test set, on English, and on sound without speech.
 
 The English rows are divided: the first ones are scored, the last ones are trained on, and the ones between choose the
-mixture. REAL_MINUTES (15) is the time of the plain training, whose updates the others repeat. A measurement that was
-interrupted continues.
+mixture. REAL_MINUTES (15) is the time of the plain training, whose updates the others repeat. A high rate shows in few
+minutes what a long training forgets. A measurement that was interrupted continues.
 """
 
 import json
@@ -28,12 +28,15 @@ from bench.real.table import percent, words_per_minute
 
 CHOOSING = 20  # English rows that choose the mixture; no other arm needs them
 SHARE = 0.2  # of the rehearsed rows in the training data
-MIXED, ALPHAS = "interpolated", "0:1:0.1"
+MIXED, ALPHAS = "interpolated", "0:1:0.2"
 LIMIT = 0.01  # rise of the English WER that the guard of the mixtures allows
-HEAD = ("model", "WER", "without runaways", "English WER", "words/min on silence", "updates", "s/update", "memory")
+HEAD = (
+    *("model", "WER", "without runaways", "loss", "English WER", "English loss", "words/min on silence"),
+    *("updates", "s/update", "memory"),
+)
 
 
-def arms_of(train: Path, english: Path, language: str) -> dict[str, dict[str, str]]:
+def arms_of(train: Path, english: Path, language: str, rate: float) -> dict[str, dict[str, str]]:
     """Return the settings of each training by its name. `train` and `english` are the rows that are trained on."""
     own = {"path": str(train), "language": language, "weight": 1 - SHARE}
     mixture = [own, {"path": str(english), "language": "en", "weight": SHARE}]
@@ -47,20 +50,20 @@ def arms_of(train: Path, english: Path, language: str) -> dict[str, dict[str, st
         "anchor.kl 1": anchored,
         "anchor.kl 1, anchor.l2 0.01": anchored | {"anchor.l2": "0.01"},
         "frozen encoder": {"model.freeze": "[encoder]"},
-        "LoRA": {"adapter.kind": "lora", "optim.lr": "3e-4"},  # ten times the rate of all weights
+        "LoRA": {"adapter.kind": "lora", "optim.lr": f"{10 * rate:g}"},
     }
 
 
-def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
-    """Run what is missing in OUT/results.json, and return all results."""
-    record, data = Record.of_inputs(inputs, extent, out / "results.json"), out / "train"
+def measure(inputs: Inputs, extent: Extent, out: Path, rate: float) -> dict[str, Any]:
+    """Run what is missing in OUT/results.json, and return all results. `rate` is the learning rate of all weights."""
+    record, data = Record.of_inputs(inputs, extent, out / "results.json", rate=rate), out / "train"
     record.once("prepared", lambda: arms.prepare(inputs.train, data))
     english = divide(inputs, extent, out)
     inputs = replace(inputs, english=Set({"path": str(english / "scored.parquet"), "language": "en"}))
     silence = write_silence(out / "silence")
 
     def train(run_dir: Path, steps: int, settings: Mapping[str, str]) -> dict[str, Any]:
-        rows = arms.rows_of_ours(inputs, data, run_dir, extent, steps, settings)
+        rows = arms.rows_of_ours(inputs, data, run_dir, extent, steps, {"optim.lr": f"{rate:g}", **settings})
         seconds = per_update([extent.batch / row["utterances_per_second"] for row in rows])
         memory = max(row["memory_gb"] for row in rows)
         return {"updates": steps, "seconds": seconds, "memory_gb": memory}
@@ -71,7 +74,7 @@ def measure(inputs: Inputs, extent: Extent, out: Path) -> dict[str, Any]:
     record.once("unmodified", partial(scored, {}, inputs.model, out / "unmodified"))
     pace = record.once("pace", partial(train, out / "pace", CALIBRATION_STEPS, {}))
     steps = extent.steps(pace["seconds"])
-    trainings = arms_of(data, english / "trained.parquet", inputs.language)
+    trainings = arms_of(data, english / "trained.parquet", inputs.language, rate)
     for number, (name, settings) in enumerate(trainings.items(), start=1):
         run_dir = out / f"arm-{number}-model"
         trained = record.once(f"{name}, trained", partial(train, run_dir, steps, settings))
@@ -126,7 +129,9 @@ def _row(name: str, arm: Mapping[str, Any]) -> tuple[str, ...]:
         name,
         percent(target["wer"]),
         percent(target["runaway"]["rate_without"]),
+        f"{target['eval_loss']:.3f}",
         percent(arm["english"]["wer"]),
+        f"{arm['english']['eval_loss']:.3f}",
         words_per_minute(arm["silence"]),
         *trained,
     )
@@ -136,8 +141,10 @@ def main() -> None:
     """Measure, and print the table as Markdown."""
     parser = parser_of("bench.real.forgetting", __doc__, "runs/real-forgetting")
     add_extent(parser)
+    parser.add_argument("--rate", type=float, default=3e-5, help="learning rate; LoRA has ten times it (%(default)s)")
     args = parser.parse_args()
-    show_table(HEAD, rows_of(measured(measure, args.out, batch=args.batch, english=args.english)), args.out)
+    rated = partial(measure, rate=args.rate)
+    show_table(HEAD, rows_of(measured(rated, args.out, batch=args.batch, english=args.english)), args.out)
 
 
 if __name__ == "__main__":

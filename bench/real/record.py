@@ -25,8 +25,12 @@ class Record:
                 raise InputError(f"{path}: has {name} {self.results.get(name)!r}, not {value!r}; take another --out")
 
     @classmethod
-    def of_inputs(cls, inputs: Inputs, extent: Extent, path: Path) -> Self:
-        """Open the record of a comparison. Raises InputError if the file has results of other inputs."""
+    def of_inputs(cls, inputs: Inputs, extent: Extent, path: Path, **more: Any) -> Self:
+        """Open the record of a comparison. Raises InputError if the file has results of other inputs.
+
+        Parameters
+            more: further facts that all results depend on, by name.
+        """
         return cls(
             path,
             {
@@ -35,6 +39,7 @@ class Record:
                 "corpus": inputs.name,
                 "language": inputs.language,
                 "extent": asdict(extent),
+                **more,
             },
         )
 

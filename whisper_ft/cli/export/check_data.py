@@ -47,6 +47,11 @@ def open_check_data(arguments: CheckedModel, loaded: LoadedWhisper) -> CheckData
     config = None if arguments.run is None else configuration(arguments.run)
     if config is None or config.held_out is None:
         return None
+    if arguments.language is not None:
+        raise UsageError(
+            f"--language {arguments.language}: has no effect, because the held-out set of the run has its own; leave "
+            "it out, or name a data set: --check DATA"
+        )
     where = config.held_out
     refuse_missing("eval.path", where.path)
     rows = open_held_out(config, pin(where))

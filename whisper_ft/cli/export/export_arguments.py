@@ -83,6 +83,10 @@ def checked_model(args: argparse.Namespace) -> CheckedModel:
     data, clips = _check_of(args.check or [])
     if data is not None:
         refuse_missing("check", data)
+        if clips == 0:
+            raise UsageError(
+                f"--check 0 {data}: 0 means no check, so the data have no effect; leave one of the two out"
+            )
     refuse_taken(args.out, args.overwrite)
     run = next((folder for folder in (Path(args.model), Path(model).parent) if _is_run(folder)), None)
     return CheckedModel(model, args.base, run, args.out, args.language, data, clips)

@@ -6,9 +6,6 @@ from importlib.util import find_spec
 
 from whisper_ft.runtime.errors import UsageError
 
-EXTRA = 'pip install "whisper-ft[export]"'
-"""Line that installs the engines which are on PyPI for every machine."""
-
 
 @dataclass(frozen=True)
 class Quantization:
@@ -39,7 +36,6 @@ class Engine:
     package: str
     """Name for `import`."""
     module: str
-    install: str = EXTRA
     max_cer: float | None = None
     """Limit of the character error rate, in place of the limits of a float format, for an engine whose own log-mel
     differs from Whisper's."""
@@ -49,6 +45,11 @@ class Engine:
         if self.max_cer is None or quantization.max_cer is not None:
             return quantization
         return replace(quantization, max_gap=None, max_logits=None, max_cer=self.max_cer)
+
+    @property
+    def install(self) -> str:
+        """Command that installs the package."""
+        return f"pip install {self.name}"
 
     @property
     def is_installed(self) -> bool:
@@ -90,7 +91,8 @@ class ExportTarget:
     def refuse_missing_packages(self) -> None:
         """Raise UsageError if a package that the writer imports is not installed."""
         if missing := [name for name in self.needs if find_spec(name) is None]:
-            raise UsageError(f"--to {self.name}: needs {', '.join(missing)}, which is not installed; {EXTRA}")
+            names = " ".join(missing)
+            raise UsageError(f"--to {self.name}: the packages {names} are not installed; pip install {names}")
 
 
 HF_USAGE = """\
@@ -155,7 +157,7 @@ TARGETS: dict[str, ExportTarget] = {
             what="OpenAI's own format, for openai-whisper",
             writer="openai",
             quantizations=(FLOAT16, FLOAT32),
-            engines=(Engine("openai-whisper", "whisper", "openai_whisper", "pip install openai-whisper"),),
+            engines=(Engine("openai-whisper", "whisper", "openai_whisper"),),
             usage=OPENAI_USAGE,
         ),
         ExportTarget(
@@ -188,7 +190,7 @@ TARGETS: dict[str, ExportTarget] = {
             what="MLX, for mlx-whisper on Apple's processors",
             writer="mlx",
             quantizations=(FLOAT16, FLOAT32),
-            engines=(Engine("mlx-whisper", "mlx_whisper", "mlx_whisper", "pip install mlx-whisper"),),
+            engines=(Engine("mlx-whisper", "mlx_whisper", "mlx_whisper"),),
             usage=MLX_USAGE,
         ),
     )

@@ -29,8 +29,14 @@ class MergeArguments(CheckedModel):
     """Checked arguments of a merge."""
 
     onto: Onto
-    max_rise: float
-    """Largest allowed rise of the error rate, in percentage points."""
+    max_rise: float | None
+    """Largest allowed rise of the error rate, in percentage points; None for DEFAULT_RISE."""
+
+    def refuse_unused(self) -> None:
+        """Raise UsageError for a given argument of the check, for a merge that has no clips to check."""
+        for name, value in (("max_wer_rise", self.max_rise), ("language", self.language)):
+            if value is not None:
+                raise UsageError(f"--{name} {value}: has no effect without clips; name a data set: --check DATA")
 
 
 def parse_arguments(argv: Sequence[str]) -> MergeArguments:
@@ -43,14 +49,13 @@ def parse_arguments(argv: Sequence[str]) -> MergeArguments:
     if Path(checked.model).exists() and not is_adapter(checked.model):
         raise UsageError(f"{args.model}: holds no adapter, so there is nothing to merge; the model is {checked.model}")
     if checked.clips == 0:
-        _refuse_unused(args, checked.data)
-    rise = DEFAULT_RISE if args.max_wer_rise is None else args.max_wer_rise
-    return MergeArguments(**vars(checked), onto=args.onto, max_rise=rise)
+        _refuse_unused(args)
+    return MergeArguments(**vars(checked), onto=args.onto, max_rise=args.max_wer_rise)
 
 
-def _refuse_unused(args: argparse.Namespace, data: str | None) -> None:
+def _refuse_unused(args: argparse.Namespace) -> None:
     """Raise UsageError for the first argument of the check, if there is none (--check 0)."""
-    given = {"--max_wer_rise": args.max_wer_rise, "--language": args.language, "--check": data}
+    given = {"--max_wer_rise": args.max_wer_rise, "--language": args.language}
     for name, value in given.items():
         if value is not None:
             raise UsageError(

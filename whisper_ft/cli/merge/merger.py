@@ -9,7 +9,7 @@ from whisper_ft.cli.export.check_input import CheckInput, read_check_input
 from whisper_ft.cli.export.export_folder import export_folder, keep_failed
 from whisper_ft.cli.export.export_record import write_record
 from whisper_ft.cli.export.exporter import OTHER_FILES_BYTES
-from whisper_ft.cli.merge.merge_arguments import MergeArguments
+from whisper_ft.cli.merge.merge_arguments import DEFAULT_RISE, MergeArguments
 from whisper_ft.cli.merge.merge_card import HEAD, merge_card, table_rows
 from whisper_ft.cli.merge.merge_outcome import MergeOutcome, Transcripts, better
 from whisper_ft.models.adapters.adapted_whisper import attach, checked_base, local_adapter
@@ -47,6 +47,7 @@ def merge(arguments: MergeArguments, get_normalizer: NormalizerFactory) -> None:
         raise UsageError("--onto better: needs clips to score; name a data set (--check DATA), or choose the target")
     outcomes: list[MergeOutcome] = []
     if given is None:
+        arguments.refuse_unused()
         chosen: MergeTarget = targets[0]
         del adapted
         merged = merged_model(folder, chosen, arguments.base, say)
@@ -132,15 +133,16 @@ def _write(
 ) -> None:
     """Write the folder. Raises CheckError for an error rate over the limit; the folder then has another name."""
     model = merged.model.cpu()
-    rise = better(outcomes).rise if outcomes else None
+    rise, most = better(outcomes).rise if outcomes else None, arguments.max_rise
+    most = DEFAULT_RISE if most is None else most
     problem = None
     if outcomes:
         print_table(HEAD, table_rows(facts["check"]))
     if outcomes and rise is None:
         facts |= {"reason": NO_WORDS}
         say(f"unchecked: {NO_WORDS}; name other clips: --check DATA")
-    if rise is not None and rise > arguments.max_rise:
-        problem = f"the error rate rises by {rise:.2f} points, above --max_wer_rise {arguments.max_rise:g}"
+    if rise is not None and rise > most:
+        problem = f"the error rate rises by {rise:.2f} points, above --max_wer_rise {most:g}"
     weights = sum(parameter.nbytes for parameter in model.parameters())
     with export_folder(arguments.out, weights + OTHER_FILES_BYTES) as aside:
         write(merged, aside, "float32")

@@ -127,9 +127,8 @@ class ContainerFile:
     def __init__(self, stream: Any, kind: str, form: str) -> None:
         av = _av()
         if av is None:
-            how = "pip install 'whisper-ft[av]', or pip install av"
             raise RejectedError(
-                "needs_pyav", f"{kind}: needs PyAV ({how}), or convert it with ffmpeg -i FILE FILE.flac"
+                "needs_pyav", f"{kind}: needs PyAV (pip install av), or convert it with ffmpeg -i FILE FILE.flac"
             )
         self._skips_damage = form == "mp3"  # as ffmpeg does; libsndfile does the same for MP3 that it can read
         self._invalid: type[Exception] = av.error.InvalidDataError
