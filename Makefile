@@ -17,14 +17,18 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) 
 
 setup: $(INSTALLED)
 
+# Python compiles what is imported, once. pip would compile all of it, which takes as long as its installation.
+PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check
+
 # torch first and pinned: a plain `torch`, or a range met through another package, may fetch a build with gigabytes of CUDA.
 $(INSTALLED): requirements.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=")'
 	@echo "making .venv (about three minutes)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps $(OPENAI_WHISPER)
+	$(PIP) $$(grep '^torch==' requirements.txt)
+	$(PIP) -r requirements.txt
+	$(PIP) --no-deps $(OPENAI_WHISPER)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import train, evaluate'
 	@touch $@
 
 # A Whisper that learns, in minutes, on two cores: corpus, model, training, evaluation on sentences it has never seen.

@@ -87,7 +87,7 @@ def test_two_processes_make_the_updates_of_one_up_to_rounding(train: Trainer, an
         assert (tensor - second[name]).abs().max() <= 1e-4 * tensor.abs().max() + 1e-5, name
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_two_processes_killed_and_resumed_end_with_the_same_bytes(train: Trainer, anchored: dict[str, Any]):
     train.interrupt("run", logged(5), signal.SIGKILL, 2, **anchored)
     assert digest(train("run", 2, **anchored)) == digest(train.reference(2, **anchored))
@@ -111,7 +111,7 @@ def test_an_anchor_goes_with_other_kinds_of_training(
     assert metrics(run_dir)[8]["anchor_kl"] >= 0
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_an_adapter_is_held_near_its_base(train: Trainer, anchored: dict[str, Any]):
     pytest.importorskip("peft")
     settings = anchored | {"anchor__l2": 0, "adapter__kind": "lora", "adapter__r": 4, "optim__lr": 1e-2}

@@ -154,7 +154,9 @@ def bytes_asked(elsewhere: Elsewhere) -> int:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("world", [1, 3, 8])
+@pytest.mark.parametrize(
+    "world", [pytest.param(1, marks=pytest.mark.matrix), pytest.param(3, marks=pytest.mark.matrix), 8]
+)
 def test_of_a_server_too_one_pass_asks_for_each_byte_about_once(opened: Open, elsewhere: Elsewhere, world: int):
     reading = opened(f"{elsewhere.address}/files/a.parquet", 16)
     elsewhere.forget()

@@ -35,7 +35,7 @@ def written(folder: Path) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_run_writes_no_credentials(train: Trainer, elsewhere: Elsewhere, corpus: Path, tmp_path: Path):
     data = {"data__path": address(elsewhere, corpus / "train"), "data__format": "parquet"}
     held_out = {"eval__path": address(elsewhere, corpus / "validation")}

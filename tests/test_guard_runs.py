@@ -151,7 +151,7 @@ def test_a_guard_that_stops_ends_the_run_with_the_reason_in_its_status(
     assert max(metrics(run_dir)) == 2, "a run that a guard has ended stays so"
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_verdicts_do_not_depend_on_the_number_of_processes(train: Trainer, tune: dict[str, Any]):
     sets = guard(train, max_worse=0.0, rule="no_best")
     one, two = (train(f"{count}", count, **tune, eval__sets=sets) for count in (1, 2))

@@ -114,17 +114,13 @@ def launch(mode: str, house: Path, reports: Path) -> list[list[str]]:
     return [json.loads(path.read_text()) for path in reports.glob("*.json")]
 
 
-SLOW = ("accelerate launch x1", "torchrun x2")  # `accelerate launch x2` is both in one
-LONG = ("python with workers of each kind", "python -m with a spawned worker")
+# The others start the same imports in further ways.
+OFTEN = ("python with workers of each kind", "safe path", "accelerate launch x2", "pytest, importlib")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
-    "mode",
-    [
-        pytest.param(mode, marks=[pytest.mark.matrix] * (mode in SLOW) + [pytest.mark.long] * (mode in LONG))
-        for mode in LAUNCHES
-    ],
+    "mode", [mode if mode in OFTEN else pytest.param(mode, marks=pytest.mark.matrix) for mode in LAUNCHES]
 )
 def test_the_package_is_found_by(mode: str, house: Path, tmp_path: Path):
     _, processes, variables = LAUNCHES[mode]

@@ -288,7 +288,7 @@ def test_two_processes_score_the_same_recordings(train: Trainer, corpus: Path):
         assert rows_of(two)[0][key] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), key
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_a_run_stopped_in_a_long_set_scores_it_whole(train: Trainer, corpus: Path):
     """The long set takes seconds: its windows are decoded one by one, each to the token limit."""
     sets = as_sets(long_set(corpus, path=corpus / "train", max_utterances=40))
@@ -319,7 +319,7 @@ def predicted(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_evaluate_joins_the_same_recordings_is_killed_and_continues(micro_whisper: Path, corpus: Path, tmp_path: Path):
     arguments = ["--model", str(micro_whisper), "--data.path", str(corpus / "train"), "--data.language", "be"]
     arguments += ["--long", "true", "--long_seconds", "9", "--decoding.batch_size", "2"]

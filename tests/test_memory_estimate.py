@@ -54,7 +54,7 @@ ADAPTER = {"adapter__kind": "lora"}
 @pytest.mark.parametrize(
     ("labels", "passes", "settings"),
     [
-        (448, 2, {}),
+        pytest.param(448, 2, {}, marks=pytest.mark.matrix),
         pytest.param(448, 2, {"precision": "bf16"} | CHECKPOINTING, marks=pytest.mark.matrix),
         pytest.param(200, 2, {"precision": "bf16", "model__freeze": "[encoder]"}, marks=pytest.mark.matrix),
         (200, 2, {"precision": "bf16", "model__attention": "eager", "model__freeze": "[decoder]"}),

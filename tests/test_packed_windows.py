@@ -292,10 +292,10 @@ SOUND = [{"speed": {"factor": [0.9, 1.1], "p": 0.5}}, {"noise": {"of": ["white",
     [
         pytest.param(2, 0, [], marks=pytest.mark.long),
         (4, 0, []),
-        pytest.param(1, 1, [], marks=pytest.mark.long),
-        (1, 3, []),
+        pytest.param(1, 1, [], marks=pytest.mark.matrix),
+        pytest.param(1, 3, [], marks=pytest.mark.matrix),
         (2, 0, SOUND),
-        pytest.param(1, 2, SOUND, marks=pytest.mark.long),
+        pytest.param(1, 2, SOUND, marks=pytest.mark.matrix),
         pytest.param(2, 2, SOUND, marks=pytest.mark.long),
     ],
 )

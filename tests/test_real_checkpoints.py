@@ -328,7 +328,14 @@ def test_what_the_hub_says_of_decoding_is_kept_but_for_forced_tokens(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["multilingual", "English", "large-v3"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("multilingual", marks=pytest.mark.matrix),
+        pytest.param("English", marks=pytest.mark.matrix),
+        "large-v3",
+    ],
+)
 def test_an_export_has_the_side_files_of_the_hub_and_the_same_tokenizer(
     tmp_path: Path, folders: dict[str, Path], kind: str
 ):
@@ -435,7 +442,7 @@ def trained_and_scored(train: Trainer, model: Path, language: str, **settings: A
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["English", pytest.param("large-v3", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", [pytest.param("English", marks=pytest.mark.matrix), "large-v3"])
 def test_a_model_of_the_hub_is_trained_and_scored(train: Trainer, folders: dict[str, Path], kind: str):
     language = "en" if kind == "English" else "be"
     run_dir, summary = trained_and_scored(train, folders[kind], language)

@@ -130,7 +130,7 @@ for choice in ServedModels(settings.served, settings.compare, settings.hub_adapt
 """
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_an_adapter_on_the_hub_is_served_on_its_base(micro_whisper: Path, tmp_path: Path):
     cache = hub_cache(
         tmp_path / "cache", {"lora": own_adapter(micro_whisper, tmp_path / "adapter"), "whole": micro_whisper}

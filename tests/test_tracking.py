@@ -67,8 +67,8 @@ def samples_of(folder: Path) -> int:
     return sum(len(decode(row.audio, RATE, 30.0, row.offset, row.duration)) for row in rows)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.matrix)])
+@pytest.mark.matrix
+@pytest.mark.parametrize("processes", [1, 2])
 def test_the_audio_of_one_epoch_is_counted_to_the_sample_also_over_a_kill(train: Trainer, corpus: Path, processes: int):
     """Each row is trained on once, so the count is the length of the corpus."""
     options = {"epochs": 1, "steps": "null", "eval__every": 0, "save__every": 3, "data__workers": 2}

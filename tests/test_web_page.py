@@ -642,6 +642,7 @@ def test_without_leave_to_use_the_microphone_the_reason_is_said(browser: Any, ad
     visit.close()
 
 
+@pytest.mark.matrix
 def test_on_another_host_without_https_the_page_says_how_to_record(
     playwright: Any, learnt: Path, files: Path, tmp_path: Path
 ):

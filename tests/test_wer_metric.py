@@ -18,7 +18,7 @@ def test_the_metric_works_alone_and_refuses_lists_that_do_not_match():
         wer_metric().compute(predictions=["a"], references=["a", "b"])
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_metric_writes_nothing_under_home(tmp_path: Path):
     code = (
         "from whisper_ft.scoring.wer_metric import wer_metric\n"
