@@ -55,6 +55,13 @@ class Serving:
         assert answer.status_code == 200, answer.text
         return events_in(answer.text)
 
+    def wait_for_end(self) -> None:
+        """Wait until no request is left."""
+        deadline = time.monotonic() + SECONDS
+        while self.server.jobs or len(self.server.queue):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
 
 def events_in(text: str) -> list[tuple[str, dict[str, Any]]]:
     """Name and value of each server-sent event."""

@@ -198,7 +198,12 @@ def test_what_the_demo_trains_on_is_made_where_it_is_missing(
 
 
 @pytest.mark.parametrize(
-    "arguments", ["evaluate.py --model ./nowhere", "--data.path demo-data.parquet --config a.yaml"]
+    "arguments",
+    [
+        "evaluate.py --model ./nowhere",
+        "--data.path demo-data.parquet --config a.yaml",
+        "--model.name demo-data/micro --data.path .",
+    ],
 )
 def test_what_only_speaks_of_the_demo_makes_none(arguments: str, tmp_path: Path, launch_here: Callable[..., Ended]):
     (tmp_path / "a.yaml").write_text("steps: 2  # not on demo-data/be\n")

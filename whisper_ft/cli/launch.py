@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = ("accelerate", "jsonargparse")  # the packages that this program imports first
-DEMO_DATA = "demo-data"
+DEMO_DATA, MADE_BY_DEMO = "demo-data", ("be", "micro-whisper")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -158,8 +158,8 @@ def _check_labelling(arguments: Sequence[str]) -> None:
 def _make_demo_data(config: "TrainingConfig") -> int:
     """Make the demo's corpus and model if the configuration names them and they are missing; return the exit code."""
     paths = (config.model.name, config.data.path, config.eval.path, *(source.path for source in config.data.sources))
-    named = [Path(path).parts[:2] for path in paths]
-    if all(parts[:1] != (DEMO_DATA,) or Path(*parts).exists() for parts in named):
+    made = {(DEMO_DATA, name) for name in MADE_BY_DEMO}
+    if all(Path(*place).exists() for place in made & {Path(path).parts[:2] for path in paths}):
         return FINISHED
     return subprocess.call([sys.executable, "-P", "-m", "whisper_ft", "demo", "--out", DEMO_DATA])
 
