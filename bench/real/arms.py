@@ -101,9 +101,12 @@ def rows_of_ours(
     return logged_steps(out)
 
 
-def seconds_of_ours(inputs: Inputs, data: Path, out: Path, extent: Extent, steps: int) -> list[float]:
-    """Train by train.py, or continue an interrupted run. Returns the seconds of each logged update."""
-    return [extent.batch / row["utterances_per_second"] for row in rows_of_ours(inputs, data, out, extent, steps)]
+def seconds_of_ours(
+    inputs: Inputs, data: Path, out: Path, extent: Extent, steps: int, changed: Mapping[str, str] | None = None
+) -> list[float]:
+    """Train as `rows_of_ours` does. Returns the seconds of each logged update."""
+    rows = rows_of_ours(inputs, data, out, extent, steps, changed)
+    return [extent.batch / row["utterances_per_second"] for row in rows]
 
 
 def per_update(seconds: Sequence[float]) -> float:
