@@ -322,8 +322,67 @@ def test_missing_parts_are_named_and_nothing_fails_for_them(written: Written, ca
 
 
 @pytest.mark.parametrize(
+    ("held_out", "compared", "missing"),
+    [
+        ("{corpus}/validation", "8 rows of the held-out set", None),
+        ("{corpus}/nowhere", "12 references", "nowhere"),
+        ("hf://datasets/google/fleurs/be", "12 references", "hf://datasets/google/fleurs/be"),
+        (None, "12 references", "eval.path"),
+    ],
+)
+def test_rows_that_were_compared_are_named_and_a_held_out_set_that_was_not(
+    written: Written, corpus: Path, held_out: str | None, compared: str, missing: str | None
+):
+    written.config["data"] |= {"path": str(corpus / "train"), "language": "be"}
+    if held_out is not None:
+        written.config["eval"] = {"path": held_out.format(corpus=corpus)}
+    told = examine(written.write(), None, 8).to_json()
+    (line,) = (line for line in told["looked_at"] if "of the training data" in line)
+    assert "8 rows of the training data" in line
+    assert compared in line
+    lines = [line for line in told["not_looked_at"] if "share" in line]
+    assert [missing in line for line in lines if missing] == ([True] if missing else [])
+
+
+def test_training_rows_that_were_compared_with_nothing_are_not_called_compared(written: Written, corpus: Path):
+    written.config["data"] |= {"path": str(corpus / "train"), "language": "be"}
+    written.evaluated = ()
+    (line,) = (line for line in examine(written.write(), None, 4).looked_at if "of the training data" in line)
+    assert "compared" not in line
+
+
+@pytest.mark.parametrize(
+    ("data", "advised"),
+    [
+        ({"path": "corpora/nowhere"}, True),
+        ({"path": "hf://datasets/google/fleurs"}, True),
+        ({"sources": [{"path": "/nowhere/a"}]}, False),
+    ],
+)
+def test_a_path_in_place_of_moved_data_is_advised_where_it_is_accepted(
+    written: Written, data: dict[str, Any], advised: bool
+):
+    written.config["data"] = data
+    (line,) = (line for line in examine(written.write(), None, 4).facts.missing if line.startswith("training data"))
+    assert line.count("--data.path ") == (1 + ("corpora" in line) if advised else 0)
+    assert "replay" not in line
+
+
+def test_a_run_without_settings_is_told_without_an_option_of_another_command(written: Written):
+    folder = written.write()
+    (folder / "config.yaml").unlink()
+    (line,) = (line for line in examine(folder, None, 4).facts.missing if line.startswith("training data"))
+    assert "--" not in line
+
+
+@pytest.mark.parametrize(
     ("arguments", "fact"),
-    [(["RUN/none"], "no such folder"), (["RUN"], "no run directory"), (["RUN/run", "--rows", "-1"], "--rows")],
+    [
+        (["RUN/none"], "no such folder"),
+        (["RUN"], "no run directory"),
+        (["RUN/run", "--rows", "-1"], "--rows"),
+        (["RUN/run", "--rows", "0", "--data.path", "a"], "--data.path a"),
+    ],
 )
 def test_a_folder_without_a_run_is_refused_in_one_line(
     written: Written, arguments: list[str], fact: str, capsys: pytest.CaptureFixture[str]

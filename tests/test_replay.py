@@ -52,7 +52,7 @@ def test_replay_names_the_utterances_of_a_step_without_a_model(train: Trainer, r
         ("--step -1", ["--step", "-1"]),
         ("--step three", ["--step", "'three'"]),
         ("", ["--step"]),
-        ("--step 0 --run_dir nowhere", ["--run_dir nowhere", "config.yaml"]),
+        ("--step 0 --run_dir nowhere", ["nowhere", "config.yaml"]),
         ("--step 0", ["of/another/folder", "--data.path PATH"]),
         ("--step 0 --data.path nowhere", ["--data.path nowhere"]),
         ("--step 1000000 --data.path {corpus}/train", ["--step 1000000", "steps"]),
@@ -66,6 +66,14 @@ def test_a_replay_that_cannot_be_is_refused_in_one_line(
     refused = run_replay("--run_dir", str(tmp_path), *arguments.split())
     assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1)
     assert [fact for fact in facts if fact not in refused.err] == []
+
+
+def test_the_data_path_is_not_advised_for_a_run_of_several_sources(tmp_path: Path, run_replay: Callable[..., Ended]):
+    (tmp_path / "config.yaml").write_text("data: {sources: [{path: of/another/folder}]}\n")
+    refused = run_replay("--run_dir", str(tmp_path), "--step", "0")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "of/another/folder" in refused.err
+    assert "--data.path" not in refused.err
 
 
 def test_a_step_after_the_last_epoch_is_refused(corpus: Path, tmp_path: Path, run_replay: Callable[..., Ended]):

@@ -58,6 +58,10 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     for name in ("rows", "listen"):
         if (value := getattr(args, name)) < 0:
             raise UsageError(f"--{name} must be at least 0, got {value}")
+    if args.data_path is not None and not args.rows and not args.listen:
+        raise UsageError(
+            f"--data.path {args.data_path}: has no effect with --rows 0, which reads no data; leave one of the two out"
+        )
     return args
 
 

@@ -27,8 +27,9 @@ def examine(run: Path, data_path: str | None, rows: int, clips: int = 0) -> Diag
     except RunError as error:
         if data_path is not None:
             raise
-        remedy = "" if facts.setting("data.sources") else " (--data.path)"
-        missing.append(f"training data: {error}{remedy}")
+        missing.append(f"training data: {error}")
+    if sample is not None and sample.not_compared:
+        missing.append(f"recordings that training data and held-out set share: {sample.not_compared}")
     suppressed = suppressed_characters(run, facts.settings)
     if suppressed is None:
         missing.append("characters that the model may never write: no folder with its vocabulary can be read")

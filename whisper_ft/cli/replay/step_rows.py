@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from whisper_ft.config import yaml12
+from whisper_ft.config.data import DataConfig
 from whisper_ft.config.parse import config_from_plain, load_config
 from whisper_ft.config.resume_policy import as_resumed
 from whisper_ft.config.training import TrainingConfig
@@ -35,11 +36,11 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
     """Return the configuration of a run, in which each data set has the version that the newest checkpoint records.
 
     Without a readable checkpoint, it is that of config.yaml, and no versions are added. `data_path` replaces the
-    recorded path of the data; None keeps it. Raises UsageError if the folder holds no run, or if the data is not found.
+    recorded path of the data, as the option --data.path of a command does; None keeps it. Raises UsageError if the
+    folder holds no run, or if the data is not found.
     """
     from whisper_ft.checkpoint.format import newest_record
     from whisper_ft.data.sources import pin_mixture
-    from whisper_ft.training.preflight import refuse_missing_data
 
     saved, record = run_dir / "config.yaml", newest_record(run_dir / "checkpoints")
     if record is not None:
@@ -48,21 +49,30 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
         config = load_config(TrainingConfig, ["--config", str(saved)])
         config = as_resumed(config, (), yaml12.load(saved.read_text(encoding="utf-8")))
     else:
-        raise UsageError(f"--run_dir {run_dir}: no checkpoint and no config.yaml in it; name the directory of a run")
+        raise UsageError(f"{run_dir}: no checkpoint and no config.yaml in it; name the directory of a run")
     if data_path is not None:
         if config.data.sources:
             raise UsageError(
                 f"--data.path {data_path}: the run has several sources, data.sources; leave --data.path out"
             )
         config = replace(config, data=replace(config.data, path=data_path))
-    try:
-        refuse_missing_data(config.data)
-    except UsageError as error:
-        if data_path is not None or Path(config.data.path).is_absolute():
-            raise
-        raise UsageError(
-            f"{error} from {Path.cwd()}; replay from the folder where the run was started, or give --data.path PATH"
-        ) from error
+    _refuse_moved_data(config.data, is_named=data_path is not None)
     if record is None:
         return config
     return replace(config, data=pin_mixture(config.data, record.config["data"], record.data))
+
+
+def _refuse_moved_data(data: DataConfig, *, is_named: bool) -> None:
+    """Raise UsageError if the data is not found. `is_named`: the user has just given its path."""
+    from whisper_ft.training.preflight import refuse_missing_data
+
+    try:
+        refuse_missing_data(data)
+    except UsageError as error:
+        if is_named:
+            raise
+        paths = [source.path for source in data.sources] or [data.path]
+        is_relative = any("://" not in path and not Path(path).expanduser().is_absolute() for path in paths)
+        ways = ["repeat the command in the folder where the run was started"] if is_relative else []
+        ways.append("put the data back there" if data.sources else "name their present path: --data.path PATH")
+        raise UsageError(f"{error}; {', or '.join(ways)}") from error

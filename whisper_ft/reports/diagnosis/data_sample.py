@@ -26,6 +26,10 @@ class DataSample:
     leaked_rows: int = 0
     """Held-out rows whose recording is in the sample."""
     held_out_rows: int = 0
-    """Held-out rows that were compared; 0 if none could be read."""
+    """Held-out rows that were compared; 0 if none could be read, or if all of them have one sentence."""
+    compared_with: str = ""
+    """Rows with which the sample was compared, in words; "" if it was compared with none."""
+    not_compared: str = ""
+    """Reason why the held-out set itself was not compared; "" if it was."""
     shared_sentences: int = 0
     """Held-out rows whose sentence is in the sample, read by anybody."""

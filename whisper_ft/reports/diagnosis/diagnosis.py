@@ -80,9 +80,8 @@ class Diagnosis:
         if facts.records:
             lines.append(counted(len(facts.records), "checkpoint") + ": state, data and settings")
         if facts.sample is not None:
-            lines.append(
-                f"{counted(len(facts.sample.texts), 'row')} of the training data, compared with the held-out set"
-            )
+            compared = f", compared with {facts.sample.compared_with}" if facts.sample.compared_with else ""
+            lines.append(f"{counted(len(facts.sample.texts), 'row')} of the training data{compared}")
         if facts.suppressed is not None:
             lines.append("characters that the model may never write")
         if facts.heard:
