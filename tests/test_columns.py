@@ -275,7 +275,8 @@ def spoken(corpus: Path, tmp_path: Path) -> Path:
 
 def evaluate(out: Path, *arguments: str, code: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
     """Summary, predictions and what was printed."""
-    ended = run("evaluate.py", *arguments, "--decoding.max_new_tokens", "12", "--out", str(out))
+    short = [] if "--predictions" in arguments else ["--decoding.max_new_tokens", "12"]
+    ended = run("evaluate.py", *arguments, *short, "--out", str(out))
     assert ended.code == code, ended.out + ended.err
     if code:
         return {}, [], ended.err

@@ -17,12 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import torch
 
 from tests.conftest import START_SECONDS, Trainer, made_once, metrics, pids_of, run, start
 from whisper_ft.config.parse import load_config
 from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.data.audio.decode import decode
+from whisper_ft.models.whisper import load_whisper, weights_sha256
 from whisper_ft.runtime.errors import UsageError
+from whisper_ft.training.checkpoint_model import load_any_for_inference
 from whisper_ft.training.preflight import refuse_impossible_evaluation, refuse_missing_model
 
 
@@ -157,6 +160,18 @@ def test_a_checkpoint_is_scored_as_its_run_scored_it(trained: Path, corpus: Path
 
 
 @pytest.mark.long
+@pytest.mark.long
+def test_a_checkpoint_is_loaded_from_where_its_start_model_is_now(train: Trainer, micro_whisper: Path, tmp_path: Path):
+    start = Path(shutil.copytree(micro_whisper, tmp_path / "start"))
+    run_dir = train("run", model__name=start, steps=1, eval__every=0)
+    (checkpoint,) = (run_dir / "checkpoints").glob("step-*")
+    moved, cpu = start.rename(tmp_path / "moved"), torch.device("cpu")
+    with pytest.raises(UsageError, match="--base"):
+        load_any_for_inference(str(checkpoint), "auto", cpu, lambda line: None)
+    loaded = load_any_for_inference(str(checkpoint), "auto", cpu, lambda line: None, str(moved))
+    assert loaded.sha256 == weights_sha256(load_whisper(str(run_dir / "final")).model)
+
+
 def test_a_checkpoint_is_no_start_and_a_folder_of_checkpoints_no_model(trained: Path, corpus: Path, tmp_path: Path):
     checkpoint = str(trained / "checkpoints/step-00000040")
     with pytest.raises(UsageError, match=re.escape(f"--resume {checkpoint}")):

@@ -246,7 +246,7 @@ def test_models_that_cannot_be_mixed_are_refused_with_the_way_out(
             ("--sets", "--decoding.with_loss"),
         ),
         ([str(trained), "--metric", "cer", "--out", "x"], ("--metric", "--data.path")),
-        ([str(trained), "--decoding.num_beams", "2", "--out", "x"], ("--decoding.num_beams",)),
+        ([str(trained), "--decoding.num_beams", "1", "--out", "x"], ("--decoding.num_beams",)),
         ([str(trained), "--sets", f"[{{path: {tmp_path}}}]", "--out", "x"], ("--sets", "data.path")),
     ):
         assert main(arguments) == 2, arguments

@@ -179,6 +179,9 @@ def test_settings_that_cannot_be_honoured_are_refused(settings: str, facts: list
         (["--data.path", "x", "--long", "sometimes"], ["--long sometimes"]),
         (["--sets", "[{path: a}]", "--long", "true"], ["--long true", "sets"]),
         (["--predictions", "x", "--long", "given"], ["--long given", "--predictions"]),
+        (["--predictions", "x", "--max_utterances", "3"], ["--max_utterances 3", "--predictions"]),
+        (["--predictions", "x", "--decoding.num_beams", "5"], ["--decoding.num_beams 5", "--predictions"]),
+        (["--predictions", "x", "--precision", "bf16"], ["--precision bf16", "--predictions"]),
         (["--sets", "[{path: a, long_seconds: 60}]"], ["sets: long_seconds", "60"]),
     ],
 )

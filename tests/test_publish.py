@@ -281,6 +281,14 @@ def test_an_evaluation_of_another_model_is_refused(run: Path, tmp_path: Path):
         result_of_evaluation(evaluate(tmp_path / "other", run / "final"), find_model(run, "best"))
 
 
+def test_an_evaluation_of_a_run_is_one_of_its_best_model_also_once_it_was_moved(run: Path, tmp_path: Path):
+    for number, name in enumerate([run, tmp_path / "elsewhere" / run.name]):
+        folder = evaluate(tmp_path / f"scored-{number}", name)
+        assert result_of_evaluation(folder, find_model(run, "best")).summary["wer"] == ROW["wer"]
+        with pytest.raises(UsageError, match=r"not of .*final"):
+            result_of_evaluation(folder, find_model(run, "final"))
+
+
 def test_an_interval_is_only_given_of_the_predictions_that_the_figure_is_of(run: Path, tmp_path: Path):
     model_to_publish = find_model(run, "best")
     assert result_of_evaluation(run / "test", model_to_publish).interval is not None
@@ -323,6 +331,8 @@ def test_a_model_replaced_during_an_upload_is_uploaded_as_it_was_shown(run: Path
         (["RUN", "--repo", "a/b", "--base_model", "whisper"], "--base_model whisper: "),
         (["RUN", "--repo", "a/b", "--card", "RUN/config.yaml"], "--write_card"),
         (["RUN", "--repo", "a/b", "--evaluation", "RUN"], "summary.json"),
+        (["RUN", "--repo", "a/b", "--card", "a.md", "--license", "mit"], "--license"),
+        (["RUN", "--repo", "a/b", "--card", "a.md", "--write_card", "b.md"], "--write_card"),
         (["RUN/test", "--repo", "a/b"], "config.yaml"),
         (["RUN"], "required: --repo"),
         (["RUN", "--repo", "a/b"], "HF_TOKEN is not set"),

@@ -87,6 +87,8 @@ def test_a_port_in_use_is_named(micro_whisper: Path, capsys: pytest.CaptureFixtu
         (["base"], "openai/whisper-base"),
         (["{model}", "--compare", "{tmp}"], "config.json"),
         (["{model}", "--compare", "{tmp}/none"], "none"),
+        (["{model}", "--base", "{model}"], "--base"),
+        (["{model}", "--base", "{tmp}/none"], "none"),
         (["{model}", "--port", "70000"], "70000"),
         (["{model}", "--queue", "0"], "--queue"),
         (["{model}", "--max_mb", "-1"], "--max_mb"),
@@ -116,6 +118,7 @@ def test_other_addresses_than_loopback_get_a_token(monkeypatch: pytest.MonkeyPat
     assert first != second
     monkeypatch.setenv("WHISPER_FT_TOKEN", "mine")
     assert parse_arguments(["model", "--host", "0.0.0.0"]).token == "mine"
+    assert parse_arguments(["model"]).token == "mine", "whoever sets the variable wants a token"
 
 
 SERVED = """

@@ -273,6 +273,7 @@ def test_a_transcription_without_memory_names_its_own_options(trained: Path, sou
         (["--no_speech_threshold", "2"], ["--no_speech_threshold", "2"]),
         (["--prompt", 300 * "доўгі "], ["--prompt"]),
         (["gone.wav"], ["gone.wav"]),
+        (["--words", "--to", "txt,tsv"], ["--words", "srt", "json"]),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(

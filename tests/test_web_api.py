@@ -110,6 +110,7 @@ def test_models_are_listed(client: Any):
         ({"temperature": 0.5}, "BadRequestError", "bad_value"),
         ({"language": "klingon"}, "BadRequestError", "bad_value"),
         ({"timestamp_granularities": ["letter"]}, "BadRequestError", "bad_value"),
+        ({"timestamp_granularities": ["word"], "response_format": "srt"}, "BadRequestError", "bad_value"),
         ({"stream": True, "response_format": "verbose_json"}, "BadRequestError", "bad_value"),
         ({"stream": True, "response_format": "srt"}, "BadRequestError", "bad_value"),
         ({"stream": True, "timestamp_granularities": ["segment"]}, "BadRequestError", "bad_value"),

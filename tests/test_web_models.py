@@ -115,7 +115,8 @@ def test_adapters_and_their_checkpoints_are_served(train: Trainer, sounds: Path)
         checkpoint = f"step-{by_id['latest']['step']:08d}"
         texts = {name: served.transcribe(sounds / "a.flac", model=name)["text"] for name in ("latest", checkpoint)}
         assert texts["latest"] == texts[checkpoint], "both on the base as it was quantised"
-        assert served.get("/api/languages", params={"model": "best-adapter"}).json()["is_multilingual"]
+        languages = served.get("/api/languages", params={"model": "best-adapter"}).json()
+        assert (languages["is_multilingual"], languages["own"]) == (True, "be"), "of its training, not of its base"
         assert len(served.server.models.loaded) <= 2
 
 

@@ -56,14 +56,19 @@ def parse_arguments(argv: Sequence[str]) -> ServeSettings:
         "--host", default=ServeSettings.host, help="address to listen on; another than %(default)s needs a token"
     )
     parser.add_argument("--port", type=int, default=ServeSettings.port, help="0 chooses a free one (%(default)s)")
-    parser.add_argument("--token", action="store_true", help=f"ask for a token on {ServeSettings.host}, too")
+    parser.add_argument(
+        "--token",
+        action="store_true",
+        help=f"ask for a token on {ServeSettings.host}, too, as the variable {TOKEN} does",
+    )
     _add_limits(parser)
     args = vars(parser.parse_args(argv))
     for name, least, most in (("port", 0, 65_535), ("batch_size", 1, 1024), ("max_mb", 1, 10**6), ("queue", 1, 1000)):
         if args[name] is not None and not least <= args[name] <= most:
             raise UsageError(f"--{name} {args[name]}: expected a number from {least} to {most}")
-    wants_token = args.pop("token") or not is_loopback(args["host"])
-    token = os.environ.get(TOKEN) or secrets.token_urlsafe(16) if wants_token else None
+    own = os.environ.get(TOKEN)
+    wants_token = args.pop("token") or own or not is_loopback(args["host"])
+    token = own or secrets.token_urlsafe(16) if wants_token else None
     return ServeSettings(**args, token=token)
 
 
@@ -116,6 +121,11 @@ def refuse_missing(settings: ServeSettings) -> None:
         compare = None
     if compare is not None and models.compare_id(models.choices()) == COMPARE and not is_run(Path(compare)):
         _refuse_unusable(compare)
+    if settings.base is not None:
+        refuse_missing_model("base", settings.base)
+        has_parts = models.runs or settings.hub_adapters or any(one.kind != "whole" for one in models.choices())
+        if not has_parts:
+            raise UsageError(f"--base {settings.base}: has no effect, because {settings.served} is a whole model")
     refuse_missing_gpu(settings.device)
 
 

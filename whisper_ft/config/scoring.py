@@ -6,9 +6,12 @@ from pathlib import Path
 from whisper_ft.config.data import LongForm, NamedSourceConfig, SourceConfig, first_twice, set_name
 from whisper_ft.config.evaluation import DecodingConfig, Device, Precision, refuse_long, refuse_prompt_columns
 from whisper_ft.config.setting import LeadingSpace, require_bounds
+from whisper_ft.config.tree import flatten, to_plain
 from whisper_ft.config.waveform import WaveformSetting, transforms_in
 
 ADAPTER_FOLDERS = ("best-adapter", "final-adapter", "average-adapter")  # of a run that trains an adapter
+OF_TRANSCRIPTION = ("decoding", "max_utterances", "leading_space", "precision", "device")
+"""Settings of a transcription, beside those of the model and the data."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,8 @@ class EvaluationConfig:
             value = getattr(self.data, inner.name)
             if inner.name not in taken and value != getattr(SourceConfig(), inner.name):
                 raise ValueError(f"--data.{inner.name} {value}: has no effect beside {beside}; leave it out")
-        if self.predictions and (self.model or self.base or self.data.path or self.sets):
-            raise ValueError(
-                "--predictions: is scored without a model and data; leave out --model, --base, --data.path and sets"
-            )
+        if self.predictions:
+            self._refuse_beside_predictions()
         if self.sets and self.compare:
             raise ValueError("--compare: is of one set; compare the others by their --predictions")
         self._refuse_bad_long(beside)
@@ -85,6 +86,17 @@ class EvaluationConfig:
         self._refuse_bad_adapters()
         if twice := first_twice(name for name, _ in self.named_sets):
             raise ValueError(f"--sets: two are called {twice!r}; give each a name")
+
+    def _refuse_beside_predictions(self) -> None:
+        """Raise ValueError for settings of a transcription, because stored transcripts are scored as they are."""
+        if self.model or self.base or self.data.path or self.sets:
+            raise ValueError(
+                "--predictions: is scored without a model and data; leave out --model, --base, --data.path and sets"
+            )
+        now, default = (flatten(to_plain(one)) for one in (self, EvaluationConfig()))
+        for name, value in now.items():
+            if name.partition(".")[0] in OF_TRANSCRIPTION and value != default[name]:
+                raise ValueError(f"--{name} {value}: has no effect beside --predictions; leave it out")
 
     def _refuse_bad_adapters(self) -> None:
         """Raise ValueError for adapters beside a setting with which they cannot be combined, or of one name."""

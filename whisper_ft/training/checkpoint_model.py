@@ -54,7 +54,8 @@ def load_checkpoint(
     try:
         loaded = load_whisper(base)
     except UsageError as error:
-        raise UsageError(f"{error}; name the model the run started from, or best/ of the run: --model") from error
+        where = "name where it is now (--base; --model of checkpoint export), or take best/ of the run"
+        raise UsageError(f"{error}; the run started from that model: {where}") from error
     _release_as_recorded(loaded.model, loaded.processor.tokenizer, record.config)
     if record.base is None:
         load_weights(checkpoint, loaded.model)
@@ -80,7 +81,7 @@ def load_any_for_inference(
         return load_for_inference(path, precision, device, say, base)
     if problem := verify(Path(path)):
         raise UsageError(f"{path}: {problem}")
-    return load_checkpoint_for_inference(Path(path), precision, device, say)
+    return load_checkpoint_for_inference(Path(path), precision, device, say, base)
 
 
 @memory_errors("while the checkpoint was loaded")

@@ -52,7 +52,7 @@ def publish_final(
     if state.best is None and state.excluded:
         relation = "No evaluation of the run was within its guards against forgetting, so there is no best/."
     elif state.best is None:
-        relation = "The run evaluated nothing, so there is no best/."
+        relation = "No evaluation of a held-out set chose a best model, so there is no best/."
     elif state.best.step == state.step:
         relation = "It is also the best model of its run."
     else:

@@ -14,6 +14,7 @@ from whisper_ft.checkpoint.format import verify
 from whisper_ft.config.evaluation import Precision
 from whisper_ft.data.labels.languages import language_name
 from whisper_ft.models.adapters.adapter_config import base_name, read_adapter_config
+from whisper_ft.models.generation_config import stated_generation
 from whisper_ft.models.inference import InferenceModel, load_for_inference
 from whisper_ft.models.whisper import load_parts
 from whisper_ft.runtime.errors import OutOfMemoryError, RunError, UsageError
@@ -150,7 +151,10 @@ def languages_of(choice: Choice, base: str | None) -> dict[str, Any]:
     """Return the languages of a model as JSON values; its weights are not read. Raises ApiError if it has no files."""
     try:
         languages = _languages(_parts_folder(choice, base), choice.version)
-        return languages | ({"own": own_language(Path(choice.place))} if choice.kind == "checkpoint" else {})
+        if choice.kind == "checkpoint":
+            return languages | {"own": own_language(Path(choice.place))}
+        has_own, fields = stated_generation(choice.place, {}) if choice.kind == "adapter" else (False, {})
+        return languages | ({"own": fields.get("language")} if has_own else {})
     except RunError as error:
         raise ApiError(500, "model_error", f"{choice.name}: {error}") from error
 

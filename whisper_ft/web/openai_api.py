@@ -77,7 +77,8 @@ class Speech:
         fields = upload.fields
         if share(fields, "temperature"):
             raise bad_value("temperature", fields["temperature"], "0, because decoding is without randomness")
-        _granularities(upload)  # a wrong value is refused before the work
+        if _granularities(upload) and _format_of(fields) != "verbose_json":
+            raise bad_value("response_format", _format_of(fields), "verbose_json with timestamp_granularities")
         return TranscriptOptions(
             language=language_in(fields),
             task=self._task,

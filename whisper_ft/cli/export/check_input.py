@@ -31,7 +31,10 @@ def read_check_input(arguments: CheckedModel, loaded: LoadedWhisper) -> CheckInp
                 f"--check {arguments.clips}: the model belongs to no run with a held-out set; add a data set"
             )
         if arguments.clips is None:
-            say("unchecked: there are no clips, because the model belongs to no run; name a data set: --check DATA")
+            say(
+                "unchecked: there are no clips, because the model belongs to no run with a held-out set; name a data "
+                "set: --check DATA"
+            )
         return None
     clips, words = read_clips(data.rows, loaded, data.encode, arguments.clips, DEFAULT_WORDS)
     if not clips:

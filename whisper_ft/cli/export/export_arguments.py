@@ -59,8 +59,8 @@ def parse_arguments(argv: Sequence[str]) -> ExportArguments | Path:
     """
     args = _parser().parse_args(argv)
     if args.verify is not None:
-        given = [name for name in ("to", "out", "quantization", "check") if getattr(args, name) is not None]
-        if args.model or given:
+        others = (value for name, value in vars(args).items() if name != "verify")
+        if any(value not in (None, False) for value in others):
             raise UsageError("--verify: takes a folder and nothing else")
         return Path(args.verify)
     if missing := [name for name in ("model", "to", "out") if getattr(args, name) is None]:

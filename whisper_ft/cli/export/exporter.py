@@ -14,6 +14,7 @@ from whisper_ft.cli.export.export_check import EngineReport, ExportCheck
 from whisper_ft.cli.export.export_folder import export_folder, keep_failed
 from whisper_ft.cli.export.export_record import write_record
 from whisper_ft.cli.export.own_decoder import OwnDecoder
+from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.models.adapters.merge import load_merged
 from whisper_ft.models.export.hf import config_files
 from whisper_ft.models.whisper import LoadedWhisper, quiet_libraries, weights_sha256
@@ -121,7 +122,7 @@ def _program(arguments: ExportArguments, loaded: LoadedWhisper, given: CheckInpu
     language = None
     if generation.is_multilingual:
         language = given.data.encode.language if given else arguments.language
-        language = language or (getattr(generation, "language", None) or "en").strip("<|>")
+        language = whisper_language(language or getattr(generation, "language", None) or "en")
     signs = (tokenizer.encode(sign, add_special_tokens=False) for sign in SIGNS)
     known = {tokens[0] for tokens in signs if len(tokens) == 1}
     has_released = not known <= set(generation.suppress_tokens or ())

@@ -13,11 +13,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Score the mixtures and write the best one. Returns a code of `runtime.exit_codes`."""
 
     def program() -> None:
-        config = parse_arguments(sys.argv[1:] if argv is None else argv)
+        config, given = parse_arguments(sys.argv[1:] if argv is None else argv)
         from normalizers import get_normalizer
         from whisper_ft.cli.interpolate.interpolator import interpolate_models  # imports torch, which takes seconds
 
-        interpolate_models(config, get_normalizer)
+        interpolate_models(config, given, get_normalizer)
 
     return exit_code_of(program, STOPPED)
 

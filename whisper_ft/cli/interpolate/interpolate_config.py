@@ -7,7 +7,7 @@ from pathlib import Path
 from whisper_ft.config.alphas import TENTHS, alphas_in
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, Device, EvalSetConfig, Precision
-from whisper_ft.config.parse import load_config
+from whisper_ft.config.parse import given_settings, load_config
 from whisper_ft.config.setting import require_bounds
 from whisper_ft.runtime.errors import UsageError
 
@@ -73,8 +73,11 @@ class InterpolateConfig:
         return alphas_in(self.alpha)
 
 
-def parse_arguments(argv: Sequence[str]) -> InterpolateConfig:
-    """Parse the command line. Raises UsageError for one that cannot work."""
+def parse_arguments(argv: Sequence[str]) -> tuple[InterpolateConfig, frozenset[str]]:
+    """Parse the command line, and return the names of the given settings beside the configuration.
+
+    Raises UsageError for one that cannot work.
+    """
     models = list[str]()
     for argument in argv:
         if argument.startswith("-"):
@@ -83,9 +86,9 @@ def parse_arguments(argv: Sequence[str]) -> InterpolateConfig:
     if len(models) > 2:
         raise UsageError(f"{' '.join(models)}: expected RUN, or START and TUNED; got {len(models)} arguments")
     named = dict(zip(("tuned", "start"), reversed(models), strict=False))
-    given = [text for name, value in named.items() for text in (f"--{name}", value)]
-    config = load_config(InterpolateConfig, [*given, *argv[len(models) :]], PROGRAM)
+    options = [text for name, value in named.items() for text in (f"--{name}", value)] + [*argv[len(models) :]]
+    config = load_config(InterpolateConfig, options, PROGRAM)
     if not config.tuned or config.out is None:
         lacks = "RUN, or START and TUNED" if not config.tuned else "--out DIR"
         raise UsageError(f"missing: {lacks}; for example `interpolate runs/mine --out mine-mixed`")
-    return config
+    return config, given_settings(InterpolateConfig, options)

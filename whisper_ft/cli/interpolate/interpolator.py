@@ -1,7 +1,7 @@
 """Interpolation as a command: the models and sets are found and opened, and the mixtures scored."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from whisper_ft.config.anchor import AnchorConfig
 from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, Device, EvalConfig
 from whisper_ft.config.training import AverageConfig, ModelConfig, TrainingConfig
-from whisper_ft.config.tree import flatten, to_plain
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.sources import open_held_out, pin
 from whisper_ft.data.used_settings import languages_found
@@ -54,13 +53,13 @@ class Models(NamedTuple):
 
 
 @memory_errors("while the mixtures were scored")
-def interpolate_models(config: InterpolateConfig, get_normalizer: NormalizerFactory) -> None:
+def interpolate_models(config: InterpolateConfig, given: Collection[str], get_normalizer: NormalizerFactory) -> None:
     """Score the mixtures of two models and write the best one. Raises UsageError for models that cannot be mixed."""
     quiet_libraries()
     keep_freed_memory()
     models, out = models_of(config), config.out
     assert out is not None
-    settings = settings_of(config, models)
+    settings = settings_of(config, given, models)
     mixture = Mixture(StoredWeights(models.start), StoredWeights(models.tuned))
     refuse_other_vocabulary(models)
     device, collectives = device_named(config.device), Collectives()
@@ -140,18 +139,15 @@ def refuse_other_vocabulary(models: Models) -> None:
         )
 
 
-def refuse_beside_run(config: InterpolateConfig) -> None:
-    """Raise UsageError for a setting of the scoring, which is that of the run while its own sets are scored."""
-    now, default = (flatten(to_plain(one)) for one in (config, InterpolateConfig()))
-    for name in now.keys() - {"start", "tuned", "alpha", "out", "precision", "device"}:
-        if now[name] != default[name]:
-            raise UsageError(
-                f"--{name} {now[name]}: has no effect, because the run's sets are scored as in the run; give "
-                "--data.path, too"
-            )
+def refuse_beside_run(given: Collection[str]) -> None:
+    """Raise UsageError for a given setting of the scoring, because the own sets of a run are scored as in the run."""
+    for name in sorted({*given} - {"start", "tuned", "alpha", "out", "precision", "device"}):
+        raise UsageError(
+            f"--{name}: has no effect, because the run's sets are scored as in the run; give --data.path, too"
+        )
 
 
-def settings_of(config: InterpolateConfig, models: Models) -> TrainingConfig:
+def settings_of(config: InterpolateConfig, given: Collection[str], models: Models) -> TrainingConfig:
     """Return the settings by which the sets are opened and scored: those of the run, or those given in their place.
 
     Raises UsageError if neither names a set.
@@ -161,7 +157,7 @@ def settings_of(config: InterpolateConfig, models: Models) -> TrainingConfig:
             reason = "the model belongs to no run" if models.run is None else "the run has no held-out set"
             raise UsageError(f"--data.path is missing: {reason}; give a validation set, which chooses the mixture")
         refuse_missing("eval.path", models.run.held_out.path)
-        refuse_beside_run(config)
+        refuse_beside_run(given)
         return replace(
             models.run,
             model=replace(models.run.model, name=models.tuned),

@@ -59,6 +59,11 @@ def _refuse_impossible(args: argparse.Namespace) -> None:
         raise UsageError(
             f"--base_model {one_line(args.base_model)}: is no name on the Hub, such as openai/whisper-small"
         )
+    if args.card:
+        own = {"license": args.license, "dataset": args.dataset, "evaluation": args.evaluation}
+        for name, value in (own | {"write_card": args.write_card}).items():
+            if value:
+                raise UsageError(f"--{name}: has no effect beside --card, which is uploaded as it is; leave one out")
     if not (args.run / "config.yaml").is_file():
         missing = (
             "is no run directory, because it has no config.yaml" if args.run.exists() else "there is no such folder"

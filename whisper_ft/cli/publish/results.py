@@ -13,6 +13,7 @@ from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.bootstrap import Interval, interval_of
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.scores import Prediction, ScoredRow
+from whisper_ft.training.preflight import model_of
 
 HELD_OUT = "held-out set of the run"
 
@@ -72,20 +73,29 @@ def results_of_run(
 def result_of_evaluation(folder: Path, model: ModelToPublish) -> EvaluationResult:
     """Read the result in an output folder of evaluate.py.
 
-    Raises UsageError if its summary.json cannot be read or is of another model. A model that was moved since is known
-    by the name of its folder.
+    Raises UsageError if its summary.json cannot be read or is of another model.
     """
     try:
         summary = json.loads((folder / "summary.json").read_bytes())
         evaluated, first = Path(summary["config"]["model"]), summary["config"]["max_utterances"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UsageError(f"--evaluation {folder}: holds no summary.json of evaluate.py ({error})") from error
-    is_another = evaluated.exists() and evaluated.resolve() != model.folder.resolve()  # a moved model does not exist
-    if is_another or evaluated.name != model.folder.name:
+    if not _is_of(evaluated, model.folder):
         raise UsageError(f"--evaluation {folder}: is of {evaluated}, not of {model.folder}; evaluate that model")
     name = folder.resolve().name + (f", first {counted(first, 'utterance')}" if first else "")
     name += ", augmented sound" if summary.get("augment") else ""
     return _result(name, summary, folder / "predictions.jsonl")
+
+
+def _is_of(evaluated: Path, model: Path) -> bool:
+    """Return True if an evaluation of `evaluated`, a model or its run, was one of a model.
+
+    One that was moved since is known by the name of its folder.
+    """
+    run = model.resolve().parent
+    if evaluated.exists():
+        return Path(model_of(str(evaluated))).resolve() == model.resolve()
+    return evaluated.name == model.name or (evaluated.name == run.name and Path(model_of(str(run))) == run / model.name)
 
 
 def is_older(folder: Path, model: ModelToPublish) -> bool:

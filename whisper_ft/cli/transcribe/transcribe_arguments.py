@@ -11,6 +11,8 @@ from whisper_ft.runtime.errors import UsageError, one_line
 
 FORMATS = ("txt", "srt", "vtt", "json", "tsv")
 DEFAULT_FORMATS = ("txt",)
+WITH_WORDS = ("srt", "vtt", "json")
+"""Formats that hold the times of words, or cut subtitles by them."""
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -38,6 +40,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(argv)  # files may also follow the options
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise UsageError(f"--out {args.out}: is a file; name a folder")
+    if args.words and not {*args.to} & {*WITH_WORDS}:
+        raise UsageError(f"--words: has no effect without one of {', '.join(WITH_WORDS)} in --to, which hold the times")
     return args
 
 
