@@ -427,6 +427,43 @@ def test_a_second_model_and_the_detected_language_decide_too(
     assert reasons == {name: reason.code for name, reason in found.items() if reason is not None}
 
 
+@pytest.mark.parametrize(
+    ("detects", "required", "detected", "advice"),
+    [
+        (True, False, "be", "--data.language CODE"),
+        (False, False, None, "--require_language true"),
+        (False, True, None, None),
+        (False, False, "be", None),
+    ],
+    ids=["labelled as detected", "not detected", "nothing was heard", "filtered before"],
+)
+def test_a_language_is_required_later_only_where_it_can_be_compared(
+    tmp_path: Path, detects: bool, required: bool, detected: str | None, advice: str | None
+):
+    given = ["m", "--data.path", "x", "--out", str(tmp_path / "out"), "--require_language", str(required).lower()]
+    folder = LabelFolder(tmp_path / "out", parse_arguments(given), {"rows": 1})
+    folder.begin_turn(0, {"decoding": {"detect_language": detects}, "window": (80_000, 16_000)}, {})
+    folder.take_windows([replace(GOOD, language="be", detected_language=detected)])
+    again = ["--keep_from", str(tmp_path / "out"), "--out", str(tmp_path / "new"), "--require_language", "true"]
+    if advice is None:
+        assert parse_arguments(again).require_language
+        return
+    with pytest.raises(UsageError) as refused:
+        parse_arguments(again)
+    assert "\n" not in str(refused.value)
+    assert advice in str(refused.value)
+
+
+@pytest.mark.long
+def test_a_required_language_is_no_matter_where_nothing_can_be_heard(micro_whisper: Path, tmp_path: Path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/noise.mp3").write_bytes(b"no audio")
+    given = ["--data.language", "be", "--require_language", "true"]
+    ended = label(micro_whisper, tmp_path / "files", tmp_path / "out", *given)
+    assert (ended.code, "--require_language" in ended.err) == (4, False)
+    assert [row["id"] for row in lines_of(tmp_path / "out/rejected.jsonl")] == ["noise.mp3"]
+
+
 @pytest.mark.long
 def test_a_language_that_was_not_detected_cannot_be_required_later(labelled: Path, tmp_path: Path):
     given = ["--keep_from", labelled / "out", "--out", tmp_path / "out", "--require_language", "true"]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from whisper_ft.cli.prepare.shards import ShardPass, State
 from whisper_ft.cli.pseudolabel.block_log import FOLDER
-from whisper_ft.cli.pseudolabel.label_record import RECORD, read_record
+from whisper_ft.cli.pseudolabel.label_record import RECORD, WINDOWS, read_record, window_rows
 from whisper_ft.cli.pseudolabel.label_records import LabelRecords
 from whisper_ft.cli.pseudolabel.pool_window import PoolWindow
 from whisper_ft.config.pseudolabel import PseudolabelConfig
@@ -22,15 +22,15 @@ from whisper_ft.runtime.jsonl import rows_with
 from whisper_ft.runtime.lock import LOCK, lock_folder
 from whisper_ft.runtime.printable import json_text
 
-WINDOWS, REJECTED = "windows.jsonl", "rejected.jsonl"
+REJECTED = "rejected.jsonl"
 Stage = Literal["transcribing", "writing", "finished"]
 
 
 def read_windows(folder: Path) -> list[PoolWindow]:
     """Read all windows of a folder in the order of the pool. Raises UsageError if they cannot be read."""
     try:
-        return [PoolWindow(**row) for row in rows_with(folder / WINDOWS, "id")]
-    except (OSError, TypeError) as error:
+        return [PoolWindow(**row) for row in window_rows(folder)]
+    except TypeError as error:
         raise UsageError(f"{folder}: its {WINDOWS} cannot be read") from error
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from whisper_ft.cli.pseudolabel.label_record import read_record
+from whisper_ft.cli.pseudolabel.label_record import found_languages, read_record, window_rows
 from whisper_ft.config import yaml12
 from whisper_ft.config.parse import config_from_plain, given_settings, load_config
 from whisper_ft.config.pseudolabel import PseudolabelConfig, filtered_again
@@ -32,8 +32,27 @@ def parse_arguments(argv: Sequence[str]) -> PseudolabelConfig:
     record = read_record(config.keep_from)
     if record["stage"] == "transcribing":
         raise UsageError(f"--keep_from {config.keep_from}: is not transcribed to its end; continue its command first")
+    if config.require_language:
+        _refuse_unknown_languages(config.keep_from, record)
     before = config_from_plain(PseudolabelConfig, record["settings"])
     return filtered_again(before, config, given_settings(PseudolabelConfig, argv))
+
+
+def _refuse_unknown_languages(folder: Path, record: dict[str, Any]) -> None:
+    """Raise UsageError if the language of the windows in a folder cannot be compared with a wanted one."""
+    given = f"--require_language true: --keep_from {folder}"
+    if found_languages(record):
+        raise UsageError(
+            f"{given} was labelled in the languages that were detected, so none is wanted; label the audio again with "
+            "--data.language CODE --require_language true"
+        )
+    if record["settings"].get("require_language"):  # each window that could be heard has its language
+        return
+    if not any(row.get("detected_language") for row in window_rows(folder)):
+        raise UsageError(
+            f"{given} was labelled without the detection of languages; label the audio again with --require_language "
+            "true"
+        )
 
 
 def _plain(argv: Sequence[str]) -> list[str]:

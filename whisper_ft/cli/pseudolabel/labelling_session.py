@@ -24,7 +24,7 @@ from whisper_ft.cli.pseudolabel.block_log import (
 from whisper_ft.cli.pseudolabel.held_out_guard import HeldOutGuard
 from whisper_ft.cli.pseudolabel.label_folder import REJECTED, LabelFolder, read_windows
 from whisper_ft.cli.pseudolabel.label_page import PAGE, LabelPage, sounds_of
-from whisper_ft.cli.pseudolabel.label_record import read_record
+from whisper_ft.cli.pseudolabel.label_record import found_languages, read_record
 from whisper_ft.cli.pseudolabel.label_records import LabelRecords, ModelOrigin
 from whisper_ft.cli.pseudolabel.labelling import Labelling
 from whisper_ft.cli.pseudolabel.pool_window import PoolWindow
@@ -209,8 +209,6 @@ def _write(config: PseudolabelConfig, pool: AudioPool, folder: LabelFolder, get_
     if folder.stage == "transcribing":
         _take_from(config, folder)
     windows, origin = read_windows(folder.out), ModelOrigin(**folder.record["origin"])
-    if config.require_language and not any(window.detected_language for window in windows):
-        raise UsageError("--require_language true: no language was detected; transcribe with --require_language true")
     guard = None
     if config.held_out:
         guard = HeldOutGuard([open_source(one) for one in config.held_out], *origin.window)
@@ -243,7 +241,7 @@ def _tell(folder: LabelFolder, prefix: str) -> None:
     summary: dict[str, Any] = folder.record["summary"]
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary["reasons"].items())
     rejected = f"; {summary['rejected']:,} rejected ({reasons}): {folder.out / REJECTED}" if reasons else ""
-    if folder.record["jobs"][0]["decoding"]["detect_language"]:
+    if found_languages(folder.record):
         found = ", ".join(f"{language} {count:,}" for language, count in summary["languages"].items())
         say(
             f"languages were detected: {found or 'none'}; --data.language names the one that is spoken", file=sys.stderr
