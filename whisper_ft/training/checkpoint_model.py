@@ -50,7 +50,7 @@ def load_checkpoint(
     Raises UsageError if that model cannot be loaded, and ResumeError if the weights do not fit it.
     """
     record = read_record(checkpoint)
-    base = start or start_of(checkpoint)
+    base = start or _start_in(record)
     try:
         loaded = load_whisper(base)
     except UsageError as error:
@@ -102,19 +102,27 @@ def load_checkpoint_for_inference(
         precision = resolved_precision(recorded, device)
     say(f"precision {precision}, of the run of the checkpoint")
     model, processor = found.loaded
-    if language := own_language(checkpoint):
+    if language := _language_in(found.record):
         model.generation_config.language = language
     return InferenceModel(model.to(device).eval(), processor, weights_sha256(model), precision)
 
 
 def start_of(checkpoint: Path) -> str:
     """Return the folder or Hub name of the model from which the run of a checkpoint started."""
-    return str(read_record(checkpoint).config["model"]["name"])
+    return _start_in(read_record(checkpoint))
+
+
+def _start_in(record: CheckpointRecord) -> str:
+    return str(record.config["model"]["name"])
 
 
 def own_language(checkpoint: Path) -> str | None:
     """Return the code of the only language that the run of a checkpoint trained; None if there are several."""
-    languages = set(config_from_plain(TrainingConfig, read_record(checkpoint).config).data.languages)
+    return _language_in(read_record(checkpoint))
+
+
+def _language_in(record: CheckpointRecord) -> str | None:
+    languages = set(config_from_plain(TrainingConfig, record.config).data.languages)
     language = languages.pop()
     return None if languages or language is None else whisper_language(language)
 

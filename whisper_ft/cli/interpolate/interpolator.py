@@ -71,13 +71,13 @@ def interpolate_models(config: InterpolateConfig, given: Collection[str], get_no
         rewrite = LabelNormalizer.named(settings.data.normalizer, get_normalizer)
     held_out = settings.held_out and pin(settings.held_out)
     assert held_out is not None
-    found = languages_found([open_held_out(settings, held_out)])
-    learner = build_learner(settings, device, rewrite, say, found)
-    sets = [pin(one) for one in settings.eval.sets_beside(settings.data)]
     with atomic.disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(out, "interpolation")
     index = out / "index"
+    found = languages_found([open_held_out(settings, held_out, index)])
+    learner = build_learner(settings, device, rewrite, say, found)
+    sets = [pin(one) for one in settings.eval.sets_beside(settings.data)]
     target = open_held_out_set(settings, held_out, index, learner, get_normalizer)
     evaluated = open_eval_sets(settings, sets, index, learner, collectives, get_normalizer)
     tracker = Tracker(out, steps=0, enabled=True)
