@@ -15,7 +15,7 @@ if __name__ == "__main__":
     early_answer(TrainingConfig)  # above the imports of torch and transformers, which take seconds
 
 import gc
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -297,7 +297,7 @@ def finish(parts: Parts, state: TrainState, *, stopping: bool) -> RunEnd:
 @memory_errors("while the model was loaded")
 def build(
     config: TrainingConfig,
-    given: Collection[str],
+    given: Mapping[str, str],
     accelerator: accelerate.Accelerator,
     collectives: Collectives,
     directory: RunDir,
@@ -305,7 +305,7 @@ def build(
 ) -> Parts:
     """Build everything that a run needs. It is equal on every rank, except for the rank's own share of the data.
 
-    `given` holds the dotted names of the settings that the user gave. The configuration in the result may differ from
+    `given` is what `given_settings` returns. The configuration in the result may differ from
     `config`, because a resumed run keeps recorded values. Every rank must call it.
     """
     if config.data.workers:

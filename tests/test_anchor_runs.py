@@ -42,7 +42,10 @@ def written(rows: list[dict[str, Any]], path: Path) -> Path:
 def test_a_killed_run_with_an_anchor_ends_with_the_bytes_of_one_that_was_not(
     train: Trainer, anchored: dict[str, Any], workers: int
 ):
-    whole, settings = train.reference(**anchored), anchored | {"data__workers": workers, "data__prefetch": 1}
+    whole, settings = (
+        train.reference(**anchored),
+        anchored | {"data__workers": workers} | ({"data__prefetch": 1} if workers else {}),
+    )
     train.interrupt("run", logged(4), signal.SIGKILL, **settings)
     run_dir = train("run", **settings)
     for part in ("final/model.safetensors", "checkpoints/step-00000008/optimizer.safetensors"):

@@ -81,13 +81,14 @@ def early_answer(cls: type[C]) -> None:
         exit_process(FINISHED)
 
 
-def given_settings(cls: type[C], argv: Sequence[str] | None = None) -> frozenset[str]:
-    """Return the dotted names of the settings that the user gave, on the command line or in a --config file.
+def given_settings(cls: type[C], argv: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the settings that the user gave: dotted name, and the --config file, or "" for the command line.
 
     A section that is given as a whole counts as the settings in it. `argv` is None for the arguments of this process.
     Raises UsageError if a --config file cannot be read; names and values are not checked.
     """
-    return frozenset(name for name, _, _ in _settings_of(cls, list(sys.argv[1:] if argv is None else argv)))
+    given = [(name, file) for name, _, file in _settings_of(cls, list(sys.argv[1:] if argv is None else argv))]
+    return dict(sorted(given, reverse=True))  # of several places, the command line is the last
 
 
 def config_from_plain(cls: type[C], plain: dict[str, Any]) -> C:
@@ -139,7 +140,10 @@ def _settings_of(cls: Any, argv: Sequence[str]) -> Iterator[tuple[str, Any, str]
         if name == "config" and text:
             yield from ((key, value, text) for key, value in flatten(_read_config(text)).items())
         elif name in _sections(cls):
-            yield from ((key, value, "") for key, value in flatten({name: _loaded(text)}).items())
+            value = _loaded(text)
+            file = value if isinstance(value, str) and Path(value).is_file() else ""
+            section = {name: _read_config(file) if file else value}
+            yield from ((key, value, file) for key, value in flatten(section).items())
         else:
             yield name.removesuffix("+"), _loaded(text), ""
 

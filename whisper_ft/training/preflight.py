@@ -3,9 +3,10 @@
 import glob
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from whisper_ft.checkpoint.format import is_checkpoint, list_checkpoints, newest_record
@@ -19,6 +20,7 @@ from whisper_ft.config.scoring import EvaluationConfig
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.config.transform_values import listed
 from whisper_ft.config.unevaluated import refuse_unevaluated
+from whisper_ft.config.unused_settings import refuse_unused_settings
 from whisper_ft.config.waveform import NOISES, ROOM, ListedTransform, transforms_in
 from whisper_ft.data.formats.shard_names import expanded
 from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, is_adapter
@@ -33,11 +35,12 @@ OPENAI_SIZES = r"(tiny|base|small|medium)(\.en)?|large(-v[123](-turbo)?)?|turbo"
 """Names of models in openai-whisper, for which loading names the model on the Hub."""
 
 
-def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> None:
+def refuse_impossible(config: TrainingConfig, given: Mapping[str, str] = MappingProxyType({})) -> None:
     """Raise UsageError if a training run cannot succeed.
 
     Reasons are missing files, packages or GPU, another mixed precision in accelerate, a `--resume` without checkpoint,
-    and a changed setting that a resumed run may not change. `given` are the names of the settings that the user gave.
+    and a changed setting that a resumed run may not change. A new run may also have no setting without effect. `given`
+    is what `given_settings` returns.
 
     launch.sh makes these checks once before it starts any process, so that an error is not printed by every process.
     """
@@ -68,8 +71,11 @@ def refuse_impossible(config: TrainingConfig, given: Collection[str] = ()) -> No
         config.run_dir.glob("checkpoints/step-*")
     )  # --resume may name the removed start of a branch of this run
     refuse_missing_adapter(config.adapter, is_new=not has_run)
-    if config.resume not in ("auto", "never", "best") and not has_run and not Path(config.resume).is_dir():
+    names_checkpoint = config.resume not in ("auto", "never", "best")
+    if names_checkpoint and not has_run and not Path(config.resume).is_dir():
         raise UsageError(f"--resume {config.resume}: is not the folder of a checkpoint, nor auto, never or best")
+    if config.resume == "never" or not (has_run or names_checkpoint):
+        refuse_unused_settings(config, given)
     if config.resume == "auto" and (saved := saved_config(config.run_dir)):
         refuse_changes(saved, as_resumed(config, given, saved))
 

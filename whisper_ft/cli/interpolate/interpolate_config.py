@@ -1,6 +1,6 @@
 """Settings of `python -m whisper_ft interpolate`. torch is not imported, so that --help is quick."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,7 +73,7 @@ class InterpolateConfig:
         return alphas_in(self.alpha)
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[InterpolateConfig, frozenset[str]]:
+def parse_arguments(argv: Sequence[str]) -> tuple[InterpolateConfig, Collection[str]]:
     """Parse the command line, and return the names of the given settings beside the configuration.
 
     Raises UsageError for one that cannot work.
