@@ -64,7 +64,8 @@ from whisper_ft.scoring.unheard import refuse_unheard
 from whisper_ft.tracking.tracker import Tracker
 from whisper_ft.training.checkpoint_model import load_any_for_inference
 from whisper_ft.training.next_commands import next_commands
-from whisper_ft.training.preflight import model_of, refuse_impossible_evaluation
+from whisper_ft.training.preflight import refuse_impossible_evaluation
+from whisper_ft.training.run_folder import model_of
 
 
 class Transcribed(NamedTuple):

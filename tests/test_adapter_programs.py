@@ -32,7 +32,8 @@ from whisper_ft.models.inference import load_for_inference
 from whisper_ft.models.whisper import load_whisper, weights_sha256
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.training.next_commands import next_commands
-from whisper_ft.training.preflight import model_of, refuse_impossible_evaluation
+from whisper_ft.training.preflight import refuse_impossible_evaluation
+from whisper_ft.training.run_folder import model_of
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {"adapter__kind": "lora", "adapter__r": 8, "optim__lr": 5e-3}

@@ -22,7 +22,7 @@ from whisper_ft.checkpoint.state import TrainState
 from whisper_ft.cli.demo.corpus import write_corpus
 from whisper_ft.models.whisper import load_whisper, weights_sha256
 from whisper_ft.scoring.scores import INVENTED
-from whisper_ft.training.preflight import model_of
+from whisper_ft.training.run_folder import model_of
 
 
 @pytest.fixture(scope="session")

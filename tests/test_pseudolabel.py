@@ -23,7 +23,7 @@ from whisper_ft.cli.pseudolabel.held_out_guard import HeldOutGuard
 from whisper_ft.cli.pseudolabel.label_folder import LabelFolder
 from whisper_ft.cli.pseudolabel.labelling_arguments import parse_arguments
 from whisper_ft.cli.pseudolabel.labelling_check import refuse_impossible_labelling
-from whisper_ft.cli.pseudolabel.labelling_session import public_name, share_of
+from whisper_ft.cli.pseudolabel.labelling_session import share_of
 from whisper_ft.cli.pseudolabel.pool_window import PoolWindow
 from whisper_ft.cli.pseudolabel.rejection import LIMITS, rejection
 from whisper_ft.config.data import SourceConfig
@@ -311,14 +311,6 @@ def test_each_figure_beyond_its_limit_is_a_reason(change: dict[str, Any], reason
 )
 def test_case_and_punctuation_are_no_disagreement(first: str, second: str, share: float):
     assert disagreement(first, second) == disagreement(second, first) == share
-
-
-@pytest.mark.long
-def test_a_label_names_its_model_without_a_path_of_this_machine(learnt: Path, trained: Path):
-    assert public_name(str(learnt)) == "learnt"
-    assert public_name(str(trained / "best")) == f"{trained.name}/best"
-    assert public_name(str(trained)) == trained.name
-    assert public_name("openai/whisper-base") == "openai/whisper-base"
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])

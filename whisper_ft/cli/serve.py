@@ -111,8 +111,8 @@ def refuse_missing_packages() -> None:
 
 def refuse_missing(settings: ServeSettings) -> None:
     """Raise UsageError if the model or the GPU is missing."""
+    from whisper_ft.training.run_folder import is_run
     from whisper_ft.web.models_of_run import COMPARE, ServedModels
-    from whisper_ft.web.run_files import is_run
 
     models, compare = ServedModels(settings.served, settings.compare), settings.compare
     if not models.runs and settings.served not in settings.hub_adapters:

@@ -18,6 +18,7 @@ from whisper_ft.scoring.scores import Scores
 from whisper_ft.training.directory import RunDir
 from whisper_ft.training.evaluated_set import EvaluatedSet
 from whisper_ft.training.evaluation import Evaluation
+from whisper_ft.training.run_folder import public_name
 
 RECORD, PAGE = "interpolation.json", "interpolation.html"
 Record = Mapping[str, bytes]
@@ -111,18 +112,13 @@ def interpolate(
 
 def _record(mixture: Mixture, mixtures: Sequence[MixtureScores], chosen: MixtureScores) -> Record:
     models = {
-        name: {"name": _public_name(one.name), "weights_sha256": one.sha256}
+        name: {"name": public_name(one.name), "weights_sha256": one.sha256}
         for name, one in (("start", mixture.start), ("tuned", mixture.tuned))
     }
     facts = {**models, "metric": chosen.metric, "alpha": chosen.alpha, "mixtures": [one.summary() for one in mixtures]}
     title = f"Mixtures of {models['start']['name']} and {models['tuned']['name']}"
     page = interpolation_page(title, mixtures, chosen)
     return {RECORD: f"{json_text(facts, indent=2)}\n".encode(), PAGE: page.encode()}
-
-
-def _public_name(model: str) -> str:
-    """Return the name of a model without a path of this machine: of a folder, the last two parts."""
-    return "/".join(Path(model).resolve().parts[-2:]) if Path(model).exists() else model
 
 
 def readme_of(chosen: MixtureScores) -> str:

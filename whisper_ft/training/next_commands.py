@@ -7,7 +7,7 @@ from pathlib import Path
 from whisper_ft.models.adapters.adapter_config import is_adapter
 from whisper_ft.models.export.openai_layout import VOCABULARIES
 from whisper_ft.reports.curves.history import run_of
-from whisper_ft.training.preflight import model_of
+from whisper_ft.training.run_folder import model_of
 
 
 def next_commands(model: str) -> list[str]:

@@ -26,11 +26,9 @@ from whisper_ft.data.formats.shard_names import expanded
 from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, is_adapter
 from whisper_ft.runtime.errors import UsageError
 from whisper_ft.tracking.backends.packages import refuse_missing_packages
+from whisper_ft.training.run_folder import is_run, model_of
 
 START_MODEL = "model.name"  # setting of the model that a run starts from
-RUN_MODELS = ("best-adapter", "best", "final-adapter", "final")
-"""Folders of a run with a model, in the order in which programs prefer them. An adapter comes before its merge, because
-the run has scored the adapter."""
 OPENAI_SIZES = r"(tiny|base|small|medium)(\.en)?|large(-v[123](-turbo)?)?|turbo"
 """Names of models in openai-whisper, for which loading names the model on the Hub."""
 
@@ -190,7 +188,7 @@ def refuse_missing_model(name: str, path: str) -> None:
     if Path(path).exists() and not Path(path, "config.json").exists():
         if checkpoints := list_checkpoints(Path(path)):
             raise UsageError(f"{given}: holds several checkpoints; name one, such as {checkpoints[0].path}")
-        if Path(path, "config.yaml").exists() and Path(path, "status.json").exists():
+        if is_run(Path(path)):
             raise UsageError(
                 f"{given}: is a run without a model, because there is no best/, final/ or adapter yet; wait for its "
                 f"first evaluation or its end, or take a checkpoint: python -m whisper_ft checkpoint export {path}"
@@ -198,22 +196,6 @@ def refuse_missing_model(name: str, path: str) -> None:
         raise UsageError(
             f"{given}: has no config.json and no {ADAPTER_CONFIG}, so it is no model in the Hugging Face format"
         )
-
-
-def model_of(path: str) -> str:
-    """Return the folder of the model in a run directory: the first of RUN_MODELS that is there.
-
-    Any other path, such as a model folder or a name on the Hub, is returned unchanged.
-    """
-    if path and not _holds_model(Path(path)):
-        for part in RUN_MODELS:
-            if _holds_model(Path(path, part)):
-                return str(Path(path, part))
-    return path
-
-
-def _holds_model(folder: Path) -> bool:
-    return (folder / "config.json").exists() or is_adapter(folder)
 
 
 def refuse_missing_gpu(device: Device) -> None:

@@ -18,8 +18,8 @@ from whisper_ft.checkpoint.record import TRAINER
 from whisper_ft.checkpoint.state import Best, read_best
 from whisper_ft.models.adapters.adapter_config import ADAPTER_CONFIG, ADAPTER_WEIGHTS, is_adapter
 from whisper_ft.runtime.printable import printable
-from whisper_ft.training.preflight import RUN_MODELS
-from whisper_ft.web.run_files import evaluations, is_run, json_of, logged_step, published_step, runs_in, start_model
+from whisper_ft.training.run_folder import RUN_MODELS, holds_model, is_run
+from whisper_ft.web.run_files import evaluations, json_of, logged_step, published_step, runs_in, start_model
 
 Kind = Literal["whole", "adapter", "checkpoint"]
 LATEST, START, COMPARE, MODEL = "latest", "start", "compare", "model"
@@ -171,7 +171,7 @@ def choices_of_run(run: Path) -> list[Choice]:
     choices = []
     for folder, name in FOLDERS.items():
         place = run / folder
-        if _is_model(place):
+        if holds_model(place):
             step = published_step(place, best if folder.startswith("best") else None)
             choices.append(_choice(folder, name, place, run, step, metric, values, best))
     for listed in list_checkpoints(run / "checkpoints"):
@@ -237,10 +237,6 @@ def _compared(name: str, place: str) -> Choice:
     if is_run(Path(place)) and (choices := choices_of_run(Path(place))):
         return replace(choices[0], name=f"{Path(place).name}: {choices[0].name}", follows=None)
     return _named(COMPARE, Path(name).name or name, place)
-
-
-def _is_model(folder: Path) -> bool:
-    return (folder / "config.json").is_file() or is_adapter(folder)
 
 
 def _prefixed(choices: list[Choice], run: str) -> Iterator[Choice]:

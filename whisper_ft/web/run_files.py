@@ -11,14 +11,10 @@ from whisper_ft.config import yaml12
 from whisper_ft.config.data import is_hub_name
 from whisper_ft.runtime.jsonl import rows_with
 from whisper_ft.runtime.regular_file import open_regular, read_regular, strict_json
+from whisper_ft.training.run_folder import is_run
 
 SMALL = 1 << 20  # bytes of the largest small file that is read
 TAIL = 1 << 16  # bytes of the end of metrics.jsonl, which has less than 1 kB in a line
-
-
-def is_run(folder: Path) -> bool:
-    """Return True for a run directory."""
-    return (folder / "config.yaml").is_file() and ((folder / "status.json").exists() or (folder / "best.json").exists())
 
 
 def runs_in(folder: Path) -> list[Path]:

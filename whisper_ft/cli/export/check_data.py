@@ -4,11 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whisper_ft.cli.export.export_arguments import CheckedModel
-from whisper_ft.config import yaml12
 from whisper_ft.config.data import SourceConfig
-from whisper_ft.config.parse import load_config
-from whisper_ft.config.resume_policy import as_resumed
-from whisper_ft.config.training import TrainingConfig
+from whisper_ft.config.run_configuration import saved_configuration
 from whisper_ft.data.labelled import LabelledSource
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.data.sources import open_held_out, open_source, pin
@@ -44,7 +41,7 @@ def open_check_data(arguments: CheckedModel, loaded: LoadedWhisper) -> CheckData
     if arguments.data is not None:
         rows = open_source(pin(SourceConfig(path=arguments.data, language=arguments.language)))
         return CheckData(Path(redacted(arguments.data)).name, rows, _encoder(rows, loaded), NORMALIZER)
-    config = None if arguments.run is None else configuration(arguments.run)
+    config = None if arguments.run is None else saved_configuration(arguments.run)
     if config is None or config.held_out is None:
         return None
     if arguments.language is not None:
@@ -56,16 +53,6 @@ def open_check_data(arguments: CheckedModel, loaded: LoadedWhisper) -> CheckData
     refuse_missing("eval.path", where.path)
     rows = open_held_out(config, pin(where))
     return CheckData("held-out set of the run", rows, _encoder(rows, loaded), config.eval.normalizer)
-
-
-def configuration(run: Path) -> TrainingConfig:
-    """Return the configuration in the config.yaml of a run. Raises UsageError if it cannot be read.
-
-    A setting that is newer than the file gets the value that runs had before the setting existed.
-    """
-    saved = run / "config.yaml"
-    config = load_config(TrainingConfig, ["--config", str(saved)])
-    return as_resumed(config, (), yaml12.load(saved.read_text(encoding="utf-8")))
 
 
 def _encoder(rows: LabelledSource, loaded: LoadedWhisper) -> LabelEncoder:

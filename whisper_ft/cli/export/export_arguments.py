@@ -9,7 +9,8 @@ from whisper_ft.cli.export.export_folder import refuse_taken
 from whisper_ft.cli.export.targets import TARGETS, ExportTarget, Quantization, quantization_names
 from whisper_ft.runtime.command import Parser
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.training.preflight import model_of, refuse_missing, refuse_missing_model
+from whisper_ft.training.preflight import refuse_missing, refuse_missing_model
+from whisper_ft.training.run_folder import is_run, model_of, public_name
 
 DEFAULT_WORDS = 2000
 """Words of the references in a check without a number of clips, by which a WER of 10 % is known to 1.3 points."""
@@ -37,11 +38,8 @@ class CheckedModel:
 
     @property
     def name(self) -> str:
-        """Name of the model for others: of a folder, the last part of its path, with the run if it has one."""
-        folder = Path(self.model)
-        if self.run is not None:
-            return f"{self.run.resolve().name}/{folder.name}"
-        return folder.resolve().name if folder.exists() else self.model
+        """Name of the model for others."""
+        return public_name(self.model)
 
 
 @dataclass(frozen=True)
@@ -88,12 +86,8 @@ def checked_model(args: argparse.Namespace) -> CheckedModel:
                 f"--check 0 {data}: 0 means no check, so the data have no effect; leave one of the two out"
             )
     refuse_taken(args.out, args.overwrite)
-    run = next((folder for folder in (Path(args.model), Path(model).parent) if _is_run(folder)), None)
+    run = next((folder for folder in (Path(args.model), Path(model).parent) if is_run(folder)), None)
     return CheckedModel(model, args.base, run, args.out, args.language, data, clips)
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file() and (folder / "status.json").is_file()
 
 
 def _check_of(values: Sequence[str]) -> tuple[str | None, int | None]:

@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import torch
 
-from whisper_ft.cli.export.check_data import configuration
 from whisper_ft.cli.interpolate.interpolate_config import InterpolateConfig
 from whisper_ft.config.adapter import AdapterConfig
 from whisper_ft.config.anchor import AnchorConfig
 from whisper_ft.config.data import DataConfig, SourceConfig
 from whisper_ft.config.evaluation import DecodingConfig, Device, EvalConfig
+from whisper_ft.config.run_configuration import saved_configuration
 from whisper_ft.config.training import AverageConfig, ModelConfig, TrainingConfig
 from whisper_ft.data.labels.rewrite import LabelNormalizer
 from whisper_ft.data.sources import open_held_out, pin
@@ -38,6 +38,7 @@ from whisper_ft.training.evaluation import Evaluation, refuse_unknown_names
 from whisper_ft.training.learner import build_learner
 from whisper_ft.training.mixture_scores import guards_of, interpolate
 from whisper_ft.training.preflight import refuse_missing, refuse_missing_gpu, refuse_missing_model
+from whisper_ft.training.run_folder import is_run
 from whisper_ft.training.start import resolved
 
 BEST, WORK = "best", "mixtures"
@@ -99,8 +100,8 @@ def device_named(wanted: Device) -> torch.device:
 def models_of(config: InterpolateConfig) -> Models:
     """Find the two models. Raises UsageError if one is missing, is an adapter, or has no known start model."""
     folder, run = Path(config.tuned), None
-    if (folder / "config.yaml").is_file() and not (folder / "config.json").exists():
-        run = configuration(folder)
+    if is_run(folder) and not (folder / "config.json").exists():
+        run = saved_configuration(folder)
         whole = [folder / part for part in WHOLE_MODELS if (folder / part / "config.json").exists()]
         if not whole:
             hint = (
@@ -108,8 +109,8 @@ def models_of(config: InterpolateConfig) -> Models:
             )
             raise UsageError(f"{folder}: this run has no whole model in best/ or final/{hint}")
         folder = whole[0]
-    elif folder.name in WHOLE_MODELS and (folder.parent / "config.yaml").is_file():
-        run = configuration(folder.parent)
+    elif folder.name in WHOLE_MODELS and is_run(folder.parent):
+        run = saved_configuration(folder.parent)
     start, tuned = config.start or (run.model.name if run else ""), str(folder)
     if not start:
         raise UsageError(f"{tuned}: belongs to no run, so its start model is not known; name it first: START TUNED")

@@ -24,6 +24,7 @@ from whisper_ft.runtime.device_memory import memory_errors
 from whisper_ft.runtime.errors import CheckError, UsageError
 from whisper_ft.runtime.printable import counted, say
 from whisper_ft.scoring.normalizer import Normalizer, NormalizerFactory
+from whisper_ft.training.run_folder import public_name
 
 NO_WORDS = "no reference of the check has a word, so there is no error rate"
 
@@ -61,7 +62,7 @@ def merge(arguments: MergeArguments, get_normalizer: NormalizerFactory) -> None:
     facts: dict[str, Any] = {
         "target": "merge",
         "model": arguments.name,
-        "base": _public_name(checked_base(folder, arguments.base).name),
+        "base": public_name(checked_base(folder, arguments.base).name),
         "onto": chosen,
         "weights_sha256": weights_sha256(merged.model),
         "check": _check_facts(given, outcomes),
@@ -153,8 +154,3 @@ def _write(
         if problem:
             raise CheckError(f"{problem}. The model is left in {keep_failed(aside, arguments.out)}")
     say(f"the merged model is in {arguments.out}")
-
-
-def _public_name(base: str) -> str:
-    """Return the name of a base without a path of this machine: of a folder, the last part."""
-    return Path(base).resolve().name if Path(base).exists() else base

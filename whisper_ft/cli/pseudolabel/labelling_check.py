@@ -10,7 +10,8 @@ from whisper_ft.config import yaml12
 from whisper_ft.config.data import SourceConfig
 from whisper_ft.config.pseudolabel import PseudolabelConfig
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.training.preflight import model_of, refuse_missing, refuse_missing_gpu, refuse_missing_model
+from whisper_ft.training.preflight import refuse_missing, refuse_missing_gpu, refuse_missing_model
+from whisper_ft.training.run_folder import is_run, model_of
 
 MODEL_DEPTH = 3
 """Folders from that of a checkpoint's model up to its run: RUN/checkpoints/step-00001000."""
@@ -65,7 +66,7 @@ def _place(where: SourceConfig | Mapping[str, Any]) -> tuple[str, str | None, st
 def _trained_on(model: Path) -> Iterator[tuple[str, str | None, str | None]]:
     """Yield the places of the training data of a model, if it is in a run directory; nothing else is known."""
     folders = [model, *model.absolute().parents][:MODEL_DEPTH]
-    run = next((one for one in folders if (one / "config.yaml").is_file() and (one / "status.json").is_file()), None)
+    run = next((one for one in folders if is_run(one)), None)
     if run is None:
         return
     try:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from rich.progress import Progress
 
-from whisper_ft.checkpoint.format import is_checkpoint
 from whisper_ft.cli.pseudolabel.audio_pool import AudioPool, open_pool
 from whisper_ft.cli.pseudolabel.block_log import (
     BlockKey,
@@ -48,7 +47,7 @@ from whisper_ft.runtime.redaction import redacted
 from whisper_ft.scoring.normalizer import NormalizerFactory
 from whisper_ft.scoring.transcript_agreement import disagreement
 from whisper_ft.training.checkpoint_model import load_any_for_inference
-from whisper_ft.training.preflight import RUN_MODELS, model_of
+from whisper_ft.training.run_folder import model_of, public_name
 
 SCHEMA = 1
 """Version of the blocks; a folder of another version is refused."""
@@ -153,18 +152,6 @@ def _begin(config: PseudolabelConfig, folder: LabelFolder | None, turn: Turn, de
         "window": job["window"],
     }
     folder.begin_turn(turn.number, job, origin)
-
-
-def public_name(model: str) -> str:
-    """Return the name of a model without a path of this machine: of a folder, the last part.
-
-    A model in a run directory has the name of the run before it, such as `mine/best`.
-    """
-    if not Path(model).exists():
-        return redacted(model)
-    parts = Path(model).resolve().parts
-    count = 3 if is_checkpoint(Path(model)) else 2 if parts[-1] in RUN_MODELS else 1
-    return "/".join(parts[-count:])
 
 
 def share_of(weights: Sequence[int], rank: int, world: int) -> range:

@@ -9,7 +9,7 @@ from whisper_ft.cli.publish.card import CURVES, README, Publication
 from whisper_ft.cli.publish.hub_names import hub_datasets, hub_model
 from whisper_ft.cli.publish.model_to_publish import find_model
 from whisper_ft.cli.publish.results import is_older, result_of_evaluation, results_of_run
-from whisper_ft.config.parse import load_config
+from whisper_ft.config.run_configuration import saved_configuration
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.reports.curves.figure import curves_png
 from whisper_ft.reports.curves.guard_rows import guard_rows
@@ -28,7 +28,7 @@ def collect(args: argparse.Namespace) -> tuple[Publication, bytes]:
     Raises UsageError if the model or a logged step is missing, or if an evaluation is of another model.
     """
     run = args.run
-    config = load_config(TrainingConfig, ["--config", str(run / "config.yaml")])
+    config = saved_configuration(run)
     augmented = [one.name for one in config.eval.sets_beside(config.data) if one.augment]
     history, model = read_history(run), find_model(run, args.what)
     record = newest_record(run / "checkpoints")

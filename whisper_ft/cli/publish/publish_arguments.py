@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from whisper_ft.runtime.command import Parser
 from whisper_ft.runtime.errors import UsageError, one_line
-from whisper_ft.training.preflight import RUN_MODELS
+from whisper_ft.training.run_folder import RUN_MODELS
 
 What = Literal["best", "final", "average", "interpolated", "best-adapter", "final-adapter", "average-adapter"]
 WHAT: tuple[What, ...] = get_args(What)

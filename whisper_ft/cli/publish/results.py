@@ -13,7 +13,7 @@ from whisper_ft.runtime.printable import counted
 from whisper_ft.scoring.bootstrap import Interval, interval_of
 from whisper_ft.scoring.edit_distance import ErrorCount
 from whisper_ft.scoring.scores import Prediction, ScoredRow
-from whisper_ft.training.preflight import model_of
+from whisper_ft.training.run_folder import model_of
 
 HELD_OUT = "held-out set of the run"
 

@@ -3,10 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from whisper_ft.config import yaml12
 from whisper_ft.config.data import DataConfig
-from whisper_ft.config.parse import config_from_plain, load_config
-from whisper_ft.config.resume_policy import as_resumed
+from whisper_ft.config.run_configuration import recorded_configuration, saved_configuration
 from whisper_ft.config.training import TrainingConfig
 from whisper_ft.runtime.errors import UsageError
 
@@ -42,12 +40,11 @@ def configuration(run_dir: Path, data_path: str | None) -> TrainingConfig:
     from whisper_ft.checkpoint.format import newest_record
     from whisper_ft.data.sources import pin_mixture
 
-    saved, record = run_dir / "config.yaml", newest_record(run_dir / "checkpoints")
+    record = newest_record(run_dir / "checkpoints")
     if record is not None:
-        config = as_resumed(config_from_plain(TrainingConfig, record.config), (), record.config)
-    elif saved.exists():
-        config = load_config(TrainingConfig, ["--config", str(saved)])
-        config = as_resumed(config, (), yaml12.load(saved.read_text(encoding="utf-8")))
+        config = recorded_configuration(record.config)
+    elif (run_dir / "config.yaml").exists():
+        config = saved_configuration(run_dir)
     else:
         raise UsageError(f"{run_dir}: no checkpoint and no config.yaml in it; name the directory of a run")
     if data_path is not None:

@@ -33,7 +33,7 @@ from whisper_ft.runtime.processes import start_processes
 from whisper_ft.runtime.redaction import redacted
 from whisper_ft.tracking.console.eta import clock
 from whisper_ft.training.checkpoint_model import load_any_for_inference
-from whisper_ft.training.preflight import model_of
+from whisper_ft.training.run_folder import model_of
 
 SCHEMA = 1  # version of the windows in a log; windows of another version are transcribed again
 GPU_BATCH, CPU_BATCH = 16, 4  # windows at a time; 16 of whisper-base take 1.0 GB, mostly for keys and values

@@ -4,7 +4,8 @@ import argparse
 
 from whisper_ft.cli.transcribe.audio_files import AudioFile, find_audio
 from whisper_ft.runtime.errors import UsageError
-from whisper_ft.training.preflight import model_of, refuse_missing_gpu, refuse_missing_model
+from whisper_ft.training.preflight import refuse_missing_gpu, refuse_missing_model
+from whisper_ft.training.run_folder import model_of
 
 
 def checked_files(args: argparse.Namespace) -> tuple[list[AudioFile], list[str]]:
