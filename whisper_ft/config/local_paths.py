@@ -4,7 +4,7 @@ import difflib
 import re
 from pathlib import Path
 
-HUB_NAME = r"[\w-][\w.-]*/[\w.-]+"
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 """Form of a name on the Hub, `owner/name`."""
 FOLDERS = ("runs", "checkpoints", "corpora", "data", "datasets", "demo-data", "exp", "my-data", "output", "outputs")
 """First parts of paths as people call their folders."""
@@ -26,7 +26,7 @@ def looks_local(path: str, last_parts: str = f"{MODEL_PARTS}|{DATA_PARTS}") -> b
     """
     if "://" in path:
         return False
-    if not re.fullmatch(HUB_NAME, path):
+    if not HUB_NAME.fullmatch(path):
         return True
     owner, name = path.split("/")
     return (

@@ -7,15 +7,11 @@ import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
-
-from transformers import PreTrainedTokenizerBase
+from typing import Self
 
 from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.decoding.greedy import Decoded
 
-NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
-"""Names of the no-speech token: that of large-v3, and that of earlier models."""
 DECIMALS = 4  # of the figures in files; further ones depend on the batch
 
 
@@ -87,12 +83,6 @@ def compression_ratio(text: str) -> float:
     """Return the factor by which zlib makes a text smaller. Loops reach 10 and more."""
     content = text.encode()
     return len(content) / len(zlib.compress(content))
-
-
-def no_speech_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the id of the no-speech token; None if the tokenizer has none."""
-    vocabulary: dict[str, Any] = tokenizer.get_vocab()
-    return next((vocabulary[name] for name in NO_SPEECH if name in vocabulary), None)
 
 
 def rounded(value: float | None) -> float | None:

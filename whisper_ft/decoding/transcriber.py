@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerBase, WhisperForConditionalGeneratio
 from whisper_ft.config.evaluation import DecodingConfig, Precision
 from whisper_ft.data.audio.log_mel import pad_windows
 from whisper_ft.data.labels.timestamp_tokens import timestamp_ids
-from whisper_ft.data.labels.tokens import LabelEncoder
+from whisper_ft.data.labels.tokens import START_OF_PREVIOUS, LabelEncoder
 from whisper_ft.data.labels.transcript import text_problem
 from whisper_ft.data.types import Row
 from whisper_ft.decoding.beam import BeamSearch
-from whisper_ft.decoding.confidence import Thresholds, TranscriptConfidence, no_speech_token
+from whisper_ft.decoding.confidence import Thresholds, TranscriptConfidence
 from whisper_ft.decoding.greedy import Decoded, GreedyDecoder
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.sampling import Sampler
@@ -36,7 +36,6 @@ from whisper_ft.runtime.errors import UsageError
 from whisper_ft.runtime.rng import number_of, uniforms
 from whisper_ft.scoring.scores import Prediction
 
-START_OF_PREVIOUS = "<|startofprev|>"
 FRAMES_AFTER_SOUND = 3
 """Log-mel frames after the last sample of a window: two that still cover it, and the frame of silence."""
 
@@ -71,7 +70,9 @@ class Transcriber:
         self._model, self._tokenizer, self._encode, self._settings = model, tokenizer, encode, settings
         self._precision, self._detects_beside = precision, detects_beside
         self._frames = FRAMES_PER_POSITION * model.config.max_source_positions
-        self._context = _context_tokens(tokenizer, settings.prompt, model.config.max_target_positions // 2)
+        self._context = _context_tokens(
+            tokenizer, encode.previous_token, settings.prompt, model.config.max_target_positions // 2
+        )
         if settings.detect_language and not encode.is_multilingual:
             raise UsageError("--decoding.detect_language: this model has a single language; set it to false")
         suppressed = list(model.generation_config.suppress_tokens or ())
@@ -79,14 +80,13 @@ class Transcriber:
         if self._rules is None:
             # A model that has learned little may write timestamps even when prompted with <|notimestamps|>.
             suppressed += timestamp_ids(model, tokenizer)
-        no_speech = no_speech_token(tokenizer)
-        if settings.no_speech_threshold is not None and no_speech is None:
+        if settings.no_speech_threshold is not None and encode.no_speech_token is None:
             raise UsageError(
                 f"--{settings.SECTION}.no_speech_threshold: this model's tokenizer has no <|nospeech|>; leave it out"
             )
         self._thresholds = Thresholds.of(settings)
         first = model.generation_config.begin_suppress_tokens or ()
-        self._greedy = GreedyDecoder(model, suppressed, first, no_speech)
+        self._greedy = GreedyDecoder(model, suppressed, first, encode.no_speech_token)
         self._beams = None
         if settings.num_beams > 1:
             self._beams = BeamSearch(model, settings.num_beams, suppressed, tokenizer.eos_token_id, self._rules)
@@ -263,16 +263,15 @@ class Transcriber:
         return unknown or ("bad_label" if text_problem(row.text) else None)
 
 
-def _context_tokens(tokenizer: PreTrainedTokenizerBase, prompt: str, max_tokens: int) -> list[int]:
+def _context_tokens(tokenizer: PreTrainedTokenizerBase, start: int | None, prompt: str, max_tokens: int) -> list[int]:
     """Return the tokens of `decoding.prompt`, which stand before the transcript like OpenAI's `prompt`.
 
-    An empty prompt has no tokens. Raises UsageError if there are `max_tokens` or more; OpenAI's limit is half of the
-    decoder's positions.
+    `start` is the token before them. An empty prompt has no tokens. Raises UsageError if there are `max_tokens` or
+    more; OpenAI's limit is half of the decoder's positions.
     """
     if not prompt.strip():
         return []
-    start = tokenizer.convert_tokens_to_ids(START_OF_PREVIOUS)
-    if start is None or (start == tokenizer.unk_token_id and tokenizer.unk_token != START_OF_PREVIOUS):
+    if start is None:
         raise UsageError(f"--decoding.prompt: this model's tokenizer has no {START_OF_PREVIOUS}; leave the prompt out")
     tokens = tokenizer.encode(f" {prompt.strip()}", add_special_tokens=False, split_special_tokens=True)
     if len(tokens) >= max_tokens:

@@ -2,14 +2,20 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.labels.tokens import LabelEncoder
 from whisper_ft.decoding.transcriber import Transcriber
 from whisper_ft.models.inference import InferenceModel
+from whisper_ft.runtime.errors import UsageError
 
 AUTO = "auto"
 """Language that stands for its detection."""
+GPU_BATCH, CPU_BATCH = 16, 4
+"""Windows at a time by default; 16 of whisper-base take 1.0 GB, mostly for keys and values. More windows on a CPU need
+memory and gain little time."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +71,17 @@ def decoding_of(loaded: InferenceModel, options: TranscriptOptions) -> Decoding:
     transcriber = Transcriber(model, tokenizer, encode, settings, loaded.precision, words=options.words)
     language = None if detect else encode.language and whisper_language(encode.language)
     return Decoding(transcriber, settings, language)
+
+
+def batch_size_on(device: torch.device, given: int | None) -> int:
+    """Return the number of windows to decode at a time: the given one, or the default for a device."""
+    return given or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
+
+
+def message_about_option(error: UsageError, prefix: str = "--") -> str:
+    """Return the message of an error of `decoding_of` with the names of the options, each after `prefix`.
+
+    They are settings of evaluate.py in the error, such as `--decoding.prompt`.
+    """
+    message = str(error).replace("--data.", prefix).replace("--decoding.", prefix)
+    return message.replace("; set it to false", "; leave it out")

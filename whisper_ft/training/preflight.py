@@ -140,7 +140,7 @@ def refuse_missing(name: str, path: str) -> None:
     if glob.glob(expanded(local)[0]):  # numbered shards in braces, of which the first must exist
         return
     if not is_hub_name(path):
-        is_name = re.fullmatch(HUB_NAME, path) and not Path(path).parent.exists()
+        is_name = HUB_NAME.fullmatch(path) and not Path(path).parent.exists()
         on_hub = f"; a data set of that name on the Hub is hf://datasets/{path}" if is_name else ""
         raise UsageError(f"--{name} {path}: {missing_message(path, 'file or folder')}{on_hub}")
 

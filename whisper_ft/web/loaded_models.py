@@ -13,6 +13,7 @@ import torch
 from whisper_ft.checkpoint.format import verify
 from whisper_ft.config.evaluation import Precision
 from whisper_ft.data.labels.languages import language_name
+from whisper_ft.decoding.transcript_options import batch_size_on
 from whisper_ft.models.adapters.adapter_config import base_name, read_adapter_config
 from whisper_ft.models.generation_config import stated_generation
 from whisper_ft.models.inference import InferenceModel, load_for_inference
@@ -24,7 +25,6 @@ from whisper_ft.web.models_of_run import Choice, ServedModels, Version
 
 PLACES = 2
 """Most models in memory: that of a request, and the one it is compared with."""
-GPU_BATCH, CPU_BATCH = 16, 4  # windows at a time, as in transcribe
 ATTEMPTS = 3
 """Attempts to read a model that is replaced meanwhile."""
 
@@ -64,7 +64,7 @@ class LoadedModels:
 
     def batch_size(self, given: int | None) -> int:
         """Return the number of windows to decode at a time, or its default."""
-        return given or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        return batch_size_on(self.device, given)
 
     def find(self, wanted: str) -> Choice:
         """Return the model of an id, as it is at present. Raises ApiError if there is none."""

@@ -17,7 +17,7 @@ from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.finished_window import FinishedWindow
 from whisper_ft.decoding.long_form import AudioWindow
 from whisper_ft.decoding.recording_windows import RecordingWindows, transcript_of
-from whisper_ft.decoding.transcript_options import Decoding, TranscriptOptions, decoding_of
+from whisper_ft.decoding.transcript_options import Decoding, TranscriptOptions, decoding_of, message_about_option
 from whisper_ft.reports.transcript_formats import FORMATS, Transcript, segment_record
 from whisper_ft.runtime.device_memory import memory_errors
 from whisper_ft.runtime.errors import DecodingMemoryError, OutOfMemoryError, RunError, UsageError
@@ -171,8 +171,7 @@ def _as_api_error(error: Exception) -> ApiError:
     if isinstance(error, OutOfMemoryError):
         return ApiError(503, "out_of_memory", error)
     if isinstance(error, UsageError):  # an option that the model cannot serve, named as a setting of evaluate.py
-        message = str(error).replace("--data.", "").replace("--decoding.", "")
-        return ApiError(400, "bad_value", message.replace("; set it to false", "; leave it out"))
+        return ApiError(400, "bad_value", message_about_option(error, prefix=""))
     if isinstance(error, RunError):
         return ApiError(500, "model_error", error)
     traceback.print_exception(error, file=sys.stderr)

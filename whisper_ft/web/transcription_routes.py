@@ -10,7 +10,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from whisper_ft.data.audio.recording import Recording
+from whisper_ft.data.audio.recording import stated_seconds
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.transcript_options import AUTO, TranscriptOptions
@@ -24,7 +24,6 @@ from whisper_ft.web.models_of_run import LATEST
 from whisper_ft.web.server import Server, server_of
 from whisper_ft.web.transcription_job import Event, TranscriptionJob, TranscriptRequest, unreadable
 
-HEADER_RATE = 16_000  # sample rate to open a file with whose samples are not read, in Hz
 ALIVE_SECONDS = 15.0
 MOST_BEAMS = 10
 TASKS = ("transcribe", "translate")
@@ -111,14 +110,13 @@ def as_line(event: Event) -> str:
 async def request_of(upload: Upload, model: str, options: TranscriptOptions) -> TranscriptRequest:
     """Return the request of an upload, after a look at the header of its file. Raises ApiError if it is no audio."""
 
-    def stated_seconds() -> float | None:
+    def seconds() -> float | None:
         try:
-            with Recording(upload.path, HEADER_RATE) as recording:
-                return recording.seconds
+            return stated_seconds(upload.path)
         except RejectedError as error:
             raise unreadable(upload.name, error) from error
 
-    return TranscriptRequest(upload.path, upload.name, model, options, await run_in_threadpool(stated_seconds))
+    return TranscriptRequest(upload.path, upload.name, model, options, await run_in_threadpool(seconds))
 
 
 def options_of(fields: Mapping[str, str], server: Server) -> TranscriptOptions:

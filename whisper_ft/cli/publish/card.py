@@ -10,8 +10,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from whisper_ft.cli.publish.model_to_publish import ModelToPublish
-from whisper_ft.cli.publish.publish_arguments import HUB_NAME
 from whisper_ft.cli.publish.results import EvaluationResult
+from whisper_ft.config.local_paths import HUB_NAME
 from whisper_ft.config.training import DEFAULT_STEPS, TrainingConfig
 from whisper_ft.config.waveform import words_for
 from whisper_ft.data.labels.languages import whisper_language

@@ -7,8 +7,8 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
-from whisper_ft.cli.publish.publish_arguments import HUB_NAME
 from whisper_ft.config.data import SourceConfig
+from whisper_ft.config.local_paths import HUB_NAME
 from whisper_ft.config.training import TrainingConfig
 
 HUB_ADDRESS = re.compile(r"hf://datasets/([\w-][\w.-]*/[\w.-]+?)(?:@.*|/.*)?")

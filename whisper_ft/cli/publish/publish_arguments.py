@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from whisper_ft.config.local_paths import HUB_NAME
 from whisper_ft.runtime.command import Parser
 from whisper_ft.runtime.errors import UsageError, one_line
 from whisper_ft.training.run_folder import RUN_MODELS
 
 What = Literal["best", "final", "average", "interpolated", "best-adapter", "final-adapter", "average-adapter"]
 WHAT: tuple[What, ...] = get_args(What)
-HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -16,11 +16,17 @@ from whisper_ft.cli.transcribe.transcription import FileCounts, Task, Transcript
 from whisper_ft.config.evaluation import DecodingConfig
 from whisper_ft.config.memory_advice import with_decoding_advice
 from whisper_ft.data.audio.log_mel import LogMel
-from whisper_ft.data.audio.recording import Recording
+from whisper_ft.data.audio.recording import stated_seconds
 from whisper_ft.data.labels.languages import whisper_language
 from whisper_ft.data.types import RejectedError
 from whisper_ft.decoding.transcriber import Transcriber
-from whisper_ft.decoding.transcript_options import AUTO, TranscriptOptions, decoding_of
+from whisper_ft.decoding.transcript_options import (
+    AUTO,
+    TranscriptOptions,
+    batch_size_on,
+    decoding_of,
+    message_about_option,
+)
 from whisper_ft.models.inference import InferenceModel
 from whisper_ft.models.suppression import fingerprint
 from whisper_ft.models.whisper import quiet_libraries
@@ -36,8 +42,6 @@ from whisper_ft.training.checkpoint_model import load_any_for_inference
 from whisper_ft.training.run_folder import model_of
 
 SCHEMA = 1  # version of the windows in a log; windows of another version are transcribed again
-GPU_BATCH, CPU_BATCH = 16, 4  # windows at a time; 16 of whisper-base take 1.0 GB, mostly for keys and values
-HEADER_RATE = 16_000  # sample rate to open a file with whose samples are not read, in Hz
 
 
 def transcribe(args: argparse.Namespace, files: Sequence[AudioFile]) -> None:
@@ -53,7 +57,9 @@ def transcribe(args: argparse.Namespace, files: Sequence[AudioFile]) -> None:
     try:
         collectives.run_on_all(partial(_transcribe, args, files, accelerator.device, collectives))
     except OutOfMemoryError as error:
-        settings = DecodingConfig(batch_size=_batch_size(args, accelerator.device), num_beams=args.num_beams)
+        settings = DecodingConfig(
+            batch_size=batch_size_on(accelerator.device, args.batch_size), num_beams=args.num_beams
+        )
         raise with_decoding_advice(error, settings) from error
 
 
@@ -96,8 +102,7 @@ def _exists(path: Any) -> bool:
 
 def _stated_seconds(file: AudioFile) -> float | None:
     try:
-        with Recording(file.path, HEADER_RATE) as recording:
-            return recording.seconds
+        return stated_seconds(file.path)
     except RejectedError:  # it is named when its turn comes
         return None
 
@@ -119,7 +124,7 @@ def prepare(
         max_new_tokens=args.max_new_tokens,
         no_speech_threshold=args.no_speech_threshold,
         temperature_fallback=args.temperature_fallback,
-        batch_size=_batch_size(args, loaded.model.device),
+        batch_size=batch_size_on(loaded.model.device, args.batch_size),
     )
     with _own_names():
         decoding = decoding_of(loaded, options)
@@ -140,19 +145,13 @@ def prepare(
     return decoding.transcriber, task
 
 
-def _batch_size(args: argparse.Namespace, device: torch.device) -> int:
-    """Return --batch_size, or its default: few windows on a CPU, where more need memory and gain little time."""
-    return int(args.batch_size or (CPU_BATCH if device.type == "cpu" else GPU_BATCH))
-
-
 @contextmanager
 def _own_names() -> Iterator[None]:
     """Name the options of this command in errors about settings of evaluate.py, which have other names."""
     try:
         yield
     except UsageError as error:
-        message = str(error).replace("--data.", "--").replace("--decoding.", "--")
-        raise UsageError(message.replace("; set it to false", "; leave it out")) from error
+        raise UsageError(message_about_option(error)) from error
 
 
 def _summary(counts: FileCounts, speed: float, processes: int) -> str:

@@ -101,3 +101,12 @@ class Recording:
             )
         if frames < MIN_SECONDS * int(self._file.samplerate):
             raise RejectedError("too_short", f"{frames} samples")
+
+
+def stated_seconds(audio: Path | bytes) -> float | None:
+    """Return the length that the header of a recording states; None if it states none, or no possible one.
+
+    Raises RejectedError if the file cannot be read, or if its header is none of speech.
+    """
+    with Recording(audio, 16_000) as recording:  # the rate does not matter, because no sample is read
+        return recording.seconds

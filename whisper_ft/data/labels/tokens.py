@@ -17,6 +17,7 @@ from whisper_ft.scoring.unicode_text import joint
 
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")
 """Names of the token for a window without speech; large-v3 renamed it."""
+START_OF_PREVIOUS = "<|startofprev|>"
 _INSIDE_A_TIMESTAMP = re.compile(r"(?<=<)(?=\|\d+\.\d\d\|>)")
 
 
@@ -62,7 +63,7 @@ class LabelEncoder:
         self.times = range(self._no_timestamps + 1, self._no_timestamps + LAST_TIME + 2) if times is None else times
         vocabulary: dict[str, int] = tokenizer.get_vocab()
         self.no_speech_token = next((vocabulary[name] for name in NO_SPEECH if name in vocabulary), None)
-        self.previous_token = vocabulary.get("<|startofprev|>")
+        self.previous_token = vocabulary.get(START_OF_PREVIOUS)
         self._languages: dict[str, int] | None = getattr(generation_config, "lang_to_id", None)
         self._tasks: dict[str, int] | None = getattr(generation_config, "task_to_id", None)
         self.language = language
@@ -238,7 +239,7 @@ class LabelEncoder:
         """Raise UsageError for a share of labels whose tokens the model does not have."""
         needed = {
             "timestamps_share": ("timestamps, such as <|0.00|>", bool(self.times)),
-            "prompt_share": ("<|startofprev|>", self.previous_token is not None),
+            "prompt_share": (START_OF_PREVIOUS, self.previous_token is not None),
             "no_speech_share": ("<|nospeech|>", self.no_speech_token is not None),
         }
         for name, (tokens, is_known) in needed.items():
