@@ -41,14 +41,12 @@ def arms_of(train: Path, english: Path, language: str, rate: float) -> dict[str,
     own = {"path": str(train), "language": language, "weight": 1 - SHARE}
     mixture = [own, {"path": str(english), "language": "en", "weight": SHARE}]
     rehearsed = {"data.path": "", "data.language": "null", "data.sources": json.dumps(mixture), "data.lanes": "20"}
-    anchored = {"anchor.kl": "1", "anchor.path": str(english), "anchor.language": "en"}
     return {
         "plain": {},
         f"{SHARE:.0%} English": rehearsed,
         "anchor.l2 0.01": {"anchor.l2": "0.01"},
         "anchor.l2 0.03": {"anchor.l2": "0.03"},
-        "anchor.kl 1": anchored,
-        "anchor.kl 1, anchor.l2 0.01": anchored | {"anchor.l2": "0.01"},
+        "anchor.kl 1": {"anchor.kl": "1", "anchor.path": str(english), "anchor.language": "en"},
         "frozen encoder": {"model.freeze": "[encoder]"},
         "LoRA": {"adapter.kind": "lora", "optim.lr": f"{10 * rate:g}"},
     }
