@@ -23,7 +23,7 @@ PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-c
 # torch first and pinned: a plain `torch`, or a range met through another package, may fetch a build with gigabytes of CUDA.
 $(INSTALLED): requirements.txt Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=")'
-	@echo "making .venv (about three minutes)"
+	@echo "making .venv (about two minutes)"
 	$(PYTHON) -m venv .venv
 	$(PIP) $$(grep '^torch==' requirements.txt)
 	$(PIP) -r requirements.txt
