@@ -48,19 +48,10 @@ def parse_arguments(argv: Sequence[str]) -> MergeArguments:
     checked = checked_model(args)
     if Path(checked.model).exists() and not is_adapter(checked.model):
         raise UsageError(f"{args.model}: holds no adapter, so there is nothing to merge; the model is {checked.model}")
-    if checked.clips == 0:
-        _refuse_unused(args)
-    return MergeArguments(**vars(checked), onto=args.onto, max_rise=args.max_wer_rise)
-
-
-def _refuse_unused(args: argparse.Namespace) -> None:
-    """Raise UsageError for the first argument of the check, if there is none (--check 0)."""
-    given = {"--max_wer_rise": args.max_wer_rise, "--language": args.language}
-    for name, value in given.items():
-        if value is not None:
-            raise UsageError(
-                f"{name} {value}: has no effect with --check 0, which checks nothing; leave one of the two out"
-            )
+    arguments = MergeArguments(**vars(checked), onto=args.onto, max_rise=args.max_wer_rise)
+    if arguments.clips == 0:
+        arguments.refuse_unused()
+    return arguments
 
 
 def _parser() -> Parser:
